@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test needs: our packages and the copied upstreams importable, here and in child processes, on one thread."""
+"""What every test needs: our packages and the copied upstreams importable, in child processes too, on one thread."""
 
 from __future__ import annotations
 
