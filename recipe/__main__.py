@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe COMMAND ...`: the one command line of the recipe.
+
+Each room brings its commands in a module with `register(subparsers)`; a handler is set with
+`set_defaults(handler=...)`, takes the parsed options and returns the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+# command -> the module that registers it; only the module of the command that is called is imported.
+COMMANDS = {
+    "sync": "recipe.sources.cli",
+    "patches": "recipe.overlay.cli",
+    "data": "recipe.data.cli",
+    "weights": "recipe.weights.cli",
+    "tiny-model": "recipe.tiny.cli",
+    "launch": "recipe.launch.cli",
+    "show": "recipe.launch.cli",
+    "report": "recipe.report.cli",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (2: unknown command or options)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m recipe", description="The recipe's tools.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    command = next((word for word in arguments if not word.startswith("-")), None)
+    if command in COMMANDS and arguments[0] == command:
+        wanted = [COMMANDS[command]]
+    else:
+        wanted = list(dict.fromkeys(COMMANDS.values()))
+    for name in wanted:
+        try:
+            room = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Help lists what is there; a missing dependency of the room that was asked for is the user's to know.
+            if len(wanted) == 1:
+                parser.exit(1, f"error: {command} needs the module {error.name}, which is not installed\n")
+            continue
+        room.register(subparsers)
+    options = parser.parse_args(arguments)
+    return int(options.handler(options) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Apply declared patches to a module that has executed, read them back, and take them off again."""
+
+from __future__ import annotations
+
+import functools
+import importlib.machinery
+import sys
+import threading
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from recipe.overlay import manifest, source
+from recipe.overlay.declare import Patch, declared
+from recipe.overlay.errors import DriftError, MissingTarget, OverlayError, PatchFailed
+from recipe.overlay.finish import when_executed
+from recipe.overlay.live import ABSENT, check_origin, owner_of, raw_of, replacement
+from recipe.overlay.target import Target
+
+Undo = Callable[[], None]
+
+
+@dataclass
+class _State:
+    """What became of a patch in this process; `undo` holds how to take it off, last first."""
+
+    status: str
+    reason: str = ""
+    original: Any = ABSENT
+    ours: Any = ABSENT
+    undo: list[Undo] = field(default_factory=list)
+
+
+_lock = threading.RLock()
+_states: dict[str, _State] = {}
+
+
+def status() -> list[dict[str, str]]:
+    """{patch, target, kind, status, reason} of every declared patch; status "declared" until its module is there."""
+    return [
+        {
+            "patch": one.id,
+            "target": str(one.target),
+            "kind": one.kind,
+            "status": _states[one.id].status if one.id in _states else "declared",
+            "reason": _states[one.id].reason if one.id in _states else "",
+        }
+        for one in declared()
+    ]
+
+
+def apply(*ids: str) -> None:
+    """Apply the named patches (all when none is named) whose upstream module has executed; live ones stay as they are.
+
+    Raises the OverlayError of the first that cannot be applied; what that call applied before it stays.
+    """
+    for one in _selected(ids):
+        module = sys.modules.get(one.target.module)
+        if module is not None and not getattr(module.__spec__, "_initializing", False):
+            apply_one(one, module)
+
+
+def revert(*ids: str) -> None:
+    """Take the named patches (all when none is named) off again, last first: the very same objects come back."""
+    chosen = {one.id for one in _selected(ids)}
+    for key in [key for key in reversed(_states) if key in chosen]:
+        state = _states[key]
+        while state.undo:
+            state.undo.pop()()
+        if state.status == "applied":
+            del _states[key]
+
+
+def forget(patches: Iterable[Patch]) -> None:
+    """Revert patches and drop what is known about them, after one of their mirror failed."""
+    patches = list(patches)
+    revert(*(one.id for one in patches if one.id in _states))
+    for one in patches:
+        _states.pop(one.id, None)
+
+
+def _selected(ids: tuple[str, ...]) -> list[Patch]:
+    known = {one.id: one for one in declared()}
+    unknown = [key for key in ids if key not in known]
+    if unknown:
+        raise MissingTarget(f"no patch named {', '.join(unknown)} is declared in this process")
+    return [known[key] for key in ids] if ids else list(known.values())
+
+
+def apply_one(patch: Patch, module: ModuleType) -> None:
+    """Apply one patch to its upstream module; once applied or skipped, later calls do nothing."""
+    with _lock:
+        if patch.id in _states:
+            return
+        _states[patch.id] = state = _State("applying")
+    try:
+        if patch.when is not None and not patch.when():
+            state.status = "skipped"
+            state.reason = " ".join((patch.when.__doc__ or f"{patch.when.__name__}() is false").split())
+            manifest.write(patch, "skipped", state.reason)
+            return
+        if patch.kind == "submodule":
+            _put_submodule(patch, module, state)
+        elif patch.kind == "registry":
+            _check_source(patch, module)
+            _put_entry(patch, module, state)
+        else:
+            _put_attribute(patch, module, state, _check_source(patch, module))
+        state.status = "applied"
+        manifest.write(patch, "applied")
+        for alias in patch.aliases:
+            when_executed(alias.module, functools.partial(_bind_alias, patch, alias, state))
+    except BaseException as error:
+        while state.undo:
+            state.undo.pop()()
+        _states.pop(patch.id, None)
+        if isinstance(error, OverlayError):
+            message = str(error)
+        else:
+            message = f"{patch.id} ({patch.where}) on {patch.target}: {type(error).__name__}: {error}"
+        manifest.write(patch, "failed", message)
+        if isinstance(error, OverlayError) or not isinstance(error, Exception):
+            raise
+        raise PatchFailed(message) from error
+
+
+def _check_source(patch: Patch, module: ModuleType) -> source.Found:
+    """Find the target in the file that `module` was loaded from and compare fingerprints."""
+    file = getattr(module, "__file__", None)
+    if file is None or not file.endswith(".py"):
+        raise MissingTarget(f"{patch.id} ({patch.where}): module {module.__name__} has no source file to check")
+    return _compare(patch, Path(file), patch.target.qualname)
+
+
+def _compare(patch: Patch, file: Path, qualname: str | None) -> source.Found:
+    try:
+        found = source.find(file, qualname)
+    except MissingTarget as error:
+        raise MissingTarget(f"{patch.id} ({patch.where}) targets {patch.target}, but {error}") from None
+    if found.fingerprint != patch.fingerprint:
+        raise DriftError(drift_message(patch.id, patch.where, str(patch.target), patch.fingerprint, found))
+    return found
+
+
+def drift_message(patch_id: str, where: str, target: str, wanted: str, found: source.Found) -> str:
+    """One line: which patch, both fingerprints, where the upstream's code is and how to see what changed."""
+    return (
+        f"{patch_id} ({where}): {target} has changed: the patch was written for {wanted}, "
+        f"{found.where} has {found.fingerprint}; see both with: python -m recipe patches show {patch_id}"
+    )
+
+
+def _put_attribute(patch: Patch, module: ModuleType, state: _State, found: source.Found) -> None:
+    owner, name = owner_of(module, patch.target)
+    original = raw_of(owner, name)
+    if original is ABSENT:
+        raise MissingTarget(
+            f"{patch.id} ({patch.where}): {patch.target} is in {found.where} but {owner.__name__} has no {name}: "
+            "the branch that defines it did not run; say when= it does"
+        )
+    check_origin(patch, original, found, module)
+    ours = replacement(patch, original, owner, name)
+    state.original, state.ours = original, ours
+    _put(patch, owner, name, ours, original, state)
+
+
+def _put(patch: Patch, owner: Any, name: str, ours: Any, original: Any, state: _State) -> None:
+    def undo() -> None:
+        if raw_of(owner, name) is not ours:
+            raise PatchFailed(f"{patch.id}: {owner.__name__}.{name} was changed after us; revert that first")
+        setattr(owner, name, original)
+
+    setattr(owner, name, ours)
+    if raw_of(owner, name) is not ours:
+        setattr(owner, name, original)
+        raise PatchFailed(f"{patch.id} ({patch.where}): {owner.__name__}.{name} did not keep what was put there")
+    state.undo.append(undo)
+
+
+def _put_entry(patch: Patch, module: ModuleType, state: _State) -> None:
+    owner, name = owner_of(module, patch.target)
+    registry, key = raw_of(owner, name), patch.target.key
+    if not isinstance(registry, MutableMapping):
+        raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} is {type(registry).__name__}, not a mapping")
+    original = registry.get(key, ABSENT)
+    ours = patch.ours()
+
+    def undo() -> None:
+        if registry.get(key, ABSENT) is not ours:
+            raise PatchFailed(f"{patch.id}: {patch.target} was changed after us; revert that first")
+        if original is ABSENT:
+            del registry[key]
+        else:
+            registry[key] = original
+
+    registry[key] = ours
+    state.undo.append(undo)
+    if registry.get(key, ABSENT) is not ours:
+        raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} did not keep what was put there")
+
+
+def _put_submodule(patch: Patch, package: ModuleType, state: _State) -> None:
+    full, name = patch.target.submodule, patch.target.qualname
+    file = source.module_file(name, [Path(entry) for entry in getattr(package, "__path__", ())])
+    if file is None:
+        raise MissingTarget(f"{patch.id} ({patch.where}): package {package.__name__} has no module {name}")
+    _compare(patch, file, None)
+    if full in sys.modules:
+        raise PatchFailed(
+            f"{patch.id} ({patch.where}): {full} was imported before the overlay could put its own in its place; "
+            "import verl_patches.prelude_patch earlier in this process"
+        )
+    ours = patch.ours()
+    if not isinstance(ours, ModuleType):
+        raise PatchFailed(f"{patch.id} ({patch.where}): expected a module, got {type(ours).__name__}")
+    if ours.__spec__ is None:  # importlib.util.find_spec raises on a loaded module without one
+        ours.__spec__ = importlib.machinery.ModuleSpec(full, None)
+    before = raw_of(package, name)
+
+    def undo() -> None:
+        if sys.modules.get(full) is not ours:
+            raise PatchFailed(f"{patch.id}: {full} was changed after us; revert that first")
+        del sys.modules[full]
+        if before is ABSENT:
+            delattr(package, name)
+        else:
+            setattr(package, name, before)
+
+    sys.modules[full] = ours
+    setattr(package, name, ours)
+    state.undo.append(undo)
+    if sys.modules.get(full) is not ours or getattr(package, name) is not ours:
+        raise PatchFailed(f"{patch.id} ({patch.where}): {full} did not keep what was put there")
+
+
+def _bind_alias(patch: Patch, alias: Target, state: _State, module: ModuleType) -> None:
+    if state.status != "applied" or state.ours is ABSENT or _states.get(patch.id) is not state:
+        return
+    owner, name = owner_of(module, alias)
+    copy = raw_of(owner, name)
+    if copy is state.ours:
+        return  # imported after the patch, so it is ours already
+    if copy is ABSENT:
+        raise MissingTarget(f"{patch.id} ({patch.where}): alias {alias} does not exist")
+    if copy is not state.original:
+        raise DriftError(f"{patch.id} ({patch.where}): alias {alias} is {copy!r}, not a copy of {patch.target}")
+    _put(patch, owner, name, state.ours, state.original, state)
+
+
+def check_copies(patches: Iterable[Patch], packages: Iterable[str]) -> None:
+    """Raise when a loaded module of `packages` still holds the unpatched original of one of `patches`.
+
+    That is how a patch silently does nothing for some callers: they imported the name before the patch was there.
+    """
+    originals = {
+        id(state.original): one
+        for one in patches
+        if (state := _states.get(one.id)) is not None
+        and state.status == "applied"
+        and isinstance(state.original, (FunctionType, type))
+        and "." not in one.target.qualname
+    }
+    if not originals:
+        return
+    roots = frozenset(packages)
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in roots or not isinstance(module, ModuleType):
+            continue
+        for attribute, value in list(vars(module).items()):
+            one = originals.get(id(value))
+            if one is not None and not any(a.module == name and a.qualname == attribute for a in one.aliases):
+                raise PatchFailed(
+                    f"{one.id} ({one.where}): {name}:{attribute} holds a copy of {one.target} that was imported before "
+                    f"the patch; add {f'{name}:{attribute}'!r} to aliases="
+                )

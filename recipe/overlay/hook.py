@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mirror rule at work: hook the upstream module of every mirror file on disk that declares patches."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from recipe.overlay import declare, engine
+from recipe.overlay.errors import OverlayError, PatchFailed
+from recipe.overlay.finish import after_execution, executing, when_executed
+from recipe.overlay.target import MIRROR_SUFFIX, mirrored
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+_DECLARES = re.compile(r"^\s*(?:@patch\(|patch\.value\()", re.MULTILINE)
+_log = logging.getLogger("recipe.overlay")
+_lock = threading.Lock()
+_hooked: dict[str, Mirror] = {}
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A file of ours that declares patches, its module name, and the upstream module it stands beside."""
+
+    file: Path
+    name: str
+    upstream: str
+
+
+def discover(root: Path = REPOSITORY) -> Iterator[Mirror]:
+    """Every mirror under the `*_patches` packages of `root` that declares a patch, parents before their modules."""
+    for package in sorted(root.glob(f"?*{MIRROR_SUFFIX}")):
+        for file in sorted(package.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path)):
+            if _DECLARES.search(file.read_text(encoding="utf-8")):
+                parts = file.relative_to(root).with_suffix("").parts
+                name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+                upstream = mirrored(name)
+                assert upstream is not None
+                yield Mirror(file, name, upstream)
+
+
+def install(root: Path | None = None) -> None:
+    """Hook the upstream of every mirror under `root` (default: this repository); idempotent, imports nothing heavy.
+
+    Upstream modules that have executed already are patched at once, those that are executing as soon as they have.
+    `root` must be on the import path.  Raises the OverlayError of a patch that cannot be applied at once.
+    """
+    for mirror in discover(root or REPOSITORY):
+        main = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
+        if main == mirror.upstream:
+            raise PatchFailed(
+                f"{mirror.file} patches {main}, which this process runs as __main__ and so never imports; start it "
+                f"by importing it: python -c 'import {main} as m; m.main()'"
+            )
+        with _lock:
+            known = _hooked.get(mirror.upstream)
+            if known is not None and known.file != mirror.file:
+                raise PatchFailed(f"{known.file} and {mirror.file} both mirror {mirror.upstream}; make them one")
+            if known is not None:
+                continue
+            _hooked[mirror.upstream] = mirror
+        try:
+            when_executed(mirror.upstream, functools.partial(_lay_over, mirror))
+        except BaseException:
+            with _lock:
+                _hooked.pop(mirror.upstream, None)
+            raise
+
+
+def _lay_over(mirror: Mirror, module: ModuleType) -> None:
+    """Import the mirror of a module that has just executed and apply what it declares."""
+    try:
+        ours = importlib.import_module(mirror.name)
+    except OverlayError as error:
+        _fail(mirror, error)
+        raise
+    except Exception as error:
+        message = f"{mirror.file}: importing it after {mirror.upstream} raised {type(error).__name__}: {error}"
+        _fail(mirror, PatchFailed(message))
+        raise PatchFailed(message) from error
+    if executing(ours):
+        # The mirror was imported first and has just imported its upstream: its declarations are not complete yet.
+        after_execution(ours, lambda _: _apply_all(mirror, module))
+    else:
+        _apply_all(mirror, module)
+
+
+def _apply_all(mirror: Mirror, module: ModuleType) -> None:
+    patches = declare.declared(mirror.name)
+    try:
+        found = getattr(sys.modules.get(mirror.name), "__file__", None)
+        if found is None or Path(found).resolve() != mirror.file.resolve():
+            raise PatchFailed(f"{mirror.name} was imported from {found}, not from {mirror.file}; check PYTHONPATH")
+        for one in patches:
+            engine.apply_one(one, module)
+        with _lock:
+            packages = {upstream.partition(".")[0] for upstream in _hooked}
+        engine.check_copies(patches, packages)
+    except BaseException as error:
+        _fail(mirror, error)
+        raise
+
+
+def _fail(mirror: Mirror, error: BaseException) -> None:
+    """Leave nothing half done: the next import of the upstream starts afresh, and fails again if nothing changed."""
+    _log.error("%s", error)
+    engine.forget(declare.declared(mirror.name))
+    declare.forget(mirror.name)
+    sys.modules.pop(mirror.name, None)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One JSON line per process and patch in `$RECIPE_RUN_DIR/manifest.jsonl`: what is live where.
+
+Fields: time (seconds since the epoch), host, pid, role, patch, target, status (applied | skipped | failed), reason,
+fingerprint, kind, upstream.  Without RECIPE_RUN_DIR nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from recipe.overlay.declare import Patch
+
+_lock = threading.Lock()
+_written: set[tuple[int, str, str]] = set()
+
+
+def role() -> str:
+    """What this process is in the run, as well as it can be told now without importing or starting anything.
+
+    A Ray worker carries its actor's class in its process title, and verl gives its workers a RANK before they
+    start; everything else is named after the module or script it runs.
+    """
+    rank = os.environ.get("RANK")
+    title = _title()
+    if title.startswith("ray::"):
+        actor = title.removeprefix("ray::").partition(".")[0].split()[0]
+        if actor and actor != "IDLE":
+            return f"{actor} rank={rank}" if rank is not None else actor
+    in_ray = title.startswith("ray::") or Path(sys.argv[0] if sys.argv else "").name == "default_worker.py"
+    if rank is not None:
+        return f"worker rank={rank}"
+    if in_ray:
+        return "TaskRunner or helper"
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = main.name if main is not None else Path(sys.argv[0] if sys.argv else "").name
+    return "driver" if name == "verl.trainer.main_ppo" else name or "python"
+
+
+def _title() -> str:
+    try:
+        return Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def write(patch: Patch, status: str, reason: str = "") -> None:
+    """Append the line for `patch`, once for this process, patch and status; a single O_APPEND write."""
+    run_dir = os.environ.get("RECIPE_RUN_DIR")
+    if not run_dir:
+        return
+    entry = (os.getpid(), patch.id, status)
+    with _lock:
+        if entry in _written:
+            return
+        _written.add(entry)
+    line = json.dumps(
+        {
+            "time": time.time(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "role": role(),
+            "patch": patch.id,
+            "target": str(patch.target),
+            "status": status,
+            "reason": reason,
+            "fingerprint": patch.fingerprint,
+            "kind": patch.kind,
+            "upstream": patch.upstream,
+        }
+    )
+    Path(run_dir).mkdir(parents=True, exist_ok=True)
+    handle = os.open(Path(run_dir, "manifest.jsonl"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, line.encode("utf-8") + b"\n")
+    finally:
+        os.close(handle)
