@@ -28,9 +28,9 @@ class _Finishing:
             try:
                 _finish(self)
             finally:
-                super().__setattr__(name, value)
+                object.__setattr__(self, name, value)  # no super(): the class has changed back by now
         else:
-            super().__setattr__(name, value)
+            object.__setattr__(self, name, value)
 
 
 def _finish(spec: Any) -> None:
