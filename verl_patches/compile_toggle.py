@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real `torch.compile` and `torch.jit.script` for the rollout, the training side's replacements for training.
+
+MindSpeed replaces both by functions that return their argument, at import and again at every `repatch`. Training wants
+that; vLLM-Ascend's graph mode does not, because it would run eagerly without a word. `true_compile` puts the real
+functions in place for the duration of a rollout call and then restores exactly what was there before.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_TARGETS: tuple[tuple[str, Any, str], ...] = (
+    ("torch.compile", torch, "compile"),
+    ("torch.jit.script", torch.jit, "script"),
+)
+_real: dict[str, Callable[..., Any]] = {}
+
+
+def remember_real() -> None:
+    """Keep the real functions, as far as they are still in place. Cheap; called by the prelude before MindSpeed."""
+    for path, holder, name in _TARGETS:
+        current = getattr(holder, name)
+        if _is_real(current):
+            _real[path] = current
+
+
+def _is_real(function: Any) -> bool:
+    """Not one of MindSpeed's; torch_npu may have wrapped PyTorch's, which is right for the rollout."""
+    return callable(function) and not str(getattr(function, "__module__", "")).startswith("mindspeed")
+
+
+def _find_real(path: str, holder: Any, name: str) -> Callable[..., Any]:
+    current = getattr(holder, name)
+    if _is_real(current):
+        _real[path] = current
+    elif path not in _real:
+        original = _original_kept_by_mindspeed(path)
+        if original is None:
+            raise RuntimeError(
+                f"{path} was replaced by {getattr(current, '__module__', '?')}.{getattr(current, '__name__', '?')} "
+                "before the overlay could keep the real one, and MindSpeed's patch manager does not hold it either. "
+                "Import verl_patches.prelude_patch before whatever replaces it."
+            )
+        _real[path] = original
+    return _real[path]
+
+
+def _original_kept_by_mindspeed(path: str) -> Callable[..., Any] | None:
+    manager = sys.modules.get("mindspeed.patch_utils")
+    patches = getattr(getattr(manager, "MindSpeedPatchesManager", None), "patches_info", {})
+    original = getattr(patches.get(path), "orig_func", None)
+    return original if _is_real(original) else None
+
+
+@contextmanager
+def true_compile() -> Iterator[None]:
+    """Within the block `torch.compile` and `torch.jit.script` are the real ones; afterwards, what they were before.
+
+    Nothing is touched where they have not been replaced. Blocks nest. When something else replaces one of them inside
+    the block (MindSpeed's `repatch`), that newer value is left in place.
+    """
+    swapped: list[tuple[Any, str, Any, Any]] = []
+    try:
+        for path, holder, name in _TARGETS:
+            found, real = getattr(holder, name), _find_real(path, holder, name)
+            if found is not real:
+                setattr(holder, name, real)
+                swapped.append((holder, name, found, real))
+        yield
+    finally:
+        for holder, name, found, real in reversed(swapped):
+            if getattr(holder, name) is real:
+                setattr(holder, name, found)
+
+
+remember_real()

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM engine arguments for the NPU, derived from those verl's rollout passes to `vllm.LLM`.
+
+Several of them depend on one another, and both verl and vLLM-Ascend check them, differently. Deriving them in one
+place keeps the combinations that can start the only ones that can be written down.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+GRAPH_KEY = "torchair_graph_config"
+SCHEDULER_KEY = "ascend_scheduler_config"
+# Options of vLLM-Ascend's graph mode that are errors unless graph mode is on.
+GRAPH_ONLY_OPTIONS = (
+    "graph_batch_sizes",
+    "graph_batch_sizes_init",
+    "use_cached_graph",
+    "use_cached_kv_cache_bytes",
+    "enable_multistream_mla",
+    "enable_multistream_moe",
+    "enable_kv_nz",
+    "enable_super_kernel",
+)
+
+
+def needs_chunked_prefill(max_num_batched_tokens: int, max_model_len: int) -> bool:
+    """Whether a prompt may have to be prefilled in pieces: the token budget of one step is below the longest sequence.
+
+    Without chunking vLLM-Ascend's scheduler refuses such a budget (and an older one silently dropped preempted
+    requests that had outgrown it); with a sufficient budget chunking only costs.
+    """
+    return max_num_batched_tokens < max_model_len
+
+
+def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """A new dict with the values of `over` laid on `base`, dictionaries merged at every depth."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(value, dict) and isinstance(known, dict):
+            merged[key] = deep_merge(known, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments for `vllm.LLM` on an NPU.
+
+    Args:
+        stock: what verl's rollout passes, `rollout.engine_kwargs.vllm` included; `max_model_len`,
+            `max_num_batched_tokens` and `max_num_seqs` must be integers.
+
+    Returns:
+        A new dict: sleep mode off (its memory pool does not release on NPUs; our rollout frees tensors instead), expert
+        parallelism on unless asked otherwise, chunked prefill as the token budget needs it, and `additional_config`
+        for vLLM-Ascend: the Ascend scheduler, and graph mode when `enforce_eager` is false or when
+        `additional_config.torchair_graph_config.enabled` says so. What the user gives under `additional_config` wins
+        over the derived values, key by key.
+
+    Raises:
+        ValueError: a combination vLLM-Ascend would refuse or, worse, run wrongly.
+    """
+    args = dict(stock)
+    asked = dict(args.get("additional_config") or {})
+    graph = _graph_mode(asked, bool(args.get("enforce_eager", False)))
+    chunked = needs_chunked_prefill(args["max_num_batched_tokens"], args["max_model_len"])
+
+    derived: dict[str, Any] = {
+        # The configuration is a process-wide singleton in vLLM-Ascend; `refresh` makes it read ours.
+        "refresh": True,
+        SCHEDULER_KEY: {"enabled": True, "enable_chunked_prefill": chunked},
+        GRAPH_KEY: {"enabled": graph},
+    }
+    if graph:
+        # One graph, for the full batch: decode batches are padded to it. Parameters get new addresses at every
+        # weight sync, so a graph must not treat them as constants. View optimisation fuses a transpose that is wrong
+        # for one expert per rank.
+        derived[GRAPH_KEY] |= {
+            "graph_batch_sizes": [args["max_num_seqs"]],
+            "enable_frozen_parameter": False,
+            "enable_view_optimize": False,
+        }
+        if asked.get(GRAPH_KEY, {}).get("graph_batch_sizes_init"):
+            del derived[GRAPH_KEY]["graph_batch_sizes"]
+    merged = deep_merge(derived, asked)
+    _check(merged, graph, chunked)
+
+    args["additional_config"] = merged
+    args["enable_sleep_mode"] = False
+    args["enable_chunked_prefill"] = bool(merged[SCHEDULER_KEY]["enable_chunked_prefill"])
+    args["enforce_eager"] = not graph
+    args.setdefault("enable_expert_parallel", True)
+    return args
+
+
+def _graph_mode(asked: dict[str, Any], enforce_eager: bool) -> bool:
+    enabled = asked.get(GRAPH_KEY, {}).get("enabled", not enforce_eager)
+    if not isinstance(enabled, bool):
+        raise ValueError(
+            f"additional_config.{GRAPH_KEY}.enabled is {enabled!r} ({type(enabled).__name__}); write true or false"
+        )
+    return enabled
+
+
+def _check(config: dict[str, Any], graph: bool, chunked: bool) -> None:
+    if not graph:
+        for option in GRAPH_ONLY_OPTIONS:
+            if config[GRAPH_KEY].get(option):
+                raise ValueError(
+                    f"additional_config.{GRAPH_KEY}.{option} is set, but graph mode is off: remove it, or set "
+                    "rollout.enforce_eager=False"
+                )
+    if chunked and not config[SCHEDULER_KEY]["enable_chunked_prefill"]:
+        raise ValueError(
+            f"additional_config.{SCHEDULER_KEY}.enable_chunked_prefill is false, but max_num_batched_tokens is below "
+            "max_model_len: raise rollout.max_num_batched_tokens, or remove the setting"
+        )
+    if config[GRAPH_KEY].get("enable_kv_nz") and config[SCHEDULER_KEY]["enable_chunked_prefill"]:
+        raise ValueError(
+            f"additional_config.{GRAPH_KEY}.enable_kv_nz does not work with chunked prefill (mixed batches write the "
+            "cache in another layout than graph decode reads): raise rollout.max_num_batched_tokens to the longest "
+            "sequence, or turn enable_kv_nz off"
+        )

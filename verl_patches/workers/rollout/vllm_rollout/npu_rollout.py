@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's vLLM rollout on Ascend NPUs: same engine and same generation, other memory handling and engine arguments."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from verl import DataProto
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import HFModelConfig, RolloutConfig
+from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
+from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
+from verl_patches.compile_toggle import true_compile
+from verl_patches.device_memory import MemoryLedger, record_memory
+from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
+from verl_patches.workers.rollout.vllm_rollout.dp_environment import data_parallel_environment
+from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
+from verl_patches.workers.rollout.vllm_rollout.kv_cache import build_kv_cache, check_block_count, release_kv_cache
+from verl_patches.workers.rollout.vllm_rollout.released_weights import (
+    ReleasedWeights,
+    check_coverage,
+    check_no_poison,
+    poison,
+)
+
+WEIGHTS, KV_CACHE = "weights", "kv_cache"
+
+
+class NPURollout(vLLMRollout):
+    """`rollout.name=vllm`, `rollout.mode=sync`.
+
+    Between generations neither weights nor KV cache stay on the device: `release` frees the tensors themselves, as
+    vLLM's sleep mode cannot on NPUs, and `resume` allocates them again. Weights come back uninitialised and are filled
+    by `update_weights`, which verl calls before every generation; the first sync is proven complete element by element
+    (everything is NaN before it), each later one parameter by parameter.
+    """
+
+    def __init__(self, config: RolloutConfig, model_config: HFModelConfig, device_mesh: Any) -> None:
+        rollout_config: RolloutConfig = omega_conf_to_dataclass(config)
+        # verl refuses a small token budget with chunked prefill, vLLM-Ascend refuses it without. The engine arguments
+        # decide by the budget; verl's own check is given the answer that passes.
+        accepted = replace(rollout_config, enable_chunked_prefill=False)
+        self._ledger = MemoryLedger()
+        with (
+            self._ledger.counting(),
+            data_parallel_environment(rollout_config.tensor_model_parallel_size),
+            true_compile(),
+            _engine_built_by(_npu_engine),
+        ):
+            super().__init__(accepted, model_config, device_mesh)
+        self.config = rollout_config
+        self._weights = ReleasedWeights(self._model)
+        self._every_element_loaded = False
+        self._kv_cache_present = True
+        check_block_count(self._engine.engine_core.engine_core)
+
+    @property
+    def _engine(self) -> Any:
+        return self.inference_engine.llm_engine
+
+    @property
+    def _model(self) -> torch.nn.Module:
+        return self._engine.model_executor.driver_worker.worker.model_runner.model
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes this rollout holds on the device now, by the allocator's counter over its own calls."""
+        return self._ledger.held
+
+    async def resume(self, tags: list[str]) -> None:
+        """Allocate weights and/or KV cache on the device.
+
+        Args:
+            tags: any of "weights" and "kv_cache". What is there already is left as it is.
+        """
+        unknown = set(tags) - {WEIGHTS, KV_CACHE}
+        if unknown:
+            raise ValueError(f"unknown tags {sorted(unknown)}: expected {WEIGHTS!r} and {KV_CACHE!r}")
+        if not self.config.free_cache_engine:
+            return
+        if WEIGHTS in tags and not self._weights.on_device:
+            with self._ledger.counting():
+                self._weights.onload()
+            if not self._every_element_loaded:
+                poison(self._model)
+            self._record("weights_in")
+        if KV_CACHE in tags and not self._kv_cache_present:
+            # Graph mode compiles and captures here.
+            with self._ledger.counting(), true_compile():
+                build_kv_cache(self._engine)
+            self._kv_cache_present = True
+            self._record("kv_in")
+
+    async def update_weights(self, weights: Generator[tuple[str, torch.Tensor], None, None], **kwargs: Any) -> None:
+        """Fill the rollout's weights from `weights` (Hugging Face names) and rebuild what is derived from them.
+
+        Raises:
+            RuntimeError: a parameter of the rollout model was not loaded, or not in full.
+        """
+        with self._ledger.counting():
+            if kwargs.get("peft_config") and kwargs.get("base_sync_done", False):
+                await super().update_weights(weights, **kwargs)
+            else:
+                with _names_loaded_into(self._model) as loaded:
+                    await super().update_weights(weights, **kwargs)
+                check_coverage(self._model, loaded)
+                if not self._every_element_loaded:
+                    check_no_poison(self._model)
+                    self._every_element_loaded = True
+                rebuild_derived_weights(self._model, self._engine.model_config.dtype)
+        self._record("weights_synced")
+
+    def generate_sequences(self, prompts: DataProto, **kwargs: Any) -> DataProto:
+        """As verl's. The first decode of a graph compiles, so PyTorch's own `torch.compile` is in place.
+
+        The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
+        """
+        with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._count):
+            output = super().generate_sequences(prompts, **kwargs)
+        self._record("generated")
+        return output
+
+    async def release(self) -> None:
+        """Free weights, derived weights and KV cache on the device (with `free_cache_engine`), and forget prefixes.
+
+        Raises:
+            RuntimeError: requests are unfinished.
+        """
+        self.inference_engine.reset_prefix_cache()
+        if not self.config.free_cache_engine:
+            return
+        with self._ledger.counting():
+            if self._kv_cache_present:
+                release_kv_cache(self._engine)
+                self._kv_cache_present = False
+            free_derived_weights(self._model)
+            self._weights.release()
+            # One full pass per phase switch: what generation left in reference cycles may hold device memory.
+            gc.collect()
+        self._record("released")
+
+    def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The engine's part of a generation: what it leaves on the device is the rollout's, verl's batch is not."""
+        with self._ledger.counting():
+            return generate(*args, **kwargs)
+
+    def _record(self, phase: str) -> None:
+        record_memory(phase, rollout_bytes=self._ledger.held)
+
+
+class UnsupportedAsyncRollout:
+    """`rollout.mode=async`: stops, because nothing of the NPU adaptation applies to verl's asynchronous rollout."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError(
+            "rollout.mode=async is not supported on NPUs by this recipe: set actor_rollout_ref.rollout.mode=sync"
+        )
+
+
+def _npu_engine(stock_factory: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    return stock_factory(**npu_engine_args(kwargs))
+
+
+@contextmanager
+def _engine_built_by(build: Callable[[Callable[..., Any], dict[str, Any]], Any]) -> Iterator[None]:
+    """Within the block, verl's rollout module builds its engine by `build(LLM, keyword arguments)`."""
+    stock = vllm_rollout_spmd.LLM
+    vllm_rollout_spmd.LLM = lambda **kwargs: build(stock, kwargs)
+    try:
+        yield
+    finally:
+        vllm_rollout_spmd.LLM = stock
+
+
+@contextmanager
+def _names_loaded_into(model: Any) -> Iterator[set[str]]:
+    """Collects what `model.load_weights` returns within the block; verl's rollout drops it."""
+    names: set[str] = set()
+
+    def load_and_note(load: Callable[[Any], set[str]], weights: Any) -> set[str]:
+        loaded = load(weights)
+        names.update(loaded or ())
+        return loaded
+
+    with _method_replaced(model, "load_weights", load_and_note):
+        yield names
+
+
+@contextmanager
+def _method_replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Within the block `owner.name(...)` is `replacement(<the method>, ...)`; `owner` is one instance, not a class."""
+    original = getattr(owner, name)
+    owner.__dict__[name] = lambda *args, **kwargs: replacement(original, *args, **kwargs)
+    try:
+        yield
+    finally:
+        del owner.__dict__[name]
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
