@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny DeepSeek-V3 that has something to learn, so that a whole GRPO run fits on a laptop.
+
+``arithmetic`` makes the problems and the demonstrations, ``tokenizer`` trains the byte-level BPE, ``config`` holds
+the sizes, ``warm_start`` turns random weights into a base model, ``measure`` samples answers and grades them,
+``build`` puts the Hugging Face directory together.
+"""

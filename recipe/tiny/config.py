@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes of the tiny DeepSeek-V3, as a Hugging Face ``config.json``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from recipe.tiny.tokenizer import BOS, EOS, PAD, SPECIAL_TOKENS, VOCAB_SIZE
+
+if TYPE_CHECKING:
+    from transformers import DeepseekV3Config
+
+# Yarn, as in the real model: without it vLLM-Ascend takes another rope path. Hugging Face derives the factor from
+# max_position_embeddings / original_max_position_embeddings, the others read "factor": keep both equal.
+ORIGINAL_POSITIONS, YARN_FACTOR = 512, 4
+
+
+def tiny_config(**changes: Any) -> DeepseekV3Config:
+    """The configuration; ``changes`` replace single fields (a test wants 256 experts in 8 groups, say).
+
+    ``n_group`` is 1 because vLLM-Ascend scores expert groups otherwise than Hugging Face unless there are exactly
+    256 experts. ``topk_method`` and ``scoring_func`` are read by vLLM only. No multi-token prediction layer and no
+    ``quantization_config``: verl refuses both.
+    """
+    from transformers import DeepseekV3Config
+
+    fields: dict[str, Any] = {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "first_k_dense_replace": 1,
+        "moe_layer_freq": 1,
+        "intermediate_size": 192,
+        "moe_intermediate_size": 64,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid",
+        "norm_topk_prob": True,
+        "routed_scaling_factor": 1.0,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_rope_head_dim": 16,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": ORIGINAL_POSITIONS * YARN_FACTOR,
+        "rope_scaling": {
+            "type": "yarn",
+            "factor": YARN_FACTOR,
+            "original_max_position_embeddings": ORIGINAL_POSITIONS,
+            "beta_fast": 32,
+            "beta_slow": 1,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+        },
+        "num_nextn_predict_layers": 0,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.02,
+        "bos_token_id": SPECIAL_TOKENS.index(BOS),
+        "eos_token_id": SPECIAL_TOKENS.index(EOS),
+        "pad_token_id": SPECIAL_TOKENS.index(PAD),
+        "torch_dtype": "bfloat16",
+    }
+    return DeepseekV3Config(**(fields | changes))

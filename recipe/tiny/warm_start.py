@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Supervised warm start: random weights to a base model that knows the format and half knows the sums.
+
+Part of the demonstrations carry a wrong result, so the model learns to spread its probability over right and wrong
+ones: solved often in eight tries, seldom in one. That difference is what GRPO can turn into accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from recipe.data.templates import Template
+from recipe.tiny.arithmetic import Sum, demonstration
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import DeepseekV3ForCausalLM, PreTrainedTokenizerFast
+
+IGNORED = -100  # label of a position without loss
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Settings. ``clean_share`` of the steps show right results only; after that ``wrong_share`` are wrong."""
+
+    steps: int = 600
+    batch: int = 64
+    learning_rate: float = 3e-3
+    warmup_steps: int = 20
+    clean_share: float = 0.0
+    wrong_share: float = 0.5
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
+    router_bias_rate: float = 0.001
+
+
+class Demonstrations:
+    """Tokenised demonstrations of sums, right-padded batches of them. Prompts are rendered as verl renders them."""
+
+    def __init__(self, sums: Sequence[Sum], template: Template, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
+        self._sums = sums
+        self._tokenizer = tokenizer
+        self._rng = random.Random(f"demonstrations {seed}")
+        self._prompts = {item: prompt_ids(item, template, tokenizer) for item in sums}
+        self._responses: dict[str, list[int]] = {}
+
+    def batch(self, size: int, wrong_share: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input ids, labels), both int64 [size, longest]; labels are ``IGNORED`` outside the response."""
+        import torch
+
+        rows = []
+        for item in self._rng.choices(self._sums, k=size):
+            rows.append((self._prompts[item], self._response_ids(demonstration(item, wrong_share, self._rng))))
+        longest = max(len(prompt) + len(response) for prompt, response in rows)
+        ids = torch.full((size, longest), self._tokenizer.pad_token_id)
+        labels = torch.full((size, longest), IGNORED)
+        for row, (prompt, response) in enumerate(rows):
+            end = len(prompt) + len(response)
+            ids[row, :end] = torch.tensor(prompt + response)
+            labels[row, len(prompt) : end] = torch.tensor(response)
+        return ids, labels
+
+    def _response_ids(self, text: str) -> list[int]:
+        if text not in self._responses:
+            ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._responses[text] = [*ids, self._tokenizer.eos_token_id]
+        return self._responses[text]
+
+
+def prompt_ids(item: Sum, template: Template, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Token ids of the rendered prompt, the very ones that verl's dataset sends to the rollout."""
+    text = tokenizer.apply_chat_template(template.messages(item.question), add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def train(
+    model: DeepseekV3ForCausalLM,
+    data: Demonstrations,
+    settings: WarmStart,
+    progress: Callable[[str], None],
+) -> None:
+    """Trains ``model`` (fp32, on the CPU) in place. Deterministic for one thread count and torch version."""
+    import torch
+
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
+    balancer = RouterBalancer(model, settings.router_bias_rate)
+    model.train()
+    started, loss_sum = time.monotonic(), 0.0
+    for step in range(1, settings.steps + 1):
+        clean = step <= settings.clean_share * settings.steps
+        ids, labels = data.batch(settings.batch, 0.0 if clean else settings.wrong_share)
+        # Right padding under a causal mask is never attended to from a response, so no attention mask is needed.
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        wanted = labels[:, 1:]
+        chosen = wanted != IGNORED
+        loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), wanted[chosen])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        balancer.step()
+        loss_sum += loss.item()
+        if step % 50 == 0 or step == settings.steps:
+            rate = step / (time.monotonic() - started)
+            count = 50 if step % 50 == 0 else step % 50
+            progress(
+                f"warm start {step}/{settings.steps}  loss {loss_sum / count:.3f}  {rate:.1f} steps/s  "
+                f"{(settings.steps - step) / rate:.0f} s left"
+            )
+            loss_sum = 0.0
+    balancer.close()
+    model.eval()
+
+
+class RouterBalancer:
+    """Balances experts without an auxiliary loss, as DeepSeek-V3 does (arXiv:2412.19437, section 2.1.2).
+
+    After each step the correction bias of an expert that got more than its share of tokens falls by ``rate``, that
+    of the others rises by it. So the tiny model's router biases are real values, and a loader that drops them is seen.
+    """
+
+    def __init__(self, model: DeepseekV3ForCausalLM, rate: float) -> None:
+        self._rate = rate
+        self._gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+        self._counts: dict[int, torch.Tensor] = {}
+        self._hooks = [gate.register_forward_hook(self._count) for gate in self._gates]
+
+    def _count(self, gate: torch.nn.Module, _inputs: object, outputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+        import torch
+
+        experts = gate.e_score_correction_bias.numel()
+        self._counts[id(gate)] = torch.bincount(outputs[0].reshape(-1), minlength=experts).float()
+
+    def step(self) -> None:
+        """Moves every bias once, by the token counts of the last forward."""
+        for gate in self._gates:
+            counts = self._counts[id(gate)]
+            gate.e_score_correction_bias += self._rate * (counts.mean() - counts).sign()
+
+    def close(self) -> None:
+        """Takes the hooks off the model."""
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _rate(step: int, settings: WarmStart) -> float:
+    """Learning rate factor: linear warm-up, then half a cosine down to a tenth."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    return 0.55 + 0.45 * math.cos(math.pi * min(1.0, done))
