@@ -19,43 +19,29 @@ _TARGETS: tuple[tuple[str, Any, str], ...] = (
     ("torch.compile", torch, "compile"),
     ("torch.jit.script", torch.jit, "script"),
 )
-_real: dict[str, Callable[..., Any]] = {}
-
-
-def remember_real() -> None:
-    """Keep the real functions, as far as they are still in place. Cheap; called by the prelude before MindSpeed."""
-    for path, holder, name in _TARGETS:
-        current = getattr(holder, name)
-        if _is_real(current):
-            _real[path] = current
 
 
 def _is_real(function: Any) -> bool:
     """Not one of MindSpeed's; torch_npu may have wrapped PyTorch's, which is right for the rollout."""
-    return callable(function) and not str(getattr(function, "__module__", "")).startswith("mindspeed")
+    return not str(getattr(function, "__module__", "")).startswith("mindspeed")
 
 
-def _find_real(path: str, holder: Any, name: str) -> Callable[..., Any]:
-    current = getattr(holder, name)
-    if _is_real(current):
-        _real[path] = current
-    elif path not in _real:
-        original = _original_kept_by_mindspeed(path)
-        if original is None:
-            raise RuntimeError(
-                f"{path} was replaced by {getattr(current, '__module__', '?')}.{getattr(current, '__name__', '?')} "
-                "before the overlay could keep the real one, and MindSpeed's patch manager does not hold it either. "
-                "Import verl_patches.prelude_patch before whatever replaces it."
-            )
-        _real[path] = original
-    return _real[path]
+def _find_real(path: str, current: Any) -> Callable[..., Any]:
+    """The function to use in place of `current`, which may be it."""
+    real = current if _is_real(current) else _original_kept_by_mindspeed(path)
+    if real is None:
+        raise RuntimeError(
+            f"{path} is {current.__module__}.{current.__name__}, and MindSpeed's patch manager does not hold the "
+            "original of it: this is another MindSpeed than the pinned one, see upstreams.toml"
+        )
+    return real
 
 
 def _original_kept_by_mindspeed(path: str) -> Callable[..., Any] | None:
     manager = sys.modules.get("mindspeed.patch_utils")
     patches = getattr(getattr(manager, "MindSpeedPatchesManager", None), "patches_info", {})
     original = getattr(patches.get(path), "orig_func", None)
-    return original if _is_real(original) else None
+    return original if callable(original) and _is_real(original) else None
 
 
 @contextmanager
@@ -68,7 +54,8 @@ def true_compile() -> Iterator[None]:
     swapped: list[tuple[Any, str, Any, Any]] = []
     try:
         for path, holder, name in _TARGETS:
-            found, real = getattr(holder, name), _find_real(path, holder, name)
+            found = getattr(holder, name)
+            real = _find_real(path, found)
             if found is not real:
                 setattr(holder, name, real)
                 swapped.append((holder, name, found, real))
@@ -77,6 +64,3 @@ def true_compile() -> Iterator[None]:
         for holder, name, found, real in reversed(swapped):
             if getattr(holder, name) is real:
                 setattr(holder, name, found)
-
-
-remember_real()

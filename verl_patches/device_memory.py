@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipe.report.recorder import record
 from verl.utils.device import get_torch_device
+
+from recipe.report.recorder import record
 
 
 class MemoryLedger:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our changes to vLLM-Ascend; each file mirrors the module it changes."""
+"""Our changes to vLLM-Ascend, one module per changed upstream module."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from verl.utils.device import get_torch_device
 
 

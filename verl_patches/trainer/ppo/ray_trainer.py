@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The trainer leaves out the old log-probability pass when the on-policy loss is selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from recipe.overlay import patch
+from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
+
+
+@patch(
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer.init_workers",
+    why="the pass over the batch for the old log-probabilities is asked for by the trainer, wherever they are needed "
+    "or not",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:6753c44f7bf259517d7047ee2a60e69e34e2bcf19a36c5ccea3189c78944316d",
+    remove_when="verl's Megatron actor detects on-policy steps as its FSDP actor does",
+)
+def init_workers(original: Callable[..., None], self: Any) -> None:
+    # NPU-ADAPTATION: with loss_mode=npu_on_policy no forward pass for old log-probabilities is made
+    on_policy = selected(self.config)
+    if on_policy:
+        require_on_policy(self.config)
+    original(self)
+    if on_policy:
+        temperature = self.config.actor_rollout_ref.rollout.temperature
+        self.actor_rollout_wg.compute_log_prob = stand_in_for_log_prob(temperature)
