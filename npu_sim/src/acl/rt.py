@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""acl.rt: memory information of the current device."""
+
+ACL_HBM_MEM = 1
+
+
+def get_mem_info(attr: int) -> tuple[int, int, int]:
+    """(free bytes, total bytes, return code 0) of HBM; ``attr`` must be ACL_HBM_MEM (1)."""
+    if attr != ACL_HBM_MEM:
+        raise NotImplementedError(f"acl.rt.get_mem_info: attr={attr} is not simulated; use ACL_HBM_MEM (1)")
+    import torch_npu
+
+    free, total = torch_npu.npu.mem_get_info()
+    return free, total, 0
+
+
+def __getattr__(name: str) -> object:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(f"acl.rt.{name} is not simulated")

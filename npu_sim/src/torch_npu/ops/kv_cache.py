@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing and reading paged key/value caches [blocks, block_size, heads, D] by slot (block · block_size + offset)."""
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .norm_act import rms_norm_rows
+from .registry import op
+from .rotary import check_interleaved, deinterleave_rope
+from .varlen import ends_to_starts
+
+
+def scatter_slots(name: str, pairs: list[tuple[str, Tensor, Tensor]], slots: Tensor) -> None:
+    """Write rows [T, heads, D] into caches at ``slots`` [T]; slot -1 skips the row (padding)."""
+    targets = []
+    for label, rows, cache in pairs:
+        checks.rank(name, label, rows, 3)
+        checks.same_dtype(name, **{label: rows, "cache": cache})
+        checks.true(
+            name,
+            label,
+            cache.dim() == 4 and rows.shape[1:] == cache.shape[2:],
+            f"of shape {tuple(rows.shape)}",
+            f"[tokens, *{tuple(cache.shape[2:])}] as its cache {tuple(cache.shape)}",
+        )
+        checks.true(
+            name, label, rows.shape[0] == slots.numel(), f"{rows.shape[0]} rows", f"one per slot ({slots.numel()})"
+        )
+        checks.true(name, "cache", cache.is_contiguous(), "not contiguous", "the whole cache tensor")
+        targets.append(cache.view(-1, *cache.shape[2:]))
+    if slots.numel() == 0:
+        return
+    low, high, room = int(slots.min()), int(slots.max()), targets[0].shape[0]
+    if low < -1 or high >= room:
+        raise checks.invalid(name, "slot", low if low < -1 else high, f"-1 (skip) or 0..{room - 1}")
+    index = slots.long()
+    keep = index.ge(0).nonzero().flatten() if low < 0 else None
+    for (_, rows, _), target in zip(pairs, targets, strict=True):
+        if keep is None:
+            target.index_copy_(0, index, rows)
+        else:
+            target.index_copy_(0, index[keep], rows[keep])
+
+
+@op()
+def _npu_reshape_and_cache(
+    key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slot_indices: Tensor
+) -> None:
+    """Scatter key and value [T, heads, D] into their caches. slot_indices: int32 [T], -1 = skip."""
+    name = "_npu_reshape_and_cache"
+    checks.dtype(name, "slot_indices", slot_indices, checks.INT32)
+    checks.rank(name, "slot_indices", slot_indices, 1)
+    checks.true(
+        name,
+        "value_cache",
+        key_cache.shape[:2] == value_cache.shape[:2],
+        f"of shape {tuple(value_cache.shape)}",
+        f"the pages of key_cache {tuple(key_cache.shape[:2])}",
+    )
+    scatter_slots(name, [("key", key, key_cache), ("value", value, value_cache)], slot_indices)
+
+
+@op()
+def npu_kv_rmsnorm_rope_cache(
+    kv: Tensor,
+    gamma: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    index: Tensor,
+    k_cache: Tensor,
+    ckv_cache: Tensor,
+    *,
+    k_rope_scale: Tensor | None = None,
+    c_kv_scale: Tensor | None = None,
+    k_rope_offset: Tensor | None = None,
+    c_kv_offset: Tensor | None = None,
+    epsilon: float = 1e-5,
+    cache_mode: str = "Norm",
+    is_output_kv: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """Norm the latent part of ``kv``, rope the rest (de-interleaved), scatter both into paged caches.
+
+    Args:
+        kv: [B, 1, S, latent + rope].   gamma: [latent].   cos, sin: [B, 1, S|1, rope].
+        index: int64 [B · S] slots, -1 = skip.
+        k_cache, ckv_cache: [blocks, block_size, 1, rope | latent].
+
+    Returns:
+        (k_cache, ckv_cache, k_rope, c_kv); the last two, [B, 1, S, rope | latent], only with ``is_output_kv``.
+    """
+    name = "npu_kv_rmsnorm_rope_cache"
+    checks.only(name, "PA", cache_mode=cache_mode)
+    checks.absent(
+        name, k_rope_scale=k_rope_scale, c_kv_scale=c_kv_scale, k_rope_offset=k_rope_offset, c_kv_offset=c_kv_offset
+    )
+    checks.dtype(name, "kv", kv, checks.FLOATS)
+    checks.same_dtype(name, kv=kv, gamma=gamma, k_cache=k_cache, ckv_cache=ckv_cache)
+    checks.dtype(name, "index", index, checks.INT64)
+    latent, rope = ckv_cache.shape[-1], k_cache.shape[-1]
+    checks.shape(name, "kv", kv, (-1, 1, -1, latent + rope))
+    checks.shape(name, "gamma", gamma, (latent,))
+    check_interleaved(name, kv[..., latent:], cos, sin)
+    c_kv = rms_norm_rows(kv[..., :latent], gamma, epsilon)[0]
+    k_rope = deinterleave_rope(kv[..., latent:], cos, sin)
+    tokens = kv.shape[0] * kv.shape[2]
+    scatter_slots(
+        name,
+        [("kv", c_kv.reshape(tokens, 1, latent), ckv_cache), ("kv", k_rope.reshape(tokens, 1, rope), k_cache)],
+        index.flatten(),
+    )
+    return (k_cache, ckv_cache, k_rope, c_kv) if is_output_kv else (k_cache, ckv_cache, None, None)
+
+
+@op("atb.npu_paged_cache_load")
+def npu_paged_cache_load(
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    *,
+    key: Tensor,
+    value: Tensor,
+    seq_starts: Tensor | None = None,
+) -> None:
+    """Gather positions seq_starts[i] .. seq_starts[i] + seq_lens[i] - 1 of every request, packed, into ``key`` and ``value``.
+
+    block_table int32 [B, pages]; seq_lens, seq_starts int32 [B] on the device; key, value [sum(seq_lens), heads, D].
+    """
+    name = "npu_paged_cache_load"
+    for label, tensor in (("block_table", block_table), ("seq_lens", seq_lens), ("seq_starts", seq_starts)):
+        if tensor is not None:
+            checks.dtype(name, label, tensor, checks.INT32)
+    checks.rank(name, "block_table", block_table, 2)
+    lengths = seq_lens.long()
+    total, batch = int(lengths.sum()), lengths.numel()
+    checks.shape(name, "block_table", block_table[:batch], (batch, -1))
+    first = torch.zeros_like(lengths) if seq_starts is None else seq_starts.long()
+    block_size = key_cache.shape[1]
+    last = int((first + lengths).max()) if batch else 0
+    checks.true(
+        name,
+        "seq_lens",
+        last <= block_table.shape[1] * block_size,
+        f"up to position {last}",
+        f"at most {block_table.shape[1]} pages of {block_size}",
+    )
+    request = torch.repeat_interleave(torch.arange(batch), lengths)
+    positions = torch.arange(total) + (first - ends_to_starts(lengths))[request]
+    pages = torch.div(positions, block_size, rounding_mode="floor")
+    slots = block_table.long()[request, pages] * block_size + (positions - pages * block_size)
+    for label, cache, target in (("key", key_cache, key), ("value", value_cache, value)):
+        checks.rank(name, f"{label}_cache", cache, 4)
+        checks.same_dtype(name, **{f"{label}_cache": cache, label: target})
+        checks.true(
+            name,
+            label,
+            target.dim() == 3 and target.shape[0] == total and target.shape[1:] == cache.shape[2:],
+            f"of shape {tuple(target.shape)}",
+            f"[{total}, *{tuple(cache.shape[2:])}]",
+        )
+        target.copy_(cache.view(-1, *cache.shape[2:]).index_select(0, slots))

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MindSpeed's own operators, which it compiles against CANN at first use.
+
+MindSpeed's builders call ``torch.utils.cpp_extension.load`` on sources below ``mindspeed/ops/csrc``. On a machine without
+CANN those cannot be built; :func:`install` answers such calls with the emulations below and passes every other call on.
+Gradients are MindSpeed's own business (its autograd functions call ``npu_gmm_backward``), except for rope and permutation.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .grouped_matmul import group_bounds, multiply_groups, weight_gradient
+from .moe_routing import npu_moe_token_permute, npu_moe_token_unpermute
+from .registry import op
+from .rotary import npu_rotary_position_embedding
+
+SOURCES = "mindspeed/ops/csrc/"
+
+GroupList = Tensor | Sequence[int]
+
+
+def _check_groups(name: str, group_list: GroupList | None) -> GroupList:
+    if group_list is None:
+        raise checks.unsupported(name, "group_list", None, "a list of ints or an int64 tensor")
+    if isinstance(group_list, Tensor):
+        checks.dtype(name, "group_list", group_list, checks.INT64)
+    return group_list
+
+
+@op("mindspeed.npu_gmm")
+def npu_gmm(
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    bias: Sequence[Tensor],
+    group_list: GroupList | None,
+    group_type: int,
+    group_list_type: int,
+) -> list[Tensor]:
+    """Grouped product. ``group_type`` 0: x [M, K], weight [G, K, N] → [M, N]; 2: x [K, M], weight [M, N] → [G, K, N].
+
+    group_list: cumulative ends (``group_list_type`` 0) or counts (1), a host list or an int64 tensor.
+    """
+    name = "npu_gmm"
+    groups = _check_groups(name, group_list)
+    checks.only(name, (0, 2), group_type=group_type)
+    checks.only(name, (0, 1), group_list_type=group_list_type)
+    if bias:
+        raise checks.unsupported(name, "bias", bias[0], "no bias")
+    rows, other = x[0], weight[0]
+    checks.dtype(name, "x", rows, checks.FLOATS)
+    checks.same_dtype(name, x=rows, weight=other)
+    if group_type == 0:
+        checks.shape(name, "weight", other, (-1, rows.shape[1], -1))
+        return [
+            multiply_groups(rows, other, group_bounds(name, groups, group_list_type, other.shape[0], rows.shape[0]))
+        ]
+    checks.shape(name, "weight", other, (rows.shape[1], -1))
+    bounds = group_bounds(name, groups, group_list_type, len(groups), other.shape[0])
+    return [weight_gradient(rows.t(), other, bounds)]
+
+
+@op("mindspeed.npu_gmm_backward")
+def npu_gmm_backward(
+    grad: Sequence[Tensor],
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    group_list: GroupList | None,
+    group_list_type: int,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Gradients of the grouped product: ([dx [M, K]], [dweight [G, K, N]], no bias gradient)."""
+    name = "npu_gmm_backward"
+    bounds = group_bounds(name, _check_groups(name, group_list), group_list_type, weight[0].shape[0], x[0].shape[0])
+    dx = multiply_groups(grad[0], weight[0].transpose(1, 2), bounds)
+    return [dx], [weight_gradient(x[0], grad[0], bounds)], []
+
+
+@op("mindspeed.npu_gmm_backward_fusion")
+def npu_gmm_backward_fusion(
+    grad: Sequence[Tensor], weight: Sequence[Tensor], group_list: GroupList | None, group_list_type: int
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Only dx; the weight's gradient is accumulated by npu_groupmatmul_add_fp32."""
+    name = "npu_gmm_backward_fusion"
+    bounds = group_bounds(name, _check_groups(name, group_list), group_list_type, weight[0].shape[0], grad[0].shape[0])
+    return [multiply_groups(grad[0], weight[0].transpose(1, 2), bounds)], [], []
+
+
+@op("mindspeed.npu_matmul_add_fp32")
+def npu_matmul_add_fp32(x: Tensor, weight: Tensor, C: Tensor) -> None:
+    """C += xᵀ · weight in float32, in place: x [..., M], weight [..., N] (rows flattened), C float32 [M, N]."""
+    name = "npu_matmul_add_fp32"
+    checks.dtype(name, "x", x, checks.FLOATS)
+    checks.same_dtype(name, x=x, weight=weight)
+    checks.dtype(name, "C", C, (torch.float32,))
+    checks.shape(name, "C", C, (x.shape[-1], weight.shape[-1]))
+    C.addmm_(x.reshape(-1, x.shape[-1]).float().t(), weight.reshape(-1, weight.shape[-1]).float())
+
+
+@op("mindspeed.npu_groupmatmul_add_fp32")
+def npu_groupmatmul_add_fp32(x: Tensor, weight: Tensor, group_list: Tensor, grad: Tensor) -> None:
+    """grad[g] += xᵀ · weight over the rows of group g, in float32, in place.
+
+    x [M, K], weight [M, N], group_list int64 cumulative ends on the device, grad float32 of G·K·N elements.
+    """
+    name = "npu_groupmatmul_add_fp32"
+    checks.dtype(name, "x", x, checks.FLOATS)
+    checks.same_dtype(name, x=x, weight=weight)
+    checks.dtype(name, "grad", grad, (torch.float32,))
+    checks.dtype(name, "group_list", group_list, checks.INT64)
+    groups = group_list.numel()
+    checks.true(
+        name,
+        "grad",
+        grad.numel() == groups * x.shape[1] * weight.shape[1],
+        f"of shape {tuple(grad.shape)}",
+        f"[{groups}, {x.shape[1]}, {weight.shape[1]}]",
+    )
+    bounds = group_bounds(name, group_list, 0, groups, x.shape[0])
+    grad.view(groups, x.shape[1], weight.shape[1]).add_(weight_gradient(x.float(), weight.float(), bounds))
+
+
+def _gmm_module() -> SimpleNamespace:
+    return SimpleNamespace(
+        npu_gmm=npu_gmm, npu_gmm_backward=npu_gmm_backward, npu_gmm_backward_fusion=npu_gmm_backward_fusion
+    )
+
+
+MODULES: dict[str, Callable[[], SimpleNamespace]] = {
+    "grouped_matmul": _gmm_module,
+    "grouped_matmul_v2": _gmm_module,
+    "npu_matmul_add_fp32": lambda: SimpleNamespace(npu_matmul_add_fp32=npu_matmul_add_fp32),
+    "npu_groupmatmul_add_fp32": lambda: SimpleNamespace(npu_groupmatmul_add_fp32=npu_groupmatmul_add_fp32),
+    "npu_rotary_position_embedding": lambda: SimpleNamespace(
+        npu_rotary_position_embedding=npu_rotary_position_embedding
+    ),
+    "npu_moe_token_permute": lambda: SimpleNamespace(npu_moe_token_permute=npu_moe_token_permute),
+    "npu_moe_token_unpermute": lambda: SimpleNamespace(npu_moe_token_unpermute=npu_moe_token_unpermute),
+}
+"""Extension name (MindSpeed's OP_NAME) → what its compiled module offers."""
+
+
+def install() -> None:
+    """Put the interception in front of ``torch.utils.cpp_extension.load`` (once)."""
+    from torch.utils import cpp_extension
+
+    real = cpp_extension.load
+    if getattr(real, "npu_sim", False):
+        return
+
+    @functools.wraps(real)
+    def load(name: str, sources: str | list[str], *args: Any, **kwargs: Any) -> Any:
+        listed = [sources] if isinstance(sources, str) else list(sources)
+        if not any(SOURCES in source.replace("\\", "/") for source in listed):
+            return real(name, sources, *args, **kwargs)
+        if name not in MODULES:
+            raise NotImplementedError(
+                f"simulated NPU: MindSpeed's operator {name!r} is not simulated; have {sorted(MODULES)}"
+            )
+        return MODULES[name]()
+
+    load.npu_sim = True  # type: ignore[attr-defined]  # marks our wrapper
+    cpp_extension.load = load
