@@ -36,7 +36,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("list", _list, "one line per declared patch")
     show = add("show", _show, "a patch: why, its target in the upstream, and ours", against)
     show.add_argument("id", help="patch id, or the end of one")
-    add("verify", _verify, "compare all fingerprints with the upstream sources; exit 1 with one line per drift", against)
+    add("verify", _verify, "compare all fingerprints with the upstreams; exit 1 with one line per drift", against)
     fingerprint = add("fingerprint", _fingerprint, "print the fingerprint of a target", against)
     fingerprint.add_argument("target", help="package.module:Class.member")
     fingerprint.add_argument("--kind", help="the patch's kind, where it cannot be told from the target")

@@ -68,7 +68,7 @@ def _tokens(node: object) -> Iterator[str]:
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
-            if field in _IGNORED_FIELDS or value is None and not isinstance(node, ast.Constant) or value == []:
+            if field in _IGNORED_FIELDS or (value is None and not isinstance(node, ast.Constant)) or value == []:
                 continue
             if field == "body" and isinstance(node, _WITH_DOCSTRING) and _is_docstring(node.body[0]):
                 value = value[1:]
@@ -83,8 +83,8 @@ def _tokens(node: object) -> Iterator[str]:
             yield from _tokens(item)
         yield "]"
     else:
-        # ascii(), for repr() depends on the Unicode tables of the running Python.
-        yield f"{type(node).__name__}:{ascii(node)}"
+        # Not repr(), which depends on the Unicode tables of the running Python.
+        yield f"{type(node).__name__}:{node!a}"
 
 
 def fingerprint(nodes: Iterable[ast.AST]) -> str:
@@ -117,9 +117,12 @@ def _binds(statement: ast.stmt, name: str) -> ast.AST | None:
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
         for alias in statement.names:
             if (alias.asname or alias.name.partition(".")[0]) == name:
-                only = ast.ImportFrom if isinstance(statement, ast.ImportFrom) else ast.Import
-                fields = {"module": statement.module, "level": statement.level} if only is ast.ImportFrom else {}  # type: ignore[union-attr]  # narrowed by `only`
-                return ast.copy_location(only(names=[alias], **fields), statement)
+                only = (
+                    ast.ImportFrom(statement.module, [alias], statement.level)
+                    if isinstance(statement, ast.ImportFrom)
+                    else ast.Import([alias])
+                )
+                return ast.copy_location(only, statement)
     return None
 
 

@@ -98,7 +98,7 @@ def _in_file(mirror: Mirror) -> Iterator[Declaration]:
             yield _declaration(mirror, call, statement, None)
     for node in ast.walk(tree):
         if id(node) in calls and isinstance(node, ast.Call):
-            raise BadDeclaration(f"{mirror.file}:{node.lineno}: declare patches at the top level of the file; use when=")
+            raise BadDeclaration(f"{mirror.file}:{node.lineno}: declare patches at the file's top level; use when=")
 
 
 def _declaration(mirror: Mirror, call: ast.Call, statement: ast.stmt, name: str | None) -> Declaration:
@@ -115,8 +115,8 @@ def _declaration(mirror: Mirror, call: ast.Call, statement: ast.stmt, name: str 
             else:
                 arguments[keyword.arg] = ast.literal_eval(keyword.value)
     except ValueError:
-        raise BadDeclaration(f"{where}: write the arguments of @patch as literals; tools read them unimported") from None
-    texts = {key: arguments.get(key) for key in ("why", "upstream", "fingerprint", "remove_when")}
+        raise BadDeclaration(f"{where}: the arguments of @patch must be literals: tools read them") from None
+    texts: dict[str, Any] = {key: arguments.get(key) for key in ("why", "upstream", "fingerprint", "remove_when")}
     kind = arguments.get("kind", "wrap" if name is not None else "replace")
     try:
         target = parse_target(text, arguments.get("key", NO_KEY))

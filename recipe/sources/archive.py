@@ -55,7 +55,7 @@ def read_sdist(file: Path | bytes, pin: Pin) -> Files:
     label = file.name if isinstance(file, Path) else f"{pin.name} {pin.commit[:12]}"
     opened = {"fileobj": io.BytesIO(file)} if isinstance(file, bytes) else {"name": str(file)}
     try:
-        with tarfile.open(mode="r:*", **opened) as archive:  # type: ignore[call-overload]  # one of name and fileobj
+        with tarfile.open(mode="r:*", **opened) as archive:
             members = archive.getmembers()
             _checked(Path(label), ((member.name, member.size) for member in members))
             files: Files = {}
@@ -125,7 +125,8 @@ def check_version(files: Files, pin: Pin) -> None:
     metadata = BytesHeaderParser().parsebytes(files.get(f"{pin.dist_info}/METADATA", b""))
     found = (str(metadata["Name"]).replace("_", "-").lower(), str(metadata["Version"]))
     if found != (pin.name, pin.version):
-        raise SourcesError(f"{pin.file or pin.git}: metadata says {found[0]} {found[1]}, expected {pin.name} {pin.version}")
+        expected = f"{pin.name} {pin.version}"
+        raise SourcesError(f"{pin.file or pin.git}: metadata says {' '.join(found)}, expected {expected}")
     for package in pin.packages:
         if not any(name.startswith(package + "/") for name in files):
             raise SourcesError(f"{pin.file or pin.git} has no package directory {package}")

@@ -145,7 +145,7 @@ def _download(pin: Pin, target: Path) -> None:
         os.environ.setdefault("SSL_CERT_FILE", settings.cert)
     with PyPIClient(trusted_hosts=settings.trusted_hosts, timeout=60.0, follow_redirects=True) as session:
         finder = PackageFinder(
-            session,
+            session,  # type: ignore[arg-type]  # unearth's own client; its protocol types differ in parameter names
             index_urls=settings.index_urls,
             find_links=settings.find_links,
             trusted_hosts=settings.trusted_hosts,
