@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe launch RUN.toml` and `python -m recipe show RUN.toml`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
+JSON_RESPONSE_TOKENS = 64
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both commands."""
+    launch = subparsers.add_parser("launch", help="run a run file to its report")
+    _add_run_options(launch)
+    launch.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
+    launch.set_defaults(handler=_launch)
+    show = subparsers.add_parser("show", help="print what is derived from a run file: environment and overrides")
+    _add_run_options(show)
+    show.set_defaults(handler=_show)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="RUN.toml")
+    parser.add_argument("--steps", type=int, help="number of steps, instead of the run file's")
+    parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
+    parser.add_argument("--seed", type=int, help="seed of model, data order and training, instead of the run file's")
+    parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from recipe.launch.environment import cache_dir
+    from recipe.launch.errors import LaunchError
+    from recipe.launch.prepare import prepare_model
+    from recipe.launch.run import launch
+
+    try:
+        config = _config(options)
+        if options.prepare:
+            prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
+        else:
+            launch(config, options.config)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from recipe.launch.environment import RunPaths, derived_environment, runs_dir
+    from recipe.launch.errors import LaunchError
+    from recipe.launch.layout import derive
+    from recipe.launch.overrides import hydra_overrides
+    from recipe.launch.run import placeholder_inputs
+
+    try:
+        config = _config(options)
+        layout = derive(config)
+        paths = RunPaths(runs_dir() / config.run.name, "ID", Path("/tmp/grpo-ID"))
+        inputs = placeholder_inputs(config)
+        overrides = hydra_overrides(config, layout, inputs, paths)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print("# environment of every process")
+    for name, value in sorted(derived_environment(config, layout, paths).items()):
+        print(f"{name}={value}")
+    print("# python -m verl.trainer.main_ppo --config-name=ppo_megatron_trainer")
+    print("\n".join(overrides))
+    return 0
+
+
+def _config(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # the type is imported only when it is used
+    from recipe.launch.config import load
+
+    config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
+    return config if options.data is None else config.with_json_data(options.data.absolute(), JSON_RESPONSE_TOKENS)

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hydra overrides for `verl.trainer.main_ppo --config-name=ppo_megatron_trainer` (verl 0.6.1), derived from a run file.
+
+A key that the upstream configuration does not have needs a leading `+`; such keys are written with it here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import REPO, RunPaths
+from recipe.launch.layout import Layout
+
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
+# CPUs Ray may hand out besides one per die: TaskRunner and short helper tasks. A logical count; it starts no threads.
+SPARE_CPUS = 4
+OBJECT_STORE_BYTES = 256 * 2**20
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads. Paths are absolute; `prompt_tokens` is the padded prompt length."""
+
+    model: Path
+    checkpoint: Path
+    train: Path
+    validation: Path
+    prompt_tokens: int
+    transformer: dict[str, Any]
+
+
+def hydra_overrides(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> list[str]:
+    """The command line after `--config-name=...`, one override per item."""
+    values: dict[str, Any] = {}
+    for part in (_data, _model, _rollout, _actor, _trainer, _ray):
+        values |= part(config, layout, inputs, paths)
+    return [f"{key}={quote(value)}" for key, value in values.items()]
+
+
+def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    return {
+        "data.train_files": str(inputs.train),
+        "data.val_files": str(inputs.validation),
+        "data.train_batch_size": config.train.prompts_per_step,
+        "data.max_prompt_length": inputs.prompt_tokens,
+        "data.max_response_length": config.data.max_response_tokens,
+        "data.val_max_samples": config.data.validation_problems,
+        "data.filter_overlong_prompts": True,
+        "data.truncation": "error",
+        "data.seed": config.run.seed,
+        "data.dataloader_num_workers": 0,
+        "custom_reward_function.path": str(REPO / config.reward.path),
+        "custom_reward_function.name": config.reward.name,
+    }
+
+
+def _model(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    return {
+        "actor_rollout_ref.model.path": str(inputs.model),
+        "actor_rollout_ref.model.use_remove_padding": True,
+        "algorithm.adv_estimator": "grpo",
+        "algorithm.use_kl_in_reward": False,
+    }
+
+
+def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    rollout, prefix = config.rollout, "actor_rollout_ref.rollout."
+    values = {
+        "name": "vllm",
+        "mode": "sync",
+        "load_format": "dummy",  # the weights come from the actor before every generation
+        "n": rollout.samples_per_prompt,
+        "temperature": rollout.temperature,
+        "tensor_model_parallel_size": layout.rollout_tensor,
+        "max_num_seqs": layout.rollout_sequences_per_rank,
+        "max_num_batched_tokens": rollout.max_batched_tokens,
+        "max_model_len": inputs.prompt_tokens + config.data.max_response_tokens,
+        "gpu_memory_utilization": rollout.memory_share,
+        "enforce_eager": not rollout.graph_mode,
+        "enable_chunked_prefill": False,  # derived from the token budget by the rollout
+        "enable_prefix_caching": False,
+        "free_cache_engine": True,
+        "calculate_log_probs": True,
+        "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
+        "val_kwargs.n": rollout.validation_samples,
+        "val_kwargs.do_sample": rollout.validation_temperature > 0,
+        "val_kwargs.temperature": rollout.validation_temperature,
+    }
+    return {prefix + key: value for key, value in values.items()}
+
+
+def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    actor, ref = "actor_rollout_ref.actor.", "actor_rollout_ref.ref."
+    values: dict[str, Any] = {
+        actor + "optim.lr": config.train.learning_rate,
+        # All samples of a step in one optimizer step: the rollout's policy is the one that is updated.
+        actor + "ppo_mini_batch_size": config.train.prompts_per_step,
+        actor + "ppo_epochs": 1,
+        actor + "ppo_micro_batch_size_per_gpu": layout.micro_batch,
+        actor + "loss_agg_mode": "token-mean",
+        actor + "use_kl_loss": True,
+        actor + "kl_loss_coef": config.train.kl_coefficient,
+        actor + "kl_loss_type": "low_var_kl",
+        actor + "entropy_coeff": 0,
+        actor + "use_torch_compile": False,
+        actor + "megatron.seed": config.run.seed,
+        actor + "megatron.grad_offload": True,
+        actor + "megatron.optimizer_offload": True,
+        ref + "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
+    }
+    for role in (actor, ref):
+        values |= {
+            role + "megatron.tensor_model_parallel_size": layout.actor_tensor,
+            role + "megatron.pipeline_model_parallel_size": layout.actor_pipeline,
+            role + "megatron.expert_model_parallel_size": layout.actor_expert,
+            role + "megatron.expert_tensor_parallel_size": 1,
+            role + "megatron.sequence_parallel": layout.actor_tensor > 1,
+            role + "megatron.use_dist_checkpointing": True,
+            role + "megatron.dist_checkpointing_path": str(inputs.checkpoint),
+            role + "megatron.param_offload": True,
+        }
+    transformer = actor + "megatron.override_transformer_config."
+    values |= {_settle(transformer + key): value for key, value in inputs.transformer.items()}
+    if not layout.even_stages:
+        values |= {
+            "+" + transformer + "num_layers_in_first_pipeline_stage": layout.first_stage_layers,
+            "+" + transformer + "num_layers_in_last_pipeline_stage": layout.last_stage_layers,
+        }
+    return values
+
+
+# The keys that verl's configuration has under override_transformer_config; every other one is an addition.
+_KNOWN_TRANSFORMER_KEYS = (
+    "recompute_granularity",
+    "recompute_modules",
+    "recompute_method",
+    "recompute_num_layers",
+    "attention_backend",
+)
+
+
+def _settle(key: str) -> str:
+    return key if key.rpartition(".")[2] in _KNOWN_TRANSFORMER_KEYS else "+" + key
+
+
+def _trainer(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    values = {
+        "device": "npu",
+        "nnodes": config.cluster.nodes,
+        "n_gpus_per_node": config.cluster.dies_per_node,
+        "total_training_steps": config.run.steps,
+        # Epochs bound the loop too; total_training_steps ends it first, however small the data.
+        "total_epochs": config.run.steps,
+        "val_before_train": True,
+        "test_freq": min(config.run.validate_every, config.run.steps),
+        "save_freq": -1,
+        "resume_mode": "disable",
+        "project_name": "deepseek-v3-grpo",
+        "experiment_name": config.run.name,
+        "logger": ["console", "file"],
+        "validation_data_dir": str(paths.validation),
+        "default_local_dir": str(paths.run_dir / "checkpoints"),
+    }
+    return {
+        ("+trainer." if key == "validation_data_dir" else "trainer.") + key: value for key, value in values.items()
+    } | {"hydra.run.dir": str(paths.run_dir / "logs" / "hydra"), "hydra.output_subdir": "config"}
+
+
+def _ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    prefix = "ray_kwargs.ray_init."
+    return {
+        prefix + "num_cpus": config.cluster.dies_per_node + SPARE_CPUS,
+        f"+{prefix}address": "local",  # never a Ray that happens to run here
+        f"+{prefix}_node_ip_address": "127.0.0.1",
+        f"+{prefix}_temp_dir": str(paths.ray_temp),
+        f"+{prefix}include_dashboard": False,
+        f"+{prefix}object_store_memory": OBJECT_STORE_BYTES,
+        f"+{prefix}resources.NPU": config.cluster.dies_per_node,
+    }
+
+
+def quote(value: Any) -> str:
+    """`value` in Hydra's override grammar.
+
+    >>> quote(["console", "file"]), quote(None), quote("it's")
+    ('[console,file]', 'null', "'it\\\\'s'")
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(quote(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{quote(item)}" for key, item in value.items()) + "}"
+    text = str(value)
+    looks_otherwise = text.lower() in ("null", "true", "false", "nan", "inf", "-inf") or re.fullmatch(
+        r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", text, re.IGNORECASE
+    )
+    if _PLAIN_TEXT.fullmatch(text) and not looks_otherwise:
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

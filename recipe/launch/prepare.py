@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run reads, made before it starts: model, problems as Parquet, and the Megatron checkpoint.
+
+Each is made by the project's own command-line tools in a child process and kept in the cache by the hash of its inputs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recipe.launch.cache import cached, digest
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import REPO, cache_dir, upstream_dir
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.overrides import Inputs
+
+Say = Callable[[str], None]
+# Padded lengths are multiples of this, so that slightly different data gives the same shapes.
+PROMPT_STEP = 8
+
+
+def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
+    """Make or find everything the run reads.
+
+    Args:
+        config: the run.
+        say: takes one line about what is being done.
+        log: file that gets the tools' output.
+
+    Raises:
+        LaunchError: a tool failed; the message carries the last line it printed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    made = prepare_model(config, say, log)
+    model = made / "model" if config.model.kind == "tiny" else made
+    data = _data(config, made, say, log)
+    checkpoint = _checkpoint(model, say, log)
+    prompt_tokens = padded_prompt_tokens(model, data, config.data.max_prompt_tokens, say)
+    return Inputs(
+        model=model,
+        checkpoint=checkpoint,
+        train=data / "train.parquet",
+        validation=data / "test.parquet",
+        prompt_tokens=prompt_tokens,
+        transformer=transformer_overrides(model),
+    )
+
+
+def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
+    """The tiny model's directory (with `model/` and `problems/`), or the Hugging Face directory of the run file."""
+    if config.model.kind == "path":
+        path = Path(str(config.model.path)).expanduser().absolute()
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"[model] path: {path} holds no config.json; give a Hugging Face model directory")
+        return path
+    steps = config.model.warm_start_steps
+    settings = {"seed": config.run.seed, "warm_start_steps": steps}
+    sources = [*REPO.glob("recipe/tiny/*.py"), *REPO.glob("data/templates.toml")]
+
+    def build(directory: Path) -> None:
+        options = [] if steps is None else ["--warm-start-steps", str(steps)]
+        say(f"making the tiny model (seed {config.run.seed}): warm start on sums, one to two minutes, once")
+        _tool(
+            "make_tiny_model.py",
+            *("--out", str(directory / "model"), "--problems", str(directory / "problems")),
+            *("--seed", str(config.run.seed), *options),
+            log=log,
+        )
+
+    path, there = cached(cache_dir(), "tiny", digest(settings, sources), build)
+    if there:
+        say("tiny model: from the cache")
+    return path
+
+
+def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
+    if config.data.kind == "json":
+        source = Path(str(config.data.path)).expanduser().absolute()
+        if not source.is_file():
+            raise ConfigError(f"data: {source} is not a file; give a JSON list of problem, answer and solution")
+        arguments = ["--json_path", str(source), "--train_data_ratio", str(config.data.train_share)]
+        files, name = [source], re.sub(r"\W", "_", source.stem)
+    else:
+        problems = made / "problems"
+        arguments = ["--json_path", str(problems / "train.json"), "--test_json_path", str(problems / "validation.json")]
+        files, name = sorted(problems.glob("*.json")), "arithmetic"
+    arguments += ["--template", config.data.template, "--data_source", name, "--seed", str(config.run.seed)]
+    settings = {"arguments": [a for a in arguments if not a.endswith(".json")]}
+    sources = [*files, *REPO.glob("recipe/data/*.py"), *REPO.glob("data/templates.toml")]
+
+    def build(directory: Path) -> None:
+        say(f"converting the problems to Parquet ({name})")
+        _tool("json_to_parquet.py", "--output_dir", str(directory), *arguments, log=log)
+
+    return cached(cache_dir(), "data", digest(settings, sources), build)[0]
+
+
+def _checkpoint(model: Path, say: Say, log: Path) -> Path:
+    weights = sorted(model.glob("*.safetensors"))
+    # Size and time stand for the contents of the weights, which may be large.
+    settings = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
+    sources = [model / "config.json", *REPO.glob("recipe/weights/*.py")]
+
+    def build(directory: Path) -> None:
+        say("converting the model to a Megatron checkpoint")
+        _tool("convert_hf_to_mcore.py", "--load-dir", str(model), "--save-dir", str(directory / "torch_dist"), log=log)
+
+    key = digest({"model": str(model), "weights": settings}, sources)
+    return cached(cache_dir(), "checkpoint", key, build)[0] / "torch_dist"
+
+
+def padded_prompt_tokens(model: Path, data: Path, limit: int, say: Say) -> int:
+    """The padded prompt length: the longest prompt of both splits, rendered and tokenised, but at most `limit`."""
+    import pyarrow.parquet
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    lengths = []
+    for split in ("train", "test"):
+        prompts = pyarrow.parquet.read_table(data / f"{split}.parquet", columns=["prompt"])["prompt"].to_pylist()
+        lengths += [len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True)) for prompt in prompts]
+    if not lengths:
+        raise LaunchError(f"data: {data} holds no problems")
+    over = sum(length > limit for length in lengths)
+    if over == len(lengths):
+        raise ConfigError(
+            f"[data] max_prompt_tokens is {limit}, but the shortest prompt has {min(lengths)} tokens; raise it"
+        )
+    if over:
+        say(f"data: {over} of {len(lengths)} prompts are longer than {limit} tokens and are left out")
+    longest = max(length for length in lengths if length <= limit)
+    return min(limit, -(-longest // PROMPT_STEP) * PROMPT_STEP)
+
+
+def transformer_overrides(model: Path) -> dict[str, Any]:
+    """What Megatron-core must be told about this model beside verl's own conversion of its config."""
+    from recipe.weights.model_config import transformer_overrides as overrides
+
+    try:
+        return overrides(json.loads((model / "config.json").read_text(encoding="utf-8")))
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{model}: {error}") from None
+
+
+def _tool(script: str, *arguments: str, log: Path) -> None:
+    """Run one of our scripts on the CPU; its output goes to `log`."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(cache_dir() / "huggingface"),
+        # These tools need no device, and this may run while the simulated one is being installed.
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+    }
+    command = [sys.executable, str(REPO / "scripts" / script), *arguments]
+    with open(log, "ab") as output:
+        start = output.tell()
+        code = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    if code:
+        text = log.read_bytes()[start:].decode("utf-8", "replace").strip()
+        last = text.splitlines()[-1] if text else "it printed nothing"
+        raise LaunchError(f"scripts/{script} failed with exit code {code}: {last} (log: {log})")

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of one run, found by the mark they carry, and how they are ended.
+
+Everything a run starts (driver, Ray's daemons, workers, their helpers) inherits RECIPE_RUN_ID. Processes are found by
+that mark in their environment and as descendants of marked ones, and nothing else is ever signalled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from recipe.launch.environment import RUN_ID
+
+
+def marked(run_id: str) -> list[psutil.Process]:
+    """All live processes of the run, without the calling one."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        if process.pid == psutil.Process().pid or process.pid in found or not _carries(process, run_id):
+            continue
+        found[process.pid] = process
+        for child in _descendants(process):
+            found.setdefault(child.pid, child)
+    return [process for process in found.values() if _alive(process)]
+
+
+def _carries(process: psutil.Process, run_id: str) -> bool:
+    try:
+        return process.environ().get(RUN_ID) == run_id
+    except (psutil.Error, OSError):
+        return False  # gone, or another user's
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [child for child in process.children(recursive=True) if child.pid != psutil.Process().pid]
+    except psutil.Error:
+        return []
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def end_all(run_id: str, patience_s: float = 5.0, limit_s: float = 30.0) -> list[psutil.Process]:
+    """Terminate the run's processes, kill those left after `patience_s`; returns what `limit_s` did not suffice for.
+
+    New processes that appear meanwhile (Ray restarts workers) are ended too.
+    """
+    start = time.monotonic()
+    asked: set[int] = set()
+    while True:
+        left = marked(run_id)
+        waited = time.monotonic() - start
+        if not left or waited > limit_s:
+            return left
+        for process in left:
+            try:
+                if waited > patience_s:
+                    process.kill()
+                elif process.pid not in asked:
+                    process.terminate()
+                    asked.add(process.pid)
+            except psutil.Error:
+                continue
+        psutil.wait_procs(left, timeout=0.5)
+
+
+def resident_by_name(processes: list[psutil.Process]) -> dict[str, int]:
+    """Resident bytes by process name, summed over the processes of one name. Shared pages count in each."""
+    totals: dict[str, int] = {}
+    for name, size in _sizes(processes):
+        totals[name] = totals.get(name, 0) + size
+    return totals
+
+
+def _sizes(processes: list[psutil.Process]) -> Iterator[tuple[str, int]]:
+    for process in processes:
+        try:
+            yield display_name(process), process.memory_info().rss
+        except psutil.Error:
+            continue
+
+
+def display_name(process: psutil.Process) -> str:
+    """A short name: Ray's title up to the class (`ray::WorkerDict`), the module of `python -m`, or the program."""
+    command = process.cmdline()
+    if command and command[0].startswith("ray::"):
+        return command[0].split(".")[0].split("(")[0].split()[0]
+    if "-m" in command[:-1]:
+        return command[command.index("-m") + 1]
+    return process.name()

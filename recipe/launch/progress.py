@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person reads while a run goes: one line per phase of the set-up, then one per step."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import TextIO
+
+from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
+
+# What the driver's log says, in the order in which it comes, and what that means.
+PHASES = (
+    ("ray init kwargs", "starting Ray"),
+    ("Started a local Ray instance", "starting the trainer process"),
+    ("TaskRunner hostname", "reading the data"),
+    ("Total training steps", "starting the workers"),
+    ("load ref weight start", "building the reference policy"),
+    ("Model config after override", "building the models"),
+    ("actor_module:", "loading the actor's weights"),
+    ("load weight", "the actor is loaded; starting the rollout engine"),
+    ("kwargs: {'n'", "the rollout engine is up"),
+    ("validation generation end", "scoring the first validation"),
+)
+
+
+class Follower:
+    """The new whole lines of a growing text file, which need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self._rest = ""
+
+    def lines(self) -> list[str]:
+        """Lines completed since the last call."""
+        if self._file is None:
+            try:
+                self._file = open(self._path, encoding="utf-8", errors="replace")  # noqa: SIM115
+            except FileNotFoundError:
+                return []
+        *whole, self._rest = (self._rest + self._file.read()).split("\n")
+        return whole
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Clock:
+    """Prints lines with the time since the start, so that a person sees where the minutes go."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self.start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(f"[{minutes(time.monotonic() - self.start)}] {text}", file=self._out, flush=True)
+
+
+class Progress:
+    """Follows the metrics and the driver's log of a run and says what is new.
+
+    `last_sign` is the time (monotonic) of the last sign of progress, `step` the last finished step.
+    """
+
+    def __init__(self, metrics: Path, log: Path, steps: int, clock: Clock) -> None:
+        self._metrics, self._log = Follower(metrics), Follower(log)
+        self._steps, self._clock = steps, clock
+        self._phase = -1
+        self._durations: list[float] = []
+        self.last_sign = time.monotonic()
+        self.step: int | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the first line of metrics is there: set-up is over."""
+        return self.step is not None
+
+    def update(self) -> None:
+        """Read what is new and say it."""
+        for line in self._log.lines():
+            self._notice(line)
+        for line in self._metrics.lines():
+            try:
+                step = parse(json.loads(line))
+            except ValueError:
+                continue
+            if step is not None:
+                self._report(step)
+
+    def close(self) -> None:
+        self._metrics.close()
+        self._log.close()
+
+    def _notice(self, line: str) -> None:
+        if self.started:
+            return
+        for number, (mark, text) in enumerate(PHASES):
+            if number > self._phase and mark in line:
+                self._phase = number
+                self._clock.say(f"set-up: {text}")
+                return
+
+    def _report(self, step: Step) -> None:
+        self.step, self.last_sign = step.number, time.monotonic()
+        parts = [f"step {step.number:>{len(str(self._steps))}} of {self._steps}"]
+        if step.trained:
+            seconds = step.get(STEP_SECONDS) or 0.0
+            self._durations.append(seconds)
+            for label, value in (("reward", step.get(REWARD)), ("response length", step.get(RESPONSE_LENGTH))):
+                if value is not None:
+                    parts.append(f"{label} {value:.3f}" if label == "reward" else f"{label} {value:.1f}")
+            parts.append(f"{seconds:.1f} s")
+            recent = self._durations[-5:]
+            left = (self._steps - step.number) * sum(recent) / len(recent)
+            if left > 0:
+                parts.append(f"{minutes(left)} left")
+        if step.validation_score is not None:
+            parts.append(f"validation score {step.validation_score:.3f}")
+        self._clock.say("  ".join(parts))
+
+
+def minutes(seconds: float) -> str:
+    """`m:ss`."""
+    whole = max(0, round(seconds))
+    return f"{whole // 60}:{whole % 60:02d}"
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
+
+
+def plain(line: str) -> str:
+    """A log line without colours and without Ray's `(Actor pid=...)` prefix."""
+    return _PREFIX.sub("", _ANSI.sub("", line)).rstrip()

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run from its file to its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import (
+    RunPaths,
+    derived_environment,
+    full_environment,
+    runs_dir,
+    upstream_dir,
+)
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.layout import derive
+from recipe.launch.overrides import Inputs, hydra_overrides
+from recipe.launch.prepare import prepare
+from recipe.launch.progress import Clock, minutes
+from recipe.launch.supervisor import Limits, supervise
+from recipe.report.recorder import append_line
+
+RESULT = "result.json"
+DRIVER = ["-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer"]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def launch(config: RunConfig, source: Path) -> Path:
+    """Run it; returns the run directory, with the report in it.
+
+    Raises:
+        LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
+    """
+    clock = Clock(sys.stdout)
+    derive(config)
+    if not (upstream_dir() / "verl").is_dir():
+        raise LaunchError(f"{upstream_dir()} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
+    run_dir = new_run_dir(config.run.name, clock)
+    (run_dir / "run.toml").write_bytes(source.read_bytes())
+    error: LaunchError | None = None
+    try:
+        _run(config, run_dir, clock)
+    except LaunchError as problem:
+        error = problem
+    result = {
+        "status": "finished" if error is None else "failed",
+        "error": None if error is None else str(error),
+        "wall_s": round(time.monotonic() - clock.start, 1),
+        "seed": config.run.seed,
+        "steps_wanted": config.run.steps,
+    }
+    (run_dir / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _report(run_dir, clock, failed=error is not None)
+    if error is not None:
+        raise error
+    return run_dir
+
+
+def _run(config: RunConfig, run_dir: Path, clock: Clock) -> None:
+    clock.say(f"run {config.run.name}: {config.run.steps} steps, seed {config.run.seed}, files in {run_dir}")
+    inputs = prepare(config, clock.say, run_dir / "logs" / "prepare.log")
+    layout = derive(config, inputs.prompt_tokens)
+    clock.say(
+        f"{layout.dies} dies; rollout: DP{layout.rollout_data} TP{layout.rollout_tensor} EP{layout.rollout_expert}; "
+        f"actor: DP{layout.actor_data} TP{layout.actor_tensor} PP{layout.actor_pipeline} EP{layout.actor_expert}; "
+        f"{config.train.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples a step, "
+        f"{inputs.prompt_tokens} + {config.data.max_response_tokens} tokens"
+    )
+    paths = RunPaths(
+        run_dir=run_dir,
+        run_id=f"{config.run.name}-{secrets.token_hex(6)}",
+        ray_temp=Path(tempfile.mkdtemp(prefix="grpo-", dir=_short_temp())),
+    )
+    environment = derived_environment(config, layout, paths)
+    command = [sys.executable, *DRIVER, *hydra_overrides(config, layout, inputs, paths)]
+    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
+    (run_dir / "command.json").write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+    limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
+    supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+
+
+def new_run_dir(name: str, clock: Clock) -> Path:
+    """An empty `runs/name`; a run that is there already is kept under another name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
+    run_dir = runs_dir() / name
+    if run_dir.exists():
+        number = next(n for n in range(1, 10**6) if not (runs_dir() / f"{name}.{n}").exists())
+        run_dir.rename(runs_dir() / f"{name}.{number}")
+        clock.say(f"the earlier runs/{name} is now runs/{name}.{number}")
+    (run_dir / "logs").mkdir(parents=True)
+    return run_dir
+
+
+def _short_temp() -> str | None:
+    """A directory whose path leaves room for Ray's socket names; None for the system's default."""
+    return "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None
+
+
+def _report(run_dir: Path, clock: Clock, failed: bool) -> None:
+    from recipe.report.make import make_report
+
+    try:
+        summary = make_report(run_dir)
+    except Exception as error:  # the run's own outcome must not be hidden behind a plot that failed
+        if not failed:
+            raise LaunchError(f"the run finished, but its report failed: {type(error).__name__}: {error}") from error
+        append_line(run_dir / "logs" / "report-error.jsonl", {"error": str(error)})
+        return
+    if not failed:
+        _say_summary(summary, run_dir, clock)
+
+
+def _say_summary(summary: dict[str, Any], run_dir: Path, clock: Clock) -> None:
+    score = (summary["val_score_first"], summary["val_score_last"])
+    text = " -> ".join("none" if value is None else f"{value:.3f}" for value in score)
+    clock.say(f"finished {summary['steps']} steps in {minutes(summary['wall_s'])}; validation score {text}")
+    clock.say(f"report: {run_dir / 'report.html'}")
+
+
+def placeholder_inputs(config: RunConfig) -> Inputs:
+    """Inputs as `show` prints them, before anything is made: names instead of paths, the limit as prompt length."""
+    missing = Path("/made/at/launch")
+    return Inputs(
+        model=missing / "model",
+        checkpoint=missing / "torch_dist",
+        train=missing / "train.parquet",
+        validation=missing / "test.parquet",
+        prompt_tokens=config.data.max_prompt_tokens,
+        transformer={},
+    )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the driver, watches it, and leaves no process behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from recipe.launch.environment import RunPaths
+from recipe.launch.errors import LaunchError
+from recipe.launch.failure import cause
+from recipe.launch.processes import display_name, end_all, marked, resident_by_name
+from recipe.launch.progress import Clock, Progress
+from recipe.report.recorder import EVENTS, append_line
+
+POLL_S = 0.25
+SAMPLE_S = 2.0
+# A driver whose worker is gone reports that by itself within seconds; after this long it hangs.
+LOST_WORKER_S = 30.0
+WORKER = "ray::WorkerDict"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the run may stay silent, in seconds: until the first metrics, and from one step to the next."""
+
+    setup_s: float
+    step_s: float
+
+
+class Interrupted(LaunchError):
+    """The launcher was asked to stop; the exit code is the shell's for that signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.exit_code = 128 + number
+
+
+def supervise(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    paths: RunPaths,
+    steps: int,
+    limits: Limits,
+    clock: Clock,
+) -> None:
+    """Run `command` to its end.
+
+    Args:
+        command: the driver.
+        environment: its whole environment, with RECIPE_RUN_ID = `paths.run_id`.
+        paths: where metrics and log are; `paths.ray_temp` is removed at the end.
+        steps: the last step that must be in the metrics.
+        limits: deadlines.
+        clock: prints the progress.
+
+    Raises:
+        LaunchError: the driver failed, stalled or stopped early. The message is one line with the cause.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived.
+
+    In every case all processes of the run are gone when this returns; a watchdog sees to it when the launcher
+    itself is killed.
+    """
+    with _StopSignals() as stop, _Watchdog(paths), open(paths.driver_log, "wb") as log:
+        progress = Progress(paths.metrics, paths.driver_log, steps, clock)
+        driver = subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            cwd=paths.run_dir,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        sampler = _Sampler(paths)
+        try:
+            problem = _watch(driver, progress, sampler, limits, stop)
+            progress.update()
+        finally:
+            sampler.stop()
+            left = end_all(paths.run_id)
+            driver.wait()
+            progress.close()
+            _keep_ray_logs(paths)
+            shutil.rmtree(paths.ray_temp, ignore_errors=True)
+            paths.slots.unlink(missing_ok=True)
+    if left:
+        raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
+    if stop.number is not None:
+        raise Interrupted(stop.number)
+    if problem is None and progress.step != steps:
+        problem = f"the driver ended after step {progress.step or 0} of {steps}"
+    if problem is not None:
+        found = cause(paths.driver_log)
+        raise LaunchError(f"{problem}{': ' + found if found else ''} (log: {paths.driver_log})")
+
+
+def _watch(
+    driver: subprocess.Popen[bytes], progress: Progress, sampler: _Sampler, limits: Limits, stop: _StopSignals
+) -> str | None:
+    """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
+    while True:
+        code = driver.poll()
+        progress.update()
+        if code is not None:
+            return None if code == 0 else f"{_place(progress)}: the driver {_ended(code)}{sampler.lost_text()}"
+        if stop.number is not None:
+            return None
+        silent, limit = time.monotonic() - progress.last_sign, limits.step_s if progress.started else limits.setup_s
+        if silent > limit:
+            return f"{_place(progress)}: no progress for {limit:.0f} s, the limit set in [run] of the run file"
+        if sampler.lost_for() > LOST_WORKER_S:
+            return f"{_place(progress)}: the driver goes on{sampler.lost_text()}"
+        time.sleep(POLL_S)
+
+
+def _place(progress: Progress) -> str:
+    return "during set-up" if progress.step is None else f"after step {progress.step}"
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
+
+
+class _Sampler(threading.Thread):
+    """Writes the resident memory of the run's processes to the events, and notices workers that disappear."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        super().__init__(daemon=True)
+        self._paths = paths
+        self._done = threading.Event()
+        self._workers: dict[int, psutil.Process] = {}
+        self._lost: dict[int, float] = {}
+        self.start()
+
+    def run(self) -> None:
+        file = self._paths.run_dir / EVENTS / "launcher.jsonl"
+        while not self._done.wait(SAMPLE_S):
+            processes = marked(self._paths.run_id)
+            names = resident_by_name(processes)
+            event: dict[str, Any] = {
+                "time": time.time(),
+                "pid": os.getpid(),
+                "rank": None,
+                "kind": "processes",
+                "count": len(processes),
+                "rss": sum(names.values()),
+                "rss_by_name": names,
+            }
+            append_line(file, event)
+            self._notice_lost(processes)
+
+    def _notice_lost(self, processes: list[psutil.Process]) -> None:
+        now = {process.pid: process for process in processes if _is_worker(process)}
+        for pid in self._workers.keys() - now.keys():
+            self._lost.setdefault(pid, time.monotonic())
+        self._workers = now
+
+    def lost_for(self) -> float:
+        """Seconds since the first worker disappeared; 0 when none did."""
+        return time.monotonic() - min(self._lost.values()) if self._lost else 0.0
+
+    def lost_text(self) -> str:
+        return f" after worker {', '.join(str(pid) for pid in self._lost)} disappeared" if self._lost else ""
+
+    def stop(self) -> None:
+        self._done.set()
+        self.join()
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return display_name(process).startswith(WORKER)
+    except psutil.Error:
+        return False
+
+
+class _StopSignals:
+    """Within the block SIGINT, SIGTERM and SIGHUP only set `number`, so that the end is always an orderly one."""
+
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.NUMBERS}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class _Watchdog:
+    """A process that outlives this one just long enough to end the run (see `recipe.launch.watchdog`)."""
+
+    def __init__(self, paths: RunPaths) -> None:
+        self._command = [sys.executable, "-m", "recipe.launch.watchdog", paths.run_id, str(paths.ray_temp)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> _Watchdog:
+        from recipe.launch.environment import REPO
+
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=REPO,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def _keep_ray_logs(paths: RunPaths) -> None:
+    """Copy Ray's own logs (workers' output, raylet) beside the driver's log, without its event and metrics files."""
+    source = paths.ray_temp / "session_latest" / "logs"
+    if not source.is_dir():
+        return
+    target = paths.run_dir / "logs" / "ray"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in source.iterdir():
+        if path.suffix in (".out", ".err", ".log") and path.is_file() and path.stat().st_size:
+            shutil.copyfile(path, target / path.name)

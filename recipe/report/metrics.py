@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading verl's metrics file (`metrics.jsonl`: one `{"step": k, "data": {...}}` per step)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.report.recorder import read_lines
+
+REWARD = "critic/score/mean"
+RESPONSE_LENGTH = "response_length/mean"
+STEP_SECONDS = "timing_s/step"
+PEARSON = "training/rollout_actor_probs_pearson_corr"
+# Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
+KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
+VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
+
+
+@dataclass(frozen=True)
+class Step:
+    """The metrics of one step; step 0 is the validation before training."""
+
+    number: int
+    values: Mapping[str, float]
+
+    def get(self, *names: str) -> float | None:
+        """The first of these metrics that was logged."""
+        return next((self.values[name] for name in names if name in self.values), None)
+
+    @property
+    def validation_score(self) -> float | None:
+        """The mean of verl's core validation scores over the data sources; None where there was no validation."""
+        scores = [value for name, value in self.values.items() if VALIDATION.fullmatch(name)]
+        return sum(scores) / len(scores) if scores else None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the step trained, which the validation before training does not."""
+        return STEP_SECONDS in self.values
+
+
+def parse(line: Mapping[str, Any]) -> Step | None:
+    """The step of one line of the file; None when it is not one."""
+    number, data = line.get("step"), line.get("data")
+    if not isinstance(number, int) or not isinstance(data, dict):
+        return None
+    numbers = {name: float(v) for name, v in data.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    return Step(number, numbers)
+
+
+def read_steps(path: Path) -> list[Step]:
+    """All steps of a metrics file, in order; lines of the same step are merged."""
+    merged: dict[int, dict[str, float]] = {}
+    for line in read_lines(path):
+        step = parse(line)
+        if step is not None:
+            merged.setdefault(step.number, {}).update(step.values)
+    return [Step(number, values) for number, values in sorted(merged.items())]

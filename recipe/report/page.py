@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`report.html`: one file that shows a run and needs nothing else. Everything from outside is escaped."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from recipe.report.answers import Answer
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1c2430; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top; }
+tr { border-bottom: 1px solid #dde3ea; } td.number { font-variant-numeric: tabular-nums; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
+img { width: 100%; } .note { color: #5a6675; } .failed { color: #a02020; }
+"""
+MIB = 2**20
+
+
+def page(
+    name: str, summary: dict[str, Any], plots: dict[str, Path], answers: list[Answer], first: int, last: int
+) -> str:
+    """The page's HTML."""
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body>",
+        f"<h1>GRPO run {escape(name)}</h1>",
+        '<p class="note">The devices were simulated NPUs: the results show that the stack works together, and say '
+        "nothing about speed.</p>",
+    ]
+    if summary.get("status") != "finished":
+        parts.append(f'<p class="failed">This run did not finish: {escape(str(summary.get("error") or "unknown"))}</p>')
+    parts += [_figures(summary), "<h2>Curves</h2>", '<div class="plots">']
+    parts += [f'<img alt="{escape(title)}" src="{_embedded(path)}">' for title, path in plots.items()]
+    parts.append("</div>")
+    if answers:
+        parts.append(_answers(answers, first, last))
+    parts += [_processes(summary), _patches(summary), "</body></html>"]
+    return "\n".join(parts) + "\n"
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    rows = [
+        ("Steps", _number(summary["steps"], 0)),
+        ("Time in all", f"{_number(summary['wall_s'], 0)} s"),
+        ("Time of a step (median)", f"{_number(summary['step_s_median'], 1)} s"),
+        ("Validation score, first to last", _pair(summary["val_score_first"], summary["val_score_last"])),
+        ("Reward, first to last step", _pair(summary["reward_first"], summary["reward_last"])),
+        ("Rollout against actor: Pearson, smallest", _number(summary["rollout_actor_pearson_min"], 5)),
+        ("Rollout against actor: |KL|, largest", _number(summary["rollout_actor_kl_abs_max"], 6)),
+        ("Rollout's device memory after a release, largest", _mib(summary["released_bytes_max"])),
+        ("Device memory, peak of one device", _mib(summary["peak_hbm_bytes"])),
+        ("Host memory of all processes, peak", _mib(summary["rss_peak_bytes"])),
+        ("Upstreams", ", ".join(f"{name} {version}" for name, version in summary["upstreams"].items())),
+        ("Runtime", ", ".join(f"{name} {version}" for name, version in summary["runtime"].items())),
+        ("Seed", _number(summary["seed"], 0)),
+    ]
+    cells = "".join(
+        f'<tr><th>{escape(label)}</th><td class="number">{escape(value)}</td></tr>' for label, value in rows
+    )
+    return f"<h2>Figures</h2><table>{cells}</table>"
+
+
+def _number(value: Any, digits: int) -> str:
+    return "not recorded" if value is None else f"{value:.{digits}f}"
+
+
+def _pair(first: Any, last: Any) -> str:
+    return f"{_number(first, 3)} → {_number(last, 3)}"
+
+
+def _mib(value: Any) -> str:
+    return "not recorded" if value is None else f"{value / MIB:.1f} MiB"
+
+
+def _answers(answers: list[Answer], first: int, last: int) -> str:
+    head = (
+        f"<h2>Sampled answers</h2><table><tr><th>Problem</th><th>Right</th><th>At step {first}</th>"
+        f"<th>At step {last}</th></tr>"
+    )
+    rows = "".join(
+        f"<tr><td><pre>{escape(a.problem)}</pre></td><td>{escape(a.truth)}</td>"
+        f"<td><pre>{escape(a.before)}</pre>score {a.before_score:.2f}</td>"
+        f"<td><pre>{escape(a.after)}</pre>score {a.after_score:.2f}</td></tr>"
+        for a in answers
+    )
+    return f"{head}{rows}</table>"
+
+
+def _processes(summary: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(p['role'])}</td><td>{p['pid']}</td><td>{p['patches']}</td></tr>" for p in summary["processes"]
+    )
+    return f"<h2>Processes with the overlay</h2><table><tr><th>Role</th><th>PID</th><th>Patches</th></tr>{rows}</table>"
+
+
+def _patches(summary: dict[str, Any]) -> str:
+    live = "".join(f"<li><code>{escape(patch)}</code></li>" for patch in summary["patches_live"])
+    skipped = "".join(
+        f"<li><code>{escape(patch)}</code>: {escape(reason)}</li>"
+        for patch, reason in summary["patches_skipped"].items()
+    )
+    text = f"<h2>Patches live</h2><ul>{live}</ul>"
+    return text + (f"<h2>Patches not needed here</h2><ul>{skipped}</ul>" if skipped else "")

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of a run, as PNG files in its directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recipe.report.metrics import RESPONSE_LENGTH, REWARD, Step, read_steps
+from recipe.report.recorder import read_events
+
+# verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other".
+PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "testing")
+# Device memory is recorded at the end of these phases of a step, in this order.
+MEMORY_PHASES = ("weights_in", "weights_synced", "kv_in", "generated", "released", "log_prob", "ref", "update")
+MIB = 2**20
+
+
+def draw_all(run_dir: Path) -> dict[str, Path]:
+    """Draw what the run has data for; returns title -> file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    steps = read_steps(run_dir / "metrics.jsonl")
+    trained = [step for step in steps if step.trained]
+    events = read_events(run_dir)
+    drawn: dict[str, Path] = {}
+    for title, name, label, series in (
+        ("Reward", "reward", "mean reward of the samples", _series(trained, REWARD)),
+        ("Response length", "response_length", "mean tokens", _series(trained, RESPONSE_LENGTH)),
+        ("Validation score", "validation_score", "score on unseen problems", _scores(steps)),
+    ):
+        if series:
+            drawn[title] = _line(run_dir / f"{name}.png", title, label, series)
+    if trained:
+        drawn["Step time"] = _step_times(run_dir / "step_time.png", trained)
+    memory = [event for event in events if event.get("kind") == "memory"]
+    if memory:
+        drawn["Device memory by phase"] = _memory(run_dir / "device_memory.png", memory)
+    resident = [event for event in events if event.get("kind") == "processes"]
+    if resident:
+        start = float(resident[0]["time"])
+        points = [(float(event["time"]) - start, float(event["rss"]) / 2**30) for event in resident]
+        drawn["Host memory"] = _line(
+            run_dir / "host_memory.png", "Host memory", "GiB, all processes", points, across="seconds"
+        )
+    return drawn
+
+
+def _series(steps: list[Step], name: str) -> list[tuple[float, float]]:
+    return [(step.number, value) for step in steps if (value := step.get(name)) is not None]
+
+
+def _scores(steps: list[Step]) -> list[tuple[float, float]]:
+    return [(step.number, score) for step in steps if (score := step.validation_score) is not None]
+
+
+def _axes(title: str, across: str, up: str) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(alpha=0.3)
+    return axes
+
+
+def _save(axes: Any, path: Path) -> Path:
+    axes.figure.savefig(path, dpi=110)
+    return path
+
+
+def _line(path: Path, title: str, up: str, points: list[tuple[float, float]], across: str = "step") -> Path:
+    axes = _axes(title, across, up)
+    axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=4)
+    if all(value >= 0 for _, value in points):
+        axes.set_ylim(bottom=0)
+    return _save(axes, path)
+
+
+def _step_times(path: Path, steps: list[Step]) -> Path:
+    """Seconds of each step, stacked by verl's timers."""
+    axes = _axes("Step time", "step", "seconds")
+    numbers = [step.number for step in steps]
+    bottom = [0.0] * len(steps)
+    for phase in PHASES:
+        heights = [step.get(f"timing_s/{phase}") or 0.0 for step in steps]
+        if any(heights):
+            axes.bar(numbers, heights, bottom=bottom, label=phase, width=0.9)
+            bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
+    other = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
+    axes.bar(numbers, other, bottom=bottom, label="other", width=0.9, color="lightgrey")
+    axes.legend(fontsize="small", ncols=2)
+    return _save(axes, path)
+
+
+def _memory(path: Path, events: list[dict[str, Any]]) -> Path:
+    """Bytes of live tensors on a device at the end of each phase: the largest over steps and ranks, and the median."""
+    axes = _axes("Device memory by phase", "end of the phase", "MiB on one device")
+    by_phase = {
+        phase: sorted(float(event.get("allocated", 0)) / MIB for event in events if event.get("phase") == phase)
+        for phase in MEMORY_PHASES
+    }
+    shown = [phase for phase in MEMORY_PHASES if by_phase[phase]]
+    places = range(len(shown))
+    axes.bar([p - 0.2 for p in places], [by_phase[phase][-1] for phase in shown], width=0.4, label="largest")
+    axes.bar([p + 0.2 for p in places], [by_phase[p][len(by_phase[p]) // 2] for p in shown], width=0.4, label="median")
+    axes.set_xticks(list(places), shown, rotation=20)
+    axes.legend(fontsize="small")
+    return _save(axes, path)
