@@ -6,6 +6,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recipe.launch.config import RunConfig
 
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
 JSON_RESPONSE_TOKENS = 64
@@ -72,7 +76,7 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # the type is imported only when it is used
+def _config(options: argparse.Namespace) -> RunConfig:
     from recipe.launch.config import load
 
     config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
