@@ -1,0 +1,52 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the scripts beside it: where things are, and how failures are said. Defines REPO, VENV and functions.
+
+REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+VENV="${RECIPE_VENV:-$REPO/.venv}"
+PYTHON="$VENV/bin/python"
+export REPO VENV PYTHON
+
+say() { printf '%s\n' "$*"; }
+
+# One clear line, and out.
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+# hash_of TEXT FILE...: one hash over a text and the contents of files.
+hash_of() {
+    local text="$1"
+    shift
+    { printf '%s\n' "$text"; cat "$@"; } | sha256sum | cut -d' ' -f1
+}
+
+# The python to make the environment with: RECIPE_PYTHON, or the first of 3.11, 3.12, 3.10 and python3 that fits.
+find_python() {
+    local candidate seen=""
+    for candidate in ${RECIPE_PYTHON:-python3.11 python3.12 python3.10 python3}; do
+        version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
+        case "$version" in
+            3.10 | 3.11 | 3.12)
+                command -v "$candidate"
+                return
+                ;;
+            *) seen="$seen $candidate is $version;" ;;
+        esac
+    done
+    fail "no Python 3.10, 3.11 or 3.12 found (${seen:- no python3 at all;} install one, or name it in RECIPE_PYTHON)"
+}
+
+# Memory this process may use, in MiB: the machine's, or the container's limit when that is lower.
+memory_mib() {
+    local total limit
+    total="$(awk '/^MemTotal:/ { print int($2 / 1024) }' /proc/meminfo 2>/dev/null || true)"
+    for file in /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; do
+        limit="$(cat "$file" 2>/dev/null || true)"
+        if [[ "$limit" =~ ^[0-9]+$ ]] && ((${#limit} < 18)) && ((limit / 1048576 < ${total:-0})); then
+            total=$((limit / 1048576))
+        fi
+    done
+    printf '%s\n' "${total:-0}"
+}
