@@ -111,8 +111,8 @@ def npu_ring_mla(
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
         flat = index.flatten()
         return (
-            key.index_select(0, flat).view(*index.shape, kv_head_num, -1),
-            packed_value.index_select(0, flat).view(*index.shape, kv_head_num, -1),
+            key.index_select(0, flat).view(*index.shape, *key.shape[1:]),
+            packed_value.index_select(0, flat).view(*index.shape, *value.shape[1:]),
         )
 
     out, lse = attend(
@@ -125,9 +125,7 @@ def npu_ring_mla(
         v_size=value.shape[2],
         scale=qk_scale,
         causal=mask_type == "mask_type_triu",
-        want_lse=True,
     )
-    assert lse is not None
     if calc_type == "calc_type_default":
         if pre_out is None or prev_lse is None:
             raise checks.invalid(

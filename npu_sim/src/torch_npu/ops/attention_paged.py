@@ -118,9 +118,9 @@ def _npu_flash_attention(
         kv_heads=num_kv_heads,
         v_size=value.shape[2],
         scale=scale_value,
-        masked=lambda q_rows, pick, longest: hidden[: q_rows.shape[1], :longest],
+        masked=lambda q_rows, longest: hidden[: q_rows.shape[1], :longest],
     )[0]
-    out.view(query.shape[0], num_heads, -1)[:total].copy_(result[:total])
+    out.view(query.shape[0], num_heads, result.shape[2])[:total].copy_(result[:total])
 
 
 @op(host=("seq_len", "context_lens"))
@@ -228,7 +228,7 @@ def _context_attention(
         "context including the new tokens",
     )
     rows, fetch = _paged(name, key_cache, value_cache, num_kv_heads, block_table, kv_lens)
-    masked = None if hidden is None else lambda q_rows, pick, longest: hidden[:, :longest][q_rows]
+    masked = None if hidden is None else lambda q_rows, longest: hidden[:, :longest][q_rows]
     result = attend(
         query,
         q_lens,
@@ -241,7 +241,7 @@ def _context_attention(
         causal=hidden is None,
         masked=masked,
     )[0]
-    out.view(query.shape[0], num_heads, -1)[:total].copy_(result[:total])
+    out.view(query.shape[0], num_heads, result.shape[2])[:total].copy_(result[:total])
 
 
 @op(host=("context_lens",))
@@ -278,4 +278,4 @@ def _npu_paged_attention(
         v_size=value_cache.shape[3],
         scale=scale_value,
     )[0]
-    out.view(query.shape[0], num_heads, -1)[:count].copy_(result)
+    out.view(query.shape[0], num_heads, result.shape[2])[:count].copy_(result)

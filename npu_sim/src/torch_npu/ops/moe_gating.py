@@ -82,7 +82,7 @@ def npu_moe_gating_top_k(
         checks.dtype(name, "bias", bias, checks.FLOATS)
         choice = scores + bias.float()
     if group_count > 1 and k_group < group_count:
-        grouped = choice.view(tokens, group_count, -1)
+        grouped = choice.view(tokens, group_count, experts // group_count)
         rank = grouped.topk(2, -1).values.sum(-1) if group_select_mode == 1 else grouped.amax(-1)
         dropped = torch.ones_like(rank, dtype=torch.bool).scatter_(1, _top(rank, k_group), False)
         choice = grouped.masked_fill(dropped.unsqueeze(-1), float("-inf")).view(tokens, experts)

@@ -90,7 +90,7 @@ def npu_moe_finalize_routing(
     else:
         tokens, k = total, 1
     checks.true(name, "expanded_src_to_dst_row", total == tokens * k, f"{total} rows", f"{tokens} x {k}")
-    picked = rows.index_select(0, expanded_src_to_dst_row).view(k, tokens, -1).float()
+    picked = rows.index_select(0, expanded_src_to_dst_row).view(k, tokens, rows.shape[1]).float()
     if bias is not None:
         if export_for_source_row is None:
             raise checks.invalid(name, "export_for_source_row", None, "the experts of the rows when bias is given")
@@ -180,7 +180,7 @@ def npu_moe_token_unpermute(
     if rows < index.numel():  # rows cut off by num_out_tokens count as zero
         permuted_tokens = torch.cat((permuted_tokens, permuted_tokens.new_zeros(1, permuted_tokens.shape[1])))
         index = index.clamp_max(rows)
-    picked = permuted_tokens.index_select(0, index).view(-1, k, permuted_tokens.shape[1])
+    picked = permuted_tokens.index_select(0, index).view(index.numel() // k, k, permuted_tokens.shape[1])
     if probs is None:
         return picked.squeeze(1)
     return (picked.float() * probs.float().unsqueeze(-1)).sum(1).to(permuted_tokens.dtype)

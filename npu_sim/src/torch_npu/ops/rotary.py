@@ -112,7 +112,7 @@ def _npu_rotary_embedding(
         checks.true(
             name, label, tensor.is_contiguous(), "not contiguous", "contiguous memory, for it is changed in place"
         )
-        rotated = tensor.view(tensor.shape[0], -1, head_size)[..., :rotary_dim]
+        rotated = tensor.view(tensor.shape[0], tensor.shape[1] // head_size, head_size)[..., :rotary_dim]
         if is_neox_style:
             first, second = rotated.float().chunk(2, -1)
             rotated.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), -1))

@@ -87,6 +87,9 @@ def _power_class(lengths: Tensor) -> Tensor:
 KeyRows = Callable[[Tensor | None, Tensor, int], Tensor]
 """(request indices or None, their key lengths, padded length) → row numbers [b, padded length] into the key source."""
 
+Masked = Callable[[Tensor, int], Tensor]
+"""(query rows [b, Lq], padded key length Lk) → bool [Lq, Lk] or [b, Lq, Lk], True = masked."""
+
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Row numbers [b, L] → keys [b, L, Hkv, Dk] and values [b, L, Hkv, Dv] in their stored dtype."""
 
@@ -102,75 +105,75 @@ def attend(
     v_size: int,
     scale: float,
     causal: bool = False,
-    masked: Callable[[Tensor, Tensor | None, int], Tensor] | None = None,
-    want_lse: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+    masked: Masked | None = None,
+) -> tuple[Tensor, Tensor]:
     """softmax(scale · q kᵀ) v per request.
 
     Args:
         query: packed [T, H, Dk]; T may exceed sum(q_lens), the rest is ignored.
         q_lens, kv_lens: int64 [B] on the host. Where a length is 0 the output is 0 and lse -inf.
         causal: query i of a request sees key j when j <= i + (kv_len - q_len).
-        masked: instead of ``causal``: (query rows [b, Lq], request indices, Lk) → bool [b, Lq, Lk] or [Lq, Lk], True = masked.
+        masked: a mask instead of ``causal``.
 
     Returns:
-        out float32 [T, H, Dv] and, if wanted, lse float32 [H, T].
+        out float32 [T, H, Dv] and lse float32 [H, T].
     """
     tokens, heads, size = query.shape
     total = int(q_lens.sum())
-    groups = heads // kv_heads
-    out: Tensor | None = None
-    lse: Tensor | None = None
     starts = ends_to_starts(q_lens)
+    out = lse = None
     for bucket in buckets(q_lens, kv_lens, heads):
-        pick = bucket.index
-        q_len, kv_len, start = (
-            (q_lens, kv_lens, starts) if pick is None else (q_lens[pick], kv_lens[pick], starts[pick])
-        )
-        batch, width, length = q_len.numel(), bucket.queries, bucket.keys
-        uniform = pick is None and batch * width == total
-        q_rows = None if uniform and masked is None else padded_rows(start, q_len, width)
-        q = query[:total] if uniform else query.index_select(0, q_rows.flatten())  # type: ignore[union-attr]  # set unless uniform
-        q = (
-            q.reshape(batch, width, kv_heads, groups, size)
-            .permute(0, 2, 3, 1, 4)
-            .reshape(batch * kv_heads, groups * width, size)
-        )
-        keys, values = fetch(key_rows(pick, kv_len, length))
-        keys = keys.permute(0, 2, 3, 1).reshape(batch * kv_heads, size, length)
-        values = values.transpose(1, 2).reshape(batch * kv_heads, length, v_size)
-        scores = torch.bmm(q.float(), keys.float()).mul_(scale).view(batch, kv_heads, groups, width, length)
-        hidden = (
-            _hidden(q_len, kv_len, width, length, causal)
-            if masked is None
-            else masked(q_rows, pick, length) | _past_end(kv_len, length)
-        )  # type: ignore[arg-type]  # q_rows is set when masked is given
-        if hidden is not None:
-            scores.masked_fill_(hidden if hidden.dim() == 2 else hidden[:, None, None], float("-inf"))
-        peak = scores.amax(-1, keepdim=True)
-        # A row that sees no key has peak -inf; exp(-inf - 0) = 0 keeps it at zero instead of NaN.
-        weights = scores.sub_(peak.masked_fill(peak == float("-inf"), 0.0)).exp_()
-        norm = weights.sum(-1, keepdim=True)
-        o = torch.bmm(weights.view(batch * kv_heads, groups * width, length), values.float())
-        o = o.view(batch, kv_heads, groups, width, v_size).div_(norm.clamp_min(torch.finfo(torch.float32).tiny))
-        o = o.permute(0, 3, 1, 2, 4).reshape(batch, width, heads, v_size)
-        row_lse = (norm.log() + peak).view(batch, heads, width) if want_lse else None
-        if uniform and total == tokens:
-            return o.view(total, heads, v_size), None if row_lse is None else row_lse.permute(1, 0, 2).reshape(
-                heads, total
-            )
-        if out is None:
-            out = query.new_zeros((tokens, heads, v_size), dtype=torch.float32)
-            lse = query.new_full((heads, tokens), float("-inf"), dtype=torch.float32) if want_lse else None
-        rows = padded_rows(start, q_len, width) if q_rows is None else q_rows
+        pick = slice(None) if bucket.index is None else bucket.index
+        q_len, kv_len, width, length = q_lens[pick], kv_lens[pick], bucket.queries, bucket.keys
+        batch = q_len.numel()
+        q_rows = padded_rows(starts[pick], q_len, width)
+        packed = bucket.index is None and batch * width == total  # every request as long as the longest: no gathering
+        q = query[:total] if packed else query.index_select(0, q_rows.flatten())
+        keys, values = fetch(key_rows(bucket.index, kv_len, length))
+        if masked is None:
+            hidden = _hidden(q_len, kv_len, width, length, causal)
+        else:
+            hidden = masked(q_rows, length) | _past_end(kv_len, length)
+        o, row_lse = _mix(q.view(batch, width, heads, size), keys, values, hidden, scale)
+        if packed and total == tokens:
+            return o.reshape(total, heads, v_size), row_lse.permute(1, 0, 2).reshape(heads, total)
+        if out is None or lse is None:
+            out, lse = _nothing_seen(tokens, heads, v_size)
         keep = torch.arange(width) < q_len.unsqueeze(1)
-        out[rows[keep]] = o[keep]
-        if lse is not None and row_lse is not None:
-            lse[:, rows[keep]] = row_lse.permute(1, 0, 2)[:, keep]
-    if out is None:
-        out = query.new_zeros((tokens, heads, v_size), dtype=torch.float32)
-        lse = query.new_full((heads, tokens), float("-inf"), dtype=torch.float32) if want_lse else None
-    return out, lse
+        out[q_rows[keep]] = o[keep]
+        lse[:, q_rows[keep]] = row_lse.permute(1, 0, 2)[:, keep]
+    return _nothing_seen(tokens, heads, v_size) if out is None or lse is None else (out, lse)
+
+
+def _nothing_seen(tokens: int, heads: int, v_size: int) -> tuple[Tensor, Tensor]:
+    return torch.zeros(tokens, heads, v_size), torch.full((heads, tokens), float("-inf"))
+
+
+def _mix(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
+    """[b, Lq, H, Dk], [b, Lk, Hkv, Dk], [b, Lk, Hkv, Dv] → float32 (out [b, Lq, H, Dv], lse [b, H, Lq]).
+
+    The heads that share a key head become rows of one matrix product. ``hidden`` is [Lq, Lk] or [b, 1|Lq, Lk].
+    """
+    batch, width, heads, size = query.shape
+    length, kv_heads, v_size = values.shape[1:]
+    groups = heads // kv_heads
+    q = query.view(batch, width, kv_heads, groups, size).permute(0, 2, 3, 1, 4)
+    q = q.reshape(batch * kv_heads, groups * width, size).float()
+    k = keys.permute(0, 2, 3, 1).reshape(batch * kv_heads, size, length).float()
+    v = values.transpose(1, 2).reshape(batch * kv_heads, length, v_size).float()
+    scores = torch.bmm(q, k).mul_(scale).view(batch, kv_heads, groups, width, length)
+    if hidden is not None:
+        scores.masked_fill_(hidden if hidden.dim() == 2 else hidden[:, None, None], float("-inf"))
+    peak = scores.amax(-1, keepdim=True)
+    # A row that sees no key has peak -inf; exp(-inf - 0) = 0 keeps it at zero instead of NaN.
+    weights = scores.sub_(peak.masked_fill(peak == float("-inf"), 0.0)).exp_()
+    norm = weights.sum(-1, keepdim=True)
+    out = torch.bmm(weights.view(batch * kv_heads, groups * width, length), v)
+    out = out.view(batch, kv_heads, groups, width, v_size).div_(norm.clamp_min(torch.finfo(torch.float32).tiny))
+    return (
+        out.permute(0, 3, 1, 2, 4).reshape(batch, width, heads, v_size),
+        norm.log_().add_(peak).view(batch, heads, width),
+    )
 
 
 def _past_end(kv_len: Tensor, length: int) -> Tensor:
