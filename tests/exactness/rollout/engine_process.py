@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of the rollout exactness test: verl's rollout on the simulated NPU against Hugging Face, token for token.
+
+Run as a program, one process per rank, with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, VLLM_DP_SIZE and
+VLLM_USE_V1 set; the only argument is the case as JSON. Writes what it measured to `<directory>/rank<RANK>.json`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
+from tensordict import TensorDict
+from torch.distributed.device_mesh import init_device_mesh
+from transformers import DeepseekV3ForCausalLM
+from verl import DataProto
+from verl.workers.config import HFModelConfig, RolloutConfig
+from verl.workers.rollout.base import get_rollout_class
+
+PROMPT, RESPONSE = 16, 16
+
+
+def main(case: dict[str, Any]) -> None:
+    rank, world, tp = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), case["tp"]
+    directory = Path(case["directory"])
+    torch.npu.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("hccl")
+    mesh = init_device_mesh("npu", mesh_shape=(world // tp, tp, 1), mesh_dim_names=["dp", "infer_tp", "infer_pp"])
+    let_v1_take_float32()
+
+    reference = reference_model(case["seed"])
+    rollout = get_rollout_class("vllm", "sync")(
+        config=RolloutConfig(
+            name="vllm",
+            mode="sync",
+            prompt_length=PROMPT,
+            response_length=RESPONSE,
+            tensor_model_parallel_size=tp,
+            dtype="float32",
+            load_format="dummy",
+            enforce_eager=not case["graph"],
+            gpu_memory_utilization=0.3,
+            max_num_seqs=case["sequences"],
+            max_num_batched_tokens=case["token_budget"],
+            calculate_log_probs=True,
+            free_cache_engine=True,
+            enable_prefix_caching=False,
+            ignore_eos=True,
+        ),
+        model_config=HFModelConfig(path=str(directory / "model")),
+        device_mesh=mesh,
+    )
+    core = rollout.inference_engine.llm_engine.engine_core.engine_core
+    runner = core.model_executor.driver_worker.worker.model_runner
+    held_for_training = torch.npu.memory_allocated() - rollout.device_bytes
+    prompts = sample_prompts(case["sequences"], seed=100 + rank // tp)
+    run(rollout.release())
+
+    cycles = []
+    for cycle in range(3):
+        if cycle:
+            change_weights(reference, seed=cycle)
+        before = random_numbers()
+        run(rollout.resume(["weights"]))
+        run(rollout.update_weights(named_weights(reference)))
+        run(rollout.resume(["kv_cache"]))
+        blocks = {len(cache[0]) for cache in runner.kv_caches}
+        random_kept = before == random_numbers()
+        responses, log_probs = generate(rollout, prompts)
+        run(rollout.release())
+        wrong, difference = compare(reference, prompts, responses, log_probs)
+        cycles.append(
+            {
+                "wrong_tokens": wrong,
+                "log_prob_difference": difference,
+                "responses": responses,
+                "kv_blocks_as_scheduled": blocks == {core.scheduler.kv_cache_config.num_blocks},
+                "random_states_kept": random_kept,
+                "released_bytes_ledger": rollout.device_bytes,
+                "released_bytes_device": torch.npu.memory_allocated() - held_for_training,
+            }
+        )
+    report = {"cycles": cycles, "expert_parallel": runner.parallel_config.expert_parallel_size}
+    (directory / f"rank{rank}.json").write_text(json.dumps(report), encoding="utf-8")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def let_v1_take_float32() -> None:
+    """vLLM's V1 engine is offered for 16-bit types only; in those, equality with Hugging Face could not be shown."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    EngineArgs._is_v1_supported_oracle = lambda self, model_config: True
+
+
+def reference_model(seed: int) -> DeepseekV3ForCausalLM:
+    """A random model with weights of real size: a default initialisation is nearly uniform and agrees with anything."""
+    from recipe.tiny.build import random_model
+
+    model = random_model(seed, num_hidden_layers=3).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                scale = 1.0 if "embed_tokens" in name else (3.0 if "lm_head" in name else 1.0) * parameter.shape[1] ** -0.5
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            else:
+                parameter.copy_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+        for bias in router_biases(model).values():
+            bias.copy_(0.1 * torch.randn(bias.shape, generator=generator))
+    return model
+
+
+def change_weights(model: DeepseekV3ForCausalLM, seed: int) -> None:
+    """Every weight and router bias becomes another one of about its size, as if training had gone on for long."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *router_biases(model).values()]:
+            tensor.add_(torch.randn(tensor.shape, generator=generator) * tensor.std() * 0.3)
+
+
+def router_biases(model: DeepseekV3ForCausalLM) -> dict[str, torch.Tensor]:
+    return {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
+
+
+def named_weights(model: DeepseekV3ForCausalLM) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights as verl's converter yields them: Hugging Face names, on the device."""
+    for name, tensor in {**dict(model.named_parameters()), **router_biases(model)}.items():
+        yield name, tensor.detach().to("npu")
+
+
+def sample_prompts(count: int, seed: int) -> list[list[int]]:
+    generator = random.Random(seed)
+    return [[generator.randrange(8, 200) for _ in range(generator.randrange(2, PROMPT))] for _ in range(count)]
+
+
+def generate(rollout: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+    """Greedy responses and the log-probabilities of their tokens, through verl's batch interface."""
+    ids = torch.zeros(len(prompts), PROMPT, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, PROMPT - len(prompt) :] = torch.tensor(prompt)
+        mask[row, PROMPT - len(prompt) :] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    batch = DataProto(
+        batch=TensorDict({"input_ids": ids, "attention_mask": mask, "position_ids": positions}, len(prompts)).to("npu"),
+        meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": False},
+    )
+    batch.non_tensor_batch["raw_prompt_ids"] = object_array(prompts)
+    output = rollout.generate_sequences(batch).batch
+    return output["responses"].tolist(), output["rollout_log_probs"].tolist()
+
+
+def object_array(rows: list[list[int]]) -> Any:
+    import numpy as np
+
+    array = np.empty(len(rows), dtype=object)
+    array[:] = rows
+    return array
+
+
+def compare(
+    model: DeepseekV3ForCausalLM, prompts: list[list[int]], responses: list[list[int]], log_probs: list[list[float]]
+) -> tuple[int, float]:
+    """Tokens that are not Hugging Face's greedy choice, and the largest |difference| of a token's log-probability."""
+    wrong, largest = 0, 0.0
+    for prompt, response, found in zip(prompts, responses, log_probs, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.log_softmax(logits.double(), -1)
+        tokens = torch.tensor(response)
+        wrong += int((expected.argmax(-1) != tokens).sum())
+        largest = max(largest, float((expected[range(len(tokens)), tokens] - torch.tensor(found)).abs().max()))
+    return wrong, largest
+
+
+def random_numbers() -> list[float]:
+    """The next numbers of Python's, NumPy's and PyTorch's generators, without drawing them."""
+    import numpy as np
+
+    return [
+        hash(random.getstate()),
+        float(np.random.get_state()[1][:8].sum()),
+        float(torch.get_rng_state().double().sum()),
+        float(torch.npu.get_rng_state().cpu().double().sum()),
+    ]
+
+
+def run(coroutine: Any) -> None:
+    asyncio.run(coroutine)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Models of real size in their weights, converted once, and processes that compute with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+from recipe.weights.convert import convert
+
+ROOT = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).resolve().parent
+
+
+def make_model(directory: Path, *, experts: int, groups: int, kept: int, top: int, size: int, layers: int) -> Any:
+    """A tiny DeepSeek-V3 in float32 whose outputs are far from uniform: unit-variance activations, sharp logits."""
+    config = DeepseekV3Config(
+        vocab_size=320, hidden_size=128, intermediate_size=256, moe_intermediate_size=size, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=experts,
+        num_experts_per_tok=top, n_group=groups, topk_group=kept, first_k_dense_replace=1, q_lora_rank=32,
+        kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16, max_position_embeddings=256,
+        routed_scaling_factor=1.5, tie_word_embeddings=False, pad_token_id=0, num_nextn_predict_layers=0,
+        rope_scaling={
+            "type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
+            "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+        },
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(7)
+    model = DeepseekV3ForCausalLM(config)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            noise = torch.randn(tensor.shape, generator=generator)
+            if name.endswith("e_score_correction_bias"):
+                tensor.copy_(0.1 * noise)
+            elif tensor.dim() == 1:
+                tensor.copy_(1 + 0.2 * noise)
+            elif name == "model.embed_tokens.weight":
+                tensor.copy_(noise)  # the pad row too: a zero row divides by eps in the first norm
+            else:
+                scale = 3.0 if name == "lm_head.weight" else 1.0
+                tensor.copy_(scale * noise / tensor.shape[-1] ** 0.5)
+    model.save_pretrained(directory)
+    return model.eval()
+
+
+class Case:
+    """A Hugging Face model, its converted checkpoint, and a batch of sequences of different lengths."""
+
+    def __init__(self, directory: Path, rows: int, **sizes: int) -> None:
+        self.hf, self.checkpoint = directory / "hf", directory / "mcore"
+        self.model = make_model(self.hf, **sizes)
+        convert(self.hf, self.checkpoint)
+        generator = torch.Generator().manual_seed(11)
+        self.lengths = torch.randint(9, 40, (rows,), generator=generator).tolist()
+        tokens = torch.randint(0, 320, (rows, max(self.lengths)), generator=generator)
+        tokens[:, 3] = 0  # the pad id inside a sequence is a token like any other
+        self.tokens = tokens.tolist()
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {
+            "hf": str(self.hf), "checkpoint": str(self.checkpoint), "tokens": self.tokens, "lengths": self.lengths
+        }  # fmt: skip
+
+    def reference(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hugging Face's log-probabilities of the next token and its argmaxes, laid out as the job's results."""
+        shape = (len(self.tokens), max(self.lengths))
+        log_probs, argmax = torch.zeros(shape), torch.zeros(shape, dtype=torch.long)
+        for row, length in enumerate(self.lengths):
+            ids = torch.tensor([self.tokens[row][:length]])
+            with torch.no_grad():
+                logits = self.model(ids).logits[0, :-1]
+            chosen = logits.log_softmax(-1).gather(1, ids[0, 1:, None])
+            log_probs[row, : length - 1] = chosen[:, 0]
+            argmax[row, : length - 1] = logits.argmax(-1)
+        return log_probs, argmax
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(
+        tmp_path_factory.mktemp("tiny"), rows=6, experts=8, groups=1, kept=1, top=2, size=64, layers=4
+    )
+
+
+@pytest.fixture(scope="session")
+def many_experts(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(
+        tmp_path_factory.mktemp("many"), rows=4, experts=256, groups=8, kept=4, top=8, size=16, layers=2
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[dict[str, Any]]]]:
+    """Run tasks in `world` processes on a device; result[rank][task]."""
+
+    def run(case: Case, tasks: list[dict[str, Any]], *, device: str, world: int = 1) -> list[list[dict[str, Any]]]:
+        directory = tmp_path_factory.mktemp("job")
+        job = {**case.fields, "device": device, "tasks": tasks, "out": str(directory / "result")}
+        (directory / "job.json").write_text(json.dumps(job))
+        upstream = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        shared = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "upstream"), *filter(None, upstream)]),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "OMP_NUM_THREADS": "1",
+            "TORCHDYNAMO_DISABLE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "WORLD_SIZE": str(world),
+        }
+        if device == "cpu":
+            shared["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+        log = [(directory / f"log.{rank}").open("w") for rank in range(world)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(HERE / "model_process.py"), str(directory / "job.json")],
+                env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=log[rank],
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(world)
+        ]
+        try:
+            codes = [process.wait(timeout=150) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+            for stream in log:
+                stream.close()
+        if any(codes):
+            texts = [(directory / f"log.{rank}").read_text()[-4000:] for rank in range(world)]
+            pytest.fail(f"exit codes {codes}\n" + "\n---\n".join(texts), pytrace=False)
+        # Our own file of a moment ago.
+        return [torch.load(directory / f"result.{rank}", weights_only=True) for rank in range(world)]
+
+    return run

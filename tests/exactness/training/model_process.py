@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs in a process of its own: builds verl's Megatron model on `npu` or `cpu`, loads our checkpoint, computes.
+
+python model_process.py JOB.json: the job names the Hugging Face directory, the Megatron checkpoint, the device and the
+tasks; rank and world size come from the environment. Results are saved with torch.save to <out>.<rank>.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class _HostStream:
+    """A stream of the host: everything has happened already."""
+
+    def wait_stream(self, other: Any) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+
+def become_cpu() -> None:
+    """Make Megatron-core, which asks for the current CUDA device, work on the host; before anything else is imported."""
+    sys.modules["torch_npu"] = None  # type: ignore[assignment]  # as if it were not installed
+    torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
+    torch.cpu.current_device = lambda: 0  # type: ignore[assignment]  # verl makes "cpu:<number>" of it
+    torch.cuda.Stream = _HostStream  # type: ignore[assignment,misc]
+    torch.cuda.current_stream = lambda *args: _HostStream()  # type: ignore[assignment,return-value]
+    torch.cuda.stream = lambda stream: contextlib.nullcontext()  # type: ignore[assignment]
+    torch.Tensor.record_stream = lambda self, stream: None  # type: ignore[method-assign,assignment]
+    torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
+
+
+def start(device: str) -> None:
+    """Join the process group; afterwards verl and Megatron-core can be imported with the overlay live."""
+    if device == "cpu":
+        become_cpu()
+    from verl_patches import prelude_patch  # noqa: F401
+    from verl.utils.device import get_device_name
+
+    assert get_device_name() == device, f"verl sees {get_device_name()}, this job wants {device}"
+    if device == "npu":
+        import torch_npu  # noqa: F401
+
+        torch.npu.set_device(int(os.environ["RANK"]))
+    torch.distributed.init_process_group("hccl" if device == "npu" else "gloo")
+
+
+def make_groups(layout: dict[str, Any], device: str) -> None:
+    """(Re)make Megatron's process groups for a layout {tp, pp, ep}."""
+    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
+
+    # Class state whose shape depends on who sets it first: every task starts with a fresh one, as a process does.
+    MoEAuxLossAutoScaler.main_loss_backward_scale = None
+    parallel_state.destroy_model_parallel()
+    # Left behind by destroy_model_parallel; a stage of the next layout would take itself for the first.
+    parallel_state._EMBEDDING_GLOBAL_RANKS = parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.get("tp", 1),
+        pipeline_model_parallel_size=layout.get("pp", 1),
+        expert_model_parallel_size=layout.get("ep", 1),
+        expert_tensor_parallel_size=1,
+    )
+    if device == "npu":
+        tensor_parallel.model_parallel_cuda_manual_seed(1)
+
+
+def build(job: dict[str, Any], layout: dict[str, Any], dtype: torch.dtype, ddp: bool) -> tuple[list[Any], Any, Any]:
+    """verl's modules for this rank, its transformer config and the Hugging Face config."""
+    from transformers import AutoConfig
+    from verl.models.mcore import hf_to_mcore_config
+    from verl.utils.megatron_utils import McoreModuleWrapperConfig, make_megatron_module
+
+    from recipe.weights.model_config import transformer_overrides
+
+    hf_config = AutoConfig.from_pretrained(job["hf"])
+    overrides = transformer_overrides(json.loads((Path(job["hf"]) / "config.json").read_text()))
+    if not job.get("derive", True):
+        overrides = {}
+    if job["device"] == "cpu":
+        overrides |= {"use_cpu_initialization": True, "moe_shared_expert_overlap": False}
+    if layout.get("pp", 1) > 1:
+        overrides["num_layers_in_first_pipeline_stage"] = layout["first"]
+    if layout.get("tp", 1) > 1:
+        overrides["sequence_parallel"] = True
+    config = hf_to_mcore_config(hf_config, dtype, **overrides)
+    wrap = McoreModuleWrapperConfig(wrap_with_ddp=ddp, use_distributed_optimizer=ddp)
+    return make_megatron_module(wrap, config, hf_config), config, hf_config
+
+
+def load(modules: list[Any], checkpoint: str) -> None:
+    """verl's own loader; every parameter is NaN before, so that one that was not loaded shows."""
+    from verl.utils.model import load_mcore_dist_weights
+
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.data.fill_(math.nan)
+    load_mcore_dist_weights(modules, checkpoint)
+
+
+def batch(job: dict[str, Any], rows: slice, device: str) -> dict[str, torch.Tensor]:
+    tokens = torch.tensor(job["tokens"])[rows]
+    mask = torch.arange(tokens.shape[1])[None] < torch.tensor(job["lengths"])[rows, None]
+    label = tokens.roll(-1, dims=1)
+    label_mask = mask & mask.roll(-1, dims=1)
+    label_mask[:, -1] = False
+    position = torch.arange(tokens.shape[1]).expand_as(tokens)
+    out = {"tokens": tokens, "mask": mask, "label": label, "label_mask": label_mask, "position": position}
+    return {name: value.contiguous().to(device) for name, value in out.items()}
+
+
+def forward(model: Any, hf_config: Any, data: dict[str, torch.Tensor]) -> Any:
+    """verl's packed forward: log-probabilities of the next token and the argmax, [rows, length]; 0 outside."""
+    from verl.models.mcore import get_mcore_forward_fn
+    from verl.utils.megatron.tensor_parallel import vocab_parallel_log_probs_from_logits
+
+    def process(logits: torch.Tensor, label: torch.Tensor, label_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        best = logits.argmax(dim=-1)
+        log_probs = vocab_parallel_log_probs_from_logits(logits, label)
+        return {"log_probs": log_probs.masked_fill(~label_mask, 0.0), "argmax": best.masked_fill(~label_mask, 0)}
+
+    return get_mcore_forward_fn(hf_config)(
+        model,
+        data["tokens"],
+        data["mask"],
+        data["position"],
+        {},
+        logits_processor=process,
+        logits_processor_args={"label": data["label"], "label_mask": data["label_mask"]},
+    )
+
+
+def task_log_probs(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Log-probabilities in eval mode; loss and gradient norm of one training-mode backward."""
+    make_groups({}, job["device"])
+    (model,), _, hf_config = build(job, {}, torch.float32, ddp=False)
+    load([model], job["checkpoint"])
+    data = batch(job, slice(None), job["device"])
+    with torch.no_grad():
+        out = forward(model.eval(), hf_config, data)
+    result = {name: value.cpu() for name, value in out.items()}
+    if task.get("backward"):
+        log_probs = forward(model.train(), hf_config, data)["log_probs"]
+        loss = -log_probs.sum() / data["label_mask"].sum()
+        loss.backward()
+        result["loss"] = loss.item()
+        squares = [p.grad.double().pow(2).sum().item() for p in model.parameters() if p.grad is not None]
+        result["grad_norm"] = math.sqrt(sum(squares))
+        result["without_gradient"] = [n for n, p in model.named_parameters() if p.grad is None]
+    return result
+
+
+def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """One optimizer step through Megatron's schedule and verl's optimizer: losses, gradient norm, changed weights."""
+    from megatron.core import parallel_state
+    from megatron.core.optimizer import OptimizerConfig
+    from megatron.core.pipeline_parallel import get_forward_backward_func
+    from verl.utils.megatron.optimizer import get_megatron_optimizer
+    from verl.utils.megatron_utils import register_megatron_training_hooks
+
+    layout = task["layout"]
+    dtype = getattr(torch, task.get("dtype", "float32"))
+    make_groups(layout, job["device"])
+    modules, _, hf_config = build(job, layout, dtype, ddp=True)
+    load(modules, job["checkpoint"])
+    settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
+    optimizer = get_megatron_optimizer(
+        modules,
+        OptimizerConfig(
+            **settings, use_distributed_optimizer=True, bf16=dtype == torch.bfloat16, params_dtype=dtype
+        ),
+    )
+    register_megatron_training_hooks(modules, optimizer)
+    rows, ranks = len(job["tokens"]), parallel_state.get_data_parallel_world_size()
+    half = rows // 2
+    batches = [batch(job, slice(i * half, (i + 1) * half), job["device"]) for i in range(2)]
+    mine = batches[parallel_state.get_data_parallel_rank() :: ranks]
+    # The loss of a micro-batch is summed over its tokens, so that how rows are spread over ranks does not matter.
+    tokens = sum(int(b["label_mask"].sum()) for b in batches) / 2
+
+    def forward_step(iterator: Any, model: Any) -> Any:
+        data = next(iterator)
+        out = forward(model, hf_config, data)
+
+        def loss_function(output: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+            loss = -output["log_probs"].sum() / tokens
+            return loss, {"loss": loss.item()}
+
+        return out, partial(loss_function)
+
+    for module in modules:
+        module.train()
+        module.zero_grad_buffer()
+    optimizer.zero_grad()
+    reported = get_forward_backward_func()(
+        forward_step_func=forward_step,
+        data_iterator=iter(mine),
+        model=modules,
+        num_microbatches=len(mine),
+        seq_length=1,
+        micro_batch_size=1,
+        forward_only=False,
+    )
+    before = {name: p.detach().clone() for name, p in modules[0].named_parameters()}
+    success, grad_norm, _ = optimizer.step()
+    changed = sum(int((p != before[name]).any()) for name, p in modules[0].named_parameters())
+    return {
+        "losses": [entry["loss"] for entry in reported],
+        "grad_norm": float(grad_norm),
+        "success": success,
+        "changed": changed,
+        "parameters": len(before),
+    }
+
+
+def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load in a layout and hand back every local piece with its place in the whole tensor."""
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
+    from verl.utils.megatron_utils import unwrap_model
+
+    layout = task["layout"]
+    make_groups(layout, job["device"])
+    modules, _, _ = build(job, layout, getattr(torch, task["dtype"]), ddp=False)
+    load(modules, job["checkpoint"])
+    sharded = unwrap_model(modules[0]).sharded_state_dict()
+    apply_factories(sharded)
+    pieces = [
+        (piece.key, piece.global_offset, piece.data.detach().cpu().clone())
+        for piece in nested_values(sharded)
+        if isinstance(piece, ShardedTensor)
+    ]
+    return {"pieces": pieces}
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    start(job["device"])
+    results = []
+    for task in job["tasks"]:
+        merged = {**job, **{k: task[k] for k in ("hf", "checkpoint", "tokens", "lengths", "derive") if k in task}}
+        results.append(globals()[f"task_{task['task']}"](merged, task))
+    torch.save(results, f"{job['out']}.{os.environ['RANK']}")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
