@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 from tensordict import TensorDict
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import DeepseekV3ForCausalLM
 from verl import DataProto
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
+
+import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 PROMPT, RESPONSE = 16, 16
 
@@ -111,7 +112,9 @@ def reference_model(seed: int) -> DeepseekV3ForCausalLM:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
-                scale = 1.0 if "embed_tokens" in name else (3.0 if "lm_head" in name else 1.0) * parameter.shape[1] ** -0.5
+                scale = (
+                    1.0 if "embed_tokens" in name else (3.0 if "lm_head" in name else 1.0) * parameter.shape[1] ** -0.5
+                )
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             else:
                 parameter.copy_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))

@@ -135,14 +135,14 @@ class NPURollout(vLLMRollout):
         self.inference_engine.reset_prefix_cache()
         if not self.config.free_cache_engine:
             return
+        # What generation left in reference cycles may hold device memory. Not counted: garbage of others goes too.
+        gc.collect()
         with self._ledger.counting():
             if self._kv_cache_present:
                 release_kv_cache(self._engine)
                 self._kv_cache_present = False
             free_derived_weights(self._model)
             self._weights.release()
-            # One full pass per phase switch: what generation left in reference cycles may hold device memory.
-            gc.collect()
         self._record("released")
 
     def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -195,12 +195,15 @@ def _names_loaded_into(model: Any) -> Iterator[set[str]]:
 @contextmanager
 def _method_replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
     """Within the block `owner.name(...)` is `replacement(<the method>, ...)`; `owner` is one instance, not a class."""
-    original = getattr(owner, name)
+    original, of_instance = getattr(owner, name), name in owner.__dict__
     owner.__dict__[name] = lambda *args, **kwargs: replacement(original, *args, **kwargs)
     try:
         yield
     finally:
-        del owner.__dict__[name]
+        if of_instance:
+            owner.__dict__[name] = original
+        else:
+            del owner.__dict__[name]
 
 
 @contextmanager

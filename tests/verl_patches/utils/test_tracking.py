@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics file takes every scalar and can be followed while the run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from verl.utils.tracking import FileLogger
+
+import verl_patches.prelude_patch  # noqa: F401  the overlay
+
+
+@pytest.fixture
+def logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLogger]:
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "metrics.jsonl"))
+    logger = FileLogger("project", "experiment")
+    yield logger
+    logger.finish()
+
+
+@pytest.mark.proves("verl_patches.utils.tracking:log")
+def test_tensors_and_numpy_values_are_written_at_once(logger: FileLogger) -> None:
+    data = {
+        "corr": torch.tensor(0.5),
+        "bf16": torch.tensor(2.0, dtype=torch.bfloat16, requires_grad=True),
+        "mean": np.float32(1.5),
+        "turns": np.array([1, 2]),
+        "loss": 0.25,
+        "name": "run",
+    }
+    logger.log(data, step=3)
+    line = json.loads(Path(logger.filepath).read_text())
+    assert line == {
+        "step": 3,
+        "data": {"corr": 0.5, "bf16": 2.0, "mean": 1.5, "turns": [1, 2], "loss": 0.25, "name": "run"},
+    }

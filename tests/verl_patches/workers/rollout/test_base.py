@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's rollout registry leads to ours."""
+
+from __future__ import annotations
+
+import pytest
+from verl.workers.rollout.base import get_rollout_class
+
+import verl_patches.prelude_patch  # noqa: F401  the overlay
+
+
+@pytest.mark.proves("verl_patches.workers.rollout.base:sync_rollout")
+def test_the_synchronous_rollout_is_a_subclass_of_verls() -> None:
+    chosen = get_rollout_class("vllm", "sync")
+    from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
+
+    assert chosen.__name__ == "NPURollout"
+    assert issubclass(chosen, vLLMRollout)
+
+
+@pytest.mark.proves("verl_patches.workers.rollout.base:async_rollout")
+def test_the_asynchronous_rollout_stops_instead_of_running_unadapted() -> None:
+    with pytest.raises(NotImplementedError, match=r"set actor_rollout_ref\.rollout\.mode=sync"):
+        get_rollout_class("vllm", "async")(config=None, model_config=None, device_mesh=None)
