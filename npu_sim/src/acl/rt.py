@@ -14,6 +14,11 @@ def get_mem_info(attr: int) -> tuple[int, int, int]:
     return free, total, 0
 
 
+def memcpy(*args: object) -> int:
+    """Only to be imported: vLLM-Ascend names it for sleep mode, which is not simulated."""
+    raise NotImplementedError("acl.rt.memcpy is not simulated: sleep mode, which calls it, needs a real NPU")
+
+
 def __getattr__(name: str) -> object:
     if name.startswith("__"):
         raise AttributeError(name)
