@@ -125,7 +125,9 @@ def npu_ring_mla(
         v_size=value.shape[2],
         scale=qk_scale,
         causal=mask_type == "mask_type_triu",
+        want_lse=True,
     )
+    assert lse is not None  # asked for
     if calc_type == "calc_type_default":
         if pre_out is None or prev_lse is None:
             raise checks.invalid(
@@ -176,8 +178,15 @@ def _latent_decode(
 
     def fetch(index: Tensor) -> tuple[Tensor, Tensor]:
         flat = index.flatten()
-        found = [part.index_select(0, flat) for part in parts]
-        key = (found[0] if len(found) == 1 else torch.cat(found, -1)).float().view(*index.shape, 1, -1)
+        if len(parts) == 1:
+            joined = parts[0].index_select(0, flat).float()
+        else:
+            joined = torch.empty(flat.numel(), query.shape[2])
+            begin = 0
+            for part in parts:
+                joined[:, begin : begin + part.shape[1]] = part.index_select(0, flat)
+                begin += part.shape[1]
+        key = joined.view(*index.shape, 1, query.shape[2])
         return key, key[..., :v_size]
 
     q_lens = torch.ones_like(lengths) if q_lens is None else q_lens

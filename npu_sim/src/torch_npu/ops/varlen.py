@@ -106,7 +106,8 @@ def attend(
     scale: float,
     causal: bool = False,
     masked: Masked | None = None,
-) -> tuple[Tensor, Tensor]:
+    want_lse: bool = False,
+) -> tuple[Tensor, Tensor | None]:
     """softmax(scale · q kᵀ) v per request.
 
     Args:
@@ -116,7 +117,7 @@ def attend(
         masked: a mask instead of ``causal``.
 
     Returns:
-        out float32 [T, H, Dv] and lse float32 [H, T].
+        out float32 [T, H, Dv] and, if wanted, lse float32 [H, T].
     """
     tokens, heads, size = query.shape
     total = int(q_lens.sum())
@@ -134,46 +135,58 @@ def attend(
             hidden = _hidden(q_len, kv_len, width, length, causal)
         else:
             hidden = masked(q_rows, length) | _past_end(kv_len, length)
-        o, row_lse = _mix(q.view(batch, width, heads, size), keys, values, hidden, scale)
+        o, row_lse = _mix(q.view(batch, width, heads, size), keys, values, hidden, scale, want_lse)
         if packed and total == tokens:
-            return o.reshape(total, heads, v_size), row_lse.permute(1, 0, 2).reshape(heads, total)
-        if out is None or lse is None:
-            out, lse = _nothing_seen(tokens, heads, v_size)
-        keep = torch.arange(width) < q_len.unsqueeze(1)
-        out[q_rows[keep]] = o[keep]
-        lse[:, q_rows[keep]] = row_lse.permute(1, 0, 2)[:, keep]
-    return _nothing_seen(tokens, heads, v_size) if out is None or lse is None else (out, lse)
+            flat_lse = None if row_lse is None else row_lse.permute(1, 0, 2).reshape(heads, total)
+            return o.reshape(total, heads, v_size), flat_lse
+        if out is None:
+            out, lse = _nothing_seen(tokens, heads, v_size, want_lse)
+        keep = (torch.arange(width) < q_len.unsqueeze(1)).flatten().nonzero().flatten()
+        rows = q_rows.flatten()[keep]
+        out.index_copy_(0, rows, o.reshape(batch * width, heads, v_size).index_select(0, keep))
+        if lse is not None and row_lse is not None:
+            lse.index_copy_(1, rows, row_lse.permute(1, 0, 2).reshape(heads, batch * width).index_select(1, keep))
+    return _nothing_seen(tokens, heads, v_size, want_lse) if out is None else (out, lse)
 
 
-def _nothing_seen(tokens: int, heads: int, v_size: int) -> tuple[Tensor, Tensor]:
-    return torch.zeros(tokens, heads, v_size), torch.full((heads, tokens), float("-inf"))
+def _nothing_seen(tokens: int, heads: int, v_size: int, want_lse: bool) -> tuple[Tensor, Tensor | None]:
+    lse = torch.full((heads, tokens), float("-inf")) if want_lse else None
+    return torch.zeros(tokens, heads, v_size), lse
 
 
-def _mix(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    """[b, Lq, H, Dk], [b, Lk, Hkv, Dk], [b, Lk, Hkv, Dv] → float32 (out [b, Lq, H, Dv], lse [b, H, Lq]).
+def _mix(
+    query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None, scale: float, want_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """[b, Lq, H, Dk], [b, Lk, Hkv, Dk], [b, Lk, Hkv, Dv] → float32 (out [b, Lq, H, Dv], lse [b, H, Lq] if wanted).
 
-    The heads that share a key head become rows of one matrix product. ``hidden`` is [Lq, Lk] or [b, 1|Lq, Lk].
+    The heads that share a key head become rows of one matrix product. ``hidden`` is [Lq, Lk] or [b, 1|Lq, Lk]; it enters
+    as -inf in the matrix that the product is added to, which saves two passes over the scores.
     """
     batch, width, heads, size = query.shape
     length, kv_heads, v_size = values.shape[1:]
     groups = heads // kv_heads
     q = query.view(batch, width, kv_heads, groups, size).permute(0, 2, 3, 1, 4)
-    q = q.reshape(batch * kv_heads, groups * width, size).float()
+    q = q.reshape(batch * kv_heads, groups * width, size).float() * scale
     k = keys.permute(0, 2, 3, 1).reshape(batch * kv_heads, size, length).float()
     v = values.transpose(1, 2).reshape(batch * kv_heads, length, v_size).float()
-    scores = torch.bmm(q, k).mul_(scale).view(batch, kv_heads, groups, width, length)
-    if hidden is not None:
-        scores.masked_fill_(hidden if hidden.dim() == 2 else hidden[:, None, None], float("-inf"))
-    peak = scores.amax(-1, keepdim=True)
-    # A row that sees no key has peak -inf; exp(-inf - 0) = 0 keeps it at zero instead of NaN.
-    weights = scores.sub_(peak.masked_fill(peak == float("-inf"), 0.0)).exp_()
-    norm = weights.sum(-1, keepdim=True)
-    out = torch.bmm(weights.view(batch * kv_heads, groups * width, length), v)
-    out = out.view(batch, kv_heads, groups, width, v_size).div_(norm.clamp_min(torch.finfo(torch.float32).tiny))
-    return (
-        out.permute(0, 3, 1, 2, 4).reshape(batch, width, heads, v_size),
-        norm.log_().add_(peak).view(batch, heads, width),
-    )
+    if hidden is None:
+        scores = torch.bmm(q, k)
+    else:
+        bias = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        bias = bias if bias.dim() == 2 else bias[:, None, None]
+        scores = bias.expand(batch, kv_heads, groups, width, length).reshape(q.shape[0], groups * width, length)
+        scores = (scores.clone() if scores.data_ptr() == bias.data_ptr() else scores).baddbmm_(q, k)
+    weights = torch.softmax(scores, -1)
+    lse = None
+    if want_lse or hidden is not None:
+        peak = scores.amax(-1)
+        blind = peak == float("-inf")
+        if bool(blind.any()):  # a query that sees no key: softmax gives NaN
+            weights.masked_fill_(blind.unsqueeze(-1), 0.0)
+        if want_lse:  # the largest weight is exp(0) / norm
+            lse = peak.sub_(weights.amax(-1).log_()).masked_fill_(blind, float("-inf")).view(batch, heads, width)
+    out = torch.bmm(weights, v).view(batch, kv_heads, groups, width, v_size)
+    return out.permute(0, 3, 1, 2, 4).reshape(batch, width, heads, v_size), lse
 
 
 def _past_end(kv_len: Tensor, length: int) -> Tensor:
