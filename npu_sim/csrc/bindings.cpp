@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The Python module torch_npu._sim.
+#include "counters.h"
+#include "generator.h"
+#include "hccl.h"
+#include "host_allocator.h"
+#include "memory.h"
+#include "slots.h"
+
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/Generator.h>
+#include <torch/csrc/utils/pybind.h>
+#include <torch/version.h>
+
+namespace npu_sim {
+
+void install_runtime();
+void install_direct_fallbacks();
+void register_comm_name(const c10::intrusive_ptr<ProcessGroupHCCL>& group);
+
+namespace {
+
+// gloo's own Python constructor knows how to find the network interface.
+c10::intrusive_ptr<ProcessGroupHCCL> make_group(const py::object& store, int rank, int size, const py::object& options) {
+  const py::module distributed = py::module::import("torch._C._distributed_c10d");
+  c10::intrusive_ptr<HcclOptions> hccl_options;
+  py::object timeout = options;
+  if (py::isinstance<HcclOptions>(options)) {
+    hccl_options = options.cast<c10::intrusive_ptr<HcclOptions>>();
+    timeout = options.attr("_timeout");
+  } else {
+    hccl_options = c10::make_intrusive<HcclOptions>();
+    if (options.is_none()) timeout = py::cast(hccl_options).attr("_timeout");
+    py::cast(hccl_options).attr("_timeout") = timeout;
+  }
+  const py::object gloo_class = distributed.attr("ProcessGroupGloo");
+  const py::object gloo_options = gloo_class.attr("_Options")();
+  py::list devices;
+  if (std::getenv("GLOO_SOCKET_IFNAME"))
+    devices.append(gloo_class.attr("create_default_device")());
+  else  // all simulated devices are on this machine
+    devices.append(gloo_class.attr("create_device")(py::arg("hostname") = "127.0.0.1"));
+  gloo_options.attr("_devices") = devices;
+  gloo_options.attr("_timeout") = timeout;
+  const py::object prefix = distributed.attr("PrefixStore")("hccl_sim/", store);
+  const py::object gloo = gloo_class(prefix, rank, size, gloo_options);
+  auto group = c10::make_intrusive<ProcessGroupHCCL>(gloo.cast<c10::intrusive_ptr<c10d::Backend>>(), rank, size, hccl_options);
+  register_comm_name(group);
+  return group;
+}
+
+void bind_hccl(py::module& m) {
+  py::module::import("torch._C._distributed_c10d");  // base classes
+  auto options = py::class_<HcclOptions, c10d::Backend::Options, c10::intrusive_ptr<HcclOptions>>(m, "HcclOptions", py::dynamic_attr())
+                     .def(py::init<bool>(), py::arg("is_high_priority_stream") = false)
+                     .def_readwrite("is_high_priority_stream", &HcclOptions::is_high_priority_stream);
+  auto group = py::class_<ProcessGroupHCCL, c10d::Backend, c10::intrusive_ptr<ProcessGroupHCCL>>(m, "ProcessGroupHCCL")
+                   .def(py::init(&make_group), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options") = py::none())
+                   .def(
+                       "get_hccl_comm_name", [](const ProcessGroupHCCL& g, int, bool) { return g.comm_name(); }, py::arg("rank"),
+                       py::arg("init_comm") = true)
+                   .def_property_readonly("options", &ProcessGroupHCCL::getBackendOptions);
+  group.attr("Options") = options;
+  m.def("group_by_comm_name", &ProcessGroupHCCL::by_comm_name);
+}
+
+void bind_memory(py::module& m) {
+  m.def("memory_stats", [](int device) {
+    const MemoryStats s = memory_stats(static_cast<c10::DeviceIndex>(device));
+    py::dict d;
+    d["allocated"] = s.allocated;
+    d["allocated_peak"] = s.allocated_peak;
+    d["allocated_total"] = s.allocated_total;
+    d["freed_total"] = s.freed_total;
+    d["reserved"] = s.reserved;
+    d["reserved_peak"] = s.reserved_peak;
+    d["allocations"] = s.allocations;
+    d["frees"] = s.frees;
+    d["ooms"] = s.ooms;
+    return d;
+  });
+  m.def("reset_peak", [](int device) { reset_peak(static_cast<c10::DeviceIndex>(device)); });
+  m.def("reset_accumulated", [](int device) { reset_accumulated(static_cast<c10::DeviceIndex>(device)); });
+  m.def("empty_cache", &empty_cache);
+  m.def("free_and_total", [](int device) { return free_and_total(static_cast<c10::DeviceIndex>(device)); });
+  m.def("live_blocks", [](int device) { return live_blocks(static_cast<c10::DeviceIndex>(device)); });
+  m.def("pinned_bytes", &pinned_bytes);
+  m.def("set_hbm_bytes", &set_hbm_bytes);
+  m.def("hbm_bytes", [] { return config().hbm_bytes; });
+  m.def("parse_bytes", &parse_bytes);
+  m.def("slots", [] {
+    py::list result;
+    for (const auto& e : slots::list()) result.append(py::make_tuple(e.pid, e.device, e.bytes));
+    return result;
+  });
+  m.def("as_cpu", &as_cpu, py::arg("t"));
+  m.def("as_npu", &as_npu, py::arg("t"), py::arg("dev") = -1);
+}
+
+void bind_device(py::module& m) {
+  m.def("device_count", &visible_devices);
+  m.def("current_device", [] { return static_cast<int>(current_device()); });
+  m.def("set_device", [](int device) { set_current_device(static_cast<c10::DeviceIndex>(device)); });
+  m.def("physical_device", [](int device) { return config().physical[resolve(static_cast<c10::DeviceIndex>(device))]; });
+  m.def("is_initialized", &config_is_fixed);
+  m.def("init", [] { config(); });
+  m.def("default_generator", [](int device) { return default_generator(static_cast<c10::DeviceIndex>(device)); });
+}
+
+void bind_counters(py::module& m) {
+  m.def("op_counts", &op_counts);
+  m.def("collective_counts", &collective_counts);
+  m.def("reset_counts", &reset_counts);
+  m.def("count_op", [](const std::string& name) { op_counter(name).add(); });
+}
+
+}  // namespace
+}  // namespace npu_sim
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  m.attr("BUILT_FOR_TORCH") = TORCH_VERSION;
+  npu_sim::install_allocators();
+  npu_sim::install_runtime();
+  npu_sim::install_direct_fallbacks();
+  npu_sim::bind_device(m);
+  npu_sim::bind_memory(m);
+  npu_sim::bind_counters(m);
+  npu_sim::bind_hccl(m);
+}

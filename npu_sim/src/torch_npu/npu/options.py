@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Switches of the compiler and of kernels. They have nothing to switch here; values set are kept and can be read back."""
+
+from typing import Any
+
+_options: dict[str, Any] = {}
+
+
+def set_compile_mode(jit_compile: bool = False) -> None:
+    _options["jit_compile"] = jit_compile
+
+
+def is_jit_compile_false() -> bool:
+    return not _options.get("jit_compile", False)
+
+
+def set_option(option: dict[str, Any]) -> None:
+    if not isinstance(option, dict):
+        raise TypeError(f"expected a dictionary of options, got {type(option).__name__}")
+    _options.update(option)
+
+
+class _Switches:
+    """Attributes that can be set and read."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+config = _Switches(allow_internal_format=False)
+matmul = _Switches(allow_hf32=False)
+conv = _Switches(allow_hf32=True)
+aclnn = _Switches(allow_hf32=False)
+
+
+class _Marks:
+    """Marks for a timeline that nobody records."""
+
+    @staticmethod
+    def mark(message: str, stream: Any = None, domain: str = "default") -> None:
+        pass
+
+    @staticmethod
+    def range_start(message: str, stream: Any = None, domain: str = "default") -> int:
+        return 0
+
+    @staticmethod
+    def range_end(range_id: int, domain: str = "default") -> None:
+        pass
+
+    @staticmethod
+    def mstx_range(message: str, stream: Any = None, domain: str = "default") -> Any:
+        return lambda function: function
+
+
+mstx = _Marks()
+
+
+def finalize_dump() -> None:
+    """Nothing is dumped."""

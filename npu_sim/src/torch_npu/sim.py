@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a simulated device can tell: counts of what ran, exact memory, who holds what."""
+
+from dataclasses import dataclass
+
+from torch_npu import _sim, _startup
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device. ``free`` counts all processes that share ``NPU_SIM_SLOTS``; the rest is this process."""
+
+    allocated: int
+    allocated_peak: int
+    reserved: int
+    reserved_peak: int
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Calls of a collective by this process, and the bytes it handed in (for broadcast: of the buffer)."""
+
+    calls: int
+    bytes: int
+
+
+def op_counts() -> dict[str, int]:
+    """Calls since the last reset: torch operators as ``aten::name.overload``, fused ones by their own name."""
+    return {**_sim.op_counts(), **_startup.load_operators().counts()}
+
+
+def collective_counts() -> dict[str, Traffic]:
+    """Collectives since the last reset, by c10d's backend names (``allreduce``, ``alltoall_base``, ...)."""
+    return {name: Traffic(calls, size) for name, (calls, size) in _sim.collective_counts().items()}
+
+
+def reset_counts() -> None:
+    """Set all counts to zero."""
+    _sim.reset_counts()
+    _startup.load_operators().reset_counts()
+
+
+def memory(device: int = -1) -> Memory:
+    """Memory of a device (-1: the current one)."""
+    stats = _sim.memory_stats(device)
+    free, total = _sim.free_and_total(device)
+    return Memory(
+        stats["allocated"], stats["allocated_peak"], stats["reserved"], stats["reserved_peak"], free, total
+    )
+
+
+def live_blocks(device: int = -1) -> list[tuple[int, int]]:
+    """(address, bytes) of every block this process holds on a device, newest first."""
+    return _sim.live_blocks(device)
+
+
+def slots() -> list[tuple[int, int, int]]:
+    """(pid, physical device, reserved bytes) of all live processes; empty unless ``NPU_SIM_SLOTS`` is set."""
+    return _sim.slots()
+
+
+def set_hbm_bytes(size: int) -> None:
+    """Change the size of every device of this process (tests)."""
+    _sim.set_hbm_bytes(size)
