@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from recipe.overlay import patch
-
 from megatron_patches.environment import plain_megatron
+from recipe.overlay import patch
 
 
 @patch(

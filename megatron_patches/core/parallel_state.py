@@ -7,9 +7,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from recipe.overlay import patch
-
 from megatron_patches.environment import plain_megatron_on_npu
+from recipe.overlay import patch
 
 
 @patch(

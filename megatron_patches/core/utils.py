@@ -6,14 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from packaging.version import Version
-from recipe.overlay import patch
 
 from megatron_patches.environment import TRANSFORMER_ENGINE_VERSION, plain_megatron
+from recipe.overlay import patch
 
 
 @patch(
     "megatron.core.utils:get_te_version",
-    why="Megatron-core asks for the version of Transformer Engine to choose layers, and fails where it is not installed",
+    why="Megatron-core asks for the version of Transformer Engine to choose layers, and fails where it is "
+    "not installed",
     upstream="megatron-core==0.12.1",
     fingerprint="sha256:ec264fe239943fe857e1578f3c22e2e54af2e390fae71c01aa7a81ce099c19bd",
     remove_when="every machine this runs on has MindSpeed or Transformer Engine",

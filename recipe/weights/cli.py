@@ -15,7 +15,9 @@ from recipe.weights.errors import WeightsError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the conversion."""
-    parser.add_argument("--load-dir", type=Path, required=True, metavar="HF", help="Hugging Face checkpoint, BF16 or FP32")
+    parser.add_argument(
+        "--load-dir", type=Path, required=True, metavar="HF", help="Hugging Face checkpoint, BF16 or FP32"
+    )
     parser.add_argument("--save-dir", type=Path, required=True, metavar="OUT", help="Megatron torch_dist checkpoint")
     parser.add_argument(
         "--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes that copy (default: %(default)s)"
@@ -67,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
         torch_dist.check_space(options.save_dir, needed)
         print(
             f"{options.load_dir}: {len(checkpoint.tensors)} tensors, {plan.nbytes} bytes -> {options.save_dir}: "
-            f"{len(plan.shapes)} names, {plan.pieces} pieces in {len(plan.files)} files, {len(plan.extra_states)} extra "
-            f"states, {needed} bytes of disk; {len(plan.dropped)} tensors left behind"
+            f"{len(plan.shapes)} names, {plan.pieces} pieces in {len(plan.files)} files, {len(plan.extra_states)} "
+            f"extra states, {needed} bytes of disk; {len(plan.dropped)} tensors left behind"
         )
         if not options.dry_run:
             torch_dist.write(plan, options.save_dir, options.workers, _progress(plan.nbytes))

@@ -40,16 +40,16 @@ class _Layer:
         full = tuple(self.mcore + name for name in names)
         self.places.append(Place(self.hf + hf_name, shape, full, shape, (0,) * len(shape)))
 
-    def part(self, hf_name: str, shape: tuple[int, ...], name: str, whole: tuple[int, ...], at: tuple[int, ...]) -> None:
+    def part(
+        self, hf_name: str, shape: tuple[int, ...], name: str, whole: tuple[int, ...], at: tuple[int, ...]
+    ) -> None:
         """A tensor that is part of a larger one."""
         self.places.append(Place(self.hf + hf_name, shape, (self.mcore + name,), whole, at))
 
     def gated_mlp(self, hf: str, mcore: str, hidden: int, size: int) -> None:
         """gate, up and down projections: linear_fc1 has the rows of gate, then those of up."""
         for at, name in ((0, "gate_proj"), (size, "up_proj")):
-            self.part(
-                f"{hf}.{name}.weight", (size, hidden), f"{mcore}.linear_fc1.weight", (2 * size, hidden), (at, 0)
-            )
+            self.part(f"{hf}.{name}.weight", (size, hidden), f"{mcore}.linear_fc1.weight", (2 * size, hidden), (at, 0))
         self.whole(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
         self.state(f"{mcore}.linear_fc1")
         self.state(f"{mcore}.linear_fc2")
@@ -69,12 +69,18 @@ def _attention(layer: _Layer, config: dict[str, Any]) -> None:
     else:
         layer.whole(attn + "q_a_proj.weight", (q_rank, hidden), to + "linear_q_down_proj.weight")
         layer.whole(
-            attn + "q_a_layernorm.weight", (q_rank,), to + "linear_q_up_proj.layer_norm_weight", to + "q_layernorm.weight"
+            attn + "q_a_layernorm.weight",
+            (q_rank,),
+            to + "linear_q_up_proj.layer_norm_weight",
+            to + "q_layernorm.weight",
         )
         layer.whole(attn + "q_b_proj.weight", (heads * (nope + rope), q_rank), to + "linear_q_up_proj.weight")
     layer.whole(attn + "kv_a_proj_with_mqa.weight", (kv_rank + rope, hidden), to + "linear_kv_down_proj.weight")
     layer.whole(
-        attn + "kv_a_layernorm.weight", (kv_rank,), to + "linear_kv_up_proj.layer_norm_weight", to + "kv_layernorm.weight"
+        attn + "kv_a_layernorm.weight",
+        (kv_rank,),
+        to + "linear_kv_up_proj.layer_norm_weight",
+        to + "kv_layernorm.weight",
     )
     layer.whole(attn + "kv_b_proj.weight", (heads * (nope + value), kv_rank), to + "linear_kv_up_proj.weight")
     layer.whole(attn + "o_proj.weight", (hidden, heads * value), to + "linear_proj.weight")
@@ -141,7 +147,10 @@ def _layout(config: dict[str, Any]) -> Layout:
         _attention(layer, config)
         if number < config["first_k_dense_replace"]:
             layer.whole(
-                "post_attention_layernorm.weight", (hidden,), "mlp.linear_fc1.layer_norm_weight", "pre_mlp_layernorm.weight"
+                "post_attention_layernorm.weight",
+                (hidden,),
+                "mlp.linear_fc1.layer_norm_weight",
+                "pre_mlp_layernorm.weight",
             )
             layer.gated_mlp("mlp", "mlp", hidden, config["intermediate_size"])
         else:

@@ -90,7 +90,8 @@ def _entry(file: Path, size: int, data: int, name: str, record: Any) -> TensorEn
     nbytes = math.prod(shape) * ITEM_BYTES[dtype]
     if end - begin != nbytes:
         raise WeightsError(
-            f"{file}: {name} is {dtype} {list(shape)}, which takes {nbytes} bytes, and the header gives it {end - begin}"
+            f"{file}: {name} is {dtype} {list(shape)}, which takes {nbytes} bytes, and the header gives it "
+            f"{end - begin}; download the file again"
         )
     if data + end > size:
         raise WeightsError(f"{file}: truncated: {name} ends at byte {data + end}, the file has {size}")

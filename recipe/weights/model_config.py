@@ -28,8 +28,8 @@ def transformer_overrides(config: dict[str, Any]) -> dict[str, Any]:
     experts = config["n_routed_experts"]
     if experts % groups or not 1 <= kept <= groups:
         raise ValueError(
-            f"config.json: n_group={groups} and topk_group={kept} for {experts} experts; groups must divide the experts "
-            "and topk_group must not exceed n_group"
+            f"config.json: n_group={groups} and topk_group={kept} for {experts} experts; groups must divide the "
+            "experts and topk_group must not exceed n_group"
         )
     return {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
 
@@ -46,5 +46,6 @@ def _check_rope(scaling: dict[str, Any] | None) -> None:
     if scaling.get("mscale") is None or scaling.get("mscale") != scaling.get("mscale_all_dim"):
         raise ValueError(
             f"config.json: rope_scaling has mscale={scaling.get('mscale')} and mscale_all_dim="
-            f"{scaling.get('mscale_all_dim')}; Megatron-core's softmax scale is right only where both are given and equal"
+            f"{scaling.get('mscale_all_dim')}; Megatron-core's softmax scale is right only where both are given and "
+            "equal"
         )

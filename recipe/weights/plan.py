@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which bytes of the Hugging Face checkpoint become which piece of which Megatron tensor, decided before any is read."""
+"""Which bytes of the Hugging Face checkpoint become which piece of which Megatron tensor; decided before reading."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _metadata(plan: Plan, written: list[list[Written]], empty: Written) -> Any:
         storage[MetadataIndex(name)] = info
     metadata = Metadata(tensors, storage_data=storage)
     # Megatron-core reads it for flattened optimizer tensors only, but the attribute must be there.
-    metadata.mcore_data = dict.fromkeys(plan.shapes, {})  # type: ignore[attr-defined]  # Megatron's extension
+    metadata.mcore_data = {name: {} for name in plan.shapes}
     return metadata
 
 
@@ -177,7 +177,9 @@ def check_output(source: Path, output: Path, overwrite: bool) -> None:
     if output.exists() and not overwrite:
         raise WeightsError(f"{output}: exists already; give another directory, or --overwrite to replace it")
     if output.exists() and any(output.iterdir()) and not (output / "metadata.json").is_file():
-        raise WeightsError(f"{output}: is not a Megatron checkpoint, so --overwrite leaves it alone; remove it yourself")
+        raise WeightsError(
+            f"{output}: is not a Megatron checkpoint, so --overwrite leaves it alone; remove it yourself"
+        )
 
 
 def check_space(output: Path, needed: int) -> None:
@@ -192,9 +194,7 @@ def check_space(output: Path, needed: int) -> None:
 
 def bytes_needed(plan: Plan) -> int:
     """Disk the checkpoint takes: tensors, archive wrappers and about 300 bytes of metadata for each name."""
-    wrappers = sum(
-        TensorArchive(p.dtype, p.shape, p.nbytes).nbytes - p.nbytes for pieces in plan.files for p in pieces
-    )
+    wrappers = sum(TensorArchive(p.dtype, p.shape, p.nbytes).nbytes - p.nbytes for pieces in plan.files for p in pieces)
     return plan.nbytes + wrappers + 300 * (plan.pieces + len(plan.extra_states)) + 8192
 
 

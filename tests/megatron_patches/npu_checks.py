@@ -160,7 +160,9 @@ def _optimizer() -> tuple[Any, Any]:
     layer = ColumnParallelLinear(16, 8, config=settings, init_method=torch.nn.init.ones_, bias=False)
     ddp = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
     model = DistributedDataParallel(settings, ddp, Float16Module(settings, layer))
-    options = OptimizerConfig(lr=0.5, clip_grad=1.0, bf16=True, params_dtype=torch.bfloat16, use_distributed_optimizer=True)
+    options = OptimizerConfig(
+        lr=0.5, clip_grad=1.0, bf16=True, params_dtype=torch.bfloat16, use_distributed_optimizer=True
+    )
     return model, get_megatron_optimizer(options, [model])
 
 

@@ -26,9 +26,7 @@ PATCHES = {
         "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_init"
     ),
     "clipping_takes_npu_gradients": "megatron_patches.core.optimizer.clip_grads:clip_grad_by_total_norm_fp32",
-    "checkpoints_can_be_saved": (
-        "megatron_patches.core.dist_checkpointing.strategies.filesystem_async:_write_item"
-    ),
+    "checkpoints_can_be_saved": ("megatron_patches.core.dist_checkpointing.strategies.filesystem_async:_write_item"),
 }
 
 

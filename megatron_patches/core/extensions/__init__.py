@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from recipe.overlay import patch
-
 from megatron_patches.environment import plain_megatron
+from recipe.overlay import patch
 
 
 @patch(

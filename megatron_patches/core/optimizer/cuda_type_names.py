@@ -19,8 +19,8 @@ def cuda_type_names() -> Iterator[None]:
         result = original(self, *args, **kwargs)
         return result.replace("torch.npu.", "torch.cuda.") if isinstance(result, str) else result
 
-    torch.Tensor.type = type_as_cuda  # type: ignore[assignment]  # put back below
+    torch.Tensor.type = type_as_cuda
     try:
         yield
     finally:
-        torch.Tensor.type = original  # type: ignore[method-assign]  # the original
+        torch.Tensor.type = original

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from recipe.overlay import patch
-
 from megatron_patches.core.optimizer.cuda_type_names import cuda_type_names
 from megatron_patches.environment import plain_megatron_on_npu
+from recipe.overlay import patch
 
 
 @patch(

@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from recipe.overlay import patch
 
 from megatron_patches.environment import plain_megatron_on_npu
+from recipe.overlay import patch
 
 
 @patch(
     "megatron.core.tensor_parallel.random:_set_cuda_rng_state",
-    why="it hands the change to torch.cuda._lazy_call, imported by name before torch.cuda is mapped to torch.npu, which "
-    "queues it for the initialisation of CUDA: the state is silently never set",
+    why="it hands the change to torch.cuda._lazy_call, imported by name before torch.cuda is mapped to torch.npu, "
+    "which queues it for the initialisation of CUDA: the state is silently never set",
     upstream="megatron-core==0.12.1",
     fingerprint="sha256:0443b8589570e92574d927cc023e674946ae24f59784083acb695010e5e30dda",
     remove_when="every machine this runs on has MindSpeed",

@@ -31,8 +31,8 @@ def make_model(directory: Path, *, experts: int, groups: int, kept: int, top: in
         kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16, max_position_embeddings=256,
         routed_scaling_factor=1.5, tie_word_embeddings=False, pad_token_id=0, num_nextn_predict_layers=0,
         rope_scaling={
-            "type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0,
-            "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
+            "type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+            "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
         },
     )  # fmt: skip
     generator = torch.Generator().manual_seed(7)
@@ -88,16 +88,12 @@ class Case:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(
-        tmp_path_factory.mktemp("tiny"), rows=6, experts=8, groups=1, kept=1, top=2, size=64, layers=4
-    )
+    return Case(tmp_path_factory.mktemp("tiny"), rows=6, experts=8, groups=1, kept=1, top=2, size=64, layers=4)
 
 
 @pytest.fixture(scope="session")
 def many_experts(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(
-        tmp_path_factory.mktemp("many"), rows=4, experts=256, groups=8, kept=4, top=8, size=16, layers=2
-    )
+    return Case(tmp_path_factory.mktemp("many"), rows=4, experts=256, groups=8, kept=4, top=8, size=16, layers=2)
 
 
 def _free_port() -> int:

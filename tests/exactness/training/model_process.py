@@ -8,6 +8,7 @@ tasks; rank and world size come from the environment. Results are saved with tor
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -28,7 +29,7 @@ class _HostStream:
 
 
 def become_cpu() -> None:
-    """Make Megatron-core, which asks for the current CUDA device, work on the host; before anything else is imported."""
+    """Make Megatron-core, which asks for the current CUDA device, work on the host; call before importing it."""
     sys.modules["torch_npu"] = None  # type: ignore[assignment]  # as if it were not installed
     torch.cuda.current_device = lambda: torch.device("cpu")  # type: ignore[assignment,return-value]
     torch.cpu.current_device = lambda: 0  # type: ignore[assignment]  # verl makes "cpu:<number>" of it
@@ -43,7 +44,7 @@ def start(device: str) -> None:
     """Join the process group; afterwards verl and Megatron-core can be imported with the overlay live."""
     if device == "cpu":
         become_cpu()
-    from verl_patches import prelude_patch  # noqa: F401
+    importlib.import_module("verl_patches.prelude_patch")
     from verl.utils.device import get_device_name
 
     assert get_device_name() == device, f"verl sees {get_device_name()}, this job wants {device}"
@@ -175,9 +176,7 @@ def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
     optimizer = get_megatron_optimizer(
         modules,
-        OptimizerConfig(
-            **settings, use_distributed_optimizer=True, bf16=dtype == torch.bfloat16, params_dtype=dtype
-        ),
+        OptimizerConfig(**settings, use_distributed_optimizer=True, bf16=dtype == torch.bfloat16, params_dtype=dtype),
     )
     register_megatron_training_hooks(modules, optimizer)
     rows, ranks = len(job["tokens"]), parallel_state.get_data_parallel_world_size()

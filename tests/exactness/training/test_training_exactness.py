@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""verl's Megatron model, loaded from our checkpoint, against Hugging Face; npu against cpu; layouts against one process."""
+"""verl's Megatron model, loaded from our checkpoint, against Hugging Face; npu against cpu; layouts against one."""
 
 from __future__ import annotations
 

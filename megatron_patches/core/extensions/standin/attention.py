@@ -7,6 +7,7 @@ sequences are sorted by length and cut into few batches of limited area, each on
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -261,7 +262,9 @@ class TEDotProductAttention(torch.nn.Module):
         blocked = None
         if mask_type in _CAUSAL:
             if q.shape[2] != k.shape[2]:
-                raise ValueError(f"causal attention of {q.shape[2]} queries to {k.shape[2]} keys: lengths must be equal")
+                raise ValueError(
+                    f"causal attention of {q.shape[2]} queries to {k.shape[2]} keys: lengths must be equal"
+                )
             blocked = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).triu(1).to(q.device)
         if mask_type in (AttnMaskType.padding, AttnMaskType.padding_causal) and attention_mask is not None:
             blocked = attention_mask if blocked is None else blocked | attention_mask
@@ -280,6 +283,6 @@ class TEDotProductAttention(torch.nn.Module):
         padded = cumulative if packed.cu_seqlens_q_padded is None else packed.cu_seqlens_q_padded.tolist()
         if padded[-1] > q.shape[0]:
             raise ValueError(f"{name}: the packed lengths reach row {padded[-1]}, the tensors have {q.shape[0]} rows")
-        lengths = [b - a for a, b in zip(cumulative[:-1], cumulative[1:], strict=True)]
+        lengths = [b - a for a, b in itertools.pairwise(cumulative)]
         causal = mask_type in _CAUSAL
         return attend_packed(q, k, v, padded[:-1], lengths, self.softmax_scale, causal).flatten(1)

@@ -90,7 +90,7 @@ class TEGroupedLinear(torch.nn.Module):
         for i in range(num_gemms):
             weight = torch.nn.Parameter(torch.empty(output_size, input_size, device=device, dtype=config.params_dtype))
             # Megatron-core reduces gradients of experts over the expert-data-parallel group only.
-            weight.allreduce = config.expert_model_parallel_size == 1  # type: ignore[attr-defined]  # Megatron's own
+            weight.allreduce = config.expert_model_parallel_size == 1
             self.register_parameter(f"weight{i}", weight)
         if config.perform_initialization:
             self._initialise(init_method)

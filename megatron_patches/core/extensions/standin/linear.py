@@ -38,7 +38,7 @@ class TERowParallelLinear(RowParallelLinear):
 
 
 class TELayerNormColumnParallelLinear(TEColumnParallelLinear):
-    """RMSNorm followed by a column-parallel linear; parameters `layer_norm_weight` [input], `weight` [output / TP, input]."""
+    """RMSNorm, then a column-parallel linear; parameters `layer_norm_weight` [input], `weight` [output / TP, input]."""
 
     def __init__(self, input_size: int, output_size: int, *, config: Any, **kwargs: Any) -> None:
         require_rms_norm(type(self).__name__, config)

@@ -35,11 +35,9 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, zero_centered: b
 def norm_weight(config: Any, size: int) -> torch.nn.Parameter:
     """The gain of an RMSNorm of the given size, [size], neutral at the start."""
     fill = 0.0 if config.layernorm_zero_centered_gamma else 1.0
-    weight = torch.nn.Parameter(
-        torch.full((size,), fill, dtype=config.params_dtype, device=parameter_device(config))
-    )
+    weight = torch.nn.Parameter(torch.full((size,), fill, dtype=config.params_dtype, device=parameter_device(config)))
     # Megatron-core sums the gradients of marked parameters over the tensor-parallel ranks.
-    weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]  # Megatron's own convention
+    weight.sequence_parallel = config.sequence_parallel
     return weight
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from megatron.core import parallel_state
-from recipe.overlay import patch
 
 from megatron_patches.environment import plain_megatron
+from recipe.overlay import patch
 
 
 @patch(
