@@ -271,7 +271,9 @@ def check_copies(patches: Iterable[Patch], packages: Iterable[str]) -> None:
             continue
         for attribute, value in list(vars(module).items()):
             one = originals.get(id(value))
-            if one is not None and not any(a.module == name and a.qualname == attribute for a in one.aliases):
+            if one is None or name.partition(".")[0] in one.over:
+                continue
+            if not any(alias.module == name and alias.qualname == attribute for alias in one.aliases):
                 raise PatchFailed(
                     f"{one.id} ({one.where}): {name}:{attribute} holds a copy of {one.target} that was imported before "
                     f"the patch; add {f'{name}:{attribute}'!r} to aliases="

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from email.parser import BytesHeaderParser
 from pathlib import Path, PurePosixPath
@@ -42,7 +43,7 @@ def read_wheel(file: Path, pin: Pin) -> Files:
                         files[name] = archive.read(name)
                 elif parts[0].endswith(".dist-info") and (parts[1] in _METADATA or _is_licence(parts)):
                     files["/".join((pin.dist_info, *parts[1:]))] = archive.read(name)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         raise SourcesError(f"{file}: not a readable wheel: {error}") from None
     return files
 
@@ -71,8 +72,8 @@ def read_sdist(file: Path | bytes, pin: Pin) -> Files:
                 stream = archive.extractfile(member)
                 assert stream is not None
                 files[to] = stream.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise SourcesError(f"{label}: not a readable archive: {error}") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise SourcesError(f"{label}: not a readable archive: {str(error).splitlines()[0]}") from None
     for name, text in pin.generate.items():
         files.setdefault(name, text.lstrip("\n").encode())
     if pin.git:

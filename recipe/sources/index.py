@@ -8,6 +8,7 @@ pip cannot be asked for vLLM's sdist (it builds its metadata first and refuses t
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import subprocess
@@ -40,6 +41,7 @@ class IndexSettings:
     cert: str | None
 
 
+@functools.cache
 def index_settings() -> IndexSettings:
     """pip's own configuration: files and PIP_* variables; its default index when none is set."""
     found: dict[str, str] = {}

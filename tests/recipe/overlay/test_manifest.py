@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is live where: one line per process and patch."""
+
+from __future__ import annotations
+
+import json
+import os
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_one_line_per_process_and_patch(world, tmp_path):
+    run = tmp_path / "runs" / "r"
+    world.mirror(
+        "mod.py",
+        "def never():\n    'not here'\n    return False",
+        world.decl("fake.mod:f", "def f(original, x): return 0"),
+        world.decl("fake.mod:A.m", "def m(original, self, x): return 0", when="never"),
+    )
+    code = """
+        import os, fake_patches.prelude, fake.mod
+        from recipe.overlay import apply, revert
+        revert(); apply(); revert(); apply()
+        child = os.fork()
+        if child == 0:
+            revert(); apply()
+            os._exit(0)
+        os.waitpid(child, 0)
+        """
+    world.ok(code, env={"RECIPE_RUN_DIR": str(run), "RANK": "3"})
+    found = lines(run)
+    assert len({line["pid"] for line in found}) == 2
+    first = [line for line in found if line["pid"] == found[0]["pid"]]
+    assert [(line["patch"], line["status"], line["reason"]) for line in first] == [
+        ("fake_patches.mod:f", "applied", ""),
+        ("fake_patches.mod:m", "skipped", "not here"),
+    ]
+    keys = {"time", "host", "pid", "role", "patch", "target", "status", "reason", "fingerprint", "kind", "upstream"}
+    assert all(line.keys() == keys for line in found)
+    assert found[0]["role"] == "worker rank=3" and found[0]["upstream"] == "fake==1" and found[0]["kind"] == "wrap"
+    assert len(found) == len({(line["pid"], line["patch"]) for line in found})
+
+
+def test_failure_is_written_too(world, tmp_path):
+    world.mirror("mod.py", world.decl("fake.mod:f", "def f(original): pass", fingerprint="sha256:" + "0" * 64))
+    assert world.run("import fake_patches.prelude, fake.mod", env={"RECIPE_RUN_DIR": str(tmp_path)}).returncode == 1
+    (line,) = lines(tmp_path)
+    assert line["status"] == "failed" and "has changed" in line["reason"]
+
+
+def test_nothing_is_written_without_a_run_directory(world, tmp_path):
+    world.mirror("mod.py", world.decl("fake.mod:f", "def f(original, x): return 0"))
+    world.ok("import fake_patches.prelude, fake.mod")
+    assert not list(tmp_path.rglob("manifest.jsonl"))
+
+
+def test_many_processes_write_whole_lines(world, tmp_path):
+    world.mirror("mod.py", world.decl("fake.mod:f", "def f(original, x): return 0"))
+    code = """
+        import os, fake_patches.prelude
+        children = []
+        for _ in range(16):
+            child = os.fork()
+            if child == 0:
+                import fake.mod
+                os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        """
+    world.ok(code, env={"RECIPE_RUN_DIR": str(tmp_path), **{k: v for k, v in os.environ.items() if k == "PATH"}})
+    assert len({line["pid"] for line in lines(tmp_path)}) == 16

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Declarations are read without importing them; the command line; and this repository's own patches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.overlay import static
+from recipe.overlay.errors import BadDeclaration
+
+REPO = Path(__file__).resolve().parents[3]
+UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
+
+
+def recipe(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m recipe` of a copy of the overlay that lies in `root`."""
+    if root != REPO and not (root / "recipe").exists():
+        shutil.copytree(REPO / "recipe", root / "recipe", ignore=shutil.ignore_patterns("__pycache__"))
+    return subprocess.run(
+        [sys.executable, "-m", "recipe", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def two(world):
+    world.mirror(
+        "mod.py",
+        "import a_module_that_is_not_installed\ndef off(): return False",
+        world.decl("fake.mod:f", "def f(original, x):  # NPU-ADAPTATION: one\n    return 0", aliases=("fake.user:f",)),
+        world.decl("fake.mod:REGISTRY", "def r():  # NPU-ADAPTATION: two\n    return 0", kind="registry",
+                   key=("vllm", "sync"), when="off"),
+        f"patch.value({world.arguments('fake.mod:CONST')}, value=[4])  # NPU-ADAPTATION: three",
+    )  # fmt: skip
+    world.upstream("user.py", "from fake.mod import f\n")
+    (world.root / "up").rename(world.root / "upstream")
+    return world
+
+
+def test_list_and_show_need_no_import_of_the_mirror(two):
+    listed = json.loads(recipe(two.root, "patches", "list", "--json").stdout)
+    assert [one["id"] for one in listed] == [f"fake_patches.mod:{name}" for name in ("f", "r", "CONST")]
+    assert [one["kind"] for one in listed] == ["wrap", "registry", "replace"]
+    assert listed[1]["target"] == "fake.mod:REGISTRY[('vllm', 'sync')]" and listed[1]["when"] == "off"
+    assert listed[0]["aliases"] == ["fake.user:f"] and listed[0]["file"] == "fake_patches/mod.py"
+    text = recipe(two.root, "patches", "show", "mod:f").stdout
+    assert "because" in text and "def f(x, y=1):" in text and "NPU-ADAPTATION: one" in text
+    assert "3 patches" in recipe(two.root, "patches", "list").stdout
+    wrong = recipe(two.root, "patches", "show", "nothing")
+    assert wrong.returncode == 1 and "fake_patches.mod:r" in wrong.stderr
+
+
+def test_verify(two):
+    good = recipe(two.root, "patches", "verify")
+    assert good.returncode == 0 and "3 patches checked" in good.stdout, good.stderr
+    other = two.root / "other"
+    shutil.copytree(two.root / "upstream", other)
+    mod = other / "fake" / "mod.py"
+    mod.write_text(mod.read_text().replace("return x + y", "return x - y").replace("CONST = 3", "CONTS = 3"))
+    (other / "fake" / "user.py").write_text("")
+    bad = recipe(two.root, "patches", "verify", "--against", str(other))
+    assert bad.returncode == 1
+    lines = bad.stderr.splitlines()
+    assert len(lines) == 3
+    assert "fake_patches.mod:f" in lines[0] and f"{mod}:4 has sha256:" in lines[0]
+    assert "alias fake.user:f" in lines[1] and "has no 'CONST'" in lines[2]
+    assert (
+        len(json.loads(recipe(two.root, "patches", "verify", "--against", str(other), "--json").stdout)["drift"]) == 3
+    )
+    diff = recipe(two.root, "patches", "show", "mod:f", "--against", str(other)).stdout
+    assert "-    return x + y" in diff and "+    return x - y" in diff
+
+
+def test_fingerprint_command(two):
+    done = recipe(two.root, "patches", "fingerprint", "fake.mod:f")
+    assert done.stdout.strip() == static.collect(two.root)[0].fingerprint and "mod.py:4" in done.stderr
+    missing = recipe(two.root, "patches", "fingerprint", "fake.gone:f")
+    assert missing.returncode == 1 and "no source of module fake.gone" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+def test_markers(two):
+    assert static.unmarked(two.root) == []
+    extra = two.mirror("helper.py", "X = 1  # NPU-ADAPTATION: nobody declared this")
+    two.mirror("other.py", two.arguments and "")
+    two.upstream("z.py", "")
+    mirror = two.root / "fake_patches" / "mod.py"
+    mirror.write_text(mirror.read_text().replace("# NPU-ADAPTATION: one", "") + 's = "# NPU-ADAPTATION in a text"\n')
+    lines = static.unmarked(two.root)
+    assert len(lines) == 2 and f"{extra}:1" in lines[0] and "fake_patches.mod:f has no NPU-ADAPTATION" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.replace("why='because'", "why=WHY"), "must be literals"),
+        (lambda t: "if True:\n" + "\n".join("    " + line for line in t.splitlines()), "top level"),
+        (lambda t: t + t.replace("def f", "def g"), "two patches of one target"),
+        (lambda t: t.replace("'fake.mod:f'", "'fake.user:f'"), "but this file mirrors fake.mod"),
+    ],
+)
+def test_static_reading_refuses_what_it_cannot_read(world, change, says):
+    text = world.decl("fake.mod:f", "def f(original, x): return 0")
+    world.mirror("mod.py", "patch\n" + change(text))
+    with pytest.raises(BadDeclaration, match=says):
+        static.collect(world.root)
+
+
+def test_static_and_live_declarations_agree(world):
+    world.mirror("mod.py", world.decl("fake.mod:A.m", "def m(original, self, x): return 0"),
+                 world.decl("fake.mod:REGISTRY[x]", "def r(): return 0", kind="registry"))  # fmt: skip
+    out = world.ok("import fake_patches.prelude, fake.mod\nfrom recipe.overlay import declared\n"
+                   "print([(p.id, str(p.target), p.kind, p.line, p.fingerprint) for p in declared()])")  # fmt: skip
+    static_side = [(p.id, str(p.target), p.kind, p.first, p.fingerprint) for p in static.collect(world.root)]
+    assert out == str(static_side)
+
+
+def test_unknown_command_and_missing_room(tmp_path):
+    (tmp_path / "recipe").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copy(REPO / "recipe" / name, tmp_path / "recipe" / name)
+    shutil.copytree(REPO / "recipe" / "overlay", tmp_path / "recipe" / "overlay")
+    assert recipe(tmp_path, "--help").returncode == 0
+    assert recipe(tmp_path, "patches", "list").stdout.strip() == "0 patches"
+    gone = recipe(tmp_path, "sync")
+    assert gone.returncode == 1 and "recipe.sources" in gone.stderr and "Traceback" not in gone.stderr
+    assert recipe(tmp_path, "nonsense").returncode == 2
+
+
+# This repository's own patches.
+
+
+def test_every_fingerprint_of_this_repository_fits_the_upstreams():
+    drift = [line for one in static.collect() for line in static.drift(one, [UPSTREAM])]
+    assert not drift, "\n".join(drift)
+
+
+def test_markers_and_declarations_of_this_repository_agree():
+    assert not static.unmarked()
+
+
+def test_every_patch_of_this_repository_has_a_test_that_proves_it():
+    tests = "".join(file.read_text(encoding="utf-8") for file in (REPO / "tests").rglob("test_*.py"))
+    assert [one.id for one in static.collect() if f'"{one.id}"' not in tests] == []
+
+
+def test_verify_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys, time, recipe.overlay.cli, recipe.__main__ as m; t = time.perf_counter(); "
+        f"m.main(['patches', 'verify', '--against', {str(UPSTREAM)!r}]); print(time.perf_counter() - t); "
+        "assert not {'torch', 'ray', 'numpy', 'verl', 'vllm', 'megatron'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert float(done.stdout.splitlines()[-1]) < 5.0  # 0.3 s on an idle machine
+
+
+def test_prelude_is_cheap_and_imports_nothing_heavy():
+    code = (
+        "import time; t = time.perf_counter(); import verl_patches.prelude_patch, sys; "
+        "print(time.perf_counter() - t); assert not {'torch', 'ray', 'numpy', 'verl', 'vllm'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2.0  # 0.05 s on an idle machine
