@@ -39,7 +39,10 @@ def _launch(options: argparse.Namespace) -> int:
     from recipe.launch.errors import LaunchError
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
+    from recipe.launch.supervisor import raise_on_stop_signals
 
+    # Until the supervisor takes the signals over, they end what is being made, children included.
+    raise_on_stop_signals()
     try:
         config = _config(options)
         if options.prepare:

@@ -42,7 +42,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
     model = made / "model" if config.model.kind == "tiny" else made
     data = _data(config, made, say, log)
     checkpoint = _checkpoint(model, say, log)
-    prompt_tokens = padded_prompt_tokens(model, data, config.data.max_prompt_tokens, say)
+    prompt_tokens = padded_prompt_tokens(_prompt_lengths(model, data, log), config.data.max_prompt_tokens, say)
     return Inputs(
         model=model,
         checkpoint=checkpoint,
@@ -116,27 +116,29 @@ def _checkpoint(model: Path, say: Say, log: Path) -> Path:
     return cached(cache_dir(), "checkpoint", key, build)[0] / "torch_dist"
 
 
-def padded_prompt_tokens(model: Path, data: Path, limit: int, say: Say) -> int:
-    """The padded prompt length: the longest prompt of both splits, rendered and tokenised, but at most `limit`."""
-    import pyarrow.parquet
-    from transformers import AutoTokenizer
+def _prompt_lengths(model: Path, data: Path, log: Path) -> list[int]:
+    def build(directory: Path) -> None:
+        _run("-m", "recipe.launch.prompt_lengths", str(model), str(data), str(directory / "lengths.json"), log=log)
 
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    lengths = []
-    for split in ("train", "test"):
-        prompts = pyarrow.parquet.read_table(data / f"{split}.parquet", columns=["prompt"])["prompt"].to_pylist()
-        lengths += [len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True)) for prompt in prompts]
-    if not lengths:
-        raise LaunchError(f"data: {data} holds no problems")
-    over = sum(length > limit for length in lengths)
-    if over == len(lengths):
-        raise ConfigError(
-            f"[data] max_prompt_tokens is {limit}, but the shortest prompt has {min(lengths)} tokens; raise it"
-        )
-    if over:
-        say(f"data: {over} of {len(lengths)} prompts are longer than {limit} tokens and are left out")
-    longest = max(length for length in lengths if length <= limit)
-    return min(limit, -(-longest // PROMPT_STEP) * PROMPT_STEP)
+    key = digest({"model": str(model), "data": str(data)}, sorted(model.glob("*token*")))
+    directory, _ = cached(cache_dir(), "lengths", key, build)
+    lengths: list[int] = json.loads((directory / "lengths.json").read_text(encoding="utf-8"))
+    return lengths
+
+
+def padded_prompt_tokens(lengths: list[int], limit: int, say: Say) -> int:
+    """The padded prompt length: that of the longest prompt with at most `limit` tokens, rounded up within the limit.
+
+    Raises:
+        LaunchError: no prompt is that short.
+    """
+    fitting = [length for length in lengths if length <= limit]
+    if not fitting:
+        shortest = f"the shortest prompt has {min(lengths)} tokens; raise it" if lengths else "the data has no problems"
+        raise ConfigError(f"[data] max_prompt_tokens is {limit}, but {shortest}")
+    if len(fitting) < len(lengths):
+        say(f"data: {len(lengths) - len(fitting)} of {len(lengths)} prompts have over {limit} tokens and are left out")
+    return min(limit, -(-max(fitting) // PROMPT_STEP) * PROMPT_STEP)
 
 
 def transformer_overrides(model: Path) -> dict[str, Any]:
@@ -150,7 +152,16 @@ def transformer_overrides(model: Path) -> dict[str, Any]:
 
 
 def _tool(script: str, *arguments: str, log: Path) -> None:
-    """Run one of our scripts on the CPU; its output goes to `log`."""
+    """Run one of our scripts."""
+    _run(str(REPO / "scripts" / script), *arguments, log=log)
+
+
+def _run(*arguments: str, log: Path) -> None:
+    """Run Python with `arguments` on the CPU; its output goes to `log`.
+
+    Raises:
+        LaunchError: it failed. The message ends with the last line of its output.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
@@ -160,11 +171,13 @@ def _tool(script: str, *arguments: str, log: Path) -> None:
         # These tools need no device, and this may run while the simulated one is being installed.
         "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
     }
-    command = [sys.executable, str(REPO / "scripts" / script), *arguments]
     with open(log, "ab") as output:
         start = output.tell()
-        code = subprocess.run(command, env=environment, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        code = subprocess.run(
+            [sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
     if code:
         text = log.read_bytes()[start:].decode("utf-8", "replace").strip()
         last = text.splitlines()[-1] if text else "it printed nothing"
-        raise LaunchError(f"scripts/{script} failed with exit code {code}: {last} (log: {log})")
+        name = next(argument for argument in arguments if argument != "-m")
+        raise LaunchError(f"{Path(name).name} failed with exit code {code}: {last} (log: {log})")

@@ -47,6 +47,19 @@ class Interrupted(LaunchError):
         self.exit_code = 128 + number
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def raise_on_stop_signals() -> None:
+    """Make each stop signal raise `Interrupted` in the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop)
+
+
 def supervise(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -114,7 +127,7 @@ def _watch(
         code = driver.poll()
         progress.update()
         if code is not None:
-            return None if code == 0 else f"{_place(progress)}: the driver {_ended(code)}{sampler.lost_text()}"
+            return None if code == 0 else f"{_place(progress)}: the driver {_ended(code)}"
         if stop.number is not None:
             return None
         silent, limit = time.monotonic() - progress.last_sign, limits.step_s if progress.started else limits.setup_s
@@ -189,15 +202,13 @@ def _is_worker(process: psutil.Process) -> bool:
 class _StopSignals:
     """Within the block SIGINT, SIGTERM and SIGHUP only set `number`, so that the end is always an orderly one."""
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self.NUMBERS}
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

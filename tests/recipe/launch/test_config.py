@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run files: what is refused, and that each refusal is one line that helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipe.launch.config import load
+from recipe.launch.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+SIM = (CONFIGS / "sim.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
+    config = load(path)
+    assert config.run.name == path.stem
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("steps = 60", "stepz = 60", "[run] unknown key 'stepz'; did you mean 'steps'?"),
+        ("[train]", "[trian]", "unknown section 'trian'; did you mean 'train'?"),
+        ("steps = 60", 'steps = "60"', "[run] steps is '60' (str); expected a whole number"),
+        ("steps = 60", "steps = true", "[run] steps is True (bool); expected a whole number"),
+        ("steps = 60", "steps = -1", "[run] steps is -1"),
+        ("steps = 60", "", "[run] key 'steps' is missing; it is a whole number"),
+        ("stage_layers = [4]", "stage_layers = []", "[actor] stage_layers is [] (list); expected a list of whole numbers"),
+        ("stage_layers = [4]", "stage_layers = [4.0]", "[actor] stage_layers is 4.0 (float); expected a whole number"),
+        ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
+        ('kind = "tiny"', 'kind = "path"', "[model] path goes with kind"),
+        ("[run]", "[run", "not valid TOML"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(SIM.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert expected in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_where_a_section_belongs_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("run = 3", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"'run' is a int; expected a section \[run\]"):
+        load(path)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "no.toml")
+
+
+def test_whole_numbers_serve_as_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(SIM.replace("temperature = 1.0", "temperature = 1"), encoding="utf-8")
+    temperature = load(path).rollout.temperature
+    assert (temperature, type(temperature)) == (1.0, float)
+
+
+def test_options_replace_values_and_none_does_not() -> None:
+    config = load(CONFIGS / "sim.toml").with_run(steps=2, name=None, seed=7)
+    assert (config.run.steps, config.run.name, config.run.seed) == (2, "sim", 7)
+    data = config.with_json_data(Path("/x/gsm8k.json"), max_response_tokens=64).data
+    assert (data.kind, data.path, data.max_response_tokens) == ("json", "/x/gsm8k.json", 64)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is derived from a run file is accepted by the real verl 0.6.1: by Hydra, its dataclasses and its own checks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipe.launch.config import load
+from recipe.launch.environment import RunPaths, derived_environment, full_environment
+from recipe.launch.layout import derive
+from recipe.launch.overrides import hydra_overrides, quote
+from recipe.launch.run import placeholder_inputs
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
+# A directory name with everything that Hydra's grammar could take for something else.
+PATHS = RunPaths(Path("/runs/it's {a}, [b] = c"), "id", Path("/tmp/grpo-1"))
+
+COMPOSE = """
+import json, sys
+from pathlib import Path
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+import verl
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+answers = []
+with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
+    for overrides in json.load(sys.stdin):
+        config = compose("ppo_megatron_trainer", overrides=overrides)
+        validate_config(config, use_reference_policy=True, use_critic=False)
+        omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
+        omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        answers.append(OmegaConf.to_container(config, resolve=True))
+print("ANSWER" + json.dumps(answers))
+"""
+
+
+def overrides_of(path: Path) -> list[str]:
+    config = load(path)
+    return hydra_overrides(config, derive(config), placeholder_inputs(config), PATHS)
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, dict]:
+    """The resolved verl configuration of every shipped run file."""
+    asked = [[item for item in overrides_of(path) if not item.startswith("hydra.")] for path in CONFIGS]
+    done = subprocess.run(
+        [sys.executable, "-c", COMPOSE],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER"))
+    return dict(zip((path.stem for path in CONFIGS), json.loads(answer.removeprefix("ANSWER")), strict=True))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_verl_composes_every_run_file(composed: dict[str, dict], path: Path) -> None:
+    config, layout = load(path), derive(load(path))
+    verl = composed[path.stem]
+    actor, rollout = verl["actor_rollout_ref"]["actor"], verl["actor_rollout_ref"]["rollout"]
+    assert verl["trainer"]["validation_data_dir"] == str(PATHS.validation)
+    assert verl["trainer"]["n_gpus_per_node"] * verl["trainer"]["nnodes"] == layout.dies
+    assert verl["ray_kwargs"]["ray_init"]["resources"]["NPU"] == config.cluster.dies_per_node
+    assert verl["ray_kwargs"]["ray_init"]["address"] == "local"
+    assert verl["ray_kwargs"]["ray_init"]["_node_ip_address"] == "127.0.0.1"
+    # One optimizer step for all samples of a step: on-policy.
+    assert actor["ppo_mini_batch_size"] == verl["data"]["train_batch_size"]
+    assert actor["use_kl_loss"] and rollout["calculate_log_probs"]
+    assert rollout["max_model_len"] == verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"]
+    transformer = actor["megatron"]["override_transformer_config"]
+    stages = config.actor.stage_layers
+    assert transformer.get("num_layers_in_first_pipeline_stage", stages[0]) == stages[0]
+    assert transformer.get("num_layers_in_last_pipeline_stage", stages[-1]) == stages[-1]
+    # The reference policy is laid out as the actor.
+    reference = verl["actor_rollout_ref"]["ref"]["megatron"]
+    for key in ("pipeline_model_parallel_size", "expert_model_parallel_size", "dist_checkpointing_path"):
+        assert reference[key] == actor["megatron"][key]
+    assert reference["override_transformer_config"] == transformer
+
+
+def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:
+    reward = composed["sim"]["custom_reward_function"]
+    assert f"def {reward['name']}(" in Path(reward["path"]).read_text(encoding="utf-8")
+
+
+@given(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()))
+def test_quoted_text_comes_back_from_hydra_unchanged(text: str) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = OverridesParser.create().parse_overrides([f"key={quote(text)}"])
+    assert override.value() == text
+
+
+@pytest.mark.parametrize("value", [None, True, 3, 3e-4, -1.5, ["console", "file"], {"a": [1, None]}, "1e3", "null", "nan"])
+def test_quoted_values_come_back_from_hydra_unchanged(value: object) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    (override,) = OverridesParser.create().parse_overrides([f"key={quote(value)}"])
+    assert override.value() == value
+    assert type(override.value()) is type(value)
+
+
+def test_the_environment_drops_what_another_job_left() -> None:
+    config = load(CONFIGS[0])
+    derived = derived_environment(config, derive(config), PATHS)
+    left = {"VLLM_DP_SIZE": "64", "RAY_ADDRESS": "10.0.0.1:6379", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HOME": "/root"}
+    whole = full_environment(derived, left)
+    assert whole["VLLM_DP_SIZE"] == "2"
+    assert "RAY_ADDRESS" not in whole and "TORCH_DEVICE_BACKEND_AUTOLOAD" not in whole
+    assert whole["HOME"] == "/root"
+
+
+def test_show_prints_environment_and_overrides() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "recipe", "show", str(CONFIGS[0]), "--steps", "7"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=CONFIGS[0].parents[1],
+    )
+    assert "VLLM_DP_SIZE=2" in done.stdout.splitlines()
+    assert "trainer.total_training_steps=7" in done.stdout.splitlines()
