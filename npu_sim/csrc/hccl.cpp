@@ -404,12 +404,12 @@ WorkPtr ProcessGroupHCCL::alltoall(Tensors& outputs, Tensors& inputs, const c10d
   }
   Tensor flat_in = at::cat(in);
   Tensor flat_out = at::empty({std::accumulate(receive.begin(), receive.end(), int64_t{0})}, flat_in.options());
-  call.parts.push_back(gloo_->alltoall_base(flat_out, flat_in, receive, send, opts));
-  call.then.insert(call.then.begin(), [out, flat_out, flat_in, receive] {
+  call.parts.push_back(gloo_->alltoall_base(flat_out, flat_in, receive, send, opts));  // moves the splits away
+  call.then.insert(call.then.begin(), [out, flat_out, flat_in] {
     int64_t offset = 0;
-    for (size_t r = 0; r < out.size(); r++) {
-      out[r].copy_(flat_out.narrow(0, offset, receive[r]));
-      offset += receive[r];
+    for (const Tensor& piece : out) {
+      piece.copy_(flat_out.narrow(0, offset, piece.numel()));
+      offset += piece.numel();
     }
   });
   return finish(std::move(call));

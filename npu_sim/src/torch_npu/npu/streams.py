@@ -4,6 +4,7 @@
 A stream is an identity, an event a time. Missing waits, races and deadlocks of real streams do not show here.
 """
 
+import time
 from types import TracebackType
 from typing import Any
 
@@ -56,13 +57,28 @@ class SyncLaunchStream(Stream):
 
 
 class Event(torch.Event):
-    """An event; ``elapsed_time`` (milliseconds of host time) needs ``enable_timing=True`` on both."""
+    """An event: a time of the host clock. Torch's own ``elapsed_time`` refuses subclasses, so the time is kept here."""
 
     def __new__(
         cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False
     ) -> "Event":
         device = torch.device("npu", index_of())
-        return super().__new__(cls, device=device, enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
+        event = super().__new__(cls, device=device, enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
+        event._timed = enable_timing
+        event._nanoseconds = None
+        return event
+
+    def record(self, stream: torch.Stream | None = None) -> None:
+        super().record(current_stream() if stream is None else stream)
+        self._nanoseconds = time.perf_counter_ns()
+
+    def elapsed_time(self, end_event: "Event") -> float:  # type: ignore[override]  # torch names the parameter other
+        """Milliseconds from this event to ``end_event``; both need ``enable_timing=True`` and must be recorded."""
+        if not (self._timed and end_event._timed):
+            raise ValueError("both events must be created with enable_timing=True")
+        if self._nanoseconds is None or end_event._nanoseconds is None:
+            raise ValueError("both events must be recorded before their distance is asked for")
+        return (end_event._nanoseconds - self._nanoseconds) / 1e6
 
 
 class ExternalEvent(Event):
