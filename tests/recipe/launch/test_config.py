@@ -30,7 +30,11 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("steps = 60", "steps = true", "[run] steps is True (bool); expected a whole number"),
         ("steps = 60", "steps = -1", "[run] steps is -1"),
         ("steps = 60", "", "[run] key 'steps' is missing; it is a whole number"),
-        ("stage_layers = [4]", "stage_layers = []", "[actor] stage_layers is [] (list); expected a list of whole numbers"),
+        (
+            "stage_layers = [4]",
+            "stage_layers = []",
+            "[actor] stage_layers is [] (list); expected a list of whole numbers",
+        ),
         ("stage_layers = [4]", "stage_layers = [4.0]", "[actor] stage_layers is 4.0 (float); expected a whole number"),
         ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
         ('kind = "tiny"', 'kind = "path"', "[model] path goes with kind"),

@@ -20,7 +20,13 @@ SIZES = st.sampled_from([1, 2, 3, 4, 6, 8, 16])
 
 
 def with_layout(
-    dies: int, rollout_tensor: int, actor_tensor: int, expert: int, stages: list[int], prompts: int = 16, samples: int = 16
+    dies: int,
+    rollout_tensor: int,
+    actor_tensor: int,
+    expert: int,
+    stages: list[int],
+    prompts: int = 16,
+    samples: int = 16,
 ) -> RunConfig:
     return dataclasses.replace(
         SIM,
@@ -80,7 +86,10 @@ def test_a_layout_that_is_accepted_adds_up(
     [
         ((2, 4, 1, 1, [4]), "[rollout] tensor_parallel is 4, which does not divide the dies (2)"),
         ((4, 1, 1, 1, [1, 1, 2]), "number of stages is 3, which does not divide the dies (4)"),
-        ((4, 1, 1, 4, [2, 2]), "[actor] expert_parallel is 4, which does not divide the dies of one pipeline stage (2)"),
+        (
+            (4, 1, 1, 4, [2, 2]),
+            "[actor] expert_parallel is 4, which does not divide the dies of one pipeline stage (2)",
+        ),
         ((4, 1, 1, 1, [1, 2, 1, 3]), "only the first and the last stage differ"),
         ((4, 1, 1, 1, [4, 0]), "stage_layers[1] is 0"),
         ((2, 1, 1, 1, [4], 3, 1), "does not divide the sequences of a step (3)"),

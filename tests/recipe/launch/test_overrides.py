@@ -104,7 +104,9 @@ def test_quoted_text_comes_back_from_hydra_unchanged(text: str) -> None:
     assert override.value() == text
 
 
-@pytest.mark.parametrize("value", [None, True, 3, 3e-4, -1.5, ["console", "file"], {"a": [1, None]}, "1e3", "null", "nan"])
+@pytest.mark.parametrize(
+    "value", [None, True, 3, 3e-4, -1.5, ["console", "file"], {"a": [1, None]}, "1e3", "null", "nan"]
+)
 def test_quoted_values_come_back_from_hydra_unchanged(value: object) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
