@@ -28,7 +28,10 @@ default_generators = _DefaultGenerators()
 
 
 def _generator(device: Any = None) -> torch.Generator:
-    return default_generators[index_of(device)]
+    """The generator of a device, of which only the index counts: Megatron-core asks for that of "cuda"."""
+    if isinstance(device, str):
+        device = torch.device(device)
+    return default_generators[index_of(device.index if isinstance(device, torch.device) else device)]
 
 
 def get_rng_state(device: Any = "npu") -> torch.Tensor:
