@@ -6,6 +6,10 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
+from recipe.overlay import manifest
+
 
 def lines(run):
     return [json.loads(line) for line in (run / "manifest.jsonl").read_text().splitlines()]
@@ -72,3 +76,20 @@ def test_many_processes_write_whole_lines(world, tmp_path):
         """
     world.ok(code, env={"RECIPE_RUN_DIR": str(tmp_path), **{k: v for k, v in os.environ.items() if k == "PATH"}})
     assert len({line["pid"] for line in lines(tmp_path)}) == 16
+
+
+@pytest.mark.parametrize(
+    ("title", "rank", "expected"),
+    [
+        ("ray::TaskRunner.run", None, "TaskRunner"),
+        ("ray::WorkerDict.actor_rollout_generate", "1", "WorkerDict rank=1"),
+        ("ray::IDLE", None, "TaskRunner or helper"),
+        ("ray::IDLE", "0", "worker rank=0"),
+    ],
+)
+def test_role_of_a_ray_process(monkeypatch, title, rank, expected):
+    monkeypatch.setattr(manifest, "_title", lambda: title)
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    assert manifest.role() == expected
