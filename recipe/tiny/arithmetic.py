@@ -12,9 +12,6 @@ import random
 from dataclasses import dataclass
 from typing import TypedDict
 
-#: What a wrong demonstration adds to the sum: slips of one or two, or a wrong carry.
-SLIPS = (-10, -2, -1, 1, 2, 10)
-
 
 class Problem(TypedDict):
     """One record of the DeepScaleR schema."""
@@ -39,9 +36,10 @@ class Sum:
     def question(self) -> str:
         return f"What is {self.left} + {self.right}?"
 
-    def response(self, value: int) -> str:
-        """A response in the R1 format that arrives at ``value``, right or wrong."""
-        return f"<think>{self.left}+{self.right}={value}</think><answer>\\boxed{{{value}}}</answer>"
+    @property
+    def worked(self) -> str:
+        """The response that works the sum out."""
+        return f"<think>{self.left}+{self.right}={self.value}</think><answer>\\boxed{{{self.value}}}</answer>"
 
     def problem(self) -> Problem:
         return {
@@ -68,9 +66,11 @@ def split_sums(largest: int, validation_share: float, seed: int) -> tuple[list[S
     return sums[cut:], sums[:cut]
 
 
-def demonstration(item: Sum, wrong_share: float, rng: random.Random) -> str:
-    """A response whose result is wrong with probability ``wrong_share`` (never below zero)."""
-    value = item.value
-    if rng.random() < wrong_share:
-        value = rng.choice([value + slip for slip in SLIPS if value + slip >= 0])
-    return item.response(value)
+def demonstration(item: Sum, guess_share: float, largest: int, rng: random.Random) -> str:
+    """A response in the R1 format: worked out, or, with probability ``guess_share``, a bare guess.
+
+    A guess is any number that can be a sum of two numbers up to ``largest``, so it is nearly always wrong.
+    """
+    if rng.random() < guess_share:
+        return f"<think></think><answer>\\boxed{{{rng.randint(0, 2 * largest)}}}</answer>"
+    return item.worked

@@ -148,8 +148,7 @@ def _fill(settings: TinyModel, directory: Path, progress: PROGRESS) -> dict[str,
     tokenizer = AutoTokenizer.from_pretrained(directory)
     template = get_template(settings.template)
     training, validation = settings.sums()
-    # The base model has met every sum, in both orders, with right and wrong results; GRPO and its validation then
-    # take disjoint sums of these.
+    # The base model has met every sum, in both orders; GRPO and its validation then take disjoint sums of these.
     met = {pair for item in training + validation for pair in (item, Sum(item.right, item.left))}
     data = Demonstrations(sorted(met, key=lambda item: (item.left, item.right)), template, tokenizer, settings.seed)
     train(model, data, settings.warm_start, progress)
