@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the scripts say when they cannot work: one line, before anything is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def tools(directory: Path, *without: str) -> str:
+    """A PATH with the tools the scripts use, except some."""
+    directory.mkdir()
+    for name in (
+        *("bash", "sh", "cat", "cut", "awk", "df", "dirname", "sha256sum", "sed", "find", "sort", "realpath", "mkdir"),
+        *("rm", "tail", "grep", "env", "g++", "kill"),
+    ):
+        found = shutil.which(name)
+        if name not in without and found:
+            (directory / name).symlink_to(found)
+    return str(directory)
+
+
+def script(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", str(REPO / "scripts" / name), *arguments],
+        env={"HOME": os.environ.get("HOME", "/"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", ["setup.sh", "quickstart.sh", "test.sh"])
+def test_without_a_compiler(tmp_path: Path, name: str) -> None:
+    path = tools(tmp_path / "bin", "g++")
+    assert "no g++ found" in one_line(script(name, PATH=path, RECIPE_VENV=str(tmp_path / "venv")))
+    assert not (tmp_path / "venv").exists()
+
+
+def test_with_too_little_memory(tmp_path: Path) -> None:
+    done = script(
+        "setup.sh",
+        PATH=tools(tmp_path / "bin"),
+        RECIPE_VENV=str(tmp_path / "venv"),
+        RECIPE_MIN_MEMORY_MIB="999999999",
+    )
+    assert "MiB of memory; a run needs about 999999999 MiB" in one_line(done)
+
+
+def test_with_the_wrong_python(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text("#!/bin/sh\necho 3.8\n", encoding="utf-8")
+    old.chmod(0o755)
+    done = script(
+        "setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(tmp_path / "venv"), RECIPE_PYTHON=str(old)
+    )
+    assert f"no Python 3.10, 3.11 or 3.12 found ( {old} is 3.8;" in one_line(done)
+
+
+def test_without_any_python(tmp_path: Path) -> None:
+    done = script("setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(tmp_path / "venv"))
+    assert "no python3 at all" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("setup.sh", ["--fast"], "unknown option --fast"),
+        ("quickstart.sh", ["--step", "3"], "unknown option --step"),
+        ("quickstart.sh", ["--steps"], "--steps needs a value"),
+        ("quickstart.sh", ["--config", "configs/none.toml"], "none.toml is not a file"),
+    ],
+)
+def test_a_wrong_option(tmp_path: Path, name: str, arguments: list[str], expected: str) -> None:
+    assert expected in one_line(script(name, *arguments, PATH=tools(tmp_path / "bin")))
+
+
+def test_ci_runs_the_readme_s_test_command() -> None:
+    command = "bash scripts/test.sh"
+    assert command in (REPO / "README.md").read_text(encoding="utf-8")
+    assert (REPO / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith(f"exec {command}")
+
+
+def test_both_readmes_give_the_same_commands() -> None:
+    commands = []
+    for name in ("README.md", "README_zh.md"):
+        lines = (REPO / name).read_text(encoding="utf-8").splitlines()
+        commands.append([line.partition("#")[0].strip() for line in lines if line.startswith(("bash ", "python "))])
+    assert commands[0] == commands[1] and len(commands[0]) == 5
