@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-LIMIT_S = 150
+LIMIT_S = 300
 MIB = 1 << 20
 
 
