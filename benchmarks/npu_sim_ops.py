@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time of the simulated operators at the shapes of the tiny model's rollout, as ratios to one matrix product of the same machine.
+"""Time of the simulated operators at the shapes of the tiny model's rollout, as ratios to one matrix product of the
+same machine.
 
 A decode step of one die is 128 sequences of about 100 tokens, 4 layers (first dense), 4 heads, latent 32, rope 16,
 8 experts top-2 (4 experts per die with EP 2). Ratios, unlike times, can be compared between machines:
@@ -16,7 +17,19 @@ from collections.abc import Callable
 import torch
 import torch_npu
 
-HIDDEN, HEADS, LATENT, ROPE, NOPE, VALUE, EXPERTS, TOP, MOE_HIDDEN, PAGE, BLOCKS = 128, 4, 32, 16, 16, 16, 8, 2, 64, 128, 2000
+HIDDEN, HEADS, LATENT, ROPE, NOPE, VALUE, EXPERTS, TOP, MOE_HIDDEN, PAGE, BLOCKS = (
+    128,
+    4,
+    32,
+    16,
+    16,
+    16,
+    8,
+    2,
+    64,
+    128,
+    2000,
+)
 LAYERS, MOE_LAYERS = 4, 3
 
 
@@ -69,31 +82,73 @@ def decode_operators(batch: int, context: int, dtype: torch.dtype) -> dict[str, 
     return {
         "npu_rms_norm": (2 * LAYERS + 1, lambda: n.npu_rms_norm(hidden, gamma, 1e-6)),
         "npu_add_rms_norm": (2 * LAYERS, lambda: n.npu_add_rms_norm(hidden, hidden, gamma, 1e-6)),
-        "_npu_rotary_embedding": (LAYERS, lambda: n._npu_rotary_embedding(positions, q_rope, k_rope, ROPE, rope_cache, True)),
+        "_npu_rotary_embedding": (
+            LAYERS,
+            lambda: n._npu_rotary_embedding(positions, q_rope, k_rope, ROPE, rope_cache, True),
+        ),
         "_npu_reshape_and_cache": (LAYERS, lambda: n._npu_reshape_and_cache(latent_row, rope_row, ckv, kpe, slots)),
-        "_npu_paged_attention_mla": (LAYERS, lambda: n._npu_paged_attention_mla(query, whole, 1, HEADS, 0.2, table, lengths, LATENT, out)),
-        "atb.npu_multi_head_latent_attention": (LAYERS, lambda: n.atb.npu_multi_head_latent_attention(
-            query[..., :LATENT], query[..., LATENT:], ckv, kpe, table, lengths, HEADS, 0.2, 1)),
-        "npu_fused_infer_attention_score": (LAYERS, lambda: n.npu_fused_infer_attention_score(
-            query[:, :, None, :LATENT], fused_key, fused_key, query_rope=query[:, :, None, LATENT:], key_rope=fused_rope, num_heads=HEADS,
-            num_key_value_heads=1, input_layout="BNSD", scale=0.2, block_table=table, block_size=PAGE, actual_seq_lengths_kv=listed)),
-        "npu_kv_rmsnorm_rope_cache": (LAYERS, lambda: n.npu_kv_rmsnorm_rope_cache(
-            kv, gamma[:LATENT], cos, cos, slots.long(), kpe, ckv, cache_mode="PA")),
+        "_npu_paged_attention_mla": (
+            LAYERS,
+            lambda: n._npu_paged_attention_mla(query, whole, 1, HEADS, 0.2, table, lengths, LATENT, out),
+        ),
+        "atb.npu_multi_head_latent_attention": (
+            LAYERS,
+            lambda: n.atb.npu_multi_head_latent_attention(
+                query[..., :LATENT], query[..., LATENT:], ckv, kpe, table, lengths, HEADS, 0.2, 1
+            ),
+        ),
+        "npu_fused_infer_attention_score": (
+            LAYERS,
+            lambda: n.npu_fused_infer_attention_score(
+                query[:, :, None, :LATENT],
+                fused_key,
+                fused_key,
+                query_rope=query[:, :, None, LATENT:],
+                key_rope=fused_rope,
+                num_heads=HEADS,
+                num_key_value_heads=1,
+                input_layout="BNSD",
+                scale=0.2,
+                block_table=table,
+                block_size=PAGE,
+                actual_seq_lengths_kv=listed,
+            ),
+        ),
+        "npu_kv_rmsnorm_rope_cache": (
+            LAYERS,
+            lambda: n.npu_kv_rmsnorm_rope_cache(kv, gamma[:LATENT], cos, cos, slots.long(), kpe, ckv, cache_mode="PA"),
+        ),
         "npu_interleave_rope": (LAYERS, lambda: n.npu_interleave_rope(q_rope.view(batch, HEADS, 1, ROPE), cos, cos)),
         "npu_swiglu": (1 + 2 * MOE_LAYERS, lambda: n.npu_swiglu(gate_up)),
         "npu_moe_init_routing": (MOE_LAYERS, lambda: n.npu_moe_init_routing(hidden, row_idx, experts, batch)),
         "npu_moe_compute_expert_tokens": (MOE_LAYERS, lambda: n.npu_moe_compute_expert_tokens(order, EXPERTS)),
         "npu_grouped_matmul (up)": (MOE_LAYERS, lambda: n.npu_grouped_matmul([rows], [w13], **gmm)),
         "npu_grouped_matmul (down)": (MOE_LAYERS, lambda: n.npu_grouped_matmul([down], [w2], **gmm)),
-        "npu_moe_finalize_routing": (MOE_LAYERS, lambda: n.npu_moe_finalize_routing(rows, None, None, None, scales, place, experts)),
-        "npu_moe_gating_top_k (256)": (0, lambda: n.npu_moe_gating_top_k(logits256, 8, k_group=4, group_count=8, group_select_mode=1, norm_type=1)),
+        "npu_moe_finalize_routing": (
+            MOE_LAYERS,
+            lambda: n.npu_moe_finalize_routing(rows, None, None, None, scales, place, experts),
+        ),
+        "npu_moe_gating_top_k (256)": (
+            0,
+            lambda: n.npu_moe_gating_top_k(logits256, 8, k_group=4, group_count=8, group_select_mode=1, norm_type=1),
+        ),
         "npu_top_k_top_p": (0, lambda: n.npu_top_k_top_p(vocabulary, p, k)),
-    }  # fmt: skip
+    }
 
 
-EAGER = ("npu_rms_norm", "npu_add_rms_norm", "_npu_rotary_embedding", "_npu_reshape_and_cache", "_npu_paged_attention_mla", "npu_swiglu",
-         "npu_moe_init_routing", "npu_moe_compute_expert_tokens", "npu_grouped_matmul (up)", "npu_grouped_matmul (down)",
-         "npu_moe_finalize_routing")  # fmt: skip
+EAGER = (
+    "npu_rms_norm",
+    "npu_add_rms_norm",
+    "_npu_rotary_embedding",
+    "_npu_reshape_and_cache",
+    "_npu_paged_attention_mla",
+    "npu_swiglu",
+    "npu_moe_init_routing",
+    "npu_moe_compute_expert_tokens",
+    "npu_grouped_matmul (up)",
+    "npu_grouped_matmul (down)",
+    "npu_moe_finalize_routing",
+)
 """Operators of an eager decode step (graph mode swaps the attention and cache ones)."""
 
 
@@ -106,10 +161,25 @@ def prefill(batch: int, prompt: int, dtype: torch.dtype) -> Callable[[], object]
     out, lse = torch.empty_like(v), torch.empty(HEADS, total, device="npu")
     mask = torch.ones(512, 512, dtype=dtype).triu(1).npu()
     return lambda: torch_npu.atb.npu_ring_mla(
-        q_nope=q[..., :NOPE], q_rope=q[..., NOPE:], k_nope=k[..., :NOPE], k_rope=k[..., NOPE:], value=v, mask=mask, seqlen=lengths,
-        head_num=HEADS, kv_head_num=HEADS, pre_out=None, prev_lse=None, qk_scale=0.2, kernel_type="kernel_type_high_precision",
-        mask_type="mask_type_triu", input_layout="type_bsnd", calc_type="calc_type_first_ring", output=out, softmax_lse=lse,
-    )  # fmt: skip
+        q_nope=q[..., :NOPE],
+        q_rope=q[..., NOPE:],
+        k_nope=k[..., :NOPE],
+        k_rope=k[..., NOPE:],
+        value=v,
+        mask=mask,
+        seqlen=lengths,
+        head_num=HEADS,
+        kv_head_num=HEADS,
+        pre_out=None,
+        prev_lse=None,
+        qk_scale=0.2,
+        kernel_type="kernel_type_high_precision",
+        mask_type="mask_type_triu",
+        input_layout="type_bsnd",
+        calc_type="calc_type_first_ring",
+        output=out,
+        softmax_lse=lse,
+    )
 
 
 def main() -> None:
@@ -123,7 +193,8 @@ def main() -> None:
     dtype = getattr(torch, options.dtype)
     matrix = torch.randn(256, 256)
     unit = seconds(lambda: matrix @ matrix, options.repeats)
-    print(f"unit: 256x256 float32 product on the CPU, {unit * 1e6:.0f} us; {options.sequences} sequences, context {options.context}, {options.dtype}")
+    print(f"unit: 256x256 float32 product on the CPU, {unit * 1e6:.0f} us")
+    print(f"{options.sequences} sequences, context {options.context}, {options.dtype}")
     print(f"{'operator':40s} {'us':>8s} {'ratio':>8s} {'calls/step':>10s} {'ms/step':>8s}")
     step = 0.0
     with torch.inference_mode():
@@ -132,7 +203,8 @@ def main() -> None:
             step += taken * calls if name in EAGER else 0.0
             print(f"{name:40s} {taken * 1e6:8.0f} {taken / unit:8.1f} {calls:10d} {taken * calls * 1e3:8.2f}")
         taken = seconds(prefill(options.sequences, 60, dtype), max(5, options.repeats // 10))
-        print(f"{'atb.npu_ring_mla (prefill, 60 tokens)':40s} {taken * 1e6:8.0f} {taken / unit:8.1f} {LAYERS:10d} {taken * LAYERS * 1e3:8.2f}")
+        each = f"{taken * 1e6:8.0f} {taken / unit:8.1f} {LAYERS:10d} {taken * LAYERS * 1e3:8.2f}"
+        print(f"{'atb.npu_ring_mla (prefill, 60 tokens)':40s} {each}")
     print(f"eager decode step, all operators of {LAYERS} layers: {step * 1e3:.1f} ms, ratio {step / unit:.0f}")
 
 

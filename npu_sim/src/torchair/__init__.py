@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """torchair on the simulated NPU: the graph compiler's interface, run eagerly.
 
-A model handed to ``torch.compile`` with :func:`get_npu_backend`'s backend, or to :func:`torchair.inference.cache_compile`,
-is returned as it is: the simulated operators depend on values (lengths, routing), which a traced graph could not hold.
-What a graph would change beyond that (fixed shapes, constant folding, graph-only errors) is not simulated.
+A model handed to ``torch.compile`` with :func:`get_npu_backend`'s backend, or to
+:func:`torchair.inference.cache_compile`, is returned as it is: the simulated operators depend on values (lengths,
+routing), which a traced graph could not hold. What a graph would change beyond that (fixed shapes, constant folding,
+graph-only errors) is not simulated.
 """
 
 from . import _contrib, ge, ge_concrete_graph, inference, llm_datadist, ops, scope

@@ -61,4 +61,4 @@ def install() -> None:
         return (lambda function: function) if model is None else model
 
     compile.npu_sim = True  # type: ignore[attr-defined]  # marks our wrapper
-    torch.compile = compile  # type: ignore[assignment]  # same call signature in use
+    torch.compile = compile

@@ -7,6 +7,8 @@ from typing import Any
 class OptionGroup:
     """Attributes with fixed names; values are kept and not interpreted."""
 
+    _group: str
+
     def __init__(self, group: str, **options: Any) -> None:
         self.__dict__["_group"] = group
         self.__dict__.update(options)

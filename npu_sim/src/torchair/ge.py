@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the graph engine that operator builders mention in annotations and lowerings. Nothing here can build a graph."""
+"""Names of the graph engine that operator builders mention in annotations and lowerings; nothing builds a graph."""
 
 from enum import IntEnum
 from typing import Any, NoReturn

@@ -23,13 +23,18 @@ def one_query(query, keys, values, scale):
 
 
 def ring_reference(q, k, v, q_lens, kv_lens, scale, causal):
-    out, lse = torch.zeros(q.shape[0], q.shape[1], v.shape[2], dtype=torch.float64), torch.full((q.shape[1], q.shape[0]), -math.inf, dtype=torch.float64)
+    out, lse = (
+        torch.zeros(q.shape[0], q.shape[1], v.shape[2], dtype=torch.float64),
+        torch.full((q.shape[1], q.shape[0]), -math.inf, dtype=torch.float64),
+    )
     q0 = k0 = 0
     for ql, kl in zip(q_lens, kv_lens, strict=True):
         for i in range(ql):
             seen = kl - ql + i + 1 if causal else kl
             for h in range(q.shape[1]):
-                out[q0 + i, h], lse[h, q0 + i] = one_query(q[q0 + i, h], k[k0 : k0 + max(seen, 0), h], v[k0 : k0 + max(seen, 0), h], scale)
+                out[q0 + i, h], lse[h, q0 + i] = one_query(
+                    q[q0 + i, h], k[k0 : k0 + max(seen, 0), h], v[k0 : k0 + max(seen, 0), h], scale
+                )
         q0, k0 = q0 + ql, k0 + kl
     return out, lse
 
@@ -39,12 +44,25 @@ def ring(q, k, v, lengths, *, causal, out=None, lse=None, **changed):
     out = torch.full((q.shape[0], H, v.shape[2]), 7.0, dtype=q.dtype).npu() if first else out
     lse = torch.full((H, q.shape[0]), 7.0).npu() if first else lse
     arguments = dict(
-        q_nope=q[..., :NOPE].npu(), q_rope=q[..., NOPE:].npu(), k_nope=k[..., :NOPE].npu(), k_rope=k[..., NOPE:].npu(), value=v.npu(),
-        mask=torch.ones(512, 512).triu(1).npu(), seqlen=torch.tensor(lengths, dtype=torch.int32), head_num=H, kv_head_num=H,
-        pre_out=None if first else out, prev_lse=None if first else lse, qk_scale=0.3, kernel_type="kernel_type_high_precision",
-        mask_type="mask_type_triu" if causal else "no_mask", input_layout="type_bsnd",
-        calc_type="calc_type_first_ring" if first else "calc_type_default", output=out, softmax_lse=lse,
-    )  # fmt: skip
+        q_nope=q[..., :NOPE].npu(),
+        q_rope=q[..., NOPE:].npu(),
+        k_nope=k[..., :NOPE].npu(),
+        k_rope=k[..., NOPE:].npu(),
+        value=v.npu(),
+        mask=torch.ones(512, 512).triu(1).npu(),
+        seqlen=torch.tensor(lengths, dtype=torch.int32),
+        head_num=H,
+        kv_head_num=H,
+        pre_out=None if first else out,
+        prev_lse=None if first else lse,
+        qk_scale=0.3,
+        kernel_type="kernel_type_high_precision",
+        mask_type="mask_type_triu" if causal else "no_mask",
+        input_layout="type_bsnd",
+        calc_type="calc_type_first_ring" if first else "calc_type_default",
+        output=out,
+        softmax_lse=lse,
+    )
     torch_npu.atb.npu_ring_mla(**{**arguments, **changed})
     return out, lse
 
@@ -84,7 +102,9 @@ def test_ring_merges_cached_context(pairs):
         joined_k += [ck[b : b + c], k[a : a + n]]
         joined_v += [cv[b : b + c], v[a : a + n]]
         a, b = a + n, b + c
-    expected, expected_lse = ring_reference(q, torch.cat(joined_k), torch.cat(joined_v), q_lens, [n + c for n, c in pairs], 0.3, True)
+    expected, expected_lse = ring_reference(
+        q, torch.cat(joined_k), torch.cat(joined_v), q_lens, [n + c for n, c in pairs], 0.3, True
+    )
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse.cpu().double(), expected_lse, rtol=1e-5, atol=1e-5)
 
@@ -95,8 +115,19 @@ def test_ring_takes_expanded_and_strided_views():
     q, kv, rope = make(8), torch.randn(8, H, NOPE + VALUE), torch.randn(8, 1, ROPE)
     kvn, ropen = kv.npu(), rope.npu()
     k_nope, value = kvn.split([NOPE, VALUE], -1)
-    out, _ = ring(q, make(8), make(8, size=VALUE), lengths, causal=True, k_nope=k_nope, k_rope=ropen.expand(8, H, ROPE), value=value)
-    expected, _ = ring_reference(q, torch.cat((kv[..., :NOPE], rope.expand(8, H, ROPE)), -1), kv[..., NOPE:], lengths, lengths, 0.3, True)
+    out, _ = ring(
+        q,
+        make(8),
+        make(8, size=VALUE),
+        lengths,
+        causal=True,
+        k_nope=k_nope,
+        k_rope=ropen.expand(8, H, ROPE),
+        value=value,
+    )
+    expected, _ = ring_reference(
+        q, torch.cat((kv[..., :NOPE], rope.expand(8, H, ROPE)), -1), kv[..., NOPE:], lengths, lengths, 0.3, True
+    )
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -137,7 +168,9 @@ def test_ring_refuses(changed, error, message):
 
 
 def paged(lengths, dtype, *, blocks=40, pages=4):
-    """Latent and rope caches of NaN where nothing was written, a shuffled block table, and the contiguous rows per request."""
+    """Latent and rope caches of NaN where nothing was written, a shuffled block table, and the contiguous rows per
+    request.
+    """
     ckv = torch.full((blocks, PAGE, 1, LATENT), math.nan, dtype=dtype)
     kpe = torch.full((blocks, PAGE, 1, ROPE), math.nan, dtype=dtype)
     table = torch.randperm(blocks)[: len(lengths) * pages].view(len(lengths), pages).int()
@@ -145,14 +178,22 @@ def paged(lengths, dtype, *, blocks=40, pages=4):
     for i, length in enumerate(lengths):
         row = torch.randn(length, LATENT + ROPE).to(dtype)
         for p in range(length):
-            ckv[table[i, p // PAGE], p % PAGE, 0], kpe[table[i, p // PAGE], p % PAGE, 0] = row[p, :LATENT], row[p, LATENT:]
+            ckv[table[i, p // PAGE], p % PAGE, 0], kpe[table[i, p // PAGE], p % PAGE, 0] = (
+                row[p, :LATENT],
+                row[p, LATENT:],
+            )
         rows.append(row)
     return ckv, kpe, table, rows
 
 
 def decode_reference(query, rows, scale):
     """query [B, H, LATENT + ROPE] → [B, H, LATENT]."""
-    return torch.stack([torch.stack([one_query(q, row, row[:, :LATENT], scale)[0] for q in heads]) for heads, row in zip(query, rows, strict=True)])
+    return torch.stack(
+        [
+            torch.stack([one_query(q, row, row[:, :LATENT], scale)[0] for q in heads])
+            for heads, row in zip(query, rows, strict=True)
+        ]
+    )
 
 
 DECODE_LENGTHS = st.lists(st.integers(0, 4 * PAGE), min_size=1, max_size=6)
@@ -169,9 +210,16 @@ def test_three_decode_forms_agree_with_the_formula(lengths, dtype):
 
     out = torch.full((len(lengths), H, LATENT), 7.0, dtype=dtype).npu()
     torch_npu._npu_paged_attention_mla(
-        query=q, key_cache=torch.cat((c, r), -1), num_kv_heads=1, num_heads=H, scale_value=0.2, block_table=t,
-        context_lens=lens, mla_vheadsize=LATENT, out=out,
-    )  # fmt: skip
+        query=q,
+        key_cache=torch.cat((c, r), -1),
+        num_kv_heads=1,
+        num_heads=H,
+        scale_value=0.2,
+        block_table=t,
+        context_lens=lens,
+        mla_vheadsize=LATENT,
+        out=out,
+    )
     torch.testing.assert_close(out.cpu().double(), expected, rtol=tol, atol=tol)
 
     out = torch_npu.atb.npu_multi_head_latent_attention(q[..., :LATENT], q[..., LATENT:], c, r, t, lens, H, 0.2, 1)
@@ -185,10 +233,21 @@ def test_three_decode_forms_agree_with_the_formula(lengths, dtype):
 def fused(query, ckv, kpe, table, lengths, **changed):
     key = ckv.view(-1, 1, PAGE, LATENT)
     arguments = dict(
-        query_rope=query[..., LATENT:], key_rope=kpe.view(-1, 1, PAGE, ROPE), num_heads=H, num_key_value_heads=1, input_layout="BNSD",
-        atten_mask=None, sparse_mode=0, scale=0.2, antiquant_mode=0, antiquant_scale=None, block_table=table, block_size=PAGE,
-        actual_seq_lengths_kv=lengths, actual_seq_lengths=None,
-    )  # fmt: skip
+        query_rope=query[..., LATENT:],
+        key_rope=kpe.view(-1, 1, PAGE, ROPE),
+        num_heads=H,
+        num_key_value_heads=1,
+        input_layout="BNSD",
+        atten_mask=None,
+        sparse_mode=0,
+        scale=0.2,
+        antiquant_mode=0,
+        antiquant_scale=None,
+        block_table=table,
+        block_size=PAGE,
+        actual_seq_lengths_kv=lengths,
+        actual_seq_lengths=None,
+    )
     return torch_npu.npu_fused_infer_attention_score(query[..., :LATENT], key, key, **{**arguments, **changed})
 
 
@@ -200,9 +259,16 @@ def test_fused_score_with_several_queries_per_request():
     mask = torch.ones(2048, 2048, dtype=torch.bool).triu(1).npu()
     ends = [sum(counts[: i + 1]) for i in range(3)]
     out, _ = fused(
-        query.npu(), ckv.npu(), kpe.npu(), table.npu(), lengths, input_layout="TND", sparse_mode=3, atten_mask=mask,
+        query.npu(),
+        ckv.npu(),
+        kpe.npu(),
+        table.npu(),
+        lengths,
+        input_layout="TND",
+        sparse_mode=3,
+        atten_mask=mask,
         actual_seq_lengths=ends,
-    )  # fmt: skip
+    )
     row = 0
     for length, count, cache in zip(lengths, counts, rows, strict=True):
         for i in range(count):
@@ -248,7 +314,11 @@ def test_fused_score_refuses_tensors_for_lengths_and_cpu_cache():
     [
         ({"num_kv_heads": 2}, NotImplementedError, "_npu_paged_attention_mla.*num_kv_heads=2"),
         ({"context_lens": torch.tensor([3])}, ValueError, "_npu_paged_attention_mla: context_lens is of dtype int64"),
-        ({"context_lens": torch.tensor([65], dtype=torch.int32)}, ValueError, "_npu_paged_attention_mla: context length is 65"),
+        (
+            {"context_lens": torch.tensor([65], dtype=torch.int32)},
+            ValueError,
+            "_npu_paged_attention_mla: context length is 65",
+        ),
         ({"mla_vheadsize": LATENT - 1}, ValueError, "_npu_paged_attention_mla: out is of shape"),
         ({"num_heads": 2}, ValueError, "_npu_paged_attention_mla: query is of shape"),
     ],
@@ -256,10 +326,16 @@ def test_fused_score_refuses_tensors_for_lengths_and_cpu_cache():
 def test_paged_mla_refuses(changed, error, message):
     ckv, kpe, table, _ = paged([3], torch.float32)
     arguments = dict(
-        query=torch.randn(1, H, LATENT + ROPE).npu(), key_cache=torch.cat((ckv, kpe), -1).npu(), num_kv_heads=1, num_heads=H,
-        scale_value=1.0, block_table=table.npu(), context_lens=torch.tensor([3], dtype=torch.int32), mla_vheadsize=LATENT,
+        query=torch.randn(1, H, LATENT + ROPE).npu(),
+        key_cache=torch.cat((ckv, kpe), -1).npu(),
+        num_kv_heads=1,
+        num_heads=H,
+        scale_value=1.0,
+        block_table=table.npu(),
+        context_lens=torch.tensor([3], dtype=torch.int32),
+        mla_vheadsize=LATENT,
         out=torch.empty(1, H, LATENT).npu(),
-    )  # fmt: skip
+    )
     with pytest.raises(error, match=message):
         torch_npu._npu_paged_attention_mla(**{**arguments, **changed})
     with pytest.raises(ValueError, match="_npu_paged_attention_mla: block_table is of dtype int64"):

@@ -46,33 +46,55 @@ COMMON = dict(num_kv_heads=KV_HEADS, num_heads=HEADS, scale_value=SCALE)
 
 
 @settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(0, 4 * PAGE), min_size=1, max_size=6), dtype=st.sampled_from([torch.float32, torch.bfloat16]), spare=st.integers(0, 2))
+@given(
+    lengths=st.lists(st.integers(0, 4 * PAGE), min_size=1, max_size=6),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    spare=st.integers(0, 2),
+)
 def test_paged_decode(lengths, dtype, spare):
     keys, values, table, rows = paged(lengths, dtype)
     query = torch.randn(len(lengths) + spare, HEADS, SIZE).to(dtype)
     out = torch.full((len(lengths) + spare, HEADS * SIZE), 7.0, dtype=dtype).npu()
     torch_npu._npu_paged_attention(
-        query=query.npu(), key_cache=keys.npu(), value_cache=values.npu(), block_table=table.npu(), context_lens=int32(lengths), out=out, **COMMON
+        query=query.npu(),
+        key_cache=keys.npu(),
+        value_cache=values.npu(),
+        block_table=table.npu(),
+        context_lens=int32(lengths),
+        out=out,
+        **COMMON,
     )
     expected = torch.stack([attention(q, k, v) for q, (k, v) in zip(query, rows, strict=False)])
-    torch.testing.assert_close(out[: len(lengths)].cpu().double(), expected.flatten(1), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    torch.testing.assert_close(
+        out[: len(lengths)].cpu().double(), expected.flatten(1), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
     assert bool((out[len(lengths) :] == 7).all())
 
 
 @settings(max_examples=20, deadline=None)
-@given(lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5), spare=st.integers(0, 2), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    spare=st.integers(0, 2),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_flash_attention(lengths, spare, dtype):
     total = sum(lengths)
     query = torch.randn(total + spare, HEADS, SIZE).to(dtype)
     key, value = (torch.randn(total + spare, KV_HEADS, SIZE).to(dtype) for _ in range(2))
     mask = torch.ones(32, 32).triu(1).to(dtype)
     out = torch.full((total + spare, HEADS, SIZE), 7.0, dtype=dtype).npu()
-    torch_npu._npu_flash_attention(query=query.npu(), key=key.npu(), value=value.npu(), mask=mask.npu(), seq_len=int32(lengths), out=out, **COMMON)
+    torch_npu._npu_flash_attention(
+        query=query.npu(), key=key.npu(), value=value.npu(), mask=mask.npu(), seq_len=int32(lengths), out=out, **COMMON
+    )
     start, expected = 0, []
     for length in lengths:
-        expected += [attention(query[start + i], key[start : start + i + 1], value[start : start + i + 1]) for i in range(length)]
+        expected += [
+            attention(query[start + i], key[start : start + i + 1], value[start : start + i + 1]) for i in range(length)
+        ]
         start += length
-    torch.testing.assert_close(out[:total].cpu().double(), torch.stack(expected), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    torch.testing.assert_close(
+        out[:total].cpu().double(), torch.stack(expected), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
     assert bool((out[total:] == 7).all())
 
 
@@ -82,14 +104,22 @@ def test_flash_attention_reads_its_mask():
     mask[:, 0] = False
     out = torch.empty(5, HEADS, SIZE).npu()
     torch_npu._npu_flash_attention(
-        query=query.npu(), key=key.npu(), value=value.npu(), mask=mask.float().mul(-10000).npu(), seq_len=int32([5]), out=out, **COMMON
+        query=query.npu(),
+        key=key.npu(),
+        value=value.npu(),
+        mask=mask.float().mul(-10000).npu(),
+        seq_len=int32([5]),
+        out=out,
+        **COMMON,
     )
     expected = torch.stack([attention(query[i], key[~mask[i]], value[~mask[i]]) for i in range(5)])
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
-@given(pairs=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=5), splitfuse=st.booleans())
+@given(
+    pairs=st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=5), splitfuse=st.booleans()
+)
 def test_prefill_with_cached_context(pairs, splitfuse):
     new, context = [p[0] for p in pairs], [sum(p) for p in pairs]
     keys, values, table, rows = paged(context, torch.float32)
@@ -97,9 +127,15 @@ def test_prefill_with_cached_context(pairs, splitfuse):
     query, out = torch.randn(total, HEADS, SIZE), torch.empty(total, HEADS, SIZE).npu()
     positions = torch.cat([torch.arange(c - n, c) for n, c in zip(new, context, strict=True)])
     arguments = dict(
-        query=query.npu(), key_cache=keys.npu(), value_cache=values.npu(), block_table=table.npu(), seq_len=int32(new), context_lens=int32(context),
-        out=out, **COMMON,
-    )  # fmt: skip
+        query=query.npu(),
+        key_cache=keys.npu(),
+        value_cache=values.npu(),
+        block_table=table.npu(),
+        seq_len=int32(new),
+        context_lens=int32(context),
+        out=out,
+        **COMMON,
+    )
     if splitfuse:
         mask = (torch.arange(max(context)) > positions.unsqueeze(1)).float() * -10000
         torch_npu._npu_paged_attention_splitfuse(mask=mask.npu(), **arguments)
@@ -127,9 +163,14 @@ def test_prefill_with_cached_context(pairs, splitfuse):
 def test_paged_decode_refuses(changed, error, message):
     keys, values, table, _ = paged([3], torch.float32)
     arguments = dict(
-        query=torch.randn(1, HEADS, SIZE).npu(), key_cache=keys.npu(), value_cache=values.npu(), block_table=table.npu(), context_lens=int32([3]),
-        out=torch.empty(1, HEADS, SIZE).npu(), **COMMON,
-    )  # fmt: skip
+        query=torch.randn(1, HEADS, SIZE).npu(),
+        key_cache=keys.npu(),
+        value_cache=values.npu(),
+        block_table=table.npu(),
+        context_lens=int32([3]),
+        out=torch.empty(1, HEADS, SIZE).npu(),
+        **COMMON,
+    )
     changed = {k: v.npu() if k == "workspace" else v for k, v in changed.items()}
     with pytest.raises(error, match=message):
         torch_npu._npu_paged_attention(**{**arguments, **changed})
@@ -143,12 +184,20 @@ def test_prefill_refuses():
     with pytest.raises(ValueError, match="_npu_flash_attention: mask is of shape"):
         torch_npu._npu_flash_attention(query=query, key=kv, value=kv, mask=mask, seq_len=int32([4]), out=out, **COMMON)
     with pytest.raises(ValueError, match="_npu_flash_attention: seq_len is 5 tokens"):
-        torch_npu._npu_flash_attention(query=query, key=kv, value=kv, mask=mask, seq_len=int32([2, 3]), out=out, **COMMON)
+        torch_npu._npu_flash_attention(
+            query=query, key=kv, value=kv, mask=mask, seq_len=int32([2, 3]), out=out, **COMMON
+        )
     keys, values, table, _ = paged([3], torch.float32)
-    arguments = dict(query=query, key_cache=keys.npu(), value_cache=values.npu(), block_table=table.npu(), out=out, **COMMON)
+    arguments = dict(
+        query=query, key_cache=keys.npu(), value_cache=values.npu(), block_table=table.npu(), out=out, **COMMON
+    )
     with pytest.raises(ValueError, match="_npu_paged_attention_splitfuse: context_lens is shorter"):
-        torch_npu._npu_paged_attention_splitfuse(mask=torch.zeros(4, 8).npu(), seq_len=int32([4]), context_lens=int32([3]), **arguments)
+        torch_npu._npu_paged_attention_splitfuse(
+            mask=torch.zeros(4, 8).npu(), seq_len=int32([4]), context_lens=int32([3]), **arguments
+        )
     with pytest.raises(ValueError, match="_npu_paged_attention_splitfuse: mask is of shape"):
-        torch_npu._npu_paged_attention_splitfuse(mask=torch.zeros(4, 2).npu(), seq_len=int32([2]), context_lens=int32([3]), **arguments)
+        torch_npu._npu_paged_attention_splitfuse(
+            mask=torch.zeros(4, 2).npu(), seq_len=int32([2]), context_lens=int32([3]), **arguments
+        )
     with pytest.raises(ValueError, match="_npu_flash_attention_qlens: mask is of shape"):
         torch_npu._npu_flash_attention_qlens(mask=mask, seq_len=int32([2]), context_lens=int32([3]), **arguments)

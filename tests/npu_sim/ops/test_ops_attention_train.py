@@ -27,10 +27,19 @@ def head_attention(q, k, v, visible, scale):
 def reference(q, k, v, visible, scale):
     """[B, N, Sq, D], [B, Nkv, Sk, D], [B, Nkv, Sk, Dv]; visible(b, n, i, j)."""
     groups = q.shape[1] // k.shape[1]
-    return torch.stack([
-        torch.stack([head_attention(q[b, n], k[b, n // groups], v[b, n // groups], lambda i, j, b=b, n=n: visible(b, n, i, j), scale) for n in range(q.shape[1])])
-        for b in range(q.shape[0])
-    ])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    head_attention(
+                        q[b, n], k[b, n // groups], v[b, n // groups], lambda i, j, b=b, n=n: visible(b, n, i, j), scale
+                    )
+                    for n in range(q.shape[1])
+                ]
+            )
+            for b in range(q.shape[0])
+        ]
+    )
 
 
 def to_layout(layout, x):
@@ -91,7 +100,9 @@ def test_given_masks(mode, form):
     def visible(b, n, i, j):
         return not bool(spread[b, n, i, j]) and (mode == 1 or i - 3 <= j <= i + 1)
 
-    compare("BNSD", q, k, v, visible, atten_mask=mask.to(torch.uint8).npu(), sparse_mode=mode, pre_tockens=3, next_tockens=1)
+    compare(
+        "BNSD", q, k, v, visible, atten_mask=mask.to(torch.uint8).npu(), sparse_mode=mode, pre_tockens=3, next_tockens=1
+    )
 
 
 def test_no_mask_sees_everything():
@@ -153,9 +164,17 @@ def test_masked_out_query_gives_zero_and_no_nan_gradient():
         ({"input_layout": "NTD"}, NotImplementedError, "npu_fusion_attention.*input_layout"),
         ({"pse": torch.zeros(1)}, NotImplementedError, "npu_fusion_attention.*pse"),
         ({"sparse_mode": 2}, ValueError, "npu_fusion_attention: atten_mask is None"),
-        ({"sparse_mode": 2, "atten_mask": torch.zeros(3, 3, dtype=torch.bool)}, ValueError, "npu_fusion_attention: atten_mask is of shape"),
+        (
+            {"sparse_mode": 2, "atten_mask": torch.zeros(3, 3, dtype=torch.bool)},
+            ValueError,
+            "npu_fusion_attention: atten_mask is of shape",
+        ),
         ({"atten_mask": torch.zeros(3, 3)}, ValueError, "npu_fusion_attention: atten_mask is of dtype float32"),
-        ({"atten_mask": torch.zeros(2, 3, dtype=torch.bool)}, ValueError, "npu_fusion_attention: atten_mask is of shape"),
+        (
+            {"atten_mask": torch.zeros(2, 3, dtype=torch.bool)},
+            ValueError,
+            "npu_fusion_attention: atten_mask is of shape",
+        ),
         ({"head_num": 3}, ValueError, "npu_fusion_attention: head_num is 3"),
         ({"key": torch.zeros(1, 2, 3, 8)}, ValueError, "npu_fusion_attention: key"),
         ({"value": torch.zeros(1, 2, 3, 8)}, ValueError, "npu_fusion_attention: value is of head size 8"),
@@ -163,7 +182,13 @@ def test_masked_out_query_gives_zero_and_no_nan_gradient():
     ],
 )
 def test_refuses(changed, error, message):
-    arguments = {"query": torch.randn(1, 2, 3, 4), "key": torch.randn(1, 2, 3, 4), "value": torch.randn(1, 2, 3, 4), "head_num": 2, "input_layout": "BNSD"}
+    arguments = {
+        "query": torch.randn(1, 2, 3, 4),
+        "key": torch.randn(1, 2, 3, 4),
+        "value": torch.randn(1, 2, 3, 4),
+        "head_num": 2,
+        "input_layout": "BNSD",
+    }
     arguments = {k: v.npu() if isinstance(v, torch.Tensor) else v for k, v in {**arguments, **changed}.items()}
     with pytest.raises(error, match=message):
         torch_npu.npu_fusion_attention(**arguments)
@@ -176,5 +201,12 @@ def test_packed_refuses():
             torch_npu.npu_fusion_attention(x, x, x, 2, "TND", actual_seq_qlen=ends, actual_seq_kvlen=[4])
     with pytest.raises(NotImplementedError, match="atten_mask"):
         torch_npu.npu_fusion_attention(
-            x, x, x, 2, "TND", actual_seq_qlen=[4], actual_seq_kvlen=[4], atten_mask=torch.zeros(4, 4, dtype=torch.bool).npu()
+            x,
+            x,
+            x,
+            2,
+            "TND",
+            actual_seq_qlen=[4],
+            actual_seq_kvlen=[4],
+            atten_mask=torch.zeros(4, 4, dtype=torch.bool).npu(),
         )

@@ -12,18 +12,33 @@ COUNTS = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
 def expected_rows(x, weight, counts):
     group = [g for g, n in enumerate(counts) for _ in range(n)]
-    return torch.stack([x[i].double() @ weight[g].double() for i, g in enumerate(group)]) if group else torch.zeros(0, weight.shape[2], dtype=torch.float64)
+    return (
+        torch.stack([x[i].double() @ weight[g].double() for i, g in enumerate(group)])
+        if group
+        else torch.zeros(0, weight.shape[2], dtype=torch.float64)
+    )
 
 
 @settings(max_examples=25, deadline=None)
-@given(counts=COUNTS, spare=st.integers(0, 2), cumulative=st.booleans(), transposed=st.booleans(), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    counts=COUNTS,
+    spare=st.integers(0, 2),
+    cumulative=st.booleans(),
+    transposed=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_values(counts, spare, cumulative, transposed, dtype):
     total = sum(counts)
     x, weight = torch.randn(total + spare, 6).to(dtype), torch.randn(len(counts), 6, 4).to(dtype)
     wn = weight.transpose(1, 2).contiguous().npu().transpose(1, 2) if transposed else weight.npu()
     group_list = torch.tensor(counts).cumsum(0) if cumulative else torch.tensor(counts)
     (out,) = torch_npu.npu_grouped_matmul(
-        x=[x.npu()], weight=[wn], split_item=2, group_type=0, group_list_type=0 if cumulative else 1, group_list=group_list.npu()
+        x=[x.npu()],
+        weight=[wn],
+        split_item=2,
+        group_type=0,
+        group_list_type=0 if cumulative else 1,
+        group_list=group_list.npu(),
     )
     tol = 1e-5 if dtype == torch.float32 else 4e-2
     torch.testing.assert_close(out[:total].cpu().double(), expected_rows(x, weight, counts), rtol=tol, atol=tol)
@@ -35,7 +50,9 @@ def test_values(counts, spare, cumulative, transposed, dtype):
 def test_gradients(counts):
     x, weight = torch.randn(sum(counts), 6), torch.randn(len(counts), 6, 4)
     xn, wn = x.npu().requires_grad_(), weight.npu().requires_grad_()
-    (out,) = torch_npu.npu_grouped_matmul([xn], [wn], split_item=3, group_type=0, group_list_type=1, group_list=torch.tensor(counts).npu())
+    (out,) = torch_npu.npu_grouped_matmul(
+        [xn], [wn], split_item=3, group_type=0, group_list_type=1, group_list=torch.tensor(counts).npu()
+    )
     grad = torch.randn(sum(counts), 4)
     out.backward(grad.npu())
     xr, wr = x.double().requires_grad_(), weight.double().requires_grad_()
@@ -62,7 +79,11 @@ def test_list_against_list():
         ({"output_dtype": torch.float16}, NotImplementedError, "npu_grouped_matmul.*output_dtype"),
         ({"act_type": 1}, NotImplementedError, "npu_grouped_matmul.*act_type=1"),
         ({"group_list": [1, 3]}, ValueError, "npu_grouped_matmul: group_list is list"),
-        ({"group_list": torch.tensor([1, 3], dtype=torch.int32)}, ValueError, "npu_grouped_matmul: group_list is of dtype int32"),
+        (
+            {"group_list": torch.tensor([1, 3], dtype=torch.int32)},
+            ValueError,
+            "npu_grouped_matmul: group_list is of dtype int32",
+        ),
         ({"group_list": torch.tensor([1, 4])}, ValueError, "npu_grouped_matmul: group_list is"),
         ({"group_list": torch.tensor([2, 1])}, ValueError, "npu_grouped_matmul: group_list is"),
         ({"group_list": torch.tensor([1, 2, 3])}, ValueError, "npu_grouped_matmul: group_list is for 3 groups"),
@@ -72,7 +93,13 @@ def test_list_against_list():
     ],
 )
 def test_refuses(changed, error, message):
-    arguments = {"x": [torch.zeros(3, 6)], "weight": [torch.zeros(2, 6, 4)], "group_list": torch.tensor([1, 3]), "split_item": 2, "group_type": 0}
+    arguments = {
+        "x": [torch.zeros(3, 6)],
+        "weight": [torch.zeros(2, 6, 4)],
+        "group_list": torch.tensor([1, 3]),
+        "split_item": 2,
+        "group_type": 0,
+    }
 
     def move(value):
         if isinstance(value, torch.Tensor):

@@ -13,13 +13,25 @@ PAGE, BLOCKS = 4, 6
 
 
 @settings(max_examples=25, deadline=None)
-@given(slots=st.lists(st.integers(-1, PAGE * BLOCKS - 1), max_size=10).filter(lambda s: len({x for x in s if x >= 0}) == sum(x >= 0 for x in s)), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@given(
+    slots=st.lists(st.integers(-1, PAGE * BLOCKS - 1), max_size=10).filter(
+        lambda s: len({x for x in s if x >= 0}) == sum(x >= 0 for x in s)
+    ),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
 def test_reshape_and_cache(slots, dtype):
-    keys, values = torch.full((BLOCKS, PAGE, 2, 3), math.nan, dtype=dtype), torch.full((BLOCKS, PAGE, 1, 5), math.nan, dtype=dtype)
+    keys, values = (
+        torch.full((BLOCKS, PAGE, 2, 3), math.nan, dtype=dtype),
+        torch.full((BLOCKS, PAGE, 1, 5), math.nan, dtype=dtype),
+    )
     key, value = torch.randn(len(slots), 2, 3).to(dtype), torch.randn(len(slots), 1, 5).to(dtype)
     kc, vc = keys.npu(), values.npu()
     torch_npu._npu_reshape_and_cache(
-        key=key.npu(), value=value.npu(), key_cache=kc, value_cache=vc, slot_indices=torch.tensor(slots, dtype=torch.int32).npu()
+        key=key.npu(),
+        value=value.npu(),
+        key_cache=kc,
+        value_cache=vc,
+        slot_indices=torch.tensor(slots, dtype=torch.int32).npu(),
     )
     for i, slot in enumerate(slots):
         if slot >= 0:
@@ -33,7 +45,9 @@ def test_reshape_and_cache_takes_strided_rows():
     both = torch.randn(3, 1, 5)
     key, value = both.npu().split([2, 3], -1)
     torch_npu._npu_reshape_and_cache(key, value, kc, vc, torch.tensor([1, 5, 7], dtype=torch.int32).npu())
-    assert torch.equal(kc.cpu().view(-1, 2)[[1, 5, 7]], both[:, 0, :2]) and torch.equal(vc.cpu().view(-1, 3)[[1, 5, 7]], both[:, 0, 2:])
+    assert torch.equal(kc.cpu().view(-1, 2)[[1, 5, 7]], both[:, 0, :2]) and torch.equal(
+        vc.cpu().view(-1, 3)[[1, 5, 7]], both[:, 0, 2:]
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,11 +76,22 @@ def test_kv_rmsnorm_rope_cache(dtype, output):
     angle = torch.rand(tokens, rope // 2) * 6
     both = torch.cat((angle, angle), -1).view(tokens, 1, 1, rope)
     slots = torch.tensor([3, -1, 0, 17, 22])
-    k_cache, ckv_cache = torch.zeros(BLOCKS, PAGE, 1, rope, dtype=dtype).npu(), torch.zeros(BLOCKS, PAGE, 1, latent, dtype=dtype).npu()
+    k_cache, ckv_cache = (
+        torch.zeros(BLOCKS, PAGE, 1, rope, dtype=dtype).npu(),
+        torch.zeros(BLOCKS, PAGE, 1, latent, dtype=dtype).npu(),
+    )
     got_k, got_c, k_rope, c_kv = torch_npu.npu_kv_rmsnorm_rope_cache(
-        kv.npu(), gamma.npu(), both.cos().to(dtype).npu(), both.sin().to(dtype).npu(), slots.npu(), k_cache, ckv_cache,
-        epsilon=1e-6, cache_mode="PA", is_output_kv=output,
-    )  # fmt: skip
+        kv.npu(),
+        gamma.npu(),
+        both.cos().to(dtype).npu(),
+        both.sin().to(dtype).npu(),
+        slots.npu(),
+        k_cache,
+        ckv_cache,
+        epsilon=1e-6,
+        cache_mode="PA",
+        is_output_kv=output,
+    )
     assert got_k is k_cache and got_c is ckv_cache
     tol = 1e-5 if dtype == torch.float32 else 3e-2
     stored_c, stored_k = ckv_cache.cpu().view(-1, latent).double(), k_cache.cpu().view(-1, rope).double()
@@ -91,9 +116,9 @@ def test_kv_rmsnorm_rope_cache_refuses():
     k_cache, c_cache = torch.zeros(BLOCKS, PAGE, 1, 4).npu(), torch.zeros(BLOCKS, PAGE, 1, 8).npu()
     index = torch.zeros(2, dtype=torch.int64).npu()
     call = torch_npu.npu_kv_rmsnorm_rope_cache
-    with pytest.raises(NotImplementedError, match="npu_kv_rmsnorm_rope_cache.*cache_mode='PA_NZ'"):
+    with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*cache_mode='PA_NZ'"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA_NZ")
-    with pytest.raises(NotImplementedError, match="npu_kv_rmsnorm_rope_cache.*c_kv_scale"):
+    with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*c_kv_scale"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA", c_kv_scale=gamma)
     with pytest.raises(ValueError, match="npu_kv_rmsnorm_rope_cache: index is of dtype int32"):
         call(kv, gamma, turn, turn, index.int(), k_cache, c_cache, cache_mode="PA")
@@ -104,7 +129,10 @@ def test_kv_rmsnorm_rope_cache_refuses():
 
 
 @settings(max_examples=25, deadline=None)
-@given(requests=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=4), given_starts=st.booleans())
+@given(
+    requests=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=4),
+    given_starts=st.booleans(),
+)
 def test_paged_cache_load(requests, given_starts):
     starts, lengths = [r[0] if given_starts else 0 for r in requests], [r[1] for r in requests]
     blocks, pages = 20, 4
@@ -113,13 +141,21 @@ def test_paged_cache_load(requests, given_starts):
     key, value = torch.empty(sum(lengths), 1, 3).npu(), torch.empty(sum(lengths), 1, 2).npu()
     int32 = lambda v: torch.tensor(v, dtype=torch.int32).npu()  # noqa: E731
     torch_npu.atb.npu_paged_cache_load(
-        keys.npu(), values.npu(), table.npu(), int32(lengths), seq_starts=int32(starts) if given_starts else None, key=key, value=value
+        keys.npu(),
+        values.npu(),
+        table.npu(),
+        int32(lengths),
+        seq_starts=int32(starts) if given_starts else None,
+        key=key,
+        value=value,
     )
     row = 0
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
         for position in range(start, start + length):
             page = table[i, position // PAGE]
-            assert torch.equal(key[row].cpu(), keys[page, position % PAGE]) and torch.equal(value[row].cpu(), values[page, position % PAGE])
+            assert torch.equal(key[row].cpu(), keys[page, position % PAGE]) and torch.equal(
+                value[row].cpu(), values[page, position % PAGE]
+            )
             row += 1
 
 

@@ -26,7 +26,9 @@ def test_gating_softmax(tokens, experts, data):
         p = (logits[t].double().exp() / logits[t].double().exp().sum()).tolist()
         expected = best([round(x, 12) for x in p], k)
         assert chosen[t].tolist() == expected
-        torch.testing.assert_close(weights[t].cpu().double(), torch.tensor([p[e] for e in expected], dtype=torch.float64), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            weights[t].cpu().double(), torch.tensor([p[e] for e in expected], dtype=torch.float64), rtol=1e-5, atol=1e-7
+        )
         assert rows[t].tolist() == [j * tokens + t for j in range(k)]
 
 
@@ -35,44 +37,69 @@ def test_gating_softmax(tokens, experts, data):
 def test_gating_of_256_experts(groups, kept, mode, dtype):
     logits, bias = torch.randn(6, 256).to(dtype), (torch.randn(256) / 4).to(dtype)
     weights, chosen, scores = torch_npu.npu_moe_gating_top_k(
-        logits.npu(), 8, bias=bias.npu(), k_group=kept, group_count=groups, group_select_mode=mode, norm_type=1, routed_scaling_factor=2.5, out_flag=True
+        logits.npu(),
+        8,
+        bias=bias.npu(),
+        k_group=kept,
+        group_count=groups,
+        group_select_mode=mode,
+        norm_type=1,
+        routed_scaling_factor=2.5,
+        out_flag=True,
     )
     assert weights.dtype == dtype and scores.shape == (6, 256)
     for t in range(6):
         raw = torch.sigmoid(logits[t].float())
         choice = (raw + bias.float()).tolist()
         size = 256 // groups
-        rank = [sum(sorted(choice[g * size : (g + 1) * size])[-2:]) if mode == 1 else max(choice[g * size : (g + 1) * size]) for g in range(groups)]
+        rank = [
+            sum(sorted(choice[g * size : (g + 1) * size])[-2:]) if mode == 1 else max(choice[g * size : (g + 1) * size])
+            for g in range(groups)
+        ]
         allowed = best(rank, kept)
         expected = best([c if e // size in allowed else -9.0 for e, c in enumerate(choice)], 8)
         assert chosen[t].tolist() == expected
         w = raw[expected].double()
-        torch.testing.assert_close(weights[t].cpu().double(), w / (w.sum() + 1e-20) * 2.5, rtol=1e-5 if dtype == torch.float32 else 1e-2, atol=1e-6)
+        torch.testing.assert_close(
+            weights[t].cpu().double(),
+            w / (w.sum() + 1e-20) * 2.5,
+            rtol=1e-5 if dtype == torch.float32 else 1e-2,
+            atol=1e-6,
+        )
 
 
 def test_gating_refuses():
     x = torch.randn(2, 256).npu()
     with pytest.raises(ValueError, match="npu_moe_gating_top_k: x is of shape"):
         torch_npu.npu_moe_gating_top_k(x[:, :64].contiguous(), 8)
-    with pytest.raises(NotImplementedError, match="npu_moe_gating_top_k.*renorm=1"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_gating_top_k.*renorm=1"):
         torch_npu.npu_moe_gating_top_k(x, 8, renorm=1)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k: k is 9"):
         torch_npu.npu_moe_gating_top_k(x, 9, group_count=32, k_group=1)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k: group_count is 7"):
         torch_npu.npu_moe_gating_top_k(x, 8, group_count=7)
-    with pytest.raises(NotImplementedError, match="npu_moe_gating_top_k_softmax.*finished"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_gating_top_k_softmax.*finished"):
         torch_npu.npu_moe_gating_top_k_softmax(x, x > 0, 2)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k_softmax: k is 257"):
         torch_npu.npu_moe_gating_top_k_softmax(x, None, 257)
 
 
 @settings(max_examples=25, deadline=None)
-@given(tokens=st.integers(1, 8), experts=st.integers(1, 6), k=st.integers(1, 4), dtype=DTYPES, bias=st.booleans(), skip=st.booleans())
+@given(
+    tokens=st.integers(1, 8),
+    experts=st.integers(1, 6),
+    k=st.integers(1, 4),
+    dtype=DTYPES,
+    bias=st.booleans(),
+    skip=st.booleans(),
+)
 def test_routing_there_and_back(tokens, experts, k, dtype, bias, skip):
     x = torch.randn(tokens, 5).to(dtype)
     chosen = torch.randint(0, experts, (tokens, k), dtype=torch.int32)
     row_idx = torch.arange(tokens * k, dtype=torch.int32).view(k, tokens).t().contiguous()
-    rows, place, order = torch_npu.npu_moe_init_routing(x.npu(), row_idx=row_idx.npu(), expert_idx=chosen.npu(), active_num=tokens)
+    rows, place, order = torch_npu.npu_moe_init_routing(
+        x.npu(), row_idx=row_idx.npu(), expert_idx=chosen.npu(), active_num=tokens
+    )
     flat = [(int(chosen[i, j]), i, j) for i in range(tokens) for j in range(k)]
     ranked = sorted(flat, key=lambda item: item[0])  # stable
     assert order.tolist() == [e for e, _, _ in ranked]
@@ -80,14 +107,25 @@ def test_routing_there_and_back(tokens, experts, k, dtype, bias, skip):
     assert all(place[j * tokens + i] == n for n, (_, i, j) in enumerate(ranked))
 
     ends = torch_npu.npu_moe_compute_expert_tokens(order, experts)
-    assert ends.dtype == torch.int32 and ends.tolist() == [sum(e <= last for e, _, _ in flat) for last in range(experts)]
+    assert ends.dtype == torch.int32 and ends.tolist() == [
+        sum(e <= last for e, _, _ in flat) for last in range(experts)
+    ]
 
     results = torch.randn(tokens * k, 5).to(dtype)
-    scales, biases, skips = torch.rand(tokens, k).to(dtype), torch.randn(experts, 5).to(dtype), torch.randn(tokens, 5).to(dtype)
+    scales, biases, skips = (
+        torch.rand(tokens, k).to(dtype),
+        torch.randn(experts, 5).to(dtype),
+        torch.randn(tokens, 5).to(dtype),
+    )
     out = torch_npu.npu_moe_finalize_routing(
-        results.npu(), skip1=skips.npu() if skip else None, skip2=None, bias=biases.npu() if bias else None, scales=scales.npu(),
-        expanded_src_to_dst_row=place, export_for_source_row=chosen.npu(),
-    )  # fmt: skip
+        results.npu(),
+        skip1=skips.npu() if skip else None,
+        skip2=None,
+        bias=biases.npu() if bias else None,
+        scales=scales.npu(),
+        expanded_src_to_dst_row=place,
+        export_for_source_row=chosen.npu(),
+    )
     expected = skips.double() * skip
     for n, (e, i, j) in enumerate(ranked):
         expected[i] += scales[i, j].double() * (results[n].double() + biases[e].double() * bias)
@@ -120,7 +158,7 @@ def test_routing_refuses():
         torch_npu.npu_moe_finalize_routing(rows, None, None, None, scales.bfloat16(), place, idx)
     with pytest.raises(ValueError, match="npu_moe_finalize_routing: expanded_src_to_dst_row is 7 rows"):
         torch_npu.npu_moe_finalize_routing(rows, None, None, None, scales, place[:7], idx)
-    with pytest.raises(NotImplementedError, match="npu_moe_finalize_routing.*drop_pad_mode=1"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_finalize_routing.*drop_pad_mode=1"):
         torch_npu.npu_moe_finalize_routing(rows, None, None, None, scales, place, idx, 1)
 
 
@@ -161,7 +199,7 @@ def test_unpermute_without_probs_is_the_inverse():
 
 def test_permute_refuses():
     x, chosen = torch.randn(3, 4).npu(), torch.zeros(3, 2, dtype=torch.int32).npu()
-    with pytest.raises(NotImplementedError, match="npu_moe_token_permute.*padded_mode=True"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_token_permute.*padded_mode=True"):
         torch_npu.npu_moe_token_permute(x, chosen, None, True)
     with pytest.raises(ValueError, match="npu_moe_token_permute: indices is for 2 tokens"):
         torch_npu.npu_moe_token_permute(x, chosen[:2])
@@ -177,14 +215,20 @@ def test_routing_map_there_and_back(tokens, experts, with_probs):
     x, routing = torch.randn(tokens, 3), torch.rand(tokens, experts) > 0.4
     probs = torch.rand(tokens, experts)
     pairs = [(e, t) for e in range(experts) for t in range(tokens) if routing[t, e]]
-    rows, moved, ids = torch_npu.npu_moe_token_permute_with_routing_map(x.npu(), routing.npu(), probs=probs.npu() if with_probs else None, num_out_tokens=len(pairs))
+    rows, moved, ids = torch_npu.npu_moe_token_permute_with_routing_map(
+        x.npu(), routing.npu(), probs=probs.npu() if with_probs else None, num_out_tokens=len(pairs)
+    )
     assert ids.tolist() == [t for _, t in pairs] and torch.equal(rows.cpu(), x[ids.cpu().long()])
     if with_probs:
         torch.testing.assert_close(moved.cpu(), torch.tensor([float(probs[t, e]) for e, t in pairs]))
 
     results, grad = torch.randn(len(pairs), 3), torch.randn(tokens, 3)
     out, _, token_id, _ = torch_npu._npu_moe_token_unpermute_with_routing_map(
-        results.npu(), ids, torch.Size((tokens, 3)), probs=probs.npu() if with_probs else None, routing_map=routing.npu()
+        results.npu(),
+        ids,
+        torch.Size((tokens, 3)),
+        probs=probs.npu() if with_probs else None,
+        routing_map=routing.npu(),
     )
     rr, pr = results.double().requires_grad_(), probs.double().requires_grad_()
     expected = [torch.zeros(3, dtype=torch.float64) for _ in range(tokens)]
@@ -196,7 +240,12 @@ def test_routing_map_there_and_back(tokens, experts, with_probs):
         return
     (expected * grad.double()).sum().backward()
     d_rows, d_probs = torch_npu.npu_moe_token_unpermute_with_routing_map_grad(
-        grad.npu(), ids, token_id, routing_map=routing.npu(), permuted_tokens=results.npu(), probs=probs.npu() if with_probs else None
+        grad.npu(),
+        ids,
+        token_id,
+        routing_map=routing.npu(),
+        permuted_tokens=results.npu(),
+        probs=probs.npu() if with_probs else None,
     )
     torch.testing.assert_close(d_rows.cpu().double(), rr.grad, rtol=1e-5, atol=1e-5)
     if with_probs:
@@ -204,7 +253,9 @@ def test_routing_map_there_and_back(tokens, experts, with_probs):
 
     # The permutation's own gradient operator is the transpose of the permutation.
     g_rows, g_probs = torch.randn(len(pairs), 3), torch.randn(len(pairs))
-    d_x, d_p = torch_npu.npu_moe_token_permute_with_routing_map_grad(g_rows.npu(), g_probs.npu() if with_probs else None, ids, routing.npu(), experts, tokens)
+    d_x, d_p = torch_npu.npu_moe_token_permute_with_routing_map_grad(
+        g_rows.npu(), g_probs.npu() if with_probs else None, ids, routing.npu(), experts, tokens
+    )
     expected_x, expected_p = torch.zeros(tokens, 3), torch.zeros(tokens, experts)
     for n, (e, t) in enumerate(pairs):
         expected_x[t] += g_rows[n]
@@ -215,9 +266,9 @@ def test_routing_map_there_and_back(tokens, experts, with_probs):
 
 def test_routing_map_refuses():
     x, routing = torch.randn(3, 2).npu(), torch.ones(3, 2, dtype=torch.bool).npu()
-    with pytest.raises(NotImplementedError, match="npu_moe_token_permute_with_routing_map.*drop_and_pad=True"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_token_permute_with_routing_map.*drop_and_pad=True"):
         torch_npu.npu_moe_token_permute_with_routing_map(x, routing, drop_and_pad=True)
-    with pytest.raises(NotImplementedError, match="npu_moe_token_permute_with_routing_map.*num_out_tokens=5"):
+    with pytest.raises(NotImplementedError, match=r"npu_moe_token_permute_with_routing_map.*num_out_tokens=5"):
         torch_npu.npu_moe_token_permute_with_routing_map(x, routing, num_out_tokens=5)
     with pytest.raises(ValueError, match="npu_moe_token_permute_with_routing_map: routing_map is of dtype float32"):
         torch_npu.npu_moe_token_permute_with_routing_map(x, routing.float())

@@ -15,7 +15,9 @@ TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}
 
 def reference_norm(x, gamma, eps):
     """One row at a time, in float64."""
-    rows = [row / math.sqrt(float(row @ row) / row.numel() + eps) * gamma for row in x.double().reshape(-1, x.shape[-1])]
+    rows = [
+        row / math.sqrt(float(row @ row) / row.numel() + eps) * gamma for row in x.double().reshape(-1, x.shape[-1])
+    ]
     return torch.stack(rows).view(x.shape) if rows else x.double()
 
 
@@ -116,7 +118,11 @@ def test_swiglu_refuses():
 def test_fast_gelu(dtype):
     x = torch.randn(5, 9).to(dtype)
     wide = x.double()
-    close(torch_npu.npu_fast_gelu(x.npu()), wide / (1 + torch.exp(-1.702 * wide.abs())) * torch.exp(0.851 * (wide - wide.abs())), dtype)
+    close(
+        torch_npu.npu_fast_gelu(x.npu()),
+        wide / (1 + torch.exp(-1.702 * wide.abs())) * torch.exp(0.851 * (wide - wide.abs())),
+        dtype,
+    )
     with pytest.raises(ValueError, match="npu_fast_gelu: self"):
         torch_npu.npu_fast_gelu(x.npu().int())
 

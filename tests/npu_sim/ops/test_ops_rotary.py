@@ -17,7 +17,9 @@ def turn(first, second, angle):
 
 
 def close(found, expected, dtype=torch.float32):
-    torch.testing.assert_close(found.detach().cpu().double(), expected.double(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    torch.testing.assert_close(
+        found.detach().cpu().double(), expected.double(), rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -42,7 +44,7 @@ def test_training_rope(dtype, mode):
 
 def test_training_rope_refuses():
     x, c = torch.randn(2, 1, 1, 8).npu(), torch.randn(2, 1, 1, 8).npu()
-    with pytest.raises(NotImplementedError, match="npu_rotary_position_embedding.*mode=2"):
+    with pytest.raises(NotImplementedError, match=r"npu_rotary_position_embedding.*mode=2"):
         torch_npu.npu_rotary_position_embedding(x, c, c, 2)
     with pytest.raises(ValueError, match="npu_rotary_position_embedding: x is 3-dimensional"):
         torch_npu.npu_rotary_position_embedding(x[0], c, c)
@@ -53,7 +55,13 @@ def test_training_rope_refuses():
 
 
 @settings(max_examples=20, deadline=None)
-@given(tokens=st.integers(0, 6), heads=st.integers(1, 4), rotary=st.sampled_from([4, 8, 16]), neox=st.booleans(), wide=st.booleans())
+@given(
+    tokens=st.integers(0, 6),
+    heads=st.integers(1, 4),
+    rotary=st.sampled_from([4, 8, 16]),
+    neox=st.booleans(),
+    wide=st.booleans(),
+)
 def test_inference_rope_in_place(tokens, heads, rotary, neox, wide):
     size = 16
     angles = torch.rand(32, rotary // 2) * 6
@@ -66,7 +74,9 @@ def test_inference_rope_in_place(tokens, heads, rotary, neox, wide):
         rows = before.unflatten(1, (-1, size)).double()
         half = rotary // 2
         at = angles[positions.long()].unsqueeze(1)
-        first, second = (rows[..., :half], rows[..., half:rotary]) if neox else (rows[..., :rotary:2], rows[..., 1:rotary:2])
+        first, second = (
+            (rows[..., :half], rows[..., half:rotary]) if neox else (rows[..., :rotary:2], rows[..., 1:rotary:2])
+        )
         real, imag = turn(first, second, at)
         turned = torch.cat((real, imag), -1) if neox else torch.stack((real, imag), -1).flatten(-2)
         close(after.unflatten(1, (-1, size)), torch.cat((turned, rows[..., rotary:]), -1))
@@ -80,7 +90,9 @@ def test_inference_rope_refuses():
         call(positions.float(), q, k, 16, cache, True)
     with pytest.raises(ValueError, match="_npu_rotary_embedding: cos_sin_cache is of rotary size 16"):
         call(positions, q, k, 8, cache, True)
-    with pytest.raises(ValueError, match="_npu_rotary_embedding: key is torch.float32|_npu_rotary_embedding: cos_sin_cache"):
+    with pytest.raises(
+        ValueError, match=r"_npu_rotary_embedding: key is torch.float32|_npu_rotary_embedding: cos_sin_cache"
+    ):
         call(positions, q, k, 16, cache.bfloat16(), True)
     with pytest.raises(ValueError, match="_npu_rotary_embedding: query is of shape"):
         call(positions[:2], q, k, 16, cache, True)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated NPU operators.
 
-``PUBLIC`` maps names of ``torch_npu`` (and ``ATB`` of ``torch_npu.atb``) to functions; the package's ``__init__`` installs
-them. ``NOT_SIMULATED`` lists operators that the pinned vLLM-Ascend and MindSpeed name on paths this simulator leaves out
-(quantisation, multimodal rope, KV transfer, fused collectives); calling any of them raises by name.
+``PUBLIC`` maps names of ``torch_npu`` (and ``ATB`` of ``torch_npu.atb``) to functions; the package's ``__init__``
+installs them. ``NOT_SIMULATED`` lists operators that the pinned vLLM-Ascend and MindSpeed name on paths this
+simulator leaves out (quantisation, multimodal rope, KV transfer, fused collectives); calling any of them raises by
+name.
 """
 
 from collections.abc import Callable

@@ -62,11 +62,12 @@ def npu_ring_mla(
     """One ring step of MLA prefill over packed requests.
 
     Args:
-        q_nope, q_rope: [Tq, H, Dn], [Tq, H, Dr].   k_nope, k_rope: [Tk, Hkv, Dn], [Tk, Hkv, Dr].   value: [Tk, Hkv, Dv].
+        q_nope, q_rope: [Tq, H, Dn | Dr].   k_nope, k_rope: [Tk, Hkv, Dn | Dr].   value: [Tk, Hkv, Dv].
         mask: the causal template; its values are not read (``mask_type`` decides).
         seqlen: int32 on the host: [B] (as many keys as queries) or [2, B] (queries, keys).
         calc_type: "calc_type_first_ring" writes ``output`` [Tq, H, Dv] and ``softmax_lse`` float32 [H, Tq];
-            "calc_type_default" merges with ``pre_out`` and ``prev_lse`` by their log-sum-exp. Requests without keys are left alone.
+            "calc_type_default" merges with ``pre_out`` and ``prev_lse`` by their log-sum-exp. Requests without keys
+            are left alone.
     """
     name = "npu_ring_mla"
     checks.only(name, "kernel_type_high_precision", kernel_type=kernel_type)
@@ -170,7 +171,7 @@ def _latent_decode(
     q_lens: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """Paged latent attention: query [T, H, Dk] against rows of ``parts`` (columns of the key, in order); float32 [T, H, v_size]."""
+    """Paged latent attention, float32 [T, H, v_size]: query [T, H, Dk] against ``parts``, the columns of the key."""
     block_table = block_table[: lengths.numel()]
 
     def rows(pick: Tensor | None, lens: Tensor, longest: int) -> Tensor:
@@ -238,7 +239,8 @@ def npu_multi_head_latent_attention(
 ) -> Tensor:
     """Eager MLA decode on separate caches (vLLM-Ascend with VLLM_ASCEND_MLA_PA=1). Returns [B, H, latent].
 
-    q_nope [B, H, latent], q_pe [B, H, rope]; ckv, kpe [blocks, block_size, 1, latent | rope]; seq_lens int32 on the host.
+    q_nope [B, H, latent], q_pe [B, H, rope]; ckv, kpe [blocks, block_size, 1, latent | rope]; seq_lens int32 on the
+    host.
     """
     name = "npu_multi_head_latent_attention"
     checks.only(name, 1, num_kv_heads=num_kv_heads)

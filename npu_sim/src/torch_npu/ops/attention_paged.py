@@ -170,7 +170,8 @@ def _npu_paged_attention_splitfuse(
     scale_value: float,
     out: Tensor,
 ) -> None:
-    """Chunked prefill and decode mixed. seq_len: new tokens per request; context_lens: keys per request (both int32, host).
+    """Chunked prefill and decode mixed. seq_len: new tokens per request; context_lens: keys per request (both int32,
+    host).
 
     mask: [T, S], one row per token with S at least the longest context; non-zero = masked.
     """

@@ -44,7 +44,7 @@ def _band(sparse_mode: int, before: int, after: int) -> Band | None:
 def _softmax_mix(
     query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """[b, N, Sq, D], [b, Nkv, Sk, D], [b, Nkv, Sk, Dv] → float32 (out [b, N, Sq, Dv], row maximum, row sum of exponentials)."""
+    """[b, N, Sq, D], [b, Nkv, Sk, D], [b, Nkv, Sk, Dv] → float32 (out, row maximum, row sum of exponentials)."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -170,11 +170,11 @@ def npu_fusion_attention(
     """softmax(scale · q kᵀ + mask) v with flash-attention memory.
 
     Args:
-        query, key, value: SBH [S, B, N·D], BSH, BSND, BNSD, or TND [T, N, D] (packed, with ``actual_seq_*len``). Key and
-            value may have fewer heads (a divisor), value a smaller head size.
-        atten_mask: bool or uint8, True = masked. ``sparse_mode`` 0: [Sq, Sk], [B|1, 1, Sq, Sk] or [B, N, Sq, Sk], within
-            the band pre/next_tockens; 1: the same without band; 2 / 3: causal from the first / last position with the
-            2048x2048 template; 4: band from the last position with the template.
+        query, key, value: SBH [S, B, N·D], BSH, BSND, BNSD, or TND [T, N, D] (packed, with ``actual_seq_*len``). Key
+            and value may have fewer heads (a divisor), value a smaller head size.
+        atten_mask: bool or uint8, True = masked. ``sparse_mode`` 0: [Sq, Sk], [B|1, 1, Sq, Sk] or [B, N, Sq, Sk],
+            within the band pre/next_tockens; 1: the same without band; 2 / 3: causal from the first / last position
+            with the 2048x2048 template; 4: band from the last position with the template.
         actual_seq_qlen, actual_seq_kvlen: TND only, cumulative lengths (a leading 0 is an empty request).
         keep_prob: only 1 (dropout is not simulated).
 

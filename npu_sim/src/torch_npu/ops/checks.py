@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Argument checks shared by the simulated operators.
 
-Every message starts with the operator's name, says what was found, what the device accepts, and which argument it is about.
-Devices are checked by :mod:`torch_npu.ops.registry`; shapes, dtypes and options here.
+Every message starts with the operator's name, says what was found, what the device accepts, and which argument it is
+about. Devices are checked by :mod:`torch_npu.ops.registry`; shapes, dtypes and options here.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
-"""Floating types the emulated kernels take. float32 is kept for exactness tests even where a real kernel has only half types."""
+"""Floating types the emulated kernels take; float32 (for exactness tests) even where a real kernel has halves only."""
 
 INT32 = (torch.int32,)
 INT64 = (torch.int64,)
@@ -26,7 +26,7 @@ def unsupported(op: str, argument: str, value: Any, accepted: Any) -> NotImpleme
 
 
 def only(op: str, accepted: Any, /, **given: Any) -> None:
-    """Raise NotImplementedError for the first of ``given`` that is neither ``accepted`` nor in it (when it is a tuple)."""
+    """Raise NotImplementedError for the first of ``given`` that is not ``accepted`` (nor in it, when it is a tuple)."""
     for argument, value in given.items():
         allowed = accepted if isinstance(accepted, tuple) else (accepted,)
         if isinstance(value, Tensor) or value not in allowed:

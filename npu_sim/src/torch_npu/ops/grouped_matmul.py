@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped matrix products: the rows of one packed matrix are multiplied with the weight of their group (expert)."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -20,7 +21,7 @@ def group_bounds(
     bounds = [0]
     for entry in given:
         bounds.append(bounds[-1] + entry if group_list_type == 1 else entry)
-    if any(b < a for a, b in zip(bounds, bounds[1:], strict=False)) or bounds[-1] > rows:
+    if any(b < a for a, b in itertools.pairwise(bounds)) or bounds[-1] > rows:
         kind = "counts" if group_list_type == 1 else "cumulative ends"
         raise checks.invalid(name, "group_list", given, f"{kind} that never fall and stay within {rows} rows")
     return bounds
@@ -29,7 +30,7 @@ def group_bounds(
 def multiply_groups(x: Tensor, weight: Tensor, bounds: Sequence[int], bias: Tensor | None = None) -> Tensor:
     """x [M, K], weight [G, K, N] → [M, N]. Rows past the last group are NaN: the kernel leaves them undefined."""
     out = x.new_empty(x.shape[0], weight.shape[2])
-    for group, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for group, (begin, end) in enumerate(itertools.pairwise(bounds)):
         if end > begin:
             if bias is None:
                 torch.mm(x[begin:end], weight[group], out=out[begin:end])
@@ -41,14 +42,14 @@ def multiply_groups(x: Tensor, weight: Tensor, bounds: Sequence[int], bias: Tens
 
 
 def _multiply_groups_trained(x: Tensor, weight: Tensor, bounds: Sequence[int]) -> Tensor:
-    parts = [x[b:e] @ weight[g] for g, (b, e) in enumerate(zip(bounds, bounds[1:], strict=False))]
+    parts = [x[b:e] @ weight[g] for g, (b, e) in enumerate(itertools.pairwise(bounds))]
     return torch.cat([*parts, x.new_full((x.shape[0] - bounds[-1], weight.shape[2]), float("nan"))])
 
 
 def weight_gradient(x: Tensor, grad: Tensor, bounds: Sequence[int]) -> Tensor:
     """x [M, K], grad [M, N] → [G, K, N], the product over each group's rows (zero for an empty group)."""
     out = x.new_zeros(len(bounds) - 1, x.shape[1], grad.shape[1])
-    for group, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for group, (begin, end) in enumerate(itertools.pairwise(bounds)):
         if end > begin:
             torch.mm(x[begin:end].t(), grad[begin:end], out=out[group])
     return out

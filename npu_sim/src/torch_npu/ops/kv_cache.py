@@ -123,7 +123,8 @@ def npu_paged_cache_load(
     value: Tensor,
     seq_starts: Tensor | None = None,
 ) -> None:
-    """Gather positions seq_starts[i] .. seq_starts[i] + seq_lens[i] - 1 of every request, packed, into ``key`` and ``value``.
+    """Gather positions seq_starts[i] .. seq_starts[i] + seq_lens[i] - 1 of every request, packed, into ``key`` and
+    ``value``.
 
     block_table int32 [B, pages]; seq_lens, seq_starts int32 [B] on the device; key, value [sum(seq_lens), heads, D].
     """

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """MindSpeed's own operators, which it compiles against CANN at first use.
 
-MindSpeed's builders call ``torch.utils.cpp_extension.load`` on sources below ``mindspeed/ops/csrc``. On a machine without
-CANN those cannot be built; :func:`install` answers such calls with the emulations below and passes every other call on.
-Gradients are MindSpeed's own business (its autograd functions call ``npu_gmm_backward``), except for rope and permutation.
+MindSpeed's builders call ``torch.utils.cpp_extension.load`` on sources below ``mindspeed/ops/csrc``. On a machine
+without CANN those cannot be built; :func:`install` answers such calls with the emulations below and passes every other
+call on. Gradients are MindSpeed's own business (its autograd functions call ``npu_gmm_backward``), except for rope and
+permutation.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from .rotary import npu_rotary_position_embedding
 
 SOURCES = "mindspeed/ops/csrc/"
 
-GroupList = Tensor | Sequence[int]
+GroupList: TypeAlias = Tensor | Sequence[int]
 
 
 def _check_groups(name: str, group_list: GroupList | None) -> GroupList:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expert-parallel dispatch and combine in one operator each (MC2, used by vLLM-Ascend's decode from EP 16 on).
 
-Every rank holds ``moe_expert_num / ep_world_size`` consecutive experts. Dispatch sends each (token, k) row to the rank of
-its expert and delivers the rows sorted by local expert, then by source rank; combine sends the results back and sums them
-weighted. ``assist_info_for_combine`` carries (rank, token, k) of each delivered row.
+Every rank holds ``moe_expert_num / ep_world_size`` consecutive experts. Dispatch sends each (token, k) row to the
+rank of its expert and delivers the rows sorted by local expert, then by source rank; combine sends the results back
+and sums them weighted. ``assist_info_for_combine`` carries (rank, token, k) of each delivered row.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from . import checks
 from .registry import op, sim
 
 ASSIST_WIDTH = 128
-"""int32 elements that the real operator reserves per delivered row in assist_info_for_combine; we use the first three."""
+"""int32 elements per delivered row that the real operator reserves in assist_info_for_combine; we use three."""
 
 
 def find_group(name: str, group_ep: str, world_size: int, rank: int) -> Any:

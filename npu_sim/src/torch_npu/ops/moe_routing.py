@@ -243,7 +243,7 @@ def npu_moe_token_permute_with_routing_map_grad(
     grad = permuted_token_out_grad
     tokens = torch.zeros(tokens_num, grad.shape[1]).index_add_(0, sorted_indices.long(), grad.float()).to(grad.dtype)
     given = probs_grad is not None and probs_grad.numel() > 0
-    return tokens, _spread(probs_grad, routing_map) if given else grad.new_empty(0)  # type: ignore[arg-type]  # given
+    return tokens, _spread(probs_grad, routing_map) if given else grad.new_empty(0)
 
 
 @op()
@@ -259,7 +259,8 @@ def _npu_moe_token_unpermute_with_routing_map(
     """Sum rows in expert order back into tokens, weighted by probs [T, E] when given.
 
     Returns:
-        (tokens of ``restore_shape`` [T, H], sorted_indices twice (out_index, permuted_token_id), probs of the rows or empty).
+        (tokens of ``restore_shape`` [T, H], sorted_indices twice (out_index, permuted_token_id), probs of the rows or
+        empty).
     """
     name = "_npu_moe_token_unpermute_with_routing_map"
     checks.only(name, False, drop_and_pad=drop_and_pad)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a plain-torch function becomes a simulated NPU operator.
 
-``@op()`` wraps a *body* that computes on CPU views of device memory (twin storage, no copy) and returns new CPU tensors:
+``@op()`` wraps a *body* that computes on CPU views of device memory (twin storage, no copy) and returns new
+CPU tensors:
 
 * every tensor argument must live on one ``npu`` device, except those named in ``host``, which must be on the CPU (the
   arguments that CANN and ATB read on the host);
 * writes of the body into its arguments are writes to device memory (caches, ``out`` buffers);
-* an argument returned by the body comes back as the caller's own tensor; every other result is wrapped as a device tensor
-  and accounted, so a body must never return a *view* of an argument;
+* an argument returned by the body comes back as the caller's own tensor; every other result is wrapped as a device
+  tensor and accounted, so a body must never return a *view* of an argument;
 * ``trained=True`` makes the operator differentiable: one autograd node keeps the inputs only and runs the body again in
   backward, which gives the memory footprint of a fused kernel. Without it a call that would need a gradient raises.
 

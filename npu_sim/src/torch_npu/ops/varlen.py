@@ -159,8 +159,8 @@ def _mix(
 ) -> tuple[Tensor, Tensor | None]:
     """[b, Lq, H, Dk], [b, Lk, Hkv, Dk], [b, Lk, Hkv, Dv] → float32 (out [b, Lq, H, Dv], lse [b, H, Lq] if wanted).
 
-    The heads that share a key head become rows of one matrix product. ``hidden`` is [Lq, Lk] or [b, 1|Lq, Lk]; it enters
-    as -inf in the matrix that the product is added to, which saves two passes over the scores.
+    The heads that share a key head become rows of one matrix product. ``hidden`` is [Lq, Lk] or [b, 1|Lq, Lk]; it
+    enters as -inf in the matrix that the product is added to, which saves two passes over the scores.
     """
     batch, width, heads, size = query.shape
     length, kv_heads, v_size = values.shape[1:]
