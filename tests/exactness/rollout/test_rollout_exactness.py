@@ -116,7 +116,6 @@ def run_ranks(layout: Layout, directory: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.proves("verl_patches.workers.rollout.base:sync_rollout")
 def test_tokens_and_log_probabilities_equal_hugging_face_after_every_sync(measured: Any, name: str) -> None:
     ranks = measured(name)
     for rank, report in enumerate(ranks):
