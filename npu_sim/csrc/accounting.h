@@ -26,13 +26,14 @@ struct Block {
   Block* previous = nullptr;  // list of all live blocks of the device
   Block* next = nullptr;
 
-  static void destroy(void* block);  // the deleter; identifies our data pointers
+  static void destroy(void* data);  // the deleter, by the address of the bytes; identifies our data pointers
 };
 
 // Enter a block (its data, nbytes and device are set) into the ledger; throws OutOfMemoryError and leaves it out.
 void charge(Block* block);
 void release(Block* block);
-// A block was given its address after it was charged.
+// Throw the OutOfMemoryError that charging this many bytes would throw.
+void check_fits(size_t nbytes, c10::DeviceIndex device);
 std::mutex& ledger_mutex(c10::DeviceIndex device);
 
 }  // namespace npu_sim

@@ -12,16 +12,41 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
+#include <unordered_map>
 
 namespace npu_sim {
 namespace {
 
-thread_local c10::DeviceIndex tls_charge_to = -1;
+thread_local c10::DeviceIndex tls_compute_for = -1;
 
 // ---------------------------------------------------------------- blocks
 
+// The context of a data pointer must be the bytes' own address: kernels that take scratch memory by
+// Allocator::raw_allocate (oneDNN's bf16 products do) get no other handle to give back. So blocks are found by address.
+struct BlockIndex {
+  std::mutex mutex;
+  std::unordered_map<void*, Block*> by_address;
+};
+BlockIndex& index_of_blocks() {
+  static auto* index = new BlockIndex();  // outlives every tensor
+  return *index;
+}
+
+Block* block_at(void* address) {
+  auto& index = index_of_blocks();
+  const std::lock_guard<std::mutex> guard(index.mutex);
+  const auto found = index.by_address.find(address);
+  return found == index.by_address.end() ? nullptr : found->second;
+}
+
 c10::DataPtr pointer_of(Block* block) {
-  return {block->data, block, &Block::destroy, c10::Device(c10::DeviceType::CPU)};
+  auto& index = index_of_blocks();
+  {
+    const std::lock_guard<std::mutex> guard(index.mutex);
+    index.by_address[block->data] = block;
+  }
+  return {block->data, block->data, &Block::destroy, c10::Device(c10::DeviceType::CPU)};
 }
 
 // Charged host memory. The charge comes first: what does not fit never touches host memory.
@@ -48,17 +73,17 @@ c10::DataPtr allocate_block(size_t nbytes, c10::DeviceIndex device) {
   return pointer_of(block.release());
 }
 
-// The CPU allocator while this extension is loaded: torch's own, except for kernels that compute for a device.
-struct ChargingCpuAllocator final : c10::Allocator {
+// The CPU allocator while this extension is loaded: torch's own, behind a check.
+struct CheckingCpuAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t n) override {
-    if (tls_charge_to < 0 || n == 0) return c10::GetDefaultCPUAllocator()->allocate(n);
-    return allocate_block(n, tls_charge_to);
+    if (n >= kCheckFrom && tls_compute_for >= 0) check_fits(n, tls_compute_for);
+    return c10::GetDefaultCPUAllocator()->allocate(n);
   }
   c10::DeleterFnPtr raw_deleter() const override { return c10::GetDefaultCPUAllocator()->raw_deleter(); }
   void copy_data(void* dst, const void* src, size_t n) const override { std::memcpy(dst, src, n); }
 };
-ChargingCpuAllocator* cpu_allocator() {
-  static auto* a = new ChargingCpuAllocator();
+CheckingCpuAllocator* cpu_allocator() {
+  static auto* a = new CheckingCpuAllocator();
   return a;
 }
 
@@ -68,7 +93,7 @@ void drop_twin(void* twin) { c10::raw::intrusive_ptr::decref(static_cast<c10::St
 
 Block* block_of(const c10::StorageImpl* cpu) {
   const c10::DataPtr& p = cpu->data_ptr();
-  return p.get_deleter() == &Block::destroy ? static_cast<Block*>(p.get_context()) : nullptr;
+  return p.get_deleter() == &Block::destroy ? block_at(p.get_context()) : nullptr;
 }
 
 c10::DataPtr npu_pointer(c10::intrusive_ptr<c10::StorageImpl> twin, c10::DeviceIndex device) {
@@ -131,14 +156,24 @@ c10::Storage cpu_storage_of(const at::Tensor& npu) {
 
 }  // namespace
 
-void Block::destroy(void* p) {
-  std::unique_ptr<Block> block(static_cast<Block*>(p));
+void Block::destroy(void* address) {
+  std::unique_ptr<Block> block;
+  {
+    auto& index = index_of_blocks();
+    const std::lock_guard<std::mutex> guard(index.mutex);
+    const auto found = index.by_address.find(address);
+    if (found != index.by_address.end()) {
+      block.reset(found->second);
+      index.by_address.erase(found);
+    }
+  }
+  if (!block) return c10::GetDefaultCPUAllocator()->raw_deleter()(address);
   release(block.get());
   if (block->mapped) munmap(block->data, block->nbytes);
 }
 
-ChargeTo::ChargeTo(c10::DeviceIndex device) : previous_(tls_charge_to) { tls_charge_to = device; }
-ChargeTo::~ChargeTo() { tls_charge_to = previous_; }
+ComputeFor::ComputeFor(c10::DeviceIndex device) : previous_(tls_compute_for) { tls_compute_for = device; }
+ComputeFor::~ComputeFor() { tls_compute_for = previous_; }
 
 c10::DeviceAllocator* device_allocator() {
   static auto* a = new DeviceMemoryAllocator();
@@ -155,25 +190,29 @@ c10::StorageImpl* twin_of(const c10::StorageImpl* npu) {
   return p.get_deleter() == &drop_twin ? static_cast<c10::StorageImpl*>(p.get_context()) : nullptr;
 }
 
+// Put the bytes of a CPU storage on a device's account, unless they are on it already.
+static void adopt(c10::StorageImpl* cpu, c10::DeviceIndex device) {
+  if (cpu->nbytes() == 0) return;
+  if (const Block* block = block_of(cpu)) {
+    TORCH_CHECK(block->device == device, "the bytes of this CPU tensor belong to npu:", static_cast<int>(block->device), ", not to npu:",
+                static_cast<int>(device), "; copy it");
+    return;
+  }
+  auto block = std::make_unique<Block>();
+  block->data = const_cast<void*>(cpu->data());
+  block->nbytes = cpu->nbytes();
+  block->device = device;
+  charge(block.get());
+  block->host = cpu->set_data_ptr(c10::DataPtr());
+  cpu->set_data_ptr_noswap(pointer_of(block.release()));
+  cpu->set_allocator(cpu_allocator());
+}
+
 c10::Storage npu_storage_over(c10::Storage cpu, c10::DeviceIndex device) {
   c10::StorageImpl* twin = cpu.unsafeGetStorageImpl();
-  const auto nbytes = static_cast<int64_t>(twin->nbytes());
-  if (nbytes > 0) {
-    if (const Block* block = block_of(twin)) {
-      TORCH_CHECK(block->device == device, "the bytes of this CPU tensor belong to npu:", static_cast<int>(block->device),
-                  ", not to npu:", static_cast<int>(device), "; copy it");
-    } else {
-      auto fresh = std::make_unique<Block>();
-      fresh->data = const_cast<void*>(twin->data());
-      fresh->nbytes = static_cast<size_t>(nbytes);
-      fresh->device = device;
-      charge(fresh.get());
-      fresh->host = twin->set_data_ptr(c10::DataPtr());
-      twin->set_data_ptr_noswap(pointer_of(fresh.release()));
-      twin->set_allocator(cpu_allocator());
-    }
-  }
-  return c10::Storage(c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(nbytes),
+  adopt(twin, device);
+  return c10::Storage(c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(),
+                                                            c10::SymInt(static_cast<int64_t>(twin->nbytes())),
                                                             npu_pointer(shared(twin), device), device_allocator(), true));
 }
 
@@ -181,9 +220,20 @@ void follow_twin(c10::StorageImpl* npu) {
   c10::StorageImpl* twin = twin_of(npu);
   if (!twin || (twin->data() == npu->data() && twin->nbytes() == npu->nbytes())) return;
   const auto device = npu->device().index();
-  const size_t nbytes = twin->nbytes();
-  npu->set_data_ptr_noswap(npu_pointer(shared(twin), device));
-  npu->set_nbytes(nbytes);
+  const auto point_again = [&] {
+    const size_t nbytes = twin->nbytes();
+    npu->set_data_ptr_noswap(npu_pointer(shared(twin), device));
+    npu->set_nbytes(nbytes);
+  };
+  try {
+    adopt(twin, device);
+  } catch (...) {  // it does not fit: an empty storage is all that is left
+    twin->set_data_ptr_noswap(c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU)));
+    twin->set_nbytes(0);
+    point_again();
+    throw;
+  }
+  point_again();
 }
 
 void resize_storage(c10::StorageImpl* npu, size_t nbytes) {
@@ -194,7 +244,7 @@ void resize_storage(c10::StorageImpl* npu, size_t nbytes) {
   if (nbytes == twin->nbytes()) return;
   c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
   if (const size_t keep = std::min(nbytes, twin->nbytes())) std::memcpy(bytes.get(), twin->data(), keep);
-  if (Block* block = block_of(twin); block && nbytes) static_cast<Block*>(bytes.get_context())->npu = block->npu;
+  if (Block* block = block_of(twin); block && nbytes) block_at(bytes.get_context())->npu = block->npu;
   twin->set_data_ptr_noswap(std::move(bytes));
   twin->set_nbytes(nbytes);
   follow_twin(npu);
