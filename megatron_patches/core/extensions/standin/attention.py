@@ -17,8 +17,8 @@ from megatron_patches.core.extensions.standin.refusal import refuse, refuse_fp8
 
 _CAUSAL = (AttnMaskType.causal, AttnMaskType.padding_causal)
 _KNOWN = (*_CAUSAL, AttnMaskType.padding, AttnMaskType.no_mask)
-# Scores of one padded batch, in elements for each head (float32, 64 MiB for 4 heads).
-_MAX_AREA = 4 * 1024 * 1024
+# Scores of one padded batch, in elements for each head (float32, 16 MiB for 4 heads).
+_MAX_AREA = 1024 * 1024
 
 
 def _weights(q: torch.Tensor, k: torch.Tensor, scale: float, bias: torch.Tensor | None) -> torch.Tensor:
@@ -45,21 +45,20 @@ def _gradients(
 
 
 class _PaddedAttention(torch.autograd.Function):
-    """Attention of one padded batch as one autograd node that keeps its inputs and the weights (float32)."""
+    """Attention of one padded batch as one autograd node that keeps its inputs only and forms the weights again."""
 
     @staticmethod
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        weights = _weights(q, k, scale, bias)
-        ctx.save_for_backward(q, k, v, weights)
+        ctx.save_for_backward(q, k, v, bias)
         ctx.scale = scale
-        return torch.matmul(weights, v.float().unsqueeze(2)).to(v.dtype)
+        return torch.matmul(_weights(q, k, scale, bias), v.float().unsqueeze(2)).to(v.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, weights = ctx.saved_tensors
-        grad_q, grad_k, grad_v = _gradients(grads[0], q, k, v, weights, ctx.scale)
+        q, k, v, bias = ctx.saved_tensors
+        grad_q, grad_k, grad_v = _gradients(grads[0], q, k, v, _weights(q, k, ctx.scale, bias), ctx.scale)
         return grad_q.to(q.dtype), grad_k.to(k.dtype), grad_v.to(v.dtype), None, None
 
 
@@ -127,7 +126,8 @@ class _PackedAttention(torch.autograd.Function):
     """Attention within packed sequences as one autograd node.
 
     Reading padded batches from packed rows and writing them back are each other's gradients, so both directions are
-    plain row selections; autograd's own gradient of an indexed read would add row by row.
+    plain row selections; autograd's own gradient of an indexed read would add row by row. Only the inputs are kept, as
+    a fused kernel does: the weights are formed again in backward.
     """
 
     @staticmethod
@@ -146,27 +146,27 @@ class _PackedAttention(torch.autograd.Function):
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, spreads: list[_Spread]
     ) -> torch.Tensor:
         out = v.new_zeros(q.shape[0], q.shape[1], v.shape[2])
-        kept = []
         for spread in spreads:
             q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
             weights = _weights(q_.unflatten(1, (k_.shape[1], -1)), k_, scale, spread.bias)
             _PackedAttention._write(spread, out, torch.matmul(weights, v_.float().unsqueeze(2)).flatten(1, 2))
-            kept.append(weights)
-        ctx.save_for_backward(q, k, v, *kept)
+        ctx.save_for_backward(q, k, v)
         ctx.scale, ctx.spreads = scale, spreads
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *kept = ctx.saved_tensors
+        q, k, v = ctx.saved_tensors
         results = [torch.zeros_like(t) for t in (q, k, v)]
-        for spread, weights in zip(ctx.spreads, kept, strict=True):
+        for spread in ctx.spreads:
             q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
+            heads = (k_.shape[1], -1)
+            q_ = q_.unflatten(1, heads)
+            weights = _weights(q_, k_, ctx.scale, spread.bias)
             grad = grads[0].new_zeros(len(spread.read), *grads[0].shape[1:])
             grad.index_copy_(0, spread.picked, grads[0].index_select(0, spread.rows))
-            heads = (k_.shape[1], -1)
             grad = grad.unflatten(0, spread.shape).transpose(1, 2).unflatten(1, heads)
-            grad_q, grad_k, grad_v = _gradients(grad, q_.unflatten(1, heads), k_, v_, weights, ctx.scale)
+            grad_q, grad_k, grad_v = _gradients(grad, q_, k_, v_, weights, ctx.scale)
             for target, value in zip(results, (grad_q.flatten(1, 2), grad_k, grad_v), strict=True):
                 _PackedAttention._write(spread, target, value)
         return (*results, None, None)
