@@ -11,6 +11,7 @@
 #include <array>
 #include <atomic>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 #include <string>
 
@@ -54,6 +55,18 @@ std::string human(int64_t bytes) {
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+[[noreturn]] void out_of_memory(Ledger& ledger, c10::DeviceIndex device, int64_t others, int64_t request) {
+  MemoryStats& s = ledger.stats;
+  s.ooms++;
+  const int64_t limit = config().hbm_bytes;
+  const int64_t free = std::max<int64_t>(0, limit - others - s.allocated);
+  TORCH_CHECK_WITH(OutOfMemoryError, false, "NPU out of memory. Tried to allocate ", human(request), " on npu:", static_cast<int>(device),
+                   " (simulated): ", human(limit), " total capacity, ", human(free), " free, ", human(s.allocated), " allocated and ",
+                   human(s.reserved), " reserved by this process, ", human(others), " held by other processes. (", request,
+                   " bytes wanted, ", free, " bytes free)");
+  std::abort();  // not reached
+}
+
 // Take from the device what `need` allocated bytes want; the cache is given up first, as the real allocator does.
 void grow(Ledger& ledger, c10::DeviceIndex device, int64_t need, int64_t request) {
   const int64_t limit = config().hbm_bytes;
@@ -65,15 +78,7 @@ void grow(Ledger& ledger, c10::DeviceIndex device, int64_t need, int64_t request
     want = std::max(need, std::min(want, limit - others));
     granted = slots::publish(physical, want, limit, &others);
   }
-  if (!granted) {
-    const MemoryStats& s = ledger.stats;
-    ledger.stats.ooms++;
-    const int64_t free = std::max<int64_t>(0, limit - others - s.allocated);
-    TORCH_CHECK_WITH(OutOfMemoryError, false, "NPU out of memory. Tried to allocate ", human(request), " on npu:",
-                     static_cast<int>(device), " (simulated): ", human(limit), " total capacity, ", human(free), " free, ",
-                     human(s.allocated), " allocated and ", human(s.reserved), " reserved by this process, ", human(others),
-                     " held by other processes. (", request, " bytes wanted, ", free, " bytes free)");
-  }
+  if (!granted) out_of_memory(ledger, device, others, request);
   ledger.stats.reserved = want;
   ledger.stats.reserved_peak = std::max(ledger.stats.reserved_peak, want);
 }
@@ -97,6 +102,15 @@ void charge(Block* block) {
   block->next = ledger.first;
   if (ledger.first) ledger.first->previous = block;
   ledger.first = block;
+}
+
+void check_fits(size_t nbytes, c10::DeviceIndex device) {
+  Ledger& ledger = ledgers()[device];
+  std::lock_guard<std::mutex> guard(ledger.mutex);
+  const int64_t need = ledger.stats.allocated + round_up(static_cast<int64_t>(nbytes), kGranule);
+  if (need <= ledger.stats.reserved) return;
+  const int64_t others = slots::others(config().physical[device]);
+  if (need + others > config().hbm_bytes) out_of_memory(ledger, device, others, static_cast<int64_t>(nbytes));
 }
 
 void release(Block* block) {

@@ -237,7 +237,7 @@ void fallback(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   call.check_devices();
   if (op.generator >= 0) call.take_generator(arguments[op.generator]);
   {
-    ChargeTo charge(call.device());
+    ComputeFor guard(call.device());
     at::AutoDispatchBelowADInplaceOrView below_autograd;
     handle.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   }

@@ -126,7 +126,7 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
                               "aten::_copy_from: only strided tensors exist on the simulated NPU");
   const Tensor from = self.device().type() == kNPU ? cpu_view(self) : self;
   const Tensor to = to_npu ? cpu_view(dst) : dst;
-  ChargeTo charge(to_npu ? dst.device().index() : self.device().index());
+  ComputeFor guard(to_npu ? dst.device().index() : -1);
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   to.copy_(from, non_blocking);
   return dst;
@@ -164,7 +164,7 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const std::optiona
               "Expected all tensors to be on the same device: input on ", device, ", weight on ", weight.device(), " (aten::convolution)");
   std::optional<Tensor> cpu_bias;
   if (bias && bias->defined()) cpu_bias = cpu_view(*bias);
-  ChargeTo charge(device.index());
+  ComputeFor guard(device.index());
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return as_npu(at::convolution(cpu_view(input), cpu_view(weight), cpu_bias, stride, padding, dilation, transposed, output_padding, groups),
                 device.index());
@@ -176,7 +176,7 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, cons
   COUNT("convolution_backward_overrideable");
   const auto device = input.device().index();
   const int64_t bias_size = transposed ? weight.size(1) * groups : weight.size(0);
-  ChargeTo charge(device);
+  ComputeFor guard(device);
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   auto [grad_input, grad_weight, grad_bias] = at::convolution_backward(cpu_view(grad), cpu_view(input), cpu_view(weight), IntArrayRef(bias_size),
                                                                        stride, padding, dilation, transposed, output_padding, groups, mask);

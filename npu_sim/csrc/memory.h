@@ -22,6 +22,7 @@ namespace npu_sim {
 constexpr int64_t kGranule = 512;                // allocations are charged in steps of this many bytes
 constexpr int64_t kSegment = 2 * 1024 * 1024;    // and reserved from the device in steps of this many
 constexpr size_t kMapFrom = 4 * 1024 * 1024;     // blocks from this size on are mapped lazily and unmapped when freed
+constexpr size_t kCheckFrom = 1024 * 1024;       // allocations of CPU kernels from this size on are checked beforehand
 
 struct MemoryStats {
   int64_t allocated = 0, allocated_peak = 0;  // bytes in blocks that live
@@ -37,12 +38,13 @@ std::pair<int64_t, int64_t> free_and_total(c10::DeviceIndex device);  // bytes, 
 std::vector<std::pair<size_t, int64_t>> live_blocks(c10::DeviceIndex device);  // (address, charged bytes)
 c10::Device device_of_pointer(const void* p);                   // the block that holds p; throws when there is none
 
-// Charges CPU allocations of this thread to a device while a CPU kernel computes for it.
-struct ChargeTo {
-  explicit ChargeTo(c10::DeviceIndex device);
-  ~ChargeTo();
-  ChargeTo(const ChargeTo&) = delete;
-  ChargeTo& operator=(const ChargeTo&) = delete;
+// While a CPU kernel computes for a device: an allocation of this thread that the device cannot hold throws OutOfMemoryError
+// before it touches host memory. What the kernel returns is charged when it becomes an npu tensor; its scratch is not.
+struct ComputeFor {
+  explicit ComputeFor(c10::DeviceIndex device);
+  ~ComputeFor();
+  ComputeFor(const ComputeFor&) = delete;
+  ComputeFor& operator=(const ComputeFor&) = delete;
 
  private:
   c10::DeviceIndex previous_;

@@ -18,6 +18,7 @@ import torch.utils._device
 import torch.utils._triton
 
 from torch_npu import npu
+from torch_npu.npu import devices
 
 # torch lists its device constructors by identity, once. Let it do so before they are wrapped, or `with torch.device("npu")`
 # stops to have an effect.
@@ -119,29 +120,7 @@ def _replace_cuda() -> None:
     torch.cuda.__class__ = _CudaModule
     torch.cuda.get_device_capability = npu.get_device_capability
     torch.cuda.DoubleTensor = npu.FloatTensor  # the device computes in float32 at most
-    _wrap(
-        torch.cuda,
-        (
-            "device get_device_name get_device_properties max_memory_allocated max_memory_reserved mem_get_info memory_allocated "
-            "memory_reserved memory_stats memory_summary reset_max_memory_allocated reset_max_memory_cached "
-            "reset_peak_memory_stats set_device synchronize current_stream default_stream get_rng_state set_rng_state"
-        ).split(),
-        _first_reads_cuda_as_npu,
-    )
-
-
-def _first_reads_cuda_as_npu(function: Callable) -> Any:
-    """For torch.cuda's own functions: strings and torch.device only; an integer is a device index already."""
-    if isinstance(function, type):  # the context manager torch.cuda.device
-        return type(
-            function.__name__, (function,), {"__init__": lambda self, device: function.__init__(self, _device(device))}
-        )
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return function(*[_device(arg) for arg in args], **{key: _device(value) for key, value in kwargs.items()})
-
-    return wrapper
+    devices._accept_cuda()
 
 
 def _replace_generator() -> None:

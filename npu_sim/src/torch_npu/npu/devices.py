@@ -10,7 +10,7 @@ import torch
 from torch_npu import _sim
 from torch_npu._version import SOC_NAME, SOC_VERSION
 
-DeviceLike = torch.device | str | int | None
+_device_types = {"npu"}
 
 
 def index_of(device: Any = None) -> int:
@@ -18,7 +18,7 @@ def index_of(device: Any = None) -> int:
     if isinstance(device, str):
         device = torch.device(device)
     if isinstance(device, torch.device):
-        if device.type != "npu":
+        if device.type not in _device_types:
             raise ValueError(f"expected an npu device, got {device}")
         device = device.index
     if device is None:
@@ -26,6 +26,11 @@ def index_of(device: Any = None) -> int:
     if not isinstance(device, int):
         raise TypeError(f"expected an npu device (int, str, torch.device or None), got {type(device).__name__}")
     return _sim.current_device() if device < 0 else device
+
+
+def _accept_cuda() -> None:
+    """From now on "cuda:1" means npu:1 in every function of ``torch.npu`` (transfer_to_npu)."""
+    _device_types.add("cuda")
 
 
 def init() -> None:

@@ -28,10 +28,7 @@ default_generators = _DefaultGenerators()
 
 
 def _generator(device: Any = None) -> torch.Generator:
-    """The generator of a device, of which only the index counts: Megatron-core asks for that of "cuda"."""
-    if isinstance(device, str):
-        device = torch.device(device)
-    return default_generators[index_of(device.index if isinstance(device, torch.device) else device)]
+    return default_generators[index_of(device)]
 
 
 def get_rng_state(device: Any = "npu") -> torch.Tensor:
