@@ -8,13 +8,14 @@ from pathlib import Path
 
 from setuptools import setup
 
-os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # an npu_sim that is installed already must not load while it is replaced
+# An npu_sim that is installed already must not load while it is replaced.
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 
 def import_torch() -> None:
     """Import torch; pip's isolated builds hide it, so look where this interpreter keeps its packages."""
     try:
-        import torch  # noqa: F401
+        import torch
     except ModuleNotFoundError:
         for key in ("purelib", "platlib"):
             path = sysconfig.get_paths()[key]
@@ -24,7 +25,8 @@ def import_torch() -> None:
             import torch  # noqa: F401
         except ModuleNotFoundError as error:
             raise SystemExit(
-                f"npu_sim is built against an installed torch, but {sys.executable} has none ({error}). Install torch first: pip install torch"
+                f"npu_sim is built against an installed torch, but {sys.executable} has none ({error}). "
+                "Install torch first: pip install torch"
             ) from error
 
 

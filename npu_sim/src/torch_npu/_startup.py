@@ -51,7 +51,6 @@ def check_build() -> None:
 def register_device_module(npu: ModuleType) -> None:
     """Make ``torch.npu`` (and its submodules) this package's, and give tensors, modules and storages ``.npu()``."""
     import torch
-
     from torch_npu._version import CANN_VERSION
 
     torch._register_device_module("npu", npu)
@@ -62,7 +61,7 @@ def register_device_module(npu: ModuleType) -> None:
     torch.utils.generate_methods_for_privateuse1_backend(
         for_tensor=True, for_module=True, for_packed_sequence=True, for_storage=True
     )
-    torch.version.cann = CANN_VERSION  # type: ignore[attr-defined]  # vLLM-Ascend asks for it
+    torch.version.cann = CANN_VERSION  # vLLM-Ascend asks for it
 
 
 def load_operators() -> ModuleType:

@@ -46,9 +46,7 @@ def memory(device: int = -1) -> Memory:
     """Memory of a device (-1: the current one)."""
     stats = _sim.memory_stats(device)
     free, total = _sim.free_and_total(device)
-    return Memory(
-        stats["allocated"], stats["allocated_peak"], stats["reserved"], stats["reserved_peak"], free, total
-    )
+    return Memory(stats["allocated"], stats["allocated_peak"], stats["reserved"], stats["reserved_peak"], free, total)
 
 
 def live_blocks(device: int = -1) -> list[tuple[int, int]]:

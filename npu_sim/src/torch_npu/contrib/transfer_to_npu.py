@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``from torch_npu.contrib import transfer_to_npu``: code written for CUDA runs on npu, in the whole process.
 
-Importing this module (1) puts ``torch.npu``'s functions in the place of ``torch.cuda``'s, (2) makes functions that take a
-device read "cuda" as "npu", (3) makes torch.distributed read "nccl" as "hccl", (4) switches TorchScript off, as the real
-module does. It cannot be undone.
+Importing this module (1) puts ``torch.npu``'s functions in the place of ``torch.cuda``'s, (2) makes functions that take
+a device read "cuda" as "npu", (3) makes torch.distributed read "nccl" as "hccl", (4) switches TorchScript off, as the
+real module does. It cannot be undone.
 """
 
 import functools
@@ -16,23 +16,64 @@ import torch.distributed as dist
 import torch.distributed.fsdp
 import torch.utils._device
 import torch.utils._triton
-
 from torch_npu import npu
 from torch_npu.npu import devices
 
-# torch lists its device constructors by identity, once. Let it do so before they are wrapped, or `with torch.device("npu")`
-# stops to have an effect.
+# torch lists its device constructors by identity, once. Let it do so before they are wrapped, or
+# `with torch.device("npu")` stops to have an effect.
 torch.utils._device._device_constructors()
 
 _KEYWORDS = ("device", "device_type", "map_location", "device_id")
 
-_FACTORIES = (
-    "arange as_tensor asarray empty empty_like empty_quantized empty_strided eye from_file frombuffer full full_like hann_window "
-    "linspace logspace normal ones ones_like rand rand_like randint randint_like randn randn_like randperm range "
-    "scalar_tensor sparse_coo_tensor tensor tril_indices triu_indices zeros zeros_like autocast load set_default_device"
-).split()
-_TENSOR_METHODS = "new_empty new_empty_strided new_full new_ones new_tensor new_zeros pin_memory to".split()
-_MODULE_METHODS = "to to_empty".split()
+_FACTORIES = [
+    "arange",
+    "as_tensor",
+    "asarray",
+    "empty",
+    "empty_like",
+    "empty_quantized",
+    "empty_strided",
+    "eye",
+    "from_file",
+    "frombuffer",
+    "full",
+    "full_like",
+    "hann_window",
+    "linspace",
+    "logspace",
+    "normal",
+    "ones",
+    "ones_like",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "randperm",
+    "range",
+    "scalar_tensor",
+    "sparse_coo_tensor",
+    "tensor",
+    "tril_indices",
+    "triu_indices",
+    "zeros",
+    "zeros_like",
+    "autocast",
+    "load",
+    "set_default_device",
+]
+_TENSOR_METHODS = [
+    "new_empty",
+    "new_empty_strided",
+    "new_full",
+    "new_ones",
+    "new_tensor",
+    "new_zeros",
+    "pin_memory",
+    "to",
+]
+_MODULE_METHODS = ["to", "to_empty"]
 _SUBMODULES = ("amp", "amp.autocast_mode", "amp.common", "amp.grad_scaler", "memory", "random", "streams")
 
 
@@ -56,7 +97,9 @@ def _reads_cuda_as_npu(function: Callable) -> Callable:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if args:
             args = tuple(
-                _device(arg, integers) if isinstance(arg, (str, torch.device)) or (integers and type(arg) is int) else arg
+                _device(arg, integers)
+                if isinstance(arg, (str, torch.device)) or (integers and type(arg) is int)
+                else arg
                 for arg in args
             )
         for key in _KEYWORDS:
@@ -91,8 +134,9 @@ def _inner(module: Any, path: str) -> Any:
 
 
 class _CudaModule(types.ModuleType):
-    """``torch.cuda``. torch's broadcast calls ``get_device_capability(device)`` for tensors with ``is_cuda``, and MindSpeed
-    replaces that function by one without parameters: whatever is assigned there is made to accept a device."""
+    """``torch.cuda``. torch's broadcast calls ``get_device_capability(device)`` for tensors with ``is_cuda``, and
+    MindSpeed replaces that function by one without parameters: whatever is assigned there is made to accept a device.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "get_device_capability":
@@ -119,7 +163,7 @@ def _replace_cuda() -> None:
                 setattr(target, name, value)
     torch.cuda.__class__ = _CudaModule
     torch.cuda.get_device_capability = npu.get_device_capability
-    torch.cuda.DoubleTensor = npu.FloatTensor  # the device computes in float32 at most
+    torch.cuda.DoubleTensor = npu.tensor_types.TENSOR_TYPES["FloatTensor"]  # the device computes in float32 at most
     devices._accept_cuda()
 
 
@@ -137,13 +181,13 @@ def _replace_generator() -> None:
         def __subclasscheck__(cls, subclass: type) -> bool:
             return issubclass(subclass, real)
 
-    torch.Generator = _Meta("Generator", (), {"__doc__": real.__doc__})  # type: ignore[misc]  # replaces a class on purpose
+    torch.Generator = _Meta("Generator", (), {"__doc__": real.__doc__})
 
 
 def _replace_distributed() -> None:
     for module in (dist, dist.distributed_c10d):
         _wrap(module, ["init_process_group", "new_group"], _reads_nccl_as_hccl)
-        module.is_nccl_available = dist.is_hccl_available  # type: ignore[attr-defined]  # added by torch_npu.distributed
+        module.is_nccl_available = dist.is_hccl_available
     _wrap(dist.ProcessGroup, ["_get_backend"])
     _wrap(torch.distributed.fsdp.FullyShardedDataParallel, ["__init__"])
 
@@ -170,5 +214,5 @@ def _transfer() -> None:
 
 
 if not getattr(torch, "_npu_sim_transferred", False):
-    torch._npu_sim_transferred = True  # type: ignore[attr-defined]  # reloading must not wrap twice
+    torch._npu_sim_transferred = True  # reloading must not wrap twice
     _transfer()

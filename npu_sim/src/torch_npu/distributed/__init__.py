@@ -4,7 +4,6 @@
 from typing import Any
 
 import torch.distributed as dist
-
 from torch_npu import _sim
 
 
@@ -33,5 +32,5 @@ def register() -> None:
         return
     dist.Backend.register_backend("hccl", _make_group, extended_api=True, devices=["npu"])
     for module in (dist, dist.distributed_c10d):
-        module.is_hccl_available = is_hccl_available  # type: ignore[attr-defined]  # names the real torch_npu adds
-        module.ProcessGroupHCCL = _sim.ProcessGroupHCCL  # type: ignore[attr-defined]
+        module.is_hccl_available = is_hccl_available  # names the real torch_npu adds
+        module.ProcessGroupHCCL = _sim.ProcessGroupHCCL

@@ -2,8 +2,16 @@
 """``torch.npu``: the device module of the simulated NPU."""
 
 import torch as _torch
-
-from torch_npu.npu import amp, graphs, memory, options, random, streams, tensor_types, utils
+from torch_npu.npu import (  # noqa: F401
+    amp,
+    graphs,
+    memory,
+    options,
+    random,
+    streams,
+    tensor_types,
+    utils,
+)
 from torch_npu.npu.devices import (  # noqa: F401
     _exchange_device,
     _is_in_bad_fork,

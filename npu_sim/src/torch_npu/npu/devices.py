@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-
 from torch_npu import _sim
 from torch_npu._version import SOC_NAME, SOC_VERSION
 
@@ -127,7 +126,7 @@ def get_soc_version() -> int:
 
 
 def get_device_capability(device: Any = None) -> tuple[int, int]:
-    """(0, 0): an NPU has no CUDA capability. The real function returns None, which torch's broadcast cannot subscript."""
+    """(0, 0): an NPU has no CUDA capability. (The real function returns None, which torch's broadcast subscripts.)"""
     return (0, 0)
 
 

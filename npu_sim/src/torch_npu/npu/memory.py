@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``torch.npu.memory``: exact byte counts. All figures are bytes; ``device`` is as everywhere, None for the current one."""
+"""``torch.npu.memory``: exact byte counts.
+
+All figures are bytes; ``device`` is an index, a string, a torch.device, or None for the current one.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +59,12 @@ def memory_stats(device: Any = None) -> dict[str, int]:
     stats = _sim.memory_stats(index_of(device))
     live = stats["allocations"] - stats["frees"]
     families = {
-        "allocated_bytes": (stats["allocated"], stats["allocated_peak"], stats["allocated_total"], stats["freed_total"]),
+        "allocated_bytes": (
+            stats["allocated"],
+            stats["allocated_peak"],
+            stats["allocated_total"],
+            stats["freed_total"],
+        ),
         "reserved_bytes": (stats["reserved"], stats["reserved_peak"], stats["reserved_peak"], 0),
         "allocation": (live, live, stats["allocations"], stats["frees"]),
         "segment": (0, 0, 0, 0),

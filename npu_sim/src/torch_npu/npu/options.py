@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Switches of the compiler and of kernels. They have nothing to switch here; values set are kept and can be read back."""
+"""Switches of the compiler and of kernels. They switch nothing here; values set are kept and can be read back."""
 
 from typing import Any
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-
 from torch_npu import _sim
 from torch_npu.npu.devices import index_of
 

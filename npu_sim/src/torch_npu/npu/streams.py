@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-
 from torch_npu.npu.devices import index_of
 
 
@@ -63,7 +62,9 @@ class Event(torch.Event):
         cls, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False
     ) -> "Event":
         device = torch.device("npu", index_of())
-        event = super().__new__(cls, device=device, enable_timing=enable_timing, blocking=blocking, interprocess=interprocess)
+        event = super().__new__(
+            cls, device=device, enable_timing=enable_timing, blocking=blocking, interprocess=interprocess
+        )
         event._timed = enable_timing
         event._nanoseconds = None
         return event
@@ -72,7 +73,7 @@ class Event(torch.Event):
         super().record(current_stream() if stream is None else stream)
         self._nanoseconds = time.perf_counter_ns()
 
-    def elapsed_time(self, end_event: "Event") -> float:  # type: ignore[override]  # torch names the parameter other
+    def elapsed_time(self, end_event: "Event") -> float:
         """Milliseconds from this event to ``end_event``; both need ``enable_timing=True`` and must be recorded."""
         if not (self._timed and end_event._timed):
             raise ValueError("both events must be created with enable_timing=True")
