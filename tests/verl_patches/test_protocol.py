@@ -9,8 +9,6 @@ import pytest
 import torch
 from verl.protocol import DataProto
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
-
 
 def batch(value: int, **meta: Any) -> DataProto:
     return DataProto.from_dict(tensors={"x": torch.full((2, 1), value)}, meta_info=meta)

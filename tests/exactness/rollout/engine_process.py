@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
+
+# isort: split
 import torch
 import torch.distributed as dist
 from tensordict import TensorDict
@@ -24,8 +27,6 @@ from transformers import DeepseekV3ForCausalLM
 from verl import DataProto
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
-
-import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 PROMPT, RESPONSE = 16, 16
 

@@ -12,8 +12,6 @@ import pytest
 import torch
 from verl.utils.tracking import FileLogger
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
-
 
 @pytest.fixture
 def logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLogger]:

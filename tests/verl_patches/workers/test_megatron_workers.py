@@ -18,7 +18,6 @@ from verl.single_controller.base.decorator import MAGIC_ATTR
 from verl.workers import megatron_workers
 from verl.workers.megatron_workers import ActorRolloutRefWorker
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
 from recipe.report.recorder import read_events
 
 PHASES = {

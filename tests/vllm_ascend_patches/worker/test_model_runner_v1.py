@@ -10,8 +10,6 @@ import pytest
 import torch
 from vllm_ascend.worker import model_runner_v1
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
-
 ID = "vllm_ascend_patches.worker.model_runner_v1:_get_torchair_lazy_compiled_model"
 
 

@@ -14,7 +14,6 @@ from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
 from verl_patches.trainer.ppo.on_policy import require_on_policy, stand_in_for_log_prob
 
 

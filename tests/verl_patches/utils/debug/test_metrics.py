@@ -10,7 +10,6 @@ import torch
 from verl.protocol import DataProto
 from verl.utils.debug.metrics import calculate_debug_metrics
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
 from verl_patches.utils.debug.metrics import rollout_actor_kl
 
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import pytest
 from verl.workers.rollout.base import get_rollout_class
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
-
 
 @pytest.mark.proves("verl_patches.workers.rollout.base:sync_rollout")
 def test_the_synchronous_rollout_is_a_subclass_of_verls() -> None:

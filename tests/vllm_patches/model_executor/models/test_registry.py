@@ -8,8 +8,6 @@ import os
 import pytest
 from vllm.model_executor.models import registry
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
-
 
 class Model:
     """A model class to look at, which says where it was looked at."""

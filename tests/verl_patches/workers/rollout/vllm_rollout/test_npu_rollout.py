@@ -17,7 +17,6 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
-import verl_patches.prelude_patch  # noqa: F401  the overlay
 from recipe.report.recorder import read_events
 from verl_patches.workers.rollout.vllm_rollout.npu_rollout import NPURollout
 
