@@ -14,7 +14,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Answer:
-    """One problem with one sampled answer of the first and one of the last validation."""
+    """One problem, without the prompt's template, and a sampled answer of the first and of the last validation."""
 
     problem: str
     truth: str
@@ -34,10 +34,11 @@ def sampled_answers(run_dir: Path) -> tuple[list[Answer], int, int]:
         return [], 0, 0
     first, last = _first_by_problem(dumps[0]), _first_by_problem(dumps[-1])
     shared = [problem for problem in first if problem in last]
+    template = _template_length(list(first))
     chosen = [shared[i * len(shared) // SHOWN] for i in range(min(SHOWN, len(shared)))]
     answers = [
         Answer(
-            problem=problem,
+            problem=problem[template:],
             truth=str(first[problem].get("gts", "")),
             before=str(first[problem].get("output", "")),
             before_score=float(first[problem].get("score", 0.0)),
@@ -47,6 +48,16 @@ def sampled_answers(run_dir: Path) -> tuple[list[Answer], int, int]:
         for problem in chosen
     ]
     return answers, _number(dumps[0]), _number(dumps[-1])
+
+
+def _template_length(prompts: list[str]) -> int:
+    """Characters that every prompt begins with, up to the end of a sentence or line: the template, not the problem."""
+    if len(prompts) < 2:
+        return 0
+    low, high = min(prompts), max(prompts)  # what the extremes share in order, all share
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
+    common = low[:length]
+    return max(common.rfind(mark) for mark in (".", "\n")) + 1
 
 
 def _number(path: Path) -> int:

@@ -9,8 +9,9 @@ from typing import Any
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, Step, read_steps
 from recipe.report.recorder import read_events
 
-# verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other".
-PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor", "testing")
+# verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other". Validation
+# is not part of a step's time.
+PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor")
 # Device memory is recorded at the end of these phases of a step, in this order.
 MEMORY_PHASES = ("weights_in", "weights_synced", "kv_in", "generated", "released", "log_prob", "ref", "update")
 MIB = 2**20
@@ -57,6 +58,7 @@ def _scores(steps: list[Step]) -> list[tuple[float, float]]:
 
 def _axes(title: str, across: str, up: str) -> Any:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -64,6 +66,8 @@ def _axes(title: str, across: str, up: str) -> Any:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
+    if across == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return axes
 
 

@@ -84,7 +84,8 @@ def run_dir(tmp_path: Path) -> Path:
     )
     for step, output in ((0, HOSTILE), (3, "<think>1+1=2</think><answer>\\boxed{2}</answer>")):
         answers = [
-            {"input": f"sum {i}", "output": output, "gts": "2", "score": step / 3, "step": step} for i in range(9)
+            {"input": f"Think first.What is sum {i}?", "output": output, "gts": "2", "score": step / 3, "step": step}
+            for i in range(9)
         ]
         lines(run / "validation" / f"{step}.jsonl", answers)
     result = {"status": "finished", "error": None, "wall_s": 61.5, "seed": 4, "steps_wanted": 3}
@@ -151,8 +152,9 @@ def test_the_page_is_self_contained_and_escapes_what_models_write(run_dir: Path)
     assert HOSTILE in page.text
     assert "say nothing about speed" in " ".join(page.text.split())
     assert "0.250 → 0.750" in page.text
-    for problem in ("sum 0", "sum 3", "sum 6"):
+    for problem in ("What is sum 0?", "What is sum 3?", "What is sum 6?"):
         assert problem in page.text
+    assert "Think first" not in page.text
 
 
 def test_the_report_can_be_made_again(run_dir: Path) -> None:
