@@ -52,7 +52,7 @@ make_venv() {
 
 # install NAME FILE: the requirements in FILE, once.
 install() {
-    "$PYTHON" -m pip install --disable-pip-version-check --no-input -r "$2" >"$LOGS/$1.log" 2>&1 ||
+    "$PYTHON" -m pip install --no-compile --disable-pip-version-check --no-input -r "$2" >"$LOGS/$1.log" 2>&1 ||
         fail "installing packages failed: $(last_error "$LOGS/$1.log") (log: $LOGS/$1.log)"
 }
 

@@ -17,11 +17,10 @@ PHASES = (
     ("Started a local Ray instance", "starting the trainer process"),
     ("TaskRunner hostname", "reading the data"),
     ("Total training steps", "starting the workers"),
-    ("load ref weight start", "building the reference policy"),
-    ("Model config after override", "building the models"),
-    ("actor_module:", "loading the actor's weights"),
-    ("load weight", "the actor is loaded; starting the rollout engine"),
-    ("kwargs: {'n'", "the rollout engine is up"),
+    ("Model config after override", "building the reference policy"),
+    ("load ref weight start", "building the actor"),
+    ("actor_module:", "loading the actor's weights, then starting the rollout engine"),
+    ("kwargs: {'n'", "first validation"),
     ("validation generation end", "scoring the first validation"),
 )
 
