@@ -127,10 +127,9 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
     transformer = actor + "megatron.override_transformer_config."
     values |= {_settle(transformer + key): value for key, value in inputs.transformer.items()}
     if not layout.even_stages:
-        values |= {
-            "+" + transformer + "num_layers_in_first_pipeline_stage": layout.first_stage_layers,
-            "+" + transformer + "num_layers_in_last_pipeline_stage": layout.last_stage_layers,
-        }
+        values["+" + transformer + "num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
+        if layout.actor_pipeline > 2:  # with both ends named, Megatron-core 0.12.1 divides by the number of other stages
+            values["+" + transformer + "num_layers_in_last_pipeline_stage"] = layout.last_stage_layers
     return values
 
 
