@@ -109,6 +109,17 @@ def test_ring_merges_cached_context(pairs):
     torch.testing.assert_close(lse.cpu().double(), expected_lse, rtol=1e-5, atol=1e-5)
 
 
+def test_ring_queries_that_see_no_key():
+    """Causal with fewer keys than queries: the first queries of a request see nothing, output 0 and lse -inf."""
+    q_lens, kv_lens = [4, 3], [2, 3]
+    q, k, v = make(7), make(5), make(5, size=VALUE)
+    out, lse = ring(q, k, v, [q_lens, kv_lens], causal=True)
+    expected, expected_lse = ring_reference(q, k, v, q_lens, kv_lens, 0.3, True)
+    assert bool((expected[:2] == 0).all())
+    torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse.cpu().double(), expected_lse, rtol=1e-5, atol=1e-5)
+
+
 def test_ring_takes_expanded_and_strided_views():
     """vLLM-Ascend passes k_rope as an expanded view and value as a slice of the up-projection."""
     lengths = [3, 5]

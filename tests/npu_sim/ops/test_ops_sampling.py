@@ -46,6 +46,12 @@ def test_ties_with_the_kth_stay_and_p_one_keeps_all():
     assert torch.equal(out.cpu(), logits.cpu())
 
 
+def test_the_most_probable_token_stays_whatever_p_is():
+    logits = torch.tensor([[1.0, 3.0, 2.0]]).npu()
+    out = torch_npu.npu_top_k_top_p(logits, torch.zeros(1).npu(), torch.full((1,), 3, dtype=torch.int32).npu())
+    assert torch.isfinite(out.cpu()).tolist() == [[False, True, False]]
+
+
 def test_refuses():
     logits, p, k = torch.randn(2, 5).npu(), torch.ones(2).npu(), torch.ones(2, dtype=torch.int32).npu()
     with pytest.raises(ValueError, match="npu_top_k_top_p: k is of dtype int64"):
