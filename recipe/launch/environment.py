@@ -71,6 +71,9 @@ def derived_environment(config: RunConfig, layout: Layout, paths: RunPaths) -> d
         "RAY_prestart_worker_first_driver": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "0",
+        # Ray replaces a loopback address by the machine's own and then listens on every interface, unless it is told
+        # that this is one machine; the switch is named for the systems where that is the default.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "VLLM_USE_V1": "1",
         "VLLM_DP_SIZE": str(layout.rollout_data),
         "VLLM_NO_USAGE_STATS": "1",
@@ -101,8 +104,8 @@ def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | 
 
 
 def runs_dir() -> Path:
-    """Where runs are kept."""
-    return REPO / "runs"
+    """Where runs are kept; RECIPE_RUNS names another place than `runs/`."""
+    return Path(os.environ.get("RECIPE_RUNS", REPO / "runs")).absolute()
 
 
 def cache_dir() -> Path:

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole recipe with the real upstreams on the simulated NPU: a run that finishes, and runs that are disturbed.
+
+The model is barely warmed up, so nothing is learnt here; what is checked is that the stack works and ends cleanly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for runs and cache of this module, so that the model is made once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def run_file(directory: Path, name: str) -> Path:
+    text = (REPO / "configs" / name).read_text(encoding="utf-8")
+    text = text.replace('kind = "tiny" ', 'kind = "tiny"\nwarm_start_steps = 40 ').replace(
+        "validation_samples = 8", "validation_samples = 1"
+    )
+    path = directory / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+Start = Callable[[str, str, int], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(runs: Path) -> Iterator[Start]:
+    """Starts launchers, and stops those that a failed test leaves."""
+    started = []
+
+    def start_one(config: str, name: str, steps: int) -> subprocess.Popen[str]:
+        started.append(launch(runs, config, name, steps))
+        return started[-1]
+
+    yield start_one
+    for launcher in started:
+        if launcher.poll() is None:
+            launcher.terminate()
+            launcher.communicate(timeout=60)
+
+
+def launch(runs: Path, config: str, name: str, steps: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "recipe", "launch", str(run_file(runs, config)), "--name", name]
+    return subprocess.Popen(
+        [*command, "--steps", str(steps)],
+        cwd=REPO,
+        env={**os.environ, "RECIPE_RUNS": str(runs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_id(run_dir: Path) -> str:
+    return str(json.loads((run_dir / "command.json").read_text(encoding="utf-8"))["environment"]["RECIPE_RUN_ID"])
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RECIPE_RUN_ID") == mark:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def until(condition: Callable[[], object], launcher: subprocess.Popen[str], limit_s: float = 600) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert launcher.poll() is None, "".join(launcher.communicate())
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.2)
+
+
+def workers(run_dir: Path) -> list[psutil.Process]:
+    return [p for p in processes_of(run_id(run_dir)) if " ".join(p.cmdline()).startswith("ray::WorkerDict")]
+
+
+def first_step_done(run_dir: Path) -> bool:
+    path = run_dir / "metrics.jsonl"
+    return path.is_file() and '"step": 1,' in path.read_text(encoding="utf-8")
+
+
+def check_nothing_left(run_dir: Path) -> None:
+    assert processes_of(run_id(run_dir)) == []
+    command = json.loads((run_dir / "command.json").read_text(encoding="utf-8"))["argv"]
+    (temp,) = [item.partition("=")[2] for item in command if "_temp_dir=" in item]
+    assert not Path(temp).exists()
+
+
+@pytest.mark.parametrize("config", ["sim.toml", "sim_4die.toml"])
+def test_a_run_finishes_with_its_report(runs: Path, start: Start, config: str) -> None:
+    name = Path(config).stem
+    launcher = start(config, name, steps=2)
+    output, error = launcher.communicate(timeout=600)
+    assert launcher.returncode == 0, error + output
+    summary = json.loads((runs / name / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["status"], summary["steps"]) == ("finished", 2)
+    assert summary["released_bytes_max"] <= 4 * 2**20
+    assert summary["rollout_actor_pearson_min"] >= 0.99
+    assert summary["rollout_actor_kl_abs_max"] <= 1e-2
+    assert summary["rss_peak_bytes"] <= 10 * 2**30
+    dies = 4 if "4die" in config else 2
+    roles = [process["role"] for process in summary["processes"]]
+    assert roles.count("driver") == 1 and sum(role.startswith("WorkerDict") for role in roles) == dies
+    assert (runs / name / "report.html").is_file()
+    check_nothing_left(runs / name)
+
+
+def test_a_killed_worker_ends_the_run(runs: Path, start: Start) -> None:
+    launcher = start("sim.toml", "killed", steps=50)
+    run_dir = runs / "killed"
+    until(lambda: first_step_done(run_dir), launcher)
+    workers(run_dir)[0].kill()
+    _, error = launcher.communicate(timeout=120)
+    assert launcher.returncode == 1
+    assert error.count("\n") == 1 and error.startswith("error: after step "), error
+    check_nothing_left(run_dir)
+    assert json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+
+
+def test_ctrl_c_ends_the_run(runs: Path, start: Start) -> None:
+    launcher = start("sim.toml", "interrupted", steps=50)
+    run_dir = runs / "interrupted"
+    until(lambda: (run_dir / "command.json").is_file() and workers(run_dir), launcher)
+    launcher.send_signal(signal.SIGINT)
+    _, error = launcher.communicate(timeout=60)
+    assert (launcher.returncode, error) == (130, "error: stopped by SIGINT\n")
+    check_nothing_left(run_dir)
