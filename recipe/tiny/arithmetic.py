@@ -71,6 +71,9 @@ def demonstration(item: Sum, guess_share: float, largest: int, rng: random.Rando
 
     A guess is any number that can be a sum of two numbers up to ``largest``, so it is nearly always wrong.
     """
-    if rng.random() < guess_share:
-        return f"<think></think><answer>\\boxed{{{rng.randint(0, 2 * largest)}}}</answer>"
-    return item.worked
+    return guess(rng.randint(0, 2 * largest)) if rng.random() < guess_share else item.worked
+
+
+def guess(value: int) -> str:
+    """The response that says a number without working it out."""
+    return f"<think>say {value}</think><answer>\\boxed{{{value}}}</answer>"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recipe.data.templates import get_template
-from recipe.tiny.arithmetic import Sum
+from recipe.tiny.arithmetic import Sum, guess
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -64,7 +64,7 @@ def train_tokenizer() -> Tokenizer:
     )
     sums = [Sum(left, right) for left in range(10) for right in range(10)]
     texts = [get_template("r1_zero").system or ""] * 200
-    texts += [text for item in sums for text in (item.question, item.worked) for _ in range(2)]
+    texts += [text for item in sums for text in (item.question, item.worked, guess(item.value)) for _ in range(2)]
     # Each word alone in its text, with the space before it: longer merges would only learn the order of this list.
     # Earlier words weigh more, because the list is roughly by frequency.
     words = COMMON_WORDS.split()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Supervised warm start: random weights to a base model that knows the format, and can add but seldom bothers.
 
-First it learns sums that are worked out. Then more than half of the demonstrations are bare guesses, nearly all of
-them wrong. The result solves a problem often in eight tries and seldom in one; GRPO finds that working it out pays,
-so accuracy and response length rise together.
+It learns two habits: to work a sum out, and, more often, to say a number at once, which is nearly always wrong. The
+result solves a problem often in eight tries and seldom in one. GRPO finds that working it out pays, so accuracy and
+response length rise together.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recipe.data.templates import Template
-from recipe.tiny.arithmetic import Sum, demonstration
+from recipe.tiny.arithmetic import Sum, demonstration, guess
 
 if TYPE_CHECKING:
     import torch
@@ -27,16 +27,18 @@ IGNORED = -100  # label of a position without loss
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Settings. The first ``worked_share`` of the steps show worked sums only, under a learning rate that falls to
-    ``last_rate`` of its peak; the rest keeps that rate and shows ``guess_share`` guesses."""
+    """Settings. ``guess_habit`` is the probability of guessing that the model learns, ``guess_share`` the share of
+    guesses in what it reads (smaller: there is little to learn in them). Muon trains the matrices between embedding
+    and head, AdamW the rest."""
 
-    steps: int = 380
+    steps: int = 200
     batch: int = 64
-    learning_rate: float = 3e-3
+    guess_habit: float = 0.65
+    guess_share: float = 0.25
+    muon_rate: float = 0.02
+    adamw_rate: float = 3e-3
     warmup_steps: int = 20
-    last_rate: float = 0.1
-    worked_share: float = 0.8
-    guess_share: float = 0.65
+    last_rate: float = 0.05
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     router_bias_rate: float = 0.001
@@ -52,9 +54,15 @@ class Demonstrations:
         self._rng = random.Random(f"demonstrations {seed}")
         self._prompts = {item: prompt_ids(item, template, tokenizer) for item in sums}
         self._responses: dict[str, list[int]] = {}
+        self._first_of_guess = self._response_ids(guess(0))[0]
+        self._first_of_worked = self._response_ids(sums[0].worked)[0]
 
-    def batch(self, size: int, guess_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """(input ids, labels), both int64 [size, longest]; labels are ``IGNORED`` outside the response."""
+    def batch(self, size: int, guess_share: float, guess_habit: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(input ids, labels), both int64 [size, longest]; labels are ``IGNORED`` outside the response.
+
+        Guessing or working out is decided by the first token of a response. Its label is drawn with ``guess_habit``,
+        apart from the text that follows: so the habit can be strong while most of the text is worth learning.
+        """
         import torch
 
         rows = []
@@ -69,6 +77,8 @@ class Demonstrations:
             end = len(prompt) + len(response)
             ids[row, :end] = torch.tensor(prompt + response)
             labels[row, len(prompt) : end] = torch.tensor(response)
+            habit = self._rng.random() < guess_habit
+            labels[row, len(prompt)] = self._first_of_guess if habit else self._first_of_worked
         return ids, labels
 
     def _response_ids(self, text: str) -> list[int]:
@@ -93,20 +103,21 @@ def train(
     """Trains ``model`` (fp32, on the CPU) in place. Deterministic for one thread count and torch version."""
     import torch
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, settings))
+    matrices = [p for name, p in model.model.layers.named_parameters() if p.ndim == 2]
+    chosen_ids = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen_ids]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.Muon(matrices, lr=settings.muon_rate, weight_decay=settings.weight_decay),
+        torch.optim.AdamW(
+            others, lr=settings.adamw_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+        ),
+    ]
+    schedules = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: _rate(step, settings)) for each in optimizers]
     balancer = RouterBalancer(model, settings.router_bias_rate)
     model.train()
     started, loss_sum = time.monotonic(), 0.0
     for step in range(1, settings.steps + 1):
-        guesses = 0.0 if step <= settings.worked_share * settings.steps else settings.guess_share
-        ids, labels = data.batch(settings.batch, guesses)
+        ids, labels = data.batch(settings.batch, settings.guess_share, settings.guess_habit)
         # Right padding under a causal mask is never attended to from a response, so no attention mask is needed.
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         wanted = labels[:, 1:]
@@ -114,9 +125,10 @@ def train(
         loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[chosen]), wanted[chosen])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
         balancer.step()
         loss_sum += loss.item()
         if step % 50 == 0 or step == settings.steps:
@@ -163,8 +175,8 @@ class RouterBalancer:
 
 
 def _rate(step: int, settings: WarmStart) -> float:
-    """Learning rate factor: linear warm-up, a half cosine over the worked part, then ``last_rate``."""
+    """Learning rate factor: linear warm-up, then half a cosine down to ``last_rate``."""
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1.0, settings.worked_share * settings.steps - settings.warmup_steps)
+    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     return settings.last_rate + (1 - settings.last_rate) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, done)))

@@ -50,6 +50,6 @@ def test_guesses_keep_the_format_and_are_nearly_always_wrong() -> None:
 
 def test_share_of_guesses_is_as_asked() -> None:
     rng = random.Random(0)
-    guesses = sum("<think></think>" in demonstration(Sum(7, 8), 0.65, 19, rng) for _ in range(4000))
+    guesses = sum("+" not in demonstration(Sum(7, 8), 0.65, 19, rng) for _ in range(4000))
     assert abs(guesses / 4000 - 0.65) < 0.03
     assert demonstration(Sum(7, 8), 0.0, 19, rng) == Sum(7, 8).worked
