@@ -77,6 +77,8 @@ def derived_environment(config: RunConfig, layout: Layout, paths: RunPaths) -> d
         "VLLM_USE_V1": "1",
         "VLLM_DP_SIZE": str(layout.rollout_data),
         "VLLM_NO_USAGE_STATS": "1",
+        # Paged attention in decode. Otherwise vLLM-Ascend concatenates the whole KV cache in every layer and step.
+        "VLLM_ASCEND_MLA_PA": "1",
         "VLLM_LOGGING_LEVEL": "WARN",
         # Everything talks over loopback, and threads only where a process asks for them: the cores are shared.
         "GLOO_SOCKET_IFNAME": "lo",
