@@ -49,7 +49,6 @@ def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) ->
         "data.train_batch_size": config.train.prompts_per_step,
         "data.max_prompt_length": inputs.prompt_tokens,
         "data.max_response_length": config.data.max_response_tokens,
-        "data.val_max_samples": config.data.validation_problems,
         "data.filter_overlong_prompts": True,
         "data.truncation": "error",
         "data.seed": config.run.seed,
@@ -87,7 +86,7 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "free_cache_engine": True,
         "calculate_log_probs": True,
         "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
-        "val_kwargs.n": rollout.validation_samples,
+        "val_kwargs.n": 1,  # several answers per problem are rows of the validation data
         "val_kwargs.do_sample": rollout.validation_temperature > 0,
         "val_kwargs.temperature": rollout.validation_temperature,
     }
@@ -128,7 +127,9 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
     values |= {_settle(transformer + key): value for key, value in inputs.transformer.items()}
     if not layout.even_stages:
         values["+" + transformer + "num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
-        if layout.actor_pipeline > 2:  # with both ends named, Megatron-core 0.12.1 divides by the number of other stages
+        if (
+            layout.actor_pipeline > 2
+        ):  # with both ends named, Megatron-core 0.12.1 divides by the number of other stages
             values["+" + transformer + "num_layers_in_last_pipeline_stage"] = layout.last_stage_layers
     return values
 

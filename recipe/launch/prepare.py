@@ -47,7 +47,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         model=model,
         checkpoint=checkpoint,
         train=data / "train.parquet",
-        validation=data / "test.parquet",
+        validation=data / "validation.parquet",
         prompt_tokens=prompt_tokens,
         transformer=transformer_overrides(model),
     )
@@ -92,12 +92,20 @@ def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
         arguments = ["--json_path", str(problems / "train.json"), "--test_json_path", str(problems / "validation.json")]
         files, name = sorted(problems.glob("*.json")), "arithmetic"
     arguments += ["--template", config.data.template, "--data_source", name, "--seed", str(config.run.seed)]
-    settings = {"arguments": [a for a in arguments if not a.endswith(".json")]}
-    sources = [*files, *REPO.glob("recipe/data/*.py"), *REPO.glob("data/templates.toml")]
+    rows = [str(config.data.validation_problems), str(config.rollout.validation_samples)]
+    settings = {"arguments": [*(a for a in arguments if not a.endswith(".json")), *rows]}
+    sources = [
+        *files,
+        *REPO.glob("recipe/data/*.py"),
+        *REPO.glob("data/templates.toml"),
+        Path(__file__).parent / "validation_rows.py",
+    ]
 
     def build(directory: Path) -> None:
         say(f"converting the problems to Parquet ({name})")
         _tool("json_to_parquet.py", "--output_dir", str(directory), *arguments, log=log)
+        test, out = str(directory / "test.parquet"), str(directory / "validation.parquet")
+        _run("-m", "recipe.launch.validation_rows", test, *rows, out, log=log)
 
     return cached(cache_dir(), "data", digest(settings, sources), build)[0]
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is made before a run: lengths, validation rows, and the cache."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from recipe.launch.cache import cached, digest
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.prepare import _run, padded_prompt_tokens
+from recipe.launch.validation_rows import write_validation_rows
+
+
+def test_the_longest_prompt_that_fits_sets_the_length() -> None:
+    said: list[str] = []
+    assert padded_prompt_tokens([3, 9, 13], 512, said.append) == 16
+    assert padded_prompt_tokens([3, 9, 13], 13, said.append) == 13
+    assert said == []
+    assert padded_prompt_tokens([3, 9, 13], 10, said.append) == 10
+    assert said == ["data: 1 of 3 prompts have over 10 tokens and are left out"]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"), [([20, 30], "the shortest prompt has 20 tokens"), ([], "no problems")]
+)
+def test_data_without_a_fitting_prompt_is_refused(lengths: list[int], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        padded_prompt_tokens(lengths, 10, print)
+
+
+def test_validation_rows(tmp_path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"n": [0, 1, 2, 3]}), tmp_path / "test.parquet")
+    write_validation_rows(tmp_path / "test.parquet", 3, 2, tmp_path / "out.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_what_is_cached_is_made_once_and_whole(tmp_path: Path) -> None:
+    made = []
+
+    def slow(directory: Path) -> None:
+        made.append(directory)
+        (directory / "first").touch()
+        time.sleep(0.3)
+        (directory / "second").touch()
+
+    results: list[tuple[Path, bool]] = []
+    threads = [threading.Thread(target=lambda: results.append(cached(tmp_path, "kind", "key", slow))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert sorted(there for _, there in results) == [False, True, True]
+    assert {path.name for path in results[0][0].iterdir()} == {"first", "second"}
+
+
+def test_what_failed_is_not_cached(tmp_path: Path) -> None:
+    def fails(directory: Path) -> None:
+        (directory / "half").touch()
+        raise LaunchError("no")
+
+    with pytest.raises(LaunchError):
+        cached(tmp_path, "kind", "key", fails)
+    path, there = cached(tmp_path, "kind", "key", lambda directory: (directory / "whole").touch())
+    assert not there and [item.name for item in path.iterdir()] == ["whole"]
+
+
+def test_the_digest_follows_settings_and_contents(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("one", encoding="utf-8")
+    first = digest({"seed": 1}, [file])
+    assert first == digest({"seed": 1}, [file]) != digest({"seed": 2}, [file])
+    file.write_text("two", encoding="utf-8")
+    assert first != digest({"seed": 1}, [file])
+
+
+def test_a_failing_tool_is_one_line_with_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "prepare.log"
+    with pytest.raises(LaunchError) as caught:
+        _run("-c", "print('trying'); raise SystemExit('error: no such model')", log=log)
+    assert str(caught.value) == f"-c failed with exit code 1: error: no such model (log: {log})"
+    assert log.read_text(encoding="utf-8").startswith("trying\n")
