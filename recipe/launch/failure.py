@@ -15,6 +15,7 @@ _EXCEPTION = re.compile(
 # Exceptions that only carry another one, or follow from the end of a process: the cause stands elsewhere if at all.
 _CARRIERS = ("RayTaskError", "TaskRunner", "SystemExit", "KeyboardInterrupt", "ConfigCompositionException")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "DistBackendError")
+_DETAIL = re.compile(r"\s+(class_name|pid): (\S+)")
 _TAIL_BYTES = 4 * 2**20
 _LONGEST = 400
 
@@ -38,6 +39,10 @@ def cause(log: Path) -> str | None:
 def _whole(lines: list[str], number: int) -> str:
     """The exception's line; when its message goes on, the following lines up to a blank one."""
     text = lines[number]
+    if "ActorDiedError" in text:
+        details = dict(match.groups() for line in lines[number + 1 : number + 8] if (match := _DETAIL.match(line)))
+        actor = details.get("class_name", "an actor").rpartition(".")[2]
+        return f"{actor} (pid {details.get('pid', 'unknown')}) died: it was killed, or the machine ran out of memory"
     for line in lines[number + 1 : number + 6]:
         if not line.strip() or _EXCEPTION.match(line) or line.startswith(("Traceback", "During handling", "Set the")):
             break
