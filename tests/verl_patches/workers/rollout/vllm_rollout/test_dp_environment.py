@@ -84,7 +84,7 @@ def test_the_columns_of_four_processes_meet_at_their_own_addresses(tmp_path: Pat
         for rank in range(4)
     ]
     try:
-        outputs = [process.communicate(timeout=60)[0] for process in processes]
+        outputs = [process.communicate(timeout=180)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
