@@ -40,7 +40,8 @@ def _whole(lines: list[str], number: int) -> str:
     """The exception's line; when its message goes on, the following lines up to a blank one."""
     text = lines[number]
     if "ActorDiedError" in text:
-        details = dict(match.groups() for line in lines[number + 1 : number + 8] if (match := _DETAIL.match(line)))
+        matches = [_DETAIL.match(line) for line in lines[number + 1 : number + 8]]
+        details = {match[1]: match[2] for match in matches if match}
         actor = details.get("class_name", "an actor").rpartition(".")[2]
         return f"{actor} (pid {details.get('pid', 'unknown')}) died: it was killed, or the machine ran out of memory"
     for line in lines[number + 1 : number + 6]:
