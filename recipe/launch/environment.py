@@ -84,6 +84,10 @@ def derived_environment(config: RunConfig, layout: Layout, paths: RunPaths) -> d
         "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        # oneDNN keeps compiled products by shape, and shapes change with every batch: at its default of 1024 entries a
+        # worker's memory grows for hundreds of steps.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+        "LRU_CACHE_CAPACITY": "256",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(cache_dir() / "huggingface"),
         "TORCHDYNAMO_DISABLE": "1",
