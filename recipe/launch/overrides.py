@@ -206,4 +206,6 @@ def quote(value: Any) -> str:
     )
     if _PLAIN_TEXT.fullmatch(text) and not looks_otherwise:
         return text
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # In Hydra's quoted text a backslash is itself, except in a run of them before a quote or the end.
+    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", text)
+    return "'" + re.sub(r"\\+$", lambda match: match[0] * 2, escaped) + "'"
