@@ -71,9 +71,34 @@ Tensor reshape_alias(const Tensor& self, SymIntArrayRef size, SymIntArrayRef str
   return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride));
 }
 
+// Make the storage large enough for the tensor's sizes and strides; it never shrinks.
+void fit_storage(const Tensor& self) {
+  auto* storage = self.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  if (self.numel() == 0) return;
+  const size_t nbytes = at::detail::computeStorageNbytes(self.sizes(), self.strides(), self.itemsize(), self.storage_offset());
+  if (nbytes > storage->nbytes()) resize_storage(storage, nbytes);
+}
+
+// torch's own resize_ would allocate on the current device instead of the tensor's.
+const Tensor& resize_to(const Tensor& self, IntArrayRef size, std::optional<c10::MemoryFormat> format) {
+  auto* impl = self.unsafeGetTensorImpl();
+  const std::vector<int64_t> old_sizes = self.sizes().vec(), old_strides = self.strides().vec();
+  if (self.sizes() != size) impl->set_sizes_contiguous(size);
+  if (format) impl->empty_tensor_restride(*format);
+  try {
+    fit_storage(self);
+  } catch (...) {
+    impl->set_sizes_and_strides(old_sizes, old_strides);
+    throw;
+  }
+  return self;
+}
+
 const Tensor& resize_(const Tensor& self, SymIntArrayRef size, std::optional<c10::MemoryFormat> format) {
   COUNT("resize_");
-  return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(size), format);
+  at::detail::check_size_nonnegative(size);
+  TORCH_CHECK(!format || *format != c10::MemoryFormat::Preserve, "unsupported memory format: preserve");
+  return resize_to(self, C10_AS_INTARRAYREF_SLOW(size), format);
 }
 
 void check_same_device(const Device& self, const Device& source) {
@@ -112,9 +137,7 @@ Tensor& set_storage_offset(Tensor& self, at::Storage source, SymInt offset, SymI
     impl->set_sizes_and_strides(sizes, strides);
   else
     impl->set_sizes_contiguous(sizes);
-  auto* storage = impl->unsafe_storage().unsafeGetStorageImpl();
-  const size_t nbytes = self.numel() == 0 ? 0 : at::detail::computeStorageNbytes(self.sizes(), self.strides(), self.itemsize(), at_offset);
-  if (nbytes > storage->nbytes()) resize_storage(storage, nbytes);
+  fit_storage(self);
   return self;
 }
 
@@ -133,7 +156,10 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
 }
 
 Tensor copy_from_and_resize(const Tensor& self, const Tensor& dst) {
-  at::native::resize_(dst, self.sizes(), std::nullopt);
+  if (dst.device().type() == kNPU)
+    resize_to(dst, self.sizes(), std::nullopt);
+  else
+    at::native::resize_(dst, self.sizes(), std::nullopt);
   return copy_from(self, dst, false);
 }
 

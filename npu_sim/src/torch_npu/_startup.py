@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The steps of ``import torch_npu``, in the order ``torch_npu/__init__.py`` takes them."""
 
+import atexit
+import contextlib
+import glob
 import importlib.metadata
 import logging
 import os
 import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -71,6 +76,34 @@ def load_operators() -> ModuleType:
     except ImportError as error:
         raise ImportError(f"torch_npu.ops (the simulated operators) cannot be imported: {error}") from error
     return ops
+
+
+def settle_at_exit() -> None:
+    """Let autograd's threads come up before the interpreter ends.
+
+    torch starts one thread per device at the first backward, and each takes the GIL once before it waits for work. One
+    that has not come so far when the interpreter ends takes the process down ("terminate called without an active
+    exception"); with eight devices and two cores a short process meets that often.
+    """
+    import torch
+
+    def started() -> int:
+        count = 0
+        for task in glob.glob("/proc/self/task/*/comm"):
+            with contextlib.suppress(OSError):  # a thread that ended meanwhile
+                count += Path(task).read_text().startswith("pt_autograd_")
+        return count
+
+    def wait() -> None:
+        if len(os.listdir("/proc/self/task")) <= threading.active_count():
+            return  # no threads but Python's own
+        deadline = time.monotonic() + 5
+        time.sleep(0.005)
+        while 0 < started() < torch.npu.device_count() and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    if os.path.isdir("/proc/self/task"):
+        atexit.register(wait)
 
 
 def announce() -> None:

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One rank of the checks in test_hccl.py: `python hccl_process.py RANK SIZE PORT OUT`.
+
+Runs every check on all ranks in the same order and writes {check: null or error} as JSON.
+"""
+
+import json
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch_npu
+from torch.distributed import _coalescing_manager
+
+RANK, SIZE = int(sys.argv[1]), int(sys.argv[2])
+OTHER = 1 - RANK
+DEVICE = torch.device("npu", RANK)
+
+
+def full(value: float, *size: int, **options) -> torch.Tensor:
+    return torch.full(size, float(value), device=DEVICE, **options)
+
+
+def allreduce():
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.complex64):
+        x = full(RANK + 1, 3).to(dtype)
+        dist.all_reduce(x)
+        assert x.tolist() == [3, 3, 3], (dtype, x)
+    x = full(RANK, 2)
+    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    assert x.tolist() == [1, 1]
+    x = torch.arange(6.0, device=DEVICE).view(2, 3).t()  # not contiguous
+    dist.all_reduce(x)
+    assert x.tolist() == [[0, 6], [2, 8], [4, 10]]
+
+
+def average():
+    x = full(RANK, 4, dtype=torch.bfloat16)
+    dist.all_reduce(x, op=dist.ReduceOp.AVG)
+    assert x.tolist() == [0.5] * 4
+    y = full(0, 2)
+    dist.reduce_scatter_tensor(y, torch.arange(4.0, device=DEVICE) + RANK, op=dist.ReduceOp.AVG)
+    assert y.tolist() == [2 * RANK + 0.5, 2 * RANK + 1.5]
+    y = full(0, RANK + 1)
+    dist.reduce_scatter(y, [full(RANK, 1), full(RANK, 2)], op=dist.ReduceOp.AVG)
+    assert y.tolist() == [0.5] * (RANK + 1)
+    try:
+        dist.all_reduce(full(1, 2, dtype=torch.int64), op=dist.ReduceOp.AVG)
+        raise AssertionError("integers were averaged")
+    except RuntimeError as error:
+        assert "AVG needs a floating dtype" in str(error)
+
+
+def asynchronous():
+    x = full(RANK + 1, 3)
+    work = dist.all_reduce(x, op=dist.ReduceOp.AVG, async_op=True)
+    work.wait()
+    work.wait()  # once is enough, twice does no harm
+    assert x.tolist() == [1.5] * 3 and work.is_completed()
+    y = full(RANK + 1, 3)
+    assert dist.all_reduce(y, async_op=True).get_future().wait()[0].tolist() == [3.0] * 3
+
+
+def broadcast():
+    for dtype in (torch.float32, torch.bool, torch.int16, torch.float8_e4m3fn):
+        x = full(RANK, 2).to(dtype)
+        dist.broadcast(x, 1)
+        assert x.float().tolist() == [1, 1], dtype
+    dist.broadcast(full(0, 0), 0)
+
+
+def reduce():
+    x = full(RANK + 1, 2)
+    dist.reduce(x, 1, op=dist.ReduceOp.AVG)
+    assert x.tolist() == ([1.5, 1.5] if RANK == 1 else [1, 1])
+
+
+def all_gather_even():
+    x = torch.arange(4, device=DEVICE, dtype=torch.int16).view(2, 2) + 10 * RANK
+    outputs = [torch.empty(2, 2, dtype=torch.int16, device=DEVICE).t() for _ in range(SIZE)]
+    dist.all_gather(outputs, x)
+    assert [o.tolist() for o in outputs] == [[[0, 1], [2, 3]], [[10, 11], [12, 13]]]
+    y = torch.empty(4, 2, dtype=torch.int16, device=DEVICE)
+    dist.all_gather_into_tensor(y, x)
+    assert y.tolist() == [[0, 1], [2, 3], [10, 11], [12, 13]]
+
+
+def all_gather_uneven():
+    outputs = [torch.empty(3 * rank, device=DEVICE) for rank in range(SIZE)]
+    dist.all_gather(outputs, full(RANK, 3 * RANK))
+    assert [o.tolist() for o in outputs] == [[], [1, 1, 1]]
+    outputs = [torch.empty(rank + 1, 2, device=DEVICE, dtype=torch.bfloat16) for rank in range(SIZE)]
+    dist.all_gather(outputs, full(RANK, RANK + 1, 2, dtype=torch.bfloat16))
+    assert [o.tolist() for o in outputs] == [[[0, 0]], [[1, 1], [1, 1]]]
+    try:
+        dist.all_gather([torch.empty(1, device=DEVICE) for _ in range(SIZE)], full(1, 2))
+        raise AssertionError("wrong sizes were accepted")
+    except RuntimeError as error:
+        assert "this rank gives 8 bytes, but its place in the output holds 4" in str(error)
+
+
+def all_to_all_uneven():
+    inputs = [full(10 * RANK + rank, RANK + 2 * rank, 2) for rank in range(SIZE)]
+    outputs = [torch.empty(rank + 2 * RANK, 2, device=DEVICE) for rank in range(SIZE)]
+    dist.all_to_all(outputs, inputs)
+    for rank, output in enumerate(outputs):
+        assert output.tolist() == [[10 * rank + RANK] * 2] * (rank + 2 * RANK)
+    x = torch.arange(6.0, device=DEVICE).view(3, 2) + 100 * RANK
+    y = torch.empty(2 if RANK == 0 else 4, 2, device=DEVICE)
+    dist.all_to_all_single(y, x, [1, 1] if RANK == 0 else [2, 2], [1, 2])
+    assert y.tolist() == ([[0, 1], [100, 101]] if RANK == 0 else [[2, 3], [4, 5], [102, 103], [104, 105]])
+    z = torch.empty(4, dtype=torch.int64, device=DEVICE)
+    dist.all_to_all_single(z, torch.arange(4, device=DEVICE) + 10 * RANK)
+    assert z.tolist() == [2 * RANK, 2 * RANK + 1, 10 + 2 * RANK, 11 + 2 * RANK]
+
+
+def reduce_scatter():
+    x = torch.arange(4.0, device=DEVICE) + RANK
+    kept = x.clone()
+    y = torch.empty(2, device=DEVICE)
+    dist.reduce_scatter_tensor(y, x)
+    assert y.tolist() == [4 * RANK + 1, 4 * RANK + 3] and torch.equal(x, kept)
+    inputs = [full(RANK + 1, 1), full(RANK + 2, 3)]
+    y = torch.empty(1 if RANK == 0 else 3, device=DEVICE)
+    dist.reduce_scatter(y, inputs)
+    assert y.tolist() == ([3] if RANK == 0 else [5, 5, 5]) and inputs[0].item() == RANK + 1
+
+
+def gather_and_scatter():
+    outputs = [torch.empty(2, device=DEVICE) for _ in range(SIZE)] if RANK == 0 else None
+    dist.gather(full(RANK, 2), outputs, dst=0)
+    assert RANK or [o.tolist() for o in outputs] == [[0, 0], [1, 1]]
+    y = torch.empty(2, dtype=torch.bool, device=DEVICE)
+    dist.scatter(y, [full(rank, 2).bool() for rank in range(SIZE)] if RANK == 1 else None, src=1)
+    assert y.tolist() == [bool(RANK)] * 2
+
+
+def point_to_point():
+    received = torch.empty(2, 3, device=DEVICE).t()
+    sends = [dist.P2POp(dist.isend, full(RANK, 3, 2), OTHER), dist.P2POp(dist.irecv, received, OTHER)]
+    for work in dist.batch_isend_irecv(sends):
+        work.wait()
+    assert received.tolist() == [[OTHER] * 2] * 3
+    if RANK == 0:
+        dist.send(full(7, 2), 1)
+    else:
+        x = torch.empty(2, device=DEVICE)
+        assert dist.recv(x) == 0 and x.tolist() == [7, 7]
+
+
+def coalescing():
+    a, b = full(1, 2), full(1, 3)
+    with _coalescing_manager(async_ops=True) as manager:
+        dist.all_reduce(a)
+        dist.all_reduce(b)
+    manager.wait()
+    assert a.tolist() == [2, 2] and b.tolist() == [2, 2, 2]
+    gathered, scattered = [torch.empty(4, device=DEVICE) for _ in "ab"], [torch.empty(1, device=DEVICE) for _ in "ab"]
+    with _coalescing_manager(device=DEVICE):
+        for output in gathered:
+            dist.all_gather_into_tensor(output, full(RANK, 2))
+    with _coalescing_manager():
+        for output in scattered:
+            dist.reduce_scatter_tensor(output, torch.arange(2.0, device=DEVICE))
+    assert all(o.tolist() == [0, 0, 1, 1] for o in gathered) and all(o.item() == 2 * RANK for o in scattered)
+
+
+def objects_and_barrier():
+    objects = [None] * SIZE
+    dist.all_gather_object(objects, {"rank": RANK})
+    assert objects == [{"rank": 0}, {"rank": 1}]
+    listed = [RANK]
+    dist.broadcast_object_list(listed, src=1, device=DEVICE)
+    assert listed == [1]
+    dist.barrier()
+
+
+def cpu_tensors_are_refused_by_name():
+    backend = dist.group.WORLD._get_backend(torch.device("npu"))
+    try:
+        backend.allreduce([torch.ones(1)])
+        raise AssertionError("a CPU tensor was accepted")
+    except RuntimeError as error:
+        assert "hccl allreduce: expected npu tensors, got one on cpu" in str(error)
+    group = dist.new_group(backend="hccl")
+    try:
+        dist.all_reduce(torch.ones(1), group=group)
+        raise AssertionError("a CPU tensor was accepted")
+    except RuntimeError as error:
+        assert "cpu" in str(error)
+
+
+def groups_by_name():
+    options = torch_npu._C._distributed_c10d.ProcessGroupHCCL.Options()
+    options.hccl_config = {"hccl_buffer_size": 200}
+    options._timeout = timedelta(seconds=20)
+    group = dist.new_group([0, 1], backend="hccl", pg_options=options)
+    backend = group._get_backend(DEVICE)
+    name = backend.get_hccl_comm_name(RANK)
+    assert name == backend.get_hccl_comm_name(RANK)
+    assert name != dist.group.WORLD._get_backend(DEVICE).get_hccl_comm_name(RANK)
+    found = torch_npu.distributed.group_by_comm_name(name)
+    assert found is backend and found.size() == 2
+    x = full(1, 1)
+    found.allreduce([x]).wait()
+    assert x.item() == 2
+    try:
+        torch_npu.distributed.group_by_comm_name("nobody")
+        raise AssertionError("a group without a name was found")
+    except RuntimeError as error:
+        assert "no hccl group is named 'nobody'" in str(error)
+
+
+def a_group_made_by_hand():  # as vLLM-Ascend does
+    from torch._C._distributed_c10d import ProcessGroup
+
+    store = dist.PrefixStore("by_hand", dist.distributed_c10d._get_default_store())
+    options = torch_npu._C._distributed_c10d.ProcessGroupHCCL.Options()
+    options._timeout = timedelta(seconds=20)
+    backend = torch_npu._C._distributed_c10d.ProcessGroupHCCL(store, RANK, SIZE, options)
+    backend._set_sequence_number_for_group()
+    group = ProcessGroup(store, RANK, SIZE)
+    group._register_backend(torch.device("npu"), ProcessGroup.BackendType.CUSTOM, backend)
+    x = full(1, 2)
+    group.allreduce([x]).wait()
+    assert x.tolist() == [2, 2]
+
+
+def traffic_is_counted():
+    torch_npu.sim.reset_counts()
+    dist.all_reduce(full(1, 256))
+    dist.all_to_all_single(torch.empty(4, device=DEVICE), full(1, 4))
+    counts = torch_npu.sim.collective_counts()
+    assert (counts["allreduce"].calls, counts["allreduce"].bytes) == (1, 1024)
+    assert (counts["alltoall_base"].calls, counts["alltoall_base"].bytes) == (1, 16)
+
+
+def functional_collectives():
+    import torch.distributed._functional_collectives as functional
+
+    x = functional.all_reduce(full(RANK + 1, 2), "sum", dist.group.WORLD)
+    assert x.tolist() == [3, 3]
+    y = functional.all_gather_tensor(full(RANK, 1), 0, dist.group.WORLD)
+    assert y.tolist() == [0, 1]
+
+
+def data_parallel_training():
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 1).to(DEVICE))
+    model(full(RANK + 1, 1, 2)).sum().backward()
+    assert model.module.weight.grad.tolist() == [[1.5, 1.5]]
+
+
+CHECKS = [
+    allreduce,
+    average,
+    asynchronous,
+    broadcast,
+    reduce,
+    all_gather_even,
+    all_gather_uneven,
+    all_to_all_uneven,
+    reduce_scatter,
+    gather_and_scatter,
+    point_to_point,
+    coalescing,
+    objects_and_barrier,
+    cpu_tensors_are_refused_by_name,
+    groups_by_name,
+    a_group_made_by_hand,
+    traffic_is_counted,
+    functional_collectives,
+    data_parallel_training,
+]
+
+
+def main() -> None:
+    torch.npu.set_device(RANK)
+    dist.init_process_group(
+        "cpu:gloo,npu:hccl",
+        init_method=f"tcp://127.0.0.1:{sys.argv[3]}",
+        rank=RANK,
+        world_size=SIZE,
+        timeout=timedelta(seconds=40),
+    )
+    results = {}
+    for check in CHECKS:
+        try:
+            check()
+            results[check.__name__] = None
+        except Exception:
+            results[check.__name__] = traceback.format_exc()
+    Path(sys.argv[4]).write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
