@@ -65,7 +65,7 @@ def test_copies_cross_devices():
         (lambda: torch.fft.fft(ONE), "aten::_fft_r2c"),
         (lambda: torch.stft(torch.ones(64, device="npu"), 16, return_complex=True), "aten::_fft_r2c"),
         (lambda: ONE.to_sparse(), "aten::_to_sparse"),
-        (lambda: torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long, device="npu"), ONE[:1], (3,)), "aten::_sparse"),
+        (lambda: torch.sparse_coo_tensor(ONE[None, :1].long(), ONE[:1], (3,)), "aten::_sparse"),
         (lambda: torch.quantize_per_tensor(ONE, 1.0, 0, torch.qint8), "aten::quantize_per_tensor"),
         (lambda: torch.empty(2, device="npu", layout=torch.sparse_coo), "aten::empty"),
         (lambda: torch.ops.aten._scaled_dot_product_flash_attention(*[torch.ones(1, 1, 4, 8, device="npu")] * 3),
@@ -123,7 +123,11 @@ def test_visible_devices(run_python, visible, count, expected):
 
 
 def test_devices_may_be_chosen_after_import_and_mistakes_are_explained(run_python):
-    code = "import os, torch_npu; os.environ['ASCEND_RT_VISIBLE_DEVICES'] = '7'; print(torch_npu.npu.device_count(), end='')"
+    code = """
+import os, torch_npu
+os.environ["ASCEND_RT_VISIBLE_DEVICES"] = "7"
+print(torch_npu.npu.device_count(), end="")
+"""
     assert run_python(code, ASCEND_RT_VISIBLE_DEVICES=None).stdout == "1"
     done = run_python("import torch_npu; torch_npu.npu.init()", ASCEND_RT_VISIBLE_DEVICES="0,9")
     assert done.returncode != 0

@@ -21,7 +21,10 @@ def test_importing_torch_brings_npu_and_one_line(run_python):
 
 
 def test_importing_torch_npu_first_works_and_its_line_is_a_log_record(run_python):
-    code = "import logging; logging.basicConfig(level=logging.ERROR); import torch_npu, torch; print(torch.npu.device_count())"
+    code = (
+        "import logging; logging.basicConfig(level=logging.ERROR); import torch_npu, torch;"
+        "print(torch.npu.device_count())"
+    )
     done = run_python(code, ASCEND_RT_VISIBLE_DEVICES=None, NPU_SIM_DEVICES=None)
     assert (done.stdout, done.stderr) == ("8\n", "")
 
