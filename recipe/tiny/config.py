@@ -34,8 +34,8 @@ def tiny_config(**changes: Any) -> DeepseekV3Config:
         "intermediate_size": 192,
         "moe_intermediate_size": 64,
         "n_routed_experts": 8,
-        # Half of them, so that one expert weighs little, as in the real model: with two, a near tie that rollout and
-        # trainer break differently in bfloat16 changed probabilities by up to 0.4.
+        # Half of them, so that one expert weighs little, as in the real model. With two, single tokens' probabilities
+        # differed by up to 0.4 between rollout and trainer in bfloat16.
         "num_experts_per_tok": 4,
         "n_shared_experts": 1,
         "n_group": 1,
