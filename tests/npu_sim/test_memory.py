@@ -128,7 +128,7 @@ class Ledger(RuleBasedStateMachine):
     @rule(first=tensors, second=tensors)
     def set_source(self, first, second):
         (a, old), (b, new) = self.live[first], self.live[second]
-        if a.dtype != b.dtype or a.device != b.device:
+        if a.dtype != b.dtype or a.device != b.device or not self.in_bounds(b):  # torch refuses what lies outside
             return
         a.set_(b)
         size, users = self.storages[new]
