@@ -74,7 +74,8 @@ class Ledger(RuleBasedStateMachine):
         tensor, storage = self.live[source]
         if not self.in_bounds(tensor):
             return self.add(tensor.detach(), storage)
-        return self.add(tensor[tensor.numel() // 3 :].view(-1), storage)
+        # Detached: a differentiable view keeps its base, and so the base's bytes, even when it is set to others.
+        return self.add(tensor[tensor.numel() // 3 :].view(-1).detach(), storage)
 
     @rule(target=tensors, source=tensors)
     def cpu_view(self, source):
