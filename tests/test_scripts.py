@@ -98,5 +98,5 @@ def test_both_readmes_give_the_same_commands() -> None:
     commands = []
     for name in ("README.md", "README_zh.md"):
         lines = (REPO / name).read_text(encoding="utf-8").splitlines()
-        commands.append([line.partition("#")[0].strip() for line in lines if line.startswith(("bash ", "python "))])
+        commands.append([line.partition("#")[0].strip() for line in lines if line.startswith(("bash ", ".venv/"))])
     assert commands[0] == commands[1] and len(commands[0]) == 5
