@@ -14,7 +14,7 @@ import sys
 # command -> the module that registers it; only the module of the command that is called is imported.
 COMMANDS = {
     "sync": "recipe.sources.cli",
-    "patches": "recipe.overlay.cli",
+    "patches": "recipe.audit.cli",
     "data": "recipe.data.cli",
     "weights": "recipe.weights.cli",
     "tiny-model": "recipe.tiny.cli",

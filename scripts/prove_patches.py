@@ -114,9 +114,9 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one run of tests (default 900)")
     options = parser.parse_args()
     sys.path.insert(0, str(REPOSITORY))
-    from recipe.overlay import static
+    from recipe.audit.declarations import collect
 
-    declarations = static.collect(REPOSITORY)
+    declarations = collect(REPOSITORY)
     if options.only:
         declarations = [one for one in declarations if any(one.id.endswith(end) for end in options.only)]
     if not declarations:

@@ -17,6 +17,7 @@ from recipe.overlay.errors import (
     PatchFailed,
 )
 from recipe.overlay.hook import install
+from recipe.overlay.snapshot import Snapshot, compare, snapshot
 
 __all__ = [
     "BadDeclaration",
@@ -26,10 +27,13 @@ __all__ = [
     "OverlayError",
     "Patch",
     "PatchFailed",
+    "Snapshot",
     "apply",
+    "compare",
     "declared",
     "install",
     "patch",
     "revert",
+    "snapshot",
     "status",
 ]

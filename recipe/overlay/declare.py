@@ -15,12 +15,17 @@ from recipe.overlay.target import NO_KEY, Target, mirrored, parse_target
 
 KINDS = ("wrap", "replace", "subclass", "registry", "submodule")
 _FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(==|~=|>=|<=|!=|<|>).+")
 T = TypeVar("T")
 
 
 @dataclass(eq=False)
 class Patch:
-    """One declared change. `id` is `<mirror module>:<name>`; `ours` is the decorated object or the given value."""
+    """One declared change. `id` is `<mirror module>:<name>`; `ours` is the decorated object or the given value.
+
+    `fingerprints`: those of the target, any of which will do.  kind "source" is a patch that `sync` has applied to
+    the file already; its fingerprints are those of the patched target, and `ours` is None.
+    """
 
     id: str
     mirror: str
@@ -29,7 +34,7 @@ class Patch:
     ours: Any
     why: str
     upstream: str
-    fingerprint: str
+    fingerprints: tuple[str, ...]
     remove_when: str
     file: str
     line: int
@@ -69,7 +74,8 @@ def _overlap(one: Patch, other: Patch) -> bool:
     return short.kind in ("replace", "subclass") and long.target.qualname.startswith(short.target.qualname + ".")
 
 
-def _register(new: Patch) -> None:
+def register(new: Patch) -> None:
+    """Add a patch.  Raises ConflictError when another one has its name or its target."""
     with _lock:
         for old in _declared.values():
             if old.id == new.id and old.where != new.where:
@@ -82,20 +88,35 @@ def _register(new: Patch) -> None:
         _declared[new.id] = new
 
 
-def check_fields(
-    target: Target, kind: str, texts: dict[str, Any], mirror: str, unchecked_fingerprint: bool = False
-) -> str | None:
+def check_fields(target: Target, kind: str, fields: dict[str, Any], mirror: str) -> str | None:
     """What is wrong with a declaration in module `mirror`, in words, or None."""
     if kind not in KINDS:
         return f"kind={kind!r}: expected one of {', '.join(KINDS)}"
-    for name, text in texts.items():
-        if not isinstance(text, str) or not text.strip():
-            return f"{name}={text!r}: expected a text"
-    if not unchecked_fingerprint and not _FINGERPRINT.fullmatch(str(texts["fingerprint"])):
-        return (
-            f"fingerprint={texts['fingerprint']!r}: expected 'sha256:' and 64 hex digits, as printed by "
-            f"`python -m recipe patches fingerprint {target.module}:{target.qualname}`"
-        )
+    for name in ("why", "upstream", "remove_when"):
+        if not isinstance(fields[name], str) or not fields[name].strip():
+            return f"{name}={fields[name]!r}: expected a text"
+    if not _REQUIREMENT.fullmatch(fields["upstream"]):
+        return f"upstream={fields['upstream']!r}: expected a requirement such as 'verl==0.6.1'"
+    return _misplaced(target, kind, mirror)
+
+
+def fingerprints_of(value: Any) -> tuple[Any, ...]:
+    """The `fingerprint` argument, one text or a tuple of them, as a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def check_fingerprints(value: Any, target: Target) -> str | None:
+    """What is wrong with a `fingerprint` argument, in words, or None."""
+    for one in fingerprints_of(value) or (None,):
+        if not _FINGERPRINT.fullmatch(str(one)):
+            return (
+                f"fingerprint={one!r}: expected 'sha256:' and 64 hex digits, as printed by "
+                f"`python -m recipe patches fingerprint {target.module}:{target.qualname}`"
+            )
+    return None
+
+
+def _misplaced(target: Target, kind: str, mirror: str) -> str | None:
     if (kind == "registry") != target.has_key:
         return f"{target}: a [key] and kind='registry' go together"
     if kind == "submodule" and "." in target.qualname:
@@ -117,7 +138,7 @@ class _PatchFactory:
         *,
         why: str,
         upstream: str,
-        fingerprint: str,
+        fingerprint: str | tuple[str, ...],
         remove_when: str,
         kind: str = "wrap",
         when: Callable[[], bool] | None = None,
@@ -129,7 +150,8 @@ class _PatchFactory:
 
         target: `module:qualname` in the upstream module that this file mirrors; `module:NAME[key]` for a registry.
         why: what goes wrong without it.  upstream: PEP 508 requirement the patch was written for.
-        fingerprint: of the target, from `python -m recipe patches fingerprint TARGET`.
+        fingerprint: of the target, from `python -m recipe patches fingerprint TARGET`; a tuple where the profiles pin
+          different sources of it.
         remove_when: the condition under which the patch can be dropped.
         kind:
           wrap       called as `ours(original, *args, **kwargs)`; for methods self or cls comes after `original`;
@@ -148,11 +170,11 @@ class _PatchFactory:
         """
         frame = sys._getframe(1)
         mirror, file, line = frame.f_globals.get("__name__", "?"), frame.f_code.co_filename, frame.f_lineno
-        texts = {"why": why, "upstream": upstream, "fingerprint": fingerprint, "remove_when": remove_when}
+        fields = {"why": why, "upstream": upstream, "fingerprint": fingerprint, "remove_when": remove_when}
         try:
             parsed = parse_target(target, key)
             copies = tuple(parse_target(alias) for alias in aliases)
-            wrong = check_fields(parsed, kind, texts, mirror)
+            wrong = check_fields(parsed, kind, fields, mirror) or check_fingerprints(fingerprint, parsed)
         except BadDeclaration as error:
             wrong = str(error)
         if wrong:
@@ -164,10 +186,10 @@ class _PatchFactory:
                 raise BadDeclaration(f"{file}:{line}: patch on {target}: decorate a function or a class")
             if kind == "subclass" and not isinstance(ours, type):
                 raise BadDeclaration(f"{file}:{line}: patch on {target}: kind='subclass' decorates a class")
-            _register(
+            register(
                 Patch(
-                    f"{mirror}:{name}", mirror, parsed, kind, ours, **texts, file=file, line=line,
-                    when=when, aliases=copies, over=tuple(over),
+                    f"{mirror}:{name}", mirror, parsed, kind, ours, why, upstream, fingerprints_of(fingerprint),
+                    remove_when, file, line, when, copies, tuple(over),
                 )
             )  # fmt: skip
             return ours
@@ -183,13 +205,14 @@ class _PatchFactory:
         frame = sys._getframe(1)
         mirror, file, line = frame.f_globals.get("__name__", "?"), frame.f_code.co_filename, frame.f_lineno
         parsed = parse_target(target)
-        texts = {name: declaration.pop(name, None) for name in ("why", "upstream", "fingerprint", "remove_when")}
-        wrong = check_fields(parsed, "replace", texts, mirror)
+        fields = {name: declaration.pop(name, None) for name in ("why", "upstream", "fingerprint", "remove_when")}
+        wrong = check_fields(parsed, "replace", fields, mirror) or check_fingerprints(fields["fingerprint"], parsed)
         if wrong:
             raise BadDeclaration(f"{file}:{line}: patch on {target}: {wrong}")
         declaration["aliases"] = tuple(parse_target(alias) for alias in declaration.get("aliases", ()))
-        _register(
-            Patch(f"{mirror}:{parsed.qualname}", mirror, parsed, "replace", value, **texts, file=file, line=line,
+        fields["fingerprints"] = fingerprints_of(fields.pop("fingerprint"))
+        register(
+            Patch(f"{mirror}:{parsed.qualname}", mirror, parsed, "replace", value, **fields, file=file, line=line,
                   **declaration)
         )  # fmt: skip
 

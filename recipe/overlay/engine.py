@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from recipe.overlay import manifest, source
+from recipe.overlay import drift, manifest, source
 from recipe.overlay.declare import Patch, declared
 from recipe.overlay.errors import DriftError, MissingTarget, OverlayError, PatchFailed
 from recipe.overlay.finish import when_executed
@@ -29,6 +29,7 @@ class _State:
 
     status: str
     reason: str = ""
+    fingerprint: str = ""
     original: Any = ABSENT
     ours: Any = ABSENT
     undo: list[Undo] = field(default_factory=list)
@@ -39,14 +40,20 @@ _states: dict[str, _State] = {}
 
 
 def status() -> list[dict[str, str]]:
-    """{patch, target, kind, status, reason} of every declared patch; status "declared" until its module is there."""
+    """{patch, target, kind, status, reason, fingerprint, upstream} of every declared patch.
+
+    status: "declared" until its module is there, then "applied" or "skipped"; fingerprint: the one found.
+    """
+    idle = _State("declared")
     return [
         {
             "patch": one.id,
             "target": str(one.target),
             "kind": one.kind,
-            "status": _states[one.id].status if one.id in _states else "declared",
-            "reason": _states[one.id].reason if one.id in _states else "",
+            "status": (state := _states.get(one.id, idle)).status,
+            "reason": state.reason,
+            "fingerprint": state.fingerprint,
+            "upstream": one.upstream,
         }
         for one in declared()
     ]
@@ -102,15 +109,16 @@ def apply_one(patch: Patch, module: ModuleType) -> None:
             state.reason = " ".join((patch.when.__doc__ or f"{patch.when.__name__}() is false").split())
             manifest.write(patch, "skipped", state.reason)
             return
+        found = _check_source(patch, module)
+        state.fingerprint = found.fingerprint
         if patch.kind == "submodule":
             _put_submodule(patch, module, state)
         elif patch.kind == "registry":
-            _check_source(patch, module)
             _put_entry(patch, module, state)
-        else:
-            _put_attribute(patch, module, state, _check_source(patch, module))
+        elif patch.kind != "source":  # that one lies in the file itself
+            _put_attribute(patch, module, state, found)
         state.status = "applied"
-        manifest.write(patch, "applied")
+        manifest.write(patch, "applied", fingerprint=found.fingerprint)
         for alias in patch.aliases:
             when_executed(alias.module, functools.partial(_bind_alias, patch, alias, state))
     except BaseException as error:
@@ -129,28 +137,23 @@ def apply_one(patch: Patch, module: ModuleType) -> None:
 
 def _check_source(patch: Patch, module: ModuleType) -> source.Found:
     """Find the target in the file that `module` was loaded from and compare fingerprints."""
-    file = getattr(module, "__file__", None)
-    if file is None or not file.endswith(".py"):
-        raise MissingTarget(f"{patch.id} ({patch.where}): module {module.__name__} has no source file to check")
-    return _compare(patch, Path(file), patch.target.qualname)
-
-
-def _compare(patch: Patch, file: Path, qualname: str | None) -> source.Found:
+    name = patch.target.qualname
+    if patch.kind == "submodule":
+        file = source.module_file(name, [Path(entry) for entry in getattr(module, "__path__", ())])
+        if file is None:
+            raise MissingTarget(f"{patch.id} ({patch.where}): package {module.__name__} has no module {name}")
+    else:
+        loaded = getattr(module, "__file__", None)
+        if loaded is None or not loaded.endswith(".py"):
+            raise MissingTarget(f"{patch.id} ({patch.where}): module {module.__name__} has no source file to check")
+        file = Path(loaded)
     try:
-        found = source.find(file, qualname)
+        found = source.find(file, None if patch.kind == "submodule" else name)
     except MissingTarget as error:
         raise MissingTarget(f"{patch.id} ({patch.where}) targets {patch.target}, but {error}") from None
-    if found.fingerprint != patch.fingerprint:
-        raise DriftError(drift_message(patch.id, patch.where, str(patch.target), patch.fingerprint, found))
+    if found.fingerprint not in patch.fingerprints:
+        raise DriftError(drift.message(patch, found) + drift.difference(patch.target, patch.kind, found))
     return found
-
-
-def drift_message(patch_id: str, where: str, target: str, wanted: str, found: source.Found) -> str:
-    """One line: which patch, both fingerprints, where the upstream's code is and how to see what changed."""
-    return (
-        f"{patch_id} ({where}): {target} has changed: the patch was written for {wanted}, "
-        f"{found.where} has {found.fingerprint}; see both with: python -m recipe patches show {patch_id}"
-    )
 
 
 def _put_attribute(patch: Patch, module: ModuleType, state: _State, found: source.Found) -> None:
@@ -204,10 +207,6 @@ def _put_entry(patch: Patch, module: ModuleType, state: _State) -> None:
 
 def _put_submodule(patch: Patch, package: ModuleType, state: _State) -> None:
     full, name = patch.target.submodule, patch.target.qualname
-    file = source.module_file(name, [Path(entry) for entry in getattr(package, "__path__", ())])
-    if file is None:
-        raise MissingTarget(f"{patch.id} ({patch.where}): package {package.__name__} has no module {name}")
-    _compare(patch, file, None)
     if full in sys.modules:
         raise PatchFailed(
             f"{patch.id} ({patch.where}): {full} was imported before the overlay could put its own in its place; "

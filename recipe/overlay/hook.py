@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mirror rule at work: hook the upstream module of every mirror file on disk that declares patches."""
+"""The mirror rule at work: hook the upstream module of every mirror file on disk that declares patches.
+
+A mirror is a Python file with `@patch` declarations, or a `.patch` file that `sync` has applied to the source.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from recipe.overlay import declare, engine
+from recipe.overlay import declare, engine, source_patch
 from recipe.overlay.errors import OverlayError, PatchFailed
 from recipe.overlay.finish import after_execution, executing, when_executed
 from recipe.overlay.target import MIRROR_SUFFIX, mirrored
@@ -23,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 _DECLARES = re.compile(r"^\s*(?:@patch\(|patch\.value\()", re.MULTILINE)
 _log = logging.getLogger("recipe.overlay")
 _lock = threading.Lock()
-_hooked: dict[str, Mirror] = {}
+_hooked: dict[tuple[str, str], Mirror] = {}
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,14 @@ def discover(root: Path = REPOSITORY) -> Iterator[Mirror]:
     for package in sorted(root.glob(f"?*{MIRROR_SUFFIX}")):
         for file in sorted(package.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path)):
             if _DECLARES.search(file.read_text(encoding="utf-8")):
-                parts = file.relative_to(root).with_suffix("").parts
-                name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-                upstream = mirrored(name)
-                assert upstream is not None
-                yield Mirror(file, name, upstream)
+                yield _mirror(file, root)
+
+
+def _mirror(file: Path, root: Path) -> Mirror:
+    name = source_patch.module_name(file, root)
+    upstream = mirrored(name)
+    assert upstream is not None
+    return Mirror(file, name, upstream)
 
 
 def install(root: Path | None = None) -> None:
@@ -53,7 +59,8 @@ def install(root: Path | None = None) -> None:
     Upstream modules that have executed already are patched at once, those that are executing as soon as they have.
     `root` must be on the import path.  Raises the OverlayError of a patch that cannot be applied at once.
     """
-    for mirror in discover(root or REPOSITORY):
+    root = root or REPOSITORY
+    for mirror in [*discover(root), *(_mirror(file, root) for file in source_patch.files(root))]:
         main = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
         if main == mirror.upstream:
             raise PatchFailed(
@@ -61,17 +68,19 @@ def install(root: Path | None = None) -> None:
                 f"by importing it: python -c 'import {main} as m; m.main()'"
             )
         with _lock:
-            known = _hooked.get(mirror.upstream)
+            place = (mirror.upstream, mirror.file.suffix)
+            known = _hooked.get(place)
             if known is not None and known.file != mirror.file:
                 raise PatchFailed(f"{known.file} and {mirror.file} both mirror {mirror.upstream}; make them one")
             if known is not None:
                 continue
-            _hooked[mirror.upstream] = mirror
+            _hooked[place] = mirror
+        lay_over = _check_applied if mirror.file.suffix == ".patch" else _lay_over
         try:
-            when_executed(mirror.upstream, functools.partial(_lay_over, mirror))
+            when_executed(mirror.upstream, functools.partial(lay_over, mirror))
         except BaseException:
             with _lock:
-                _hooked.pop(mirror.upstream, None)
+                _hooked.pop(place, None)
             raise
 
 
@@ -93,6 +102,21 @@ def _lay_over(mirror: Mirror, module: ModuleType) -> None:
         _apply_all(mirror, module)
 
 
+def _check_applied(mirror: Mirror, module: ModuleType) -> None:
+    """See that the module that has just executed is the one with the source patch in it."""
+    try:
+        read = source_patch.read(mirror.file)
+        one = declare.Patch(
+            read.id, mirror.name, read.target, "source", None, read.why, read.upstream, read.patched,
+            read.remove_when, str(read.file), 1,
+        )  # fmt: skip
+        declare.register(one)
+        engine.apply_one(one, module)
+    except BaseException as error:
+        _fail(mirror, error)
+        raise
+
+
 def _apply_all(mirror: Mirror, module: ModuleType) -> None:
     patches = declare.declared(mirror.name)
     try:
@@ -102,7 +126,7 @@ def _apply_all(mirror: Mirror, module: ModuleType) -> None:
         for one in patches:
             engine.apply_one(one, module)
         with _lock:
-            packages = {upstream.partition(".")[0] for upstream in _hooked}
+            packages = {upstream.partition(".")[0] for upstream, _ in _hooked}
         engine.check_copies(patches, packages)
     except BaseException as error:
         _fail(mirror, error)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import functools
 import os
@@ -53,9 +52,7 @@ def check_origin(patch: Patch, raw: Any, found: Found, module: ModuleType) -> No
     A wrapper that says what it wraps (`__wrapped__`) is followed.  When the target is decorated in the file, the
     decorator may lie anywhere, and it is part of the fingerprint: nothing to compare then.
     """
-    if any(getattr(node, "decorator_list", None) for node in found.nodes):
-        return
-    if not all(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in found.nodes):
+    if not found.plain:
         return
     live = function_of(raw)
     while hasattr(live, "__wrapped__"):

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One JSON line per process and patch in `$RECIPE_RUN_DIR/manifest.jsonl`: what is live where.
 
-Fields: time (seconds since the epoch), host, pid, role, patch, target, status (applied | skipped | failed), reason,
-fingerprint, kind, upstream.  Without RECIPE_RUN_DIR nothing is written.
+Fields: time (seconds since the epoch), host, pid, role, patch, target, kind, status (applied | skipped | failed),
+reason, fingerprint (the one found), upstream (as declared), version (of the upstream, as installed).  Without
+RECIPE_RUN_DIR nothing is written.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -50,7 +53,18 @@ def _title() -> str:
         return ""
 
 
-def write(patch: Patch, status: str, reason: str = "") -> None:
+@functools.cache
+def version_of(requirement: str) -> str:
+    """The installed version of the distribution that a requirement ("verl==0.6.1") names; "" when there is none."""
+    import importlib.metadata  # not at the top: it takes longer than the rest of the overlay
+
+    try:
+        return importlib.metadata.version(re.split(r"[^\w.-]", requirement, maxsplit=1)[0])
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def write(patch: Patch, status: str, reason: str = "", fingerprint: str = "") -> None:
     """Append the line for `patch`, once for this process, patch and status; a single O_APPEND write."""
     run_dir = os.environ.get("RECIPE_RUN_DIR")
     if not run_dir:
@@ -68,11 +82,12 @@ def write(patch: Patch, status: str, reason: str = "") -> None:
             "role": role(),
             "patch": patch.id,
             "target": str(patch.target),
+            "kind": patch.kind,
             "status": status,
             "reason": reason,
-            "fingerprint": patch.fingerprint,
-            "kind": patch.kind,
+            "fingerprint": fingerprint,
             "upstream": patch.upstream,
+            "version": version_of(patch.upstream),
         }
     )
     Path(run_dir).mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe.overlay import fingerprints
 from recipe.overlay.errors import MissingTarget
 from recipe.overlay.target import Target
 
@@ -27,12 +28,16 @@ _WITH_DOCSTRING = (*_SCOPES, ast.Module)
 
 @dataclass(frozen=True)
 class Found:
-    """A target in a file: its nodes, their fingerprint and where they are (1-based, inclusive lines)."""
+    """A target in the content of a file: its fingerprint and the lines (1-based, inclusive) of its statements.
+
+    plain: they are functions or classes without decorators, so that a live object can be told to be theirs.
+    """
 
     file: Path
-    nodes: tuple[ast.AST, ...]
+    content: bytes
     fingerprint: str
     lines: tuple[tuple[int, int], ...]
+    plain: bool
 
     @property
     def where(self) -> str:
@@ -40,7 +45,7 @@ class Found:
 
     def source(self) -> str:
         """The target's text as it stands in the file."""
-        text = self.file.read_text(encoding="utf-8").splitlines()
+        text = self.content.decode("utf-8").splitlines()
         return "\n".join("\n".join(text[first - 1 : last]) for first, last in self.lines)
 
 
@@ -152,23 +157,35 @@ def _lines(node: ast.AST) -> tuple[int, int]:
     return (first, node.end_lineno)  # type: ignore[attr-defined]  # ditto
 
 
-_parsed: dict[tuple[str, int, int], ast.Module] = {}
+_parsed: dict[bytes, ast.Module] = {}
 
 
-def parse(file: Path) -> ast.Module:
-    """The file's syntax tree; the last few are kept, so that the patches of one mirror parse their upstream once."""
-    stat = file.stat()
-    key = (str(file), stat.st_mtime_ns, stat.st_size)
-    if key not in _parsed:
+def parse(content: bytes, file: Path) -> ast.Module:
+    """The syntax tree of a file; the last few are kept, so that the patches of one mirror parse their upstream once."""
+    if content not in _parsed:
         if len(_parsed) > 7:
             _parsed.pop(next(iter(_parsed)))
-        _parsed[key] = ast.parse(file.read_bytes(), filename=str(file))
-    return _parsed[key]
+        _parsed[content] = ast.parse(content, filename=str(file))
+    return _parsed[content]
 
 
 def find(file: Path, qualname: str | None) -> Found:
-    """Find `qualname` (the whole file when None) in `file`; MissingTarget names the file and the part not found."""
-    nodes: list[ast.AST] = [parse(file)]
+    """Find `qualname` (the whole file when None) in `file`; MissingTarget names the file and the part not found.
+
+    What was found in a file of the same content before is remembered; see `recipe.overlay.fingerprints`.
+    """
+    content = file.read_bytes()
+    known = fingerprints.recall(content, qualname)
+    if known is not None:
+        return Found(file, content, *known)
+    found = find_in(content, file, qualname)
+    fingerprints.remember(content, qualname, (found.fingerprint, found.lines, found.plain))
+    return found
+
+
+def find_in(content: bytes, file: Path, qualname: str | None) -> Found:
+    """As `find`, in `content`; `file` is only what it is called."""
+    nodes: list[ast.AST] = [parse(content, file)]
     seen = ""
     for part in qualname.split(".") if qualname else ():
         scopes = [node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef))]
@@ -177,7 +194,8 @@ def find(file: Path, qualname: str | None) -> Found:
             inside = f" in class {seen}" if seen else ""
             raise MissingTarget(f"{file} has no {part!r}{inside} (looking for {qualname})")
         seen = f"{seen}.{part}" if seen else part
-    return Found(file, tuple(nodes), fingerprint(nodes), tuple(_lines(node) for node in nodes))
+    plain = all(isinstance(node, _SCOPES) and not node.decorator_list for node in nodes)
+    return Found(file, content, fingerprint(nodes), tuple(_lines(node) for node in nodes), plain)
 
 
 def module_file(module: str, roots: Iterable[Path]) -> Path | None:

@@ -42,6 +42,7 @@ def test_one_line_per_process_and_patch(world, tmp_path):
         ("fake_patches.mod:m", "skipped", "not here"),
     ]
     keys = {"time", "host", "pid", "role", "patch", "target", "status", "reason", "fingerprint", "kind", "upstream"}
+    keys.add("version")
     assert all(line.keys() == keys for line in found)
     assert found[0]["role"] == "worker rank=3" and found[0]["upstream"] == "fake==1" and found[0]["kind"] == "wrap"
     assert len(found) == len({(line["pid"], line["patch"]) for line in found})

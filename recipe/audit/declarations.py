@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the declarations out of the mirror files without importing them, and check them against upstream sources."""
+"""Read the declarations out of the mirror files without importing them."""
 
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.overlay import source
-from recipe.overlay.declare import check_fields
-from recipe.overlay.engine import drift_message
-from recipe.overlay.errors import BadDeclaration, MissingTarget
+from recipe.overlay import source_patch
+from recipe.overlay.declare import check_fields, fingerprints_of
+from recipe.overlay.errors import BadDeclaration
 from recipe.overlay.hook import REPOSITORY, Mirror, discover
-from recipe.overlay.target import MIRROR_SUFFIX, NO_KEY, Target, parse_target
-
-MARKER = "NPU-ADAPTATION"
+from recipe.overlay.target import NO_KEY, Target, parse_target
 
 
 @dataclass(frozen=True)
 class Declaration:
-    """A `@patch` as it is written in a file; `first` to `last` are its lines, decorator or call included."""
+    """A `@patch` as it is written in a file, lines `first` to `last`, decorator or call included; or a `.patch` file.
+
+    fingerprints: of the target as pinned.  patched: of the target with the source patch in it, same order.
+    """
 
     id: str
     file: Path
@@ -33,11 +31,17 @@ class Declaration:
     kind: str
     why: str
     upstream: str
-    fingerprint: str
+    fingerprints: tuple[str, ...]
     remove_when: str
-    when: str | None
-    aliases: tuple[Target, ...]
-    over: tuple[str, ...]
+    when: str | None = None
+    aliases: tuple[Target, ...] = ()
+    over: tuple[str, ...] = ()
+    patched: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """The upstream package: verl, vllm, ..."""
+        return self.target.module.partition(".")[0]
 
     @property
     def where(self) -> str:
@@ -53,7 +57,6 @@ class Declaration:
             "file": str(file),
             "target": str(self.target),
             "aliases": [str(alias) for alias in self.aliases],
-            "over": list(self.over),
         }
 
 
@@ -64,6 +67,8 @@ def collect(root: Path = REPOSITORY) -> list[Declaration]:
     would be refused at import, and for two of one id or one target.
     """
     found = [one for mirror in discover(root) for one in _in_file(mirror)]
+    found += [_of_source_patch(file, root) for file in source_patch.files(root)]
+    found.sort(key=lambda one: (one.file.relative_to(root).parts[0], one.file, one.first))
     places: dict[object, Declaration] = {}
     for one in found:
         for place in (one.id, one.target):
@@ -116,65 +121,27 @@ def _declaration(mirror: Mirror, call: ast.Call, statement: ast.stmt, name: str 
                 arguments[keyword.arg] = ast.literal_eval(keyword.value)
     except ValueError:
         raise BadDeclaration(f"{where}: the arguments of @patch must be literals: tools read them") from None
-    texts: dict[str, Any] = {key: arguments.get(key) for key in ("why", "upstream", "fingerprint", "remove_when")}
+    fields: dict[str, Any] = {key: arguments.get(key) for key in ("why", "upstream", "remove_when")}
     kind = arguments.get("kind", "wrap" if name is not None else "replace")
     try:
         target = parse_target(text, arguments.get("key", NO_KEY))
         aliases = tuple(parse_target(alias) for alias in arguments.get("aliases", ()))
-        wrong = check_fields(target, kind, texts, mirror.name, unchecked_fingerprint=True)
+        wrong = check_fields(target, kind, fields, mirror.name)
     except BadDeclaration as error:
         wrong = str(error)
     if wrong:
         raise BadDeclaration(f"{where}: patch on {text}: {wrong}")
     return Declaration(
         f"{mirror.name}:{name or target.qualname}", mirror.file, call.lineno, statement.end_lineno or call.lineno,
-        target, kind, **texts, when=when, aliases=aliases, over=tuple(arguments.get("over", ())),
+        target, kind, fields["why"], fields["upstream"], fingerprints_of(arguments.get("fingerprint")),
+        fields["remove_when"], when, aliases, tuple(arguments.get("over", ())),
     )  # fmt: skip
 
 
-def drift(declaration: Declaration, roots: Iterable[Path]) -> list[str]:
-    """What does not fit between a declaration and the upstream under `roots`: one line each, none when all fits."""
-    roots = list(roots)
-    lines = []
-    try:
-        found = source.find_target(declaration.target, declaration.kind, roots)
-        if found.fingerprint != declaration.fingerprint:
-            lines.append(
-                drift_message(
-                    declaration.id, declaration.where, str(declaration.target), declaration.fingerprint, found
-                )
-            )
-    except MissingTarget as error:
-        lines.append(f"{declaration.id} ({declaration.where}): {error}")
-    for alias in declaration.aliases:
-        try:
-            source.find_target(alias, "alias", roots)
-        except MissingTarget as error:
-            lines.append(f"{declaration.id} ({declaration.where}): alias {alias}: {error}")
-    return lines
-
-
-def unmarked(root: Path = REPOSITORY) -> list[str]:
-    """Where markers and declarations disagree, one line each.
-
-    Every declaration carries a comment `# NPU-ADAPTATION: ...` on its lines, and every such comment under the
-    `*_patches` packages stands in a declaration.
-    """
-    declarations = collect(root)
-    lines = []
-    marked: set[str] = set()
-    for package in sorted(root.glob(f"?*{MIRROR_SUFFIX}")):
-        for file in sorted(package.rglob("*.py")):
-            text = file.read_text(encoding="utf-8")
-            if MARKER not in text:
-                continue
-            for token in tokenize.generate_tokens(io.StringIO(text).readline):
-                if token.type != tokenize.COMMENT or MARKER not in token.string:
-                    continue
-                line = token.start[0]
-                inside = [one for one in declarations if one.file == file and one.first <= line <= one.last]
-                marked.update(one.id for one in inside)
-                if not inside:
-                    lines.append(f"{file}:{line}: a {MARKER} comment outside of any @patch declaration")
-    lines += [f"{one.where}: {one.id} has no {MARKER} comment" for one in declarations if one.id not in marked]
-    return lines
+def _of_source_patch(file: Path, root: Path) -> Declaration:
+    one = source_patch.read(file, root)
+    last = file.read_text(encoding="utf-8").count("\n")
+    return Declaration(
+        one.id, file, 1, last, one.target, "source", one.why, one.upstream, one.fingerprints, one.remove_when,
+        patched=one.patched,
+    )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 from recipe.overlay import source
 from recipe.overlay.target import parse_target
 
-REPO = Path(__file__).resolve().parents[3]
+REPO = Path(__file__).resolve().parents[2]
 
 MOD = """
 import functools

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was live where in a run, from the lines its processes left in `manifest.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.overlay.errors import OverlayError
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the run; `last` is the last line it wrote about each patch."""
+
+    host: str
+    pid: int
+    role: str
+    last: dict[str, dict[str, Any]]
+
+    @property
+    def group(self) -> str:
+        """Its role without the rank: processes of one group do the same work."""
+        return self.role.partition(" rank=")[0]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    processes: list[Process]
+    broken_lines: int
+
+    def patches(self) -> list[str]:
+        return sorted({patch for one in self.processes for patch in one.last})
+
+    def groups(self) -> dict[str, int]:
+        """Group -> number of processes."""
+        return dict(Counter(one.group for one in self.processes))
+
+    def where(self, patch: str) -> dict[str, dict[str, int]]:
+        """Status -> group -> number of processes, for one patch."""
+        found: dict[str, dict[str, int]] = {}
+        for one in self.processes:
+            if patch in one.last:
+                groups = found.setdefault(one.last[patch]["status"], {})
+                groups[one.group] = groups.get(one.group, 0) + 1
+        return found
+
+    def problems(self) -> list[str]:
+        """Patches that failed, and differences where there should be none, one line each.
+
+        Processes that share a rank's role must agree in all; any two processes in what a patch found.
+        """
+        lines = []
+        for patch in self.patches():
+            those = [one for one in self.processes if patch in one.last]
+            for one in those:
+                if one.last[patch]["status"] == "failed":
+                    lines.append(f"{patch} failed in {one.role} (host {one.host}, pid {one.pid}): "
+                                 f"{one.last[patch]['reason'].splitlines()[0]}")  # fmt: skip
+            for field in ("fingerprint", "version"):
+                values = Counter(one.last[patch][field] for one in those if one.last[patch]["status"] == "applied")
+                if len(values) > 1:
+                    lines.append(f"{patch}: {field} differs: " + ", ".join(f"{v} in {n}" for v, n in values.items()))
+            for group in self.groups():
+                ranked = [one for one in self.processes if one.group == group and one.role != group]
+                seen = Counter(one.last.get(patch, {}).get("status", "not there") for one in ranked)
+                if len(seen) > 1:
+                    lines.append(f"{patch}: {group} processes differ: "
+                                 + ", ".join(f"{status} in {count}" for status, count in seen.items()))  # fmt: skip
+        return lines
+
+
+def read(run: Path) -> RunStatus:
+    """Read `run/manifest.jsonl`; a line cut short by a killed process is counted, not an error.
+
+    Raises OverlayError when the run has none.
+    """
+    file = run / "manifest.jsonl"
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        raise OverlayError(f"{file} does not exist: expected the directory of a run, runs/<name>") from None
+    processes: dict[tuple[str, int], Process] = {}
+    broken = 0
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+            key, patch = (entry["host"], entry["pid"]), entry["patch"]
+            fields = {name: str(entry[name]) for name in ("status", "reason", "fingerprint", "version")}
+            known = processes.get(key)
+            # A process learns its role late: the last line knows best.
+            processes[key] = Process(*key, entry["role"], (known.last if known else {}) | {patch: fields})
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+    return RunStatus(list(processes.values()), broken)

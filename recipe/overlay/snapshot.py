@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the overlay is in this process, as plain data that can be sent, and how those of several processes differ."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from recipe.overlay import engine, manifest
+
+Snapshot = dict[str, Any]
+
+
+def snapshot() -> Snapshot:
+    """{host, pid, role, patches: {id: {status, fingerprint, reason}}, upstreams: {requirement: installed version}}.
+
+    Only patches whose upstream module has been imported in this process are in it.
+    """
+    live = [one for one in engine.status() if one["status"] != "declared"]
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "role": manifest.role(),
+        "patches": {one["patch"]: {key: one[key] for key in ("status", "fingerprint", "reason")} for one in live},
+        "upstreams": {one["upstream"]: manifest.version_of(one["upstream"]) for one in live},
+    }
+
+
+def compare(snapshots: Sequence[Snapshot]) -> list[str]:
+    """How processes that should be alike differ: one line per patch or version and per minority; none when they agree.
+
+    What most of the processes have counts as right (the first of them in a tie); each line names the others.
+    """
+    lines = []
+    for part, what in (("patches", "patch"), ("upstreams", "upstream")):
+        for key in dict.fromkeys(key for one in snapshots for key in one[part]):
+            seen = [_text(one[part].get(key)) for one in snapshots]
+            usual, count = Counter(seen).most_common(1)[0]
+            for other in dict.fromkeys(text for text in seen if text != usual):
+                who = [f"{one['role']} (host {one['host']}, pid {one['pid']})"
+                       for one, text in zip(snapshots, seen, strict=True) if text == other]  # fmt: skip
+                shown = ", ".join(who[:3]) + (f" and {len(who) - 3} more" if len(who) > 3 else "")
+                lines.append(f"{what} {key}: {other} in {shown}; {usual} in {count} of {len(snapshots)} processes")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not there"
+    if isinstance(value, str):
+        return value or "not installed"
+    return " ".join(filter(None, (value["status"], value["fingerprint"], value["reason"] and f"({value['reason']})")))
