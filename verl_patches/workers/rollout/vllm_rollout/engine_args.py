@@ -86,7 +86,7 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
         if asked.get(GRAPH_KEY, {}).get("graph_batch_sizes_init"):
             del derived[GRAPH_KEY]["graph_batch_sizes"]
     merged = deep_merge(derived, asked)
-    _check(merged, graph, chunked)
+    _check(merged, graph, chunked, prefix_caching=args.get("enable_prefix_caching") is not False)
 
     args["additional_config"] = merged
     args["enable_sleep_mode"] = False
@@ -105,7 +105,7 @@ def _graph_mode(asked: dict[str, Any], enforce_eager: bool) -> bool:
     return enabled
 
 
-def _check(config: dict[str, Any], graph: bool, chunked: bool) -> None:
+def _check(config: dict[str, Any], graph: bool, chunked: bool, prefix_caching: bool) -> None:
     if not graph:
         for option in GRAPH_ONLY_OPTIONS:
             if config[GRAPH_KEY].get(option):
@@ -118,9 +118,17 @@ def _check(config: dict[str, Any], graph: bool, chunked: bool) -> None:
             f"additional_config.{SCHEDULER_KEY}.enable_chunked_prefill is false, but max_num_batched_tokens is below "
             "max_model_len: raise rollout.max_num_batched_tokens, or remove the setting"
         )
-    if config[GRAPH_KEY].get("enable_kv_nz") and config[SCHEDULER_KEY]["enable_chunked_prefill"]:
+    if not config[GRAPH_KEY].get("enable_kv_nz"):
+        return
+    if config[SCHEDULER_KEY]["enable_chunked_prefill"]:
         raise ValueError(
             f"additional_config.{GRAPH_KEY}.enable_kv_nz does not work with chunked prefill (mixed batches write the "
             "cache in another layout than graph decode reads): raise rollout.max_num_batched_tokens to the longest "
             "sequence, or turn enable_kv_nz off"
+        )
+    if prefix_caching:
+        raise ValueError(
+            f"additional_config.{GRAPH_KEY}.enable_kv_nz does not work with prefix caching (a prefill that continues a "
+            "cached prefix reads the cache in another layout): set rollout.enable_prefix_caching=False, or turn "
+            "enable_kv_nz off"
         )

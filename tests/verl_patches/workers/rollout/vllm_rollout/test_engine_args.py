@@ -133,7 +133,20 @@ def test_the_nz_cache_layout_is_refused_with_chunked_prefill() -> None:
     asked = {"torchair_graph_config": {"enable_kv_nz": True}}
     with pytest.raises(ValueError, match="enable_kv_nz does not work with chunked prefill"):
         npu_engine_args(stock(enforce_eager=False, max_num_batched_tokens=1024, additional_config=asked))
-    npu_engine_args(stock(enforce_eager=False, additional_config=asked))
+    chunked = asked | {"ascend_scheduler_config": {"enable_chunked_prefill": True}}
+    with pytest.raises(ValueError, match="enable_kv_nz does not work with chunked prefill"):
+        npu_engine_args(stock(enforce_eager=False, additional_config=chunked))
+    accepted_by_vllm_ascend(npu_engine_args(stock(enforce_eager=False, additional_config=asked)))
+
+
+def test_the_nz_cache_layout_is_refused_with_prefix_caching() -> None:
+    asked = {"torchair_graph_config": {"enable_kv_nz": True}}
+    with pytest.raises(ValueError, match="enable_kv_nz does not work with prefix caching"):
+        npu_engine_args(stock(enforce_eager=False, additional_config=asked, enable_prefix_caching=True))
+    not_said = stock(enforce_eager=False, additional_config=asked)
+    del not_said["enable_prefix_caching"]  # vLLM's own default is on
+    with pytest.raises(ValueError, match="enable_kv_nz does not work with prefix caching"):
+        npu_engine_args(not_said)
 
 
 NESTED = st.recursive(
