@@ -86,7 +86,10 @@ class Reward:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The vLLM side."""
+    """The vLLM side.
+
+    `dp_sync_on_device`: what the engines tell each other before every step is reduced by the dies instead of the hosts.
+    """
 
     tensor_parallel: int
     samples_per_prompt: int
@@ -96,6 +99,7 @@ class Rollout:
     validation_samples: int = 1
     validation_temperature: float = 1.0
     graph_mode: bool = False
+    dp_sync_on_device: bool = False
 
 
 @dataclass(frozen=True)

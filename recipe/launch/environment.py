@@ -76,6 +76,7 @@ def derived_environment(config: RunConfig, layout: Layout, paths: RunPaths) -> d
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "VLLM_USE_V1": "1",
         "VLLM_DP_SIZE": str(layout.rollout_data),
+        "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device)),
         "VLLM_NO_USAGE_STATS": "1",
         # Paged attention in decode. Otherwise vLLM-Ascend concatenates the whole KV cache in every layer and step.
         "VLLM_ASCEND_MLA_PA": "1",

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graph mode does not take weights for constants."""
+"""Graph mode does not take weights for constants; engines count their tokens over HCCL, if asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from vllm_ascend.worker import model_runner_v1
 
 from recipe.overlay import patch
+from vllm_patches.dp_sync import all_reduce_on_device, on_device
 
 
 @patch(
@@ -30,6 +33,33 @@ def _get_torchair_lazy_compiled_model(original: Callable[..., Any], self: Any, b
         return original(self, batch_size)
     finally:
         model_runner_v1.torchair = real
+
+
+@patch(
+    "vllm_ascend.worker.model_runner_v1:NPUModelRunner._get_forward_metadata_across_dp",
+    why="before every step the engines add up their token counts with Gloo, 10 to 14 ms in the reference run",
+    upstream="vllm-ascend==0.9.1",
+    fingerprint="sha256:cee498dc8e66281cdaa4823bd1625d8403a3928d73a0f518aafc70422bc5fa0e",
+    remove_when="vllm-ascend reduces them over the device group in the pin",
+    when=on_device,
+)
+def _get_forward_metadata_across_dp(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    # NPU-ADAPTATION: over HCCL, when rollout.dp_sync_on_device asks for it
+    real = model_runner_v1.dist
+    model_runner_v1.dist = SimpleNamespace(all_reduce=partial(_all_reduce, real), ReduceOp=real.ReduceOp)
+    try:
+        return original(self, *args, **kwargs)
+    finally:
+        model_runner_v1.dist = real
+
+
+def _all_reduce(real: Any, tensor: torch.Tensor, op: Any = None, group: Any = None) -> None:
+    """The two reductions of the original: one of host memory over the Gloo group, one that is on the device already."""
+    op = real.ReduceOp.SUM if op is None else op
+    if tensor.device.type == "cpu":
+        all_reduce_on_device(tensor, op)
+    else:
+        real.all_reduce(tensor, op=op, group=group)
 
 
 def compiler_with(torchair: Any, frozen: bool) -> Any:

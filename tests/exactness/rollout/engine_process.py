@@ -13,6 +13,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def main(case: dict[str, Any]) -> None:
             load_format="dummy",
             enforce_eager=not case["graph"],
             gpu_memory_utilization=0.3,
-            max_num_seqs=case["sequences"],
+            max_num_seqs=case["at_once"],
             max_num_batched_tokens=case["token_budget"],
             calculate_log_probs=True,
             free_cache_engine=True,
@@ -64,7 +65,8 @@ def main(case: dict[str, Any]) -> None:
     core = rollout.inference_engine.llm_engine.engine_core.engine_core
     runner = core.model_executor.driver_worker.worker.model_runner
     held_for_training = torch.npu.memory_allocated() - rollout.device_bytes
-    prompts = sample_prompts(case["sequences"], seed=100 + rank // tp)
+    engine = rank // tp
+    prompts = sample_prompts(case["sequences"] - 5 * engine, seed=100 + engine)
     run(rollout.release())
 
     cycles = []
@@ -78,7 +80,8 @@ def main(case: dict[str, Any]) -> None:
         run(rollout.resume(["kv_cache"]))
         blocks = {len(cache[0]) for cache in runner.kv_caches}
         random_kept = before == random_states()
-        responses, log_probs = generate(rollout, prompts)
+        with places_of_reductions() as reduced_on:
+            responses, log_probs = generate(rollout, prompts)
         run(rollout.release())
         wrong, difference = compare(reference, prompts, responses, log_probs)
         cycles.append(
@@ -92,7 +95,11 @@ def main(case: dict[str, Any]) -> None:
                 "released_bytes_device": torch.npu.memory_allocated() - held_for_training,
             }
         )
-    report = {"cycles": cycles, "expert_parallel": runner.parallel_config.expert_parallel_size}
+    report = {
+        "cycles": cycles,
+        "expert_parallel": runner.parallel_config.expert_parallel_size,
+        "reduced_by_hosts": "cpu" in reduced_on,
+    }
     (directory / f"rank{rank}.json").write_text(json.dumps(report), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
@@ -186,6 +193,22 @@ def compare(
         wrong += int((expected.argmax(-1) != tokens).sum())
         largest = max(largest, float((expected[range(len(tokens)), tokens] - torch.tensor(found)).abs().max()))
     return wrong, largest
+
+
+@contextmanager
+def places_of_reductions() -> Iterator[set[str]]:
+    """Collects where all-reduces take place within the block: "cpu" (Gloo) or "npu" (HCCL)."""
+    seen, real = set(), dist.all_reduce
+
+    def all_reduce(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.add(tensor.device.type)
+        return real(tensor, *args, **kwargs)
+
+    dist.all_reduce = all_reduce
+    try:
+        yield seen
+    finally:
+        dist.all_reduce = real
 
 
 def draw_random_numbers() -> None:

@@ -29,8 +29,10 @@ class Layout:
     dp: int
     graph: bool = False
     sequences: int = 12
+    at_once: int = 12
     token_budget: int = 256
     seed: int = 11
+    dp_sync_on_device: bool = False
 
     @property
     def world(self) -> int:
@@ -42,7 +44,9 @@ LAYOUTS = {
     "tp1-chunked": Layout(tp=1, dp=1, token_budget=24),
     "tp1-graph": Layout(tp=1, dp=1, graph=True),
     "tp2": Layout(tp=2, dp=1),
-    "dp2-ep2": Layout(tp=1, dp=2),
+    # Of two engines the first has more prompts than it may run at once: the second goes on with empty batches.
+    "dp2-ep2": Layout(tp=1, dp=2, at_once=8),
+    "dp2-ep2-device-sync": Layout(tp=1, dp=2, at_once=8, dp_sync_on_device=True),
 }
 
 
@@ -86,6 +90,7 @@ def run_ranks(layout: Layout, directory: Path) -> list[dict[str, Any]]:
             "MASTER_PORT": str(port),
             "VLLM_DP_SIZE": str(layout.dp),
             "VLLM_USE_V1": "1",
+            "RECIPE_DP_SYNC_ON_DEVICE": str(int(layout.dp_sync_on_device)),
             "NPU_SIM_HBM": "256MiB",
         }
         log = open(directory / f"log{rank}.txt", "w+", encoding="utf-8")  # noqa: SIM115  closed below
@@ -125,6 +130,14 @@ def test_tokens_and_log_probabilities_equal_hugging_face_after_every_sync(measur
             assert found["log_prob_difference"] <= 1e-5, f"rank {rank}, cycle {cycle}"
     texts = [found["responses"] for found in ranks[0]["cycles"]]
     assert texts[0] != texts[1] != texts[2], "the changed weights did not reach the rollout"
+
+
+def test_the_devices_reduce_what_the_hosts_did(measured: Any) -> None:
+    """Whether engines agree over Gloo or HCCL, they sample the same tokens."""
+    for by_hosts, by_devices in zip(measured("dp2-ep2"), measured("dp2-ep2-device-sync"), strict=True):
+        responses = [[found["responses"] for found in one["cycles"]] for one in (by_hosts, by_devices)]
+        assert responses[0] == responses[1]
+        assert by_hosts["reduced_by_hosts"] and not by_devices["reduced_by_hosts"]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs are compiled with weights that may move, unless the configuration says that they stay."""
+"""Graphs are compiled with weights that may move, unless the configuration says that they stay.
+
+What engines agree on is tested in tests/vllm_patches/test_dp_sync.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from vllm_ascend.worker import model_runner_v1
+
+from vllm_ascend_patches.worker.model_runner_v1 import _all_reduce
 
 ID = "vllm_ascend_patches.worker.model_runner_v1:_get_torchair_lazy_compiled_model"
 
@@ -67,3 +72,12 @@ def test_weights_are_no_constants_by_default(compiled: list[Any], cached: bool) 
 def test_the_configuration_can_ask_for_constants(compiled: list[Any], cached: bool) -> None:
     compile_graph(cached, {"torchair_graph_config": {"enable_frozen_parameter": True}})
     assert compiled[0].experimental_config.frozen_parameter is True
+
+
+def test_a_reduction_that_is_on_the_device_already_stays_as_it_is() -> None:
+    """vLLM-Ascend makes one where it consumes the KV cache of other engines."""
+    calls: list[Any] = []
+    real = SimpleNamespace(all_reduce=lambda *args, **kwargs: calls.append((args, kwargs)), ReduceOp=None)
+    tensor = torch.ones(1, device="npu")
+    _all_reduce(real, tensor, group="device group", op="max")
+    assert calls[0][0][0] is tensor and calls[0][1] == {"op": "max", "group": "device group"}

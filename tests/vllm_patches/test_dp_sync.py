@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What engines agree on before a step is the same whether hosts or devices reduce it; devices do when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vllm.config  # noqa: F401
+import vllm_ascend.worker.model_runner_v1  # noqa: F401
+
+from recipe import overlay
+from recipe.launch.config import load
+from recipe.launch.environment import RunPaths, derived_environment
+from recipe.launch.layout import derive
+from vllm_patches.dp_sync import OPTION
+
+REPO = Path(__file__).resolve().parents[2]
+IDS = (
+    "vllm_patches.config:has_unfinished_dp",
+    "vllm_ascend_patches.worker.model_runner_v1:_get_forward_metadata_across_dp",
+)
+
+
+@pytest.fixture(scope="module")
+def found() -> list[dict[str, Any]]:
+    """What each of two engines saw."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    program = [sys.executable, str(Path(__file__).with_name("dp_sync_process.py"))]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), OPTION: "1"}
+    ranks = [
+        subprocess.Popen(
+            program, env=os.environ | shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [rank.communicate(timeout=180) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(error[-2000:] for _, error in outputs)
+    return [
+        json.loads(line.removeprefix("FOUND"))
+        for output, _ in outputs
+        for line in output.splitlines()
+        if line.startswith("FOUND")
+    ]
+
+
+@pytest.mark.proves(*IDS)
+def test_devices_reduce(found: list[dict[str, Any]]) -> None:
+    assert [one["backends with"] for one in found] == [["hccl"], ["hccl"]]
+    assert [one["backends without"] for one in found] == [["gloo"], ["gloo"]]
+
+
+def test_engines_agree_on_the_same(found: list[dict[str, Any]]) -> None:
+    for one in found:
+        assert one["with"] == one["without"]
+        assert one["with"][:4] == [False, True, True, True], "unfinished anywhere"
+    assert len({json.dumps(answer) for answer in found[0]["with"]}) > 15, "the cases tell answers apart"
+
+
+def test_off_by_default() -> None:
+    states = {one["patch"]: one for one in overlay.status()}
+    for patch in IDS:
+        assert (states[patch]["status"], "dp_sync_on_device" in states[patch]["reason"]) == ("skipped", True)
+
+
+def test_the_run_file_turns_it_on(tmp_path: Path) -> None:
+    text = (REPO / "configs" / "sim.toml").read_text(encoding="utf-8")
+    paths = RunPaths(tmp_path, "id", tmp_path)
+    for setting, expected in (("", "0"), ("dp_sync_on_device = true\n", "1")):
+        file = tmp_path / "run.toml"
+        file.write_text(text.replace("[rollout]", f"[rollout]\n{setting}#"), encoding="utf-8")
+        config = load(file)
+        assert derived_environment(config, derive(config), paths)[OPTION] == expected
