@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from verl import DataProto
+from verl.utils import memory_utils
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
@@ -47,6 +48,7 @@ class NPURollout(vLLMRollout):
         # decide by the budget; verl's own check is given the answer that passes.
         accepted = replace(rollout_config, enable_chunked_prefill=False)
         self._ledger = MemoryLedger()
+        _give_back_cached_memory()
         with (
             self._ledger.counting(),
             data_parallel_environment(rollout_config.tensor_model_parallel_size),
@@ -91,6 +93,7 @@ class NPURollout(vLLMRollout):
                 poison(self._model)
             self._record("weights_in")
         if KV_CACHE in tags and not self._kv_cache_present:
+            _give_back_cached_memory()
             # Graph mode compiles and captures here.
             with self._ledger.counting(), true_compile():
                 build_kv_cache(self._engine)
@@ -161,6 +164,11 @@ class UnsupportedAsyncRollout:
         raise NotImplementedError(
             "rollout.mode=async is not supported on NPUs by this recipe: set actor_rollout_ref.rollout.mode=sync"
         )
+
+
+def _give_back_cached_memory() -> None:
+    """Return what the allocator keeps: vLLM takes what the device has left, and graphs and HCCL allocate beside it."""
+    memory_utils.aggressive_empty_cache(max_retries=3)
 
 
 def _npu_engine(stock_factory: Callable[..., Any], kwargs: dict[str, Any]) -> Any:

@@ -198,6 +198,29 @@ def test_release_frees_and_resume_brings_back_by_the_devices_counter(rollout: NP
     assert (torch.npu.memory_allocated(), rollout.device_bytes) == (allocated, held)
 
 
+@pytest.mark.parametrize("when", ["the engine is built", "the cache is built again"])
+def test_cached_memory_is_given_back_before(
+    one_process: None, model_config: HFModelConfig, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    free = []
+    initialize = FakeLLM.initialize
+
+    def noted(self: Any, configs: list[Any]) -> None:
+        free.append(torch.npu.memory_reserved() - torch.npu.memory_allocated())
+        initialize(self, configs)
+
+    monkeypatch.setattr(FakeLLM, "initialize", noted)
+    if when == "the engine is built":
+        torch.empty(64 * MIB, dtype=torch.uint8, device="npu")
+        build(model_config)
+    else:
+        rollout = build(model_config)
+        run(rollout.release())
+        torch.empty(64 * MIB, dtype=torch.uint8, device="npu")
+        run(rollout.resume(["weights", "kv_cache"]))
+    assert free[-1] < 64 * MIB
+
+
 def test_both_tags_in_one_call(rollout: NPURollout) -> None:
     held = rollout.device_bytes
     run(rollout.release())
