@@ -84,6 +84,14 @@ await() {
     unset "started[$1]"
 }
 
+# All that decides what upstream/ holds, and what it holds: a sync by hand, for instance --restore, is seen too.
+sync_state() {
+    local files
+    mapfile -t files < <(find recipe/sources upstreams.toml ./*_patches upstream/MANIFEST.json -type f \
+        \( -path 'recipe/*.py' -o -name '*.toml' -o -name '*.patch' -o -name MANIFEST.json \) 2>/dev/null | LC_ALL=C sort)
+    hash_of "${files[*]}" "${files[@]}"
+}
+
 check_machine
 make_venv
 mkdir -p "$STAMPS" "$LOGS"
@@ -96,19 +104,16 @@ stack_hash="$(hash_of "$VENV" "$requirements")"
 dev_hash="$(hash_of "$VENV" "$REPO/requirements-dev.txt")"
 mapfile -t sim_files < <(find npu_sim -type f \( -name '*.py' -o -name '*.cpp' -o -name '*.h' -o -name '*.toml' \) \
     -not -path '*/build/*' | LC_ALL=C sort)
-mapfile -t source_files < <(find recipe/sources upstreams.toml -type f \( -name '*.py' -o -name '*.toml' \) | LC_ALL=C sort)
 sim_hash="$(hash_of "$base_hash ${sim_files[*]}" "${sim_files[@]}")"
-sync_hash="$(hash_of sim "${source_files[@]}")"
-[[ -f upstream/MANIFEST.json ]] || rm -f "$STAMPS/sync"
 
 if ! fresh base "$base_hash"; then
     say "setup: packages, first part (torch, transformers)"
     install base "$STAMPS/first.txt"
     stamp base "$base_hash"
 fi
-if ! fresh sync "$sync_hash"; then
+if ! fresh sync "$(sync_state)"; then
     say "setup: upstream sources"
-    background sync "$PYTHON" -m recipe sync
+    background sync "$PYTHON" -m recipe sync --profile sim
 fi
 if ! fresh npu_sim "$sim_hash"; then
     say "setup: compiling the simulated NPU"
@@ -130,7 +135,7 @@ if [[ "$dev" == yes ]] && ! fresh dev "$dev_hash"; then
     stamp dev "$dev_hash"
 fi
 await sync "fetching the upstream sources failed"
-stamp sync "$sync_hash"
+stamp sync "$(sync_state)"
 if [[ -n "${started[npu_sim]:-}" ]]; then
     await npu_sim "compiling the simulated NPU failed"
     "$PYTHON" -m pip install --disable-pip-version-check --no-input --no-deps --force-reinstall "$VENV"/wheels/*.whl \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the wanted files out of a wheel, an sdist or a git archive into memory; nothing is ever unpacked to disk here.
+"""Read the wanted files out of a wheel or an sdist into memory; nothing is ever unpacked to disk here.
 
 Archives are foreign: a member with an absolute path, a `..`, or a link among the wanted files is refused, and so is
 one that unpacks to more than MAX_BYTES.
@@ -7,7 +7,6 @@ one that unpacks to more than MAX_BYTES.
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zipfile
 import zlib
@@ -41,24 +40,19 @@ def read_wheel(file: Path, pin: Pin) -> Files:
                         if (info.external_attr >> 16) & 0o170000 == 0o120000:
                             raise SourcesError(f"{file.name}: {name} is a link; refused")
                         files[name] = archive.read(name)
-                elif parts[0].endswith(".dist-info") and (parts[1] in _METADATA or _is_licence(parts)):
+                elif parts[0].endswith(".dist-info") and (parts[1] in _METADATA or is_licence(parts)):
                     files["/".join((pin.dist_info, *parts[1:]))] = archive.read(name)
     except (zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
         raise SourcesError(f"{file}: not a readable wheel: {error}") from None
     return files
 
 
-def read_sdist(file: Path | bytes, pin: Pin) -> Files:
-    """Packages and metadata of an sdist or of a git archive (given as bytes), by their path under `upstream/`.
-
-    The installed form of the metadata is made from PKG-INFO and the egg-info's entry points, or from the pin.
-    """
-    label = file.name if isinstance(file, Path) else f"{pin.name} {pin.commit[:12]}"
-    opened = {"fileobj": io.BytesIO(file)} if isinstance(file, bytes) else {"name": str(file)}
+def read_sdist(file: Path, pin: Pin) -> Files:
+    """Packages and metadata of an sdist, by their path under `upstream/`; metadata from PKG-INFO and the egg-info."""
     try:
-        with tarfile.open(mode="r:*", **opened) as archive:
+        with tarfile.open(file, mode="r:*") as archive:
             members = archive.getmembers()
-            _checked(Path(label), ((member.name, member.size) for member in members))
+            _checked(file, ((member.name, member.size) for member in members))
             files: Files = {}
             for member in members:
                 parts = PurePosixPath(member.name).parts[1:]
@@ -68,23 +62,37 @@ def read_sdist(file: Path | bytes, pin: Pin) -> Files:
                 if to is None or to.endswith(COMPILED):
                     continue
                 if not member.isfile():
-                    raise SourcesError(f"{label}: {member.name} is a link or a special file; refused")
+                    raise SourcesError(f"{file.name}: {member.name} is a link or a special file; refused")
                 stream = archive.extractfile(member)
                 assert stream is not None
                 files[to] = stream.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise SourcesError(f"{label}: not a readable archive: {str(error).splitlines()[0]}") from None
-    for name, text in pin.generate.items():
-        files.setdefault(name, text.lstrip("\n").encode())
-    if pin.git:
-        files[f"{pin.dist_info}/METADATA"] = (
-            f"Metadata-Version: 2.1\nName: {pin.name}\nVersion: {pin.version}\n".encode()
-        )
-        if pin.entry_points:
-            files[f"{pin.dist_info}/entry_points.txt"] = "\n".join(
-                f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
-                for group, points in pin.entry_points.items()
-            ).encode()
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise SourcesError(f"{file}: not a readable archive: {reason}") from None
+    return files
+
+
+def read_file(file: Path, pin: Pin, path: str) -> bytes | None:
+    """One file of a package in a wheel or an sdist, None when it has no such file; reads no further than needed."""
+    if pin.is_wheel:
+        with zipfile.ZipFile(file) as wheel:
+            return wheel.read(path) if path in wheel.NameToInfo else None
+    with tarfile.open(file, mode="r|*") as sdist:
+        for member in sdist:
+            if member.isfile() and member.name.partition("/")[2] == path:
+                stream = sdist.extractfile(member)
+                return stream.read() if stream else None
+    return None
+
+
+def metadata_of(pin: Pin) -> Files:
+    """The installed metadata of a pin from git, as a build would have written it."""
+    files = {f"{pin.dist_info}/METADATA": f"Metadata-Version: 2.1\nName: {pin.name}\nVersion: {pin.version}\n".encode()}
+    if pin.entry_points:
+        files[f"{pin.dist_info}/entry_points.txt"] = "\n".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+            for group, points in pin.entry_points.items()
+        ).encode()
     return files
 
 
@@ -92,18 +100,17 @@ def _sdist_place(parts: tuple[str, ...], pin: Pin) -> str | None:
     """Where a member of an sdist goes under `upstream/`, None when it is not wanted."""
     if parts[0] in pin.packages:
         return "/".join(parts)
-    if pin.git:
-        return None
     if parts == ("PKG-INFO",):
         return f"{pin.dist_info}/METADATA"
     if len(parts) == 2 and parts[0].endswith(".egg-info") and parts[1] in _METADATA:
         return f"{pin.dist_info}/{parts[1]}"
-    if len(parts) == 1 and _is_licence(parts):
+    if len(parts) == 1 and is_licence(parts):
         return f"{pin.dist_info}/licenses/{parts[0]}"
     return None
 
 
-def _is_licence(parts: tuple[str, ...]) -> bool:
+def is_licence(parts: tuple[str, ...]) -> bool:
+    """Whether a path, in parts, is a licence text or a notice."""
     return "licenses" in parts or parts[-1].upper().startswith(("LICENSE", "LICENCE", "NOTICE"))
 
 
@@ -127,7 +134,7 @@ def check_version(files: Files, pin: Pin) -> None:
     found = (str(metadata["Name"]).replace("_", "-").lower(), str(metadata["Version"]))
     if found != (pin.name, pin.version):
         expected = f"{pin.name} {pin.version}"
-        raise SourcesError(f"{pin.file or pin.git}: metadata says {' '.join(found)}, expected {expected}")
+        raise SourcesError(f"{pin.origin}: metadata says {' '.join(found)}, expected {expected}")
     for package in pin.packages:
         if not any(name.startswith(package + "/") for name in files):
-            raise SourcesError(f"{pin.file or pin.git} has no package directory {package}")
+            raise SourcesError(f"{pin.origin} has no package directory {package}")

@@ -8,20 +8,49 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from recipe.sources import pins, tree
-from recipe.sources.errors import SourcesError
+from recipe.sources import compose, fetch, pins, swap, tree
+from recipe.sources.errors import SourcesError, UsageError
+from recipe.sources.index import Say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TEXT = "bring the pinned upstream sources into upstream/, verified, with the one prelude line and our source patches"
+DETAILS = """\
+What is pinned stands in upstreams.toml; what was done stands in upstream/MANIFEST.json. Everything is fetched, checked
+and patched before a file is written, and the new tree takes the old one's place in one step. A second call does
+nothing. Downloads are kept in $RECIPE_CACHE_DIR (else in your cache directory), so that later calls need no network.
+
+examples:
+  python -m recipe sync                                the sim profile, or what upstream/ holds already, renewed
+  python -m recipe sync --with mindspeed               with the a3 profile's MindSpeed beside it, from now on
+  python -m recipe sync --with mindspeed --from mindspeed=/src/MindSpeed
+                                                       the pinned commit out of a clone (never its work tree)
+  python -m recipe sync --from vllm=/mnt/files         an archive, or the directory that holds it, by its SHA-256
+  python -m recipe sync --check                        prove that upstream/ is exactly "pinned + ours"
+  python -m recipe sync --restore                      the pinned sources and nothing of ours; `sync` brings ours back
+
+exit code: 0 done, or exactly that; 1 it is not, or could not be done (one line says why); 2 wrong options or names
+"""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `sync` command."""
-    text = "bring the pinned upstream sources into upstream/, verified, with the one prelude line"
-    parser = subparsers.add_parser("sync", help=text, description=text)
-    parser.add_argument("--profile", default="sim", help="sim: package index, for laptops (default); a3: git, for NPUs")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 unless upstream/ is exactly that")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser = subparsers.add_parser(
+        "sync", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--profile", metavar="NAME", help="sim: package index, for laptops; a3: git, for NPUs "
+                        "(default: that of upstream/ as it is, sim for a new one)")  # fmt: skip
+    parser.add_argument("--with", dest="add", action="append", default=[], metavar="NAME",
+                        help="also bring this upstream of another profile; later calls keep it")  # fmt: skip
+    parser.add_argument("--without", dest="drop", action="append", default=[], metavar="NAME",
+                        help="no longer bring what --with has brought")  # fmt: skip
+    parser.add_argument("--from", dest="sources", action="append", default=[], metavar="NAME=PATH",
+                        help="take this upstream from a git clone, or from its archive or a directory")  # fmt: skip
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="change nothing; exit 1 unless upstream/ is exactly that")
+    action.add_argument("--restore", action="store_true", help="take ours off: the pinned sources as they are")
+    parser.add_argument("--json", action="store_true", help='print the result, or {"error": ...}, as JSON')
     parser.add_argument("--root", type=Path, default=REPOSITORY, help=argparse.SUPPRESS)
     parser.set_defaults(handler=_run)
 
@@ -32,24 +61,90 @@ def _run(options: argparse.Namespace) -> int:
     def say(line: str) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
 
-    target = options.root / "upstream"
-    result: dict[str, object] = {"profile": options.profile}
     try:
-        profile = pins.read_profile(options.root / "upstreams.toml", options.profile)
-        if options.check:
-            result["differences"] = lines = tree.check(target, profile, say)
-            for line in lines:
-                say(line)
-            verdict = f"{len(lines)} differences" if lines else "exactly the pinned sources and our prelude line"
-        else:
-            result["changed"] = tree.sync(target, profile, options.root / ".cache", say)
-            lines = []
-            verdict = "synced" if result["changed"] else "up to date"
+        result = _done(options, say)
     except SourcesError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    versions = ", ".join(f"{pin.name} {pin.version}" for pin in profile.pins)
-    say(f"upstream/ ({versions}): {verdict}, {time.perf_counter() - start:.1f} s")
+        return _failed(str(error), error.exit_code, options.json)
+    except KeyboardInterrupt:
+        return _failed("interrupted; upstream/ is whole, run sync again", 130, options.json)
+    lines = result.get("differences", [])
+    for line in lines[: len(lines) if len(lines) > 1 else 0]:
+        say(line)
+    versions = ", ".join(f"{name} {one['version']}" for name, one in result["upstreams"].items())
+    say(f"upstream/ ({versions}): {_verdict(result)}, {time.perf_counter() - start:.1f} s")
     if options.json:
         print(json.dumps(result, indent=2))
     return 1 if lines else 0
+
+
+def _failed(message: str, code: int, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps({"error": message}, indent=2))
+    else:
+        print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _done(options: argparse.Namespace, say: Say) -> dict[str, Any]:
+    """Do what the options say; the result as it is printed with --json."""
+    target = options.root / "upstream"
+    manifest = swap.read_manifest(target) or {}
+    profile = _profile(options, manifest)
+    for pin, source in _sources(options, profile):
+        fetch.bring_from(pin, source)
+    wanted = compose.wanted(profile, options.root, options.restore)
+    if options.check:
+        lines = tree.check(target, wanted, say)
+        outcome: dict[str, Any] = {"state": manifest.get("state"), "exact": not lines, "differences": lines}
+    else:
+        outcome = {"changed": tree.sync(target, wanted, options.root / ".cache", say)}
+    described = wanted.manifest(compose.Tree({}, {}))
+    kept = ("profile", "beside", "state", "upstreams", "prelude", "source_patches")
+    return {"upstream": str(target)} | {key: described[key] for key in kept} | outcome
+
+
+def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Profile:
+    """The profile that the options ask for, with what an earlier --with has put beside it."""
+    every = pins.read_pins(options.root / "upstreams.toml")
+    every.profile(options.profile or "sim", options.add + options.drop)  # for its errors only: names that nobody has
+    both = set(options.add) & set(options.drop)
+    if both:
+        raise UsageError(f"--with {min(both)} and --without {min(both)}: choose one")
+    name = options.profile or manifest.get("profile", "sim")
+    known = {pin.name for other in every.profiles.values() for pin in other.pins}
+    kept = known & set(manifest.get("beside", ())) - set(options.drop)
+    profile = every.profile(name, kept | set(options.add))
+    own = {pin.name for pin in every.profiles[name].pins} & set(options.drop)
+    if own:
+        raise UsageError(f"--without {min(own)}: it is part of profile {name} itself, which cannot do without")
+    return profile
+
+
+def _sources(options: argparse.Namespace, profile: pins.Profile) -> list[tuple[pins.Pin, Path]]:
+    """What --from names."""
+    found = []
+    for text in options.sources:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UsageError(f"--from {text}: expected NAME=PATH, for instance --from verl=/src/verl")
+        pin = profile.pin(name)
+        if pin is None:
+            raise UsageError(
+                f"--from {text}: profile {profile.name} has no upstream {name!r}; it has "
+                f"{', '.join(one.name for one in profile.pins)} (others: add --with NAME)"
+            )
+        found.append((pin, Path(path).expanduser()))
+    return found
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    lines = result.get("differences", [])
+    if lines:
+        return lines[0] if len(lines) == 1 else f"{len(lines)} differences"
+    ours = "exactly the pinned sources"
+    if result["state"] == "ours":
+        patches = len(result["source_patches"])
+        ours += ", our prelude line" + (f" and {patches} source patch{'es' * (patches > 1)}" if patches else "")
+    if "changed" in result:
+        return ("synced: " if result["changed"] else "up to date: ") + ours
+    return ours

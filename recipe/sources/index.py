@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch exact files from the package index that pip is configured for, and exact commits from git, into a cache.
+"""Download exact files from the package index that pip is configured for.
 
 pip cannot be asked for vLLM's sdist (it builds its metadata first and refuses the version it gets), so the package
-`unearth` finds the file by its name.  Nothing is handed out before its SHA-256 agrees.
+`unearth` finds the file by its name.  The caller checks what came.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,17 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.sources.errors import SourcesError
+from recipe.sources.errors import DISK_FULL, READ_ONLY, SourcesError, writing
 from recipe.sources.pins import Pin
 
 Say = Callable[[str], None]
-
-
-def cache_dir() -> Path:
-    """Where downloads are kept: $RECIPE_CACHE_DIR, else deepseek-v3-grpo-npu/ in the user's cache directory."""
-    own = os.environ.get("RECIPE_CACHE_DIR")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(own) if own else base / "deepseek-v3-grpo-npu"
 
 
 @dataclass(frozen=True)
@@ -78,60 +70,25 @@ def _default_index() -> str:
     return str(PyPI.simple_url)
 
 
-def sha256_of(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def cached(pin: Pin) -> Path | None:
-    """The pinned file in the cache when it is there and whole; one with another SHA-256 is an error."""
-    file = cache_dir() / "sources" / pin.file
-    if not file.is_file():
-        return None
-    found = sha256_of(file)
-    if found != pin.sha256:
-        raise SourcesError(f"{file}: SHA-256 is {found}, expected {pin.sha256}; delete the file and run sync again")
-    return file
-
-
-def fetch_file(pin: Pin, say: Say) -> Path:
-    """The verified file of a pin, from the cache or the index."""
-    file = cached(pin)
-    if file is not None:
-        return file
-    target = cache_dir() / "sources" / pin.file
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{pin.file}.{os.getpid()}")
-    say(f"{pin.name} {pin.version}: fetching {pin.file}")
-    try:
-        last: Exception | None = None
-        for attempt in range(3):
-            try:
-                _download(pin, partial)
-                break
-            except SourcesError:
-                raise
-            except Exception as error:  # whatever the HTTP library raises: unreachable, broken off, refused
-                last = error
-                time.sleep(attempt)
-        else:
-            raise SourcesError(
-                f"cannot fetch {pin.file} from the package index ({type(last).__name__}: {last}); connect to the "
-                f"network and run sync again, or put the file into {target.parent}"
-            )
-        found = sha256_of(partial)
-        if found != pin.sha256:
-            raise SourcesError(
-                f"{pin.file} from the package index has SHA-256 {found}, upstreams.toml pins {pin.sha256}; nothing "
-                "was unpacked: the index serves another file"
-            )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+def download(pin: Pin, target: Path) -> None:
+    """Write the pin's file to `target`, in three attempts; SourcesError when none succeeds."""
+    last: Exception | None = None
+    for attempt in range(3):
+        try:
+            return _download(pin, target)
+        except SourcesError:
+            raise
+        except Exception as error:  # whatever the HTTP library raises: unreachable, broken off, refused
+            if isinstance(error, OSError) and error.errno in (*DISK_FULL, *READ_ONLY):
+                with writing(target.parent, "name another directory in RECIPE_CACHE_DIR"):
+                    raise
+            last = error
+            time.sleep(attempt)
+    reason = str(last).partition("\n")[0]
+    raise SourcesError(
+        f"cannot fetch {pin.file} from the package index ({type(last).__name__}: {reason}); connect to the network and "
+        f"run sync again, or bring the file: python -m recipe sync --from {pin.name}=PATH"
+    )
 
 
 def _download(pin: Pin, target: Path) -> None:
@@ -161,35 +118,3 @@ def _download(pin: Pin, target: Path) -> None:
             response.raise_for_status()
             for chunk in response.iter_bytes(1 << 16):
                 out.write(chunk)
-
-
-def fetch_commit(pin: Pin, say: Say) -> bytes:
-    """A tar of the pin's packages and licence at its commit, from a bare repository kept in the cache."""
-    repository = cache_dir() / "git" / pin.name
-    if _git(repository, "cat-file", "-e", f"{pin.commit}^{{commit}}") is None:
-        say(f"{pin.name} {pin.version}: fetching commit {pin.commit[:12]}")
-        repository.mkdir(parents=True, exist_ok=True)
-        if _git(repository, "init", "--quiet", "--bare", ".") is None:
-            raise SourcesError("sync --profile a3 needs git, which is not installed")
-        if _git(repository, "fetch", "--quiet", "--depth", "1", pin.git, pin.commit) is None:
-            raise SourcesError(
-                f"cannot fetch commit {pin.commit} of {pin.git}; connect to the network and run sync again"
-            )
-    tar = _git(repository, "archive", "--format=tar", "--prefix=source/", pin.commit, *pin.packages)
-    if tar is None:
-        raise SourcesError(f"commit {pin.commit} of {pin.git} has no {' or '.join(pin.packages)}")
-    return tar
-
-
-def _git(repository: Path, *arguments: str) -> bytes | None:
-    """git's output in `repository`, None when it fails."""
-    if not repository.is_dir():
-        return None
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_DIR": str(repository)}
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=repository, env=environment, capture_output=True, check=False, timeout=1800
-        )
-    except FileNotFoundError:
-        return None
-    return done.stdout if done.returncode == 0 else None

@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recipe.sources.errors import SourcesError
+from recipe.sources.errors import SourcesError, UsageError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +43,15 @@ class Pin:
     def dist_info(self) -> str:
         return f"{self.name.replace('-', '_')}-{self.version}.dist-info"
 
+    @property
+    def is_wheel(self) -> bool:
+        return self.file.endswith(".whl")
+
+    @property
+    def origin(self) -> str:
+        """What it is taken from, for messages."""
+        return self.file or self.git
+
 
 @dataclass(frozen=True)
 class Prelude:
@@ -57,35 +65,70 @@ class Prelude:
 
 @dataclass(frozen=True)
 class Profile:
+    """A profile's pins, and those of other profiles that the user has put beside them (`beside` names these)."""
+
     name: str
     pins: tuple[Pin, ...]
     prelude: Prelude
+    beside: tuple[str, ...] = ()
 
-    def digest(self) -> str:
-        """SHA-256 over everything that decides what `upstream/` holds."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+    def pin(self, name: str) -> Pin | None:
+        return next((pin for pin in self.pins if pin.name == name), None)
 
 
-def read_profile(file: Path, name: str) -> Profile:
-    """Read profile `name` from `file`; SourcesError names the entry and the field that is wrong."""
+@dataclass(frozen=True)
+class Pins:
+    """All of `upstreams.toml`."""
+
+    file: Path
+    profiles: dict[str, Profile]
+
+    def profile(self, name: str, beside: Iterable[str] = ()) -> Profile:
+        """Profile `name` with the pins `beside` of other profiles, where it does not have them itself.
+
+        UsageError: an unknown profile, or a pin that no profile has.
+        """
+        if name not in self.profiles:
+            raise UsageError(f"{self.file} has no profile {name!r}; it has {', '.join(self.profiles)}")
+        own = self.profiles[name]
+        others = {pin.name: pin for other in reversed(self.profiles.values()) for pin in other.pins}
+        beside = tuple(sorted(set(beside)))
+        for extra in beside:
+            if extra not in others:
+                choice = ", ".join(sorted(others.keys() - {pin.name for pin in own.pins})) or "none"
+                raise UsageError(f"{self.file} has no upstream {extra!r}; beside profile {name} it has {choice}")
+        added = tuple(others[extra] for extra in beside if own.pin(extra) is None)
+        return replace(own, pins=own.pins + added, beside=beside)
+
+
+def read_pins(file: Path) -> Pins:
+    """Read `file`; SourcesError names the entry and the field that is wrong."""
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SourcesError(f"{file} does not exist; run this from a checkout of the recipe") from None
     except tomllib.TOMLDecodeError as error:
         raise SourcesError(f"{file} is not valid TOML: {error}") from None
-    profiles = [key for key in content if key != "prelude"]
-    if name not in profiles:
-        raise SourcesError(f"{file} has no profile {name!r}; it has {', '.join(profiles)}")
     try:
-        prelude = Prelude(**content["prelude"])
+        prelude = Prelude(**content.pop("prelude"))
     except (KeyError, TypeError) as error:
         raise SourcesError(f"{file}: [prelude] needs exactly file, after, before and line ({error})") from None
-    return Profile(name, tuple(_pin(file, name, key, value) for key, value in content[name].items()), prelude)
+    wrong = [name for name, table in content.items() if not isinstance(table, dict)]
+    if wrong:
+        raise SourcesError(f"{file}: {wrong[0]} is not a profile; expected tables such as [{wrong[0]}.NAME]")
+    return Pins(
+        file,
+        {
+            name: Profile(name, tuple(_pin(file, name, key, value) for key, value in table.items()), prelude)
+            for name, table in content.items()
+        },
+    )
 
 
-def _pin(file: Path, profile: str, name: str, value: dict[str, Any]) -> Pin:
+def _pin(file: Path, profile: str, name: str, value: Any) -> Pin:
     where = f"{file}: [{profile}.{name}]"
+    if not isinstance(value, dict):
+        raise SourcesError(f"{where}: expected a table")
     fields = {key.replace("-", "_"): item for key, item in value.items()}
     fields["packages"] = tuple(fields.get("packages", ()))
     try:

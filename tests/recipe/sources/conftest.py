@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiny made-up upstreams, served from a local directory (pip's find-links), and a checkout that pins them."""
+"""Tiny made-up upstreams, served from a local directory (pip's find-links) or in git, and a checkout that pins them."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,8 +49,20 @@ SDIST = {
 }
 
 
+GIT = {
+    "gamma/__init__.py": "G = 1\n",
+    "gamma/csrc/kernel.cpp": "int main;\n",
+    "gamma/fast.so": "ELF",
+    "LICENSE": "free",
+    "setup.py": "raise SystemExit('never run')",
+    "tests/test_gamma.py": "",
+}
+
+
 class Checkout:
     """A directory with `upstreams.toml`; `archives` is what the package index serves."""
+
+    worker = WORKER
 
     def __init__(self, root: Path) -> None:
         self.root = root / "checkout"
@@ -128,6 +142,51 @@ class Checkout:
                 index.index_settings.cache_clear()
             code = main(self.command(*arguments)[3:])
         return subprocess.CompletedProcess(self.command(*arguments), code, out.getvalue(), err.getvalue())
+
+    def fails(self, *arguments: str, code: int = 1, **environment: str) -> str:
+        """Run a sync that must fail with exactly one line and leave `upstream/` as it was; returns the line."""
+        before = self.content()
+        done = self.sync(*arguments, **environment)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert self.content() == before
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+        return done.stderr.strip()
+
+    def git(self, repository: Path, *arguments: str) -> str:
+        """git's output in `repository`, as a stranger to the configuration of this machine."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+        environment |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+        done = subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=repository, env=environment,
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def repository(self, name: str = "gamma", files: dict[str, str] = GIT) -> tuple[Path, str]:
+        """A git repository beside the checkout with one commit of `files`: its path and the commit."""
+        path = self.root.parent / name
+        path.mkdir()
+        self.git(path, "init", "-q")
+        return path, self.commit(path, files)
+
+    def commit(self, path: Path, files: dict[str, str]) -> str:
+        for file, text in files.items():
+            (path / file).parent.mkdir(parents=True, exist_ok=True)
+            (path / file).write_text(text)
+        self.git(path, "add", "-A")
+        self.git(path, "commit", "-q", "-m", "one")
+        return self.git(path, "rev-parse", "HEAD")
+
+    def pin_git(self, commit: str, url: str = "/nowhere/gamma.git", more: str = "", packages: str = '"gamma"') -> None:
+        """Add a profile a3 with the one upstream gamma, from git, to upstreams.toml."""
+        self.pin(
+            f'[a3.gamma]\nversion = "3.0"\ngit = "{url}"\ncommit = "{commit}"\npackages = [{packages}]\n'
+            '[a3.gamma.entry-points]\n"vllm.platform_plugins" = { ascend = "gamma:register" }\n' + more
+        )
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.upstream / "MANIFEST.json").read_text())
 
     def content(self) -> dict[str, str]:
         """All files of `upstream/` but the manifest."""

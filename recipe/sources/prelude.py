@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put the one prelude line into an upstream, found by text, never by number."""
+
+from __future__ import annotations
+
+from recipe.sources.errors import SourcesError
+from recipe.sources.pins import Prelude
+
+
+def insert(text: str, prelude: Prelude) -> str:
+    """`text` with the prelude line below its anchor; a text that has it already is returned as it is.
+
+    SourcesError when the anchors are not there exactly once and in order: the upstream has changed.
+    """
+    lines = text.split("\n")
+    if prelude.line in lines:
+        return text
+    for anchor in (prelude.after, prelude.before):
+        if lines.count(anchor) != 1:
+            raise SourcesError(
+                f"{prelude.file} has the line {anchor!r} {lines.count(anchor)} times, expected once: the upstream has "
+                "changed; look where the prelude line belongs now and correct [prelude] in upstreams.toml"
+            )
+    place = lines.index(prelude.after) + 1
+    if lines.index(prelude.before) < place:
+        raise SourcesError(f"{prelude.file}: {prelude.before!r} comes before {prelude.after!r}; correct [prelude]")
+    return "\n".join([*lines[:place], prelude.line, *lines[place:]])

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archives from the index or from where the user says: by their SHA-256, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+WHEEL = "alpha-1.0-py3-none-any.whl"
+
+# Runs sync and kills itself at its n-th event of that kind below the cache.
+KILL = """
+import os, signal, sys
+wanted, left = sys.argv.pop(1), int(sys.argv.pop(1))
+def watch(event, args):
+    global left
+    if event == wanted and (event == "subprocess.Popen" or "cache/" in str(args[0])):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+from recipe.__main__ import main
+from recipe.sources import cli, index
+index.index_settings()
+sys.addaudithook(watch)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def killed(checkout, event, count, *arguments):
+    script = checkout.root.parent / "kill.py"
+    script.write_text(KILL)
+    done = subprocess.run(
+        [checkout.command()[0], str(script), event, str(count), *checkout.command(*arguments)[3:]],
+        env=checkout.environment(), cwd=checkout.root, capture_output=True, check=False, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode != 0
+
+
+def test_killed_download_restarts_cleanly(checkout):
+    """Killed with the download begun, or done but not yet in its place: nothing counts, and nothing stays."""
+    count = 0
+    for event in ("open", "os.rename"):
+        for at in range(6):
+            shutil.rmtree(checkout.cache, ignore_errors=True)
+            if not killed(checkout, event, at):
+                break
+            count += 1
+            for file in (checkout.cache / "sources").glob("*.*"):
+                assert file.name.startswith(".") or file.read_bytes() == (checkout.archives / file.name).read_bytes()
+            assert not checkout.upstream.exists()
+            done = checkout.sync()
+            assert done.returncode == 0, done.stderr
+            names = {file.name for file in (checkout.cache / "sources").iterdir()}
+            assert names == {".lock", WHEEL, "beta_core-2.0.tar.gz"}
+            shutil.rmtree(checkout.upstream)
+    assert count >= 4
+
+
+def test_killed_while_a_commit_is_brought(checkout):
+    path, commit = checkout.repository()
+    checkout.pin_git(commit)
+    count = 0
+    while killed(checkout, "subprocess.Popen", count, "--with", "gamma", "--from", f"gamma={path}"):
+        count += 1
+        # Four processes make it; only then does it count.
+        assert (checkout.cache / "git" / f"{commit}.git").exists() == (count > 4)
+        assert not checkout.upstream.exists()
+    assert count >= 4
+    assert [file.name for file in sorted((checkout.cache / "git").iterdir())] == [".lock", f"{commit}.git"]
+
+
+def test_what_a_killed_download_has_left_does_not_count(checkout):
+    (checkout.cache / "sources").mkdir(parents=True)
+    whole = (checkout.archives / WHEEL).read_bytes()
+    (checkout.cache / "sources" / f".part-1-{WHEEL}").write_bytes(whole[:100])
+    assert checkout.sync().returncode == 0
+    assert (checkout.cache / "sources" / WHEEL).read_bytes() == whole
+    assert not list(checkout.cache.rglob(".part-*"))
+
+
+@pytest.mark.parametrize("how", ["directory", "file", "file of another name"])
+def test_archive_from_a_local_place(checkout, tmp_path, how):
+    place = tmp_path / "files"
+    checkout.archives.rename(place)
+    source = place
+    if how != "directory":
+        source = place / WHEEL
+    if how == "file of another name":
+        source = source.rename(place / "download (1)")
+    done = checkout.sync("--from", f"alpha={source}", "--from", f"beta-core={place}", "--json")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(place)
+    shutil.rmtree(checkout.upstream)
+    assert checkout.sync().returncode == 0  # it is in the cache now
+
+
+def test_local_archive_that_is_another(checkout, tmp_path):
+    checkout.sync()
+    other = tmp_path / WHEEL
+    other.write_bytes((checkout.archives / WHEEL).read_bytes()[:-1])
+    line = checkout.fails("--from", f"alpha={other}")
+    assert str(other) in line and "another file than the pinned one, or not whole" in line
+    # The good one in the cache has not been touched.
+    assert (checkout.cache / "sources" / WHEEL).read_bytes() == (checkout.archives / WHEEL).read_bytes()
+    assert not list(checkout.cache.rglob(".part-*"))
+
+
+def test_local_place_without_the_archive(checkout, tmp_path):
+    repository, _ = checkout.repository()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for place, found in ((repository, "a git repository"), (empty, "no such file"), (tmp_path / "no", "nothing")):
+        line = checkout.fails("--from", f"alpha={place}")
+        assert f"found {found}, expected {WHEEL}" in line and "https://pypi.org/project/alpha/1.0/#files" in line
+
+
+def test_truncated_archive_whose_hash_is_pinned(checkout):
+    for name in (WHEEL, "beta_core-2.0.tar.gz"):
+        good = (checkout.archives / name).read_bytes()
+        (checkout.archives / name).write_bytes(good[: len(good) // 2])
+        checkout.pin()
+        shutil.rmtree(checkout.cache, ignore_errors=True)
+        assert "not a readable" in checkout.fails()
+        (checkout.archives / name).write_bytes(good)
+
+
+def test_cache_that_cannot_be_written(checkout):
+    checkout.cache.write_text("a file")
+    line = checkout.fails()
+    assert f"cannot write {checkout.cache}" in line and "Not a directory" in line
