@@ -16,7 +16,7 @@ from typing import Any
 from recipe.overlay import drift, manifest, source
 from recipe.overlay.declare import Patch, declared
 from recipe.overlay.errors import DriftError, MissingTarget, OverlayError, PatchFailed
-from recipe.overlay.finish import when_executed
+from recipe.overlay.finish import executing, when_executed
 from recipe.overlay.live import ABSENT, check_origin, owner_of, raw_of, replacement
 from recipe.overlay.target import Target
 
@@ -37,6 +37,9 @@ class _State:
 
 _lock = threading.RLock()
 _states: dict[str, _State] = {}
+# What was reverted, for applying it again: modules that imported a patched name, and submodules put in place in time.
+_importers: dict[str, list[tuple[ModuleType, str]]] = {}
+_in_time: set[str] = set()
 
 
 def status() -> list[dict[str, str]]:
@@ -66,25 +69,44 @@ def apply(*ids: str) -> None:
     """
     for one in _selected(ids):
         module = sys.modules.get(one.target.module)
-        if module is not None and not getattr(module.__spec__, "_initializing", False):
+        if module is not None and not executing(module):
             apply_one(one, module)
 
 
 def revert(*ids: str) -> None:
-    """Take the named patches (all when none is named) off again, last first: the very same objects come back."""
-    chosen = {one.id for one in _selected(ids)}
+    """Take the named patches (all when none is named) off again, last first: the very same objects come back.
+
+    They also come back in modules that imported the patched name meanwhile (`from x import y`).  A source patch stays:
+    it is in the file (`python -m recipe sync --restore` takes it out).
+    """
+    chosen = {one.id: one for one in _selected(ids)}
     for key in [key for key in reversed(_states) if key in chosen]:
         state = _states[key]
         while state.undo:
             state.undo.pop()()
         if state.status == "applied":
+            _importers[key] = _give_back(chosen[key], state)
             del _states[key]
+
+
+def _give_back(patch: Patch, state: _State) -> list[tuple[ModuleType, str]]:
+    """Put the original into every module that holds ours; returns where."""
+    if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, (FunctionType, type)):
+        return []
+    held = [(module, name) for module in list(sys.modules.values()) if isinstance(module, ModuleType)
+            and module.__name__ != patch.mirror for name, value in list(vars(module).items())
+            if value is state.ours]  # fmt: skip
+    for module, name in held:
+        setattr(module, name, state.original)
+    return held
 
 
 def forget(patches: Iterable[Patch]) -> None:
     """Revert patches and drop what is known about them, after one of their mirror failed."""
     patches = list(patches)
-    revert(*(one.id for one in patches if one.id in _states))
+    live = [one.id for one in patches if one.id in _states]
+    if live:  # revert() without names would revert everybody's
+        revert(*live)
     for one in patches:
         _states.pop(one.id, None)
 
@@ -119,6 +141,9 @@ def apply_one(patch: Patch, module: ModuleType) -> None:
             _put_attribute(patch, module, state, found)
         state.status = "applied"
         manifest.write(patch, "applied", fingerprint=found.fingerprint)
+        for holder, name in _importers.pop(patch.id, ()):
+            if raw_of(holder, name) is state.original:
+                _put(patch, holder, name, state.ours, state.original, state)
         for alias in patch.aliases:
             when_executed(alias.module, functools.partial(_bind_alias, patch, alias, state))
     except BaseException as error:
@@ -207,11 +232,12 @@ def _put_entry(patch: Patch, module: ModuleType, state: _State) -> None:
 
 def _put_submodule(patch: Patch, package: ModuleType, state: _State) -> None:
     full, name = patch.target.submodule, patch.target.qualname
-    if full in sys.modules:
+    if full in sys.modules or not (executing(package) or patch.id in _in_time):
         raise PatchFailed(
-            f"{patch.id} ({patch.where}): {full} was imported before the overlay could put its own in its place; "
-            "import verl_patches.prelude_patch earlier in this process"
+            f"{patch.id} ({patch.where}): {package.__name__} was imported before the overlay could put its own {name} "
+            "into it, and others may have taken that; install the overlay earlier in this process"
         )
+    _in_time.add(patch.id)
     ours = patch.ours()
     if not isinstance(ours, ModuleType):
         raise PatchFailed(f"{patch.id} ({patch.where}): expected a module, got {type(ours).__name__}")
@@ -240,19 +266,19 @@ def _bind_alias(patch: Patch, alias: Target, state: _State, module: ModuleType) 
         return
     owner, name = owner_of(module, alias)
     copy = raw_of(owner, name)
-    if copy is state.ours:
-        return  # imported after the patch, so it is ours already
     if copy is ABSENT:
         raise MissingTarget(f"{patch.id} ({patch.where}): alias {alias} does not exist")
-    if copy is not state.original:
+    if copy is not state.original and copy is not state.ours:
         raise DriftError(f"{patch.id} ({patch.where}): alias {alias} is {copy!r}, not a copy of {patch.target}")
     _put(patch, owner, name, state.ours, state.original, state)
 
 
-def check_copies(patches: Iterable[Patch], packages: Iterable[str]) -> None:
-    """Raise when a loaded module of `packages` still holds the unpatched original of one of `patches`.
+def check_copies(patches: Iterable[Patch], packages: Iterable[str], module: ModuleType) -> None:
+    """Raise when a loaded module of `packages` still holds the unpatched original of one of `patches` on `module`.
 
     That is how a patch silently does nothing for some callers: they imported the name before the patch was there.
+    While `module` is in its own import, only modules that were imported by it can have done that.  They come after its
+    package in `sys.modules`, whose order is that in which imports began or, once over, ended.
     """
     originals = {
         id(state.original): one
@@ -265,15 +291,19 @@ def check_copies(patches: Iterable[Patch], packages: Iterable[str]) -> None:
     if not originals:
         return
     roots = frozenset(packages)
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] not in roots or not isinstance(module, ModuleType):
+    loaded = list(sys.modules)
+    package = module.__name__.rpartition(".")[0]
+    for name in loaded[loaded.index(package) :] if package and executing(module) else loaded:
+        holder = sys.modules.get(name)
+        if name.partition(".")[0] not in roots or not isinstance(holder, ModuleType):
             continue
-        for attribute, value in list(vars(module).items()):
+        for attribute, value in list(vars(holder).items()):
             one = originals.get(id(value))
             if one is None or name.partition(".")[0] in one.over:
                 continue
             if not any(alias.module == name and alias.qualname == attribute for alias in one.aliases):
                 raise PatchFailed(
                     f"{one.id} ({one.where}): {name}:{attribute} holds a copy of {one.target} that was imported before "
-                    f"the patch; add {f'{name}:{attribute}'!r} to aliases="
+                    f"the patch; install the overlay earlier in this process, or add {f'{name}:{attribute}'!r} to "
+                    "aliases="
                 )

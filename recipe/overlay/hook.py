@@ -127,7 +127,7 @@ def _apply_all(mirror: Mirror, module: ModuleType) -> None:
             engine.apply_one(one, module)
         with _lock:
             packages = {upstream.partition(".")[0] for upstream, _ in _hooked}
-        engine.check_copies(patches, packages)
+        engine.check_copies(patches, packages, module)
     except BaseException as error:
         _fail(mirror, error)
         raise

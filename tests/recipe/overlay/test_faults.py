@@ -198,3 +198,19 @@ def test_mirror_of_another_checkout_on_the_path_is_refused(world, tmp_path):
         f"from recipe.overlay import install\ninstall(Path({str(world.root)!r}))\nimport fake.mod"
     )
     assert "check PYTHONPATH" in last
+
+
+def test_a_patch_that_is_refused_leaves_the_others_live(world):
+    world.upstream("other.py", "def g(): return 'stock'\n")
+    world.mirror("mod.py", world.decl("fake.mod:f", "def f(original, x): return 'ours'"))
+    world.mirror("other.py", world.decl("fake.other:g", OURS, fingerprint="sha256:" + "0" * 64))
+    world.ok(
+        """
+        import fake_patches.prelude, fake.mod
+        try:
+            import fake.other
+        except RuntimeError as error:
+            assert "fake_patches.other:ours" in str(error)
+        assert fake.mod.f(1) == "ours"
+        """
+    )

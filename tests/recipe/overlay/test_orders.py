@@ -133,3 +133,27 @@ def test_install_is_idempotent_and_cheap(world):
         assert not {'torch', 'ray', 'numpy', 'verl', 'vllm', 'argparse', 'tomllib'} & sys.modules.keys()
         """
     )
+
+
+def test_revert_reaches_modules_that_imported_the_patched_name(world):
+    world.upstream("user.py", "from fake.mod import f as g\nclass U:\n    from fake.mod import f\n")
+    world.mirror("mod.py", world.decl("fake.mod:f", "def f(original, x): return 'ours'", aliases=("fake.user:U.f",)))
+    world.ok(
+        """
+        import fake_patches.prelude, fake.mod, fake.user
+        from recipe.overlay import apply, revert
+        def all_of_them():
+            return {fake.mod.f, fake.user.g, vars(fake.user.U)['f']}
+        def check():  # a function, because this program's own globals are reached, too
+            (ours,) = all_of_them()
+            revert()
+            (original,) = all_of_them()
+            assert original is ours.__wrapped__ and original(1) == 2
+            apply()
+            (again,) = all_of_them()
+            assert again.__wrapped__ is original and again(1) == 'ours'
+            revert()
+            assert all_of_them() == {original}
+        check()
+        """
+    )
