@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put a new tree in the place of the old one: whoever looks, at whatever moment, finds one of the two, whole.
 
-`scratch` is a directory on the same file system.  In it, `upstream-new` is a tree being written, and
-`upstream-other` the tree that `upstream/` is not, or is not any more; whatever moment a sync was killed at, `recover`
-finishes or takes back what it did.
+`scratch` is a directory on the same file system.  In it, `upstream-new` is a tree being written or
+deleted, and `upstream-other` the tree that `upstream/` is not, or is not any more; whatever moment a sync was killed
+at, `recover` finishes or takes back what it did.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def _retire(other: Path, tree: Path, say: Say) -> None:
             place = _set_aside(other.parent, entry.name)
             say(f"{tree.name}/{entry.name} was not brought by sync and is in the way; moved to {place}")
         entry.rename(place)
-    shutil.rmtree(other)
+    # Half deleted, it could not say any more what is the user's in it; under this name nobody asks.
+    gone = other.with_name("upstream-new")
+    other.rename(gone)
+    shutil.rmtree(gone)
 
 
 def _set_aside(scratch: Path, name: str) -> Path:
