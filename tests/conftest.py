@@ -1,23 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test needs: our packages and the copied upstreams importable, in child processes too, on one thread."""
+"""What every test needs: our packages and the copied upstreams importable, in child processes too, on one thread.
+
+MindSpeed patches the whole process that imports it, and verl imports it where it can: tests see the upstreams without
+it, and those marked `mindspeed` start processes of their own with `mindspeed_upstream`, the tree that has it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 REPO = Path(__file__).resolve().parents[1]
 # RECIPE_UPSTREAM lets a working tree borrow another tree's synced sources instead of its own.
-UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
+_GIVEN = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream")).absolute()
+_HAS_MINDSPEED = (_GIVEN / "mindspeed").is_dir()
+MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
+_not_run = pytest.StashKey[list[str]]()
+
+
+def _without_mindspeed(tree: Path) -> Path:
+    """A directory of links to all that `tree` holds but MindSpeed; gone when this process ends."""
+    links = Path(tempfile.mkdtemp(prefix="upstream-"))
+    atexit.register(shutil.rmtree, links, ignore_errors=True)
+    for entry in tree.iterdir():
+        if not entry.name.startswith("mindspeed"):
+            (links / entry.name).symlink_to(entry)
+    return links
+
+
+UPSTREAM = _without_mindspeed(_GIVEN) if _HAS_MINDSPEED else _GIVEN
+if _HAS_MINDSPEED or "RECIPE_UPSTREAM" in os.environ:
+    os.environ["RECIPE_UPSTREAM"] = str(UPSTREAM)
 
 _PATHS = [str(REPO), str(UPSTREAM)]
+sys.path[:] = [path for path in sys.path if Path(path or ".").absolute() != _GIVEN]
 for _path in reversed(_PATHS):
     if _path not in sys.path:
         sys.path.insert(0, _path)
 
 _inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p not in _PATHS]
-os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *_inherited])
+os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *(p for p in _inherited if Path(p).absolute() != _GIVEN)])
 # Two cores are shared with gloo, Ray and the tests' own worker processes: one thread each, always.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,3 +55,32 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 # A test that wants a run directory makes its own; one inherited from a shell would be written into.
 for _name in ("RECIPE_RUN_DIR", "RECIPE_RUN_ID"):
     os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session")
+def mindspeed_upstream() -> Path:
+    """The upstream tree with MindSpeed in it, for the path of a child process."""
+    assert _HAS_MINDSPEED, "mark the test with @pytest.mark.mindspeed"
+    return _GIVEN
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Take the tests that need MindSpeed out where it is not there, and remember them."""
+    if _HAS_MINDSPEED:
+        return
+    out = [item for item in items if item.get_closest_marker("mindspeed")]
+    config.stash[_not_run] = [item.nodeid for item in out]
+    if out:
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if names := config.stash.get(_not_run, []):
+        terminalreporter.section("NOT RUN", yellow=True)
+        terminalreporter.write_line(
+            f"{len(names)} tests need MindSpeed, which is not in {_GIVEN}; bring it with `{MINDSPEED_COMMAND}`:"
+        )
+        for name in names:
+            terminalreporter.write_line(f"  {name}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -85,6 +86,13 @@ class Case:
             argmax[row, : length - 1] = logits.argmax(-1)
         return log_probs, argmax
 
+    def distance(self, result: dict[str, Any]) -> tuple[float, int]:
+        """Largest difference of a log-probability from Hugging Face's, and number of other argmaxes."""
+        log_probs, argmax = self.reference()
+        # A nearly uniform model agrees with anything.
+        assert log_probs.min() < -2 * math.log(320)
+        return (result["log_probs"] - log_probs).abs().max().item(), int((result["argmax"] != argmax).sum())
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
@@ -104,16 +112,32 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="session")
 def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[dict[str, Any]]]]:
-    """Run tasks in `world` processes on a device; result[rank][task]."""
+    """Run tasks in `world` processes on a device; result[rank][task].
 
-    def run(case: Case, tasks: list[dict[str, Any]], *, device: str, world: int = 1) -> list[list[dict[str, Any]]]:
+    mindspeed: an upstream tree with MindSpeed, which then takes part; reverted: ids of patches to take off before.
+    """
+
+    def run(
+        case: Case,
+        tasks: list[dict[str, Any]],
+        *,
+        device: str,
+        world: int = 1,
+        mindspeed: Path | None = None,
+        reverted: tuple[str, ...] = (),
+    ) -> list[list[dict[str, Any]]]:
         directory = tmp_path_factory.mktemp("job")
-        job = {**case.fields, "device": device, "tasks": tasks, "out": str(directory / "result")}
+        job = {
+            **case.fields, "device": device, "tasks": tasks, "out": str(directory / "result"),
+            "mindspeed": mindspeed is not None, "reverted": reverted,
+        }  # fmt: skip
         (directory / "job.json").write_text(json.dumps(job))
-        upstream = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        path = os.environ["PYTHONPATH"]
+        if mindspeed is not None:
+            path = os.pathsep.join([str(ROOT), str(mindspeed), path])
         shared = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "upstream"), *filter(None, upstream)]),
+            "PYTHONPATH": path,
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "GLOO_SOCKET_IFNAME": "lo",

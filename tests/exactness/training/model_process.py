@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in a process of its own: builds verl's Megatron model on `npu` or `cpu`, loads our checkpoint, computes.
 
-python model_process.py JOB.json: the job names the Hugging Face directory, the Megatron checkpoint, the device and the
-tasks; rank and world size come from the environment. Results are saved with torch.save to <out>.<rank>.
+python model_process.py JOB.json: the job names the Hugging Face directory, the Megatron checkpoint, the device, the
+tasks, whether MindSpeed takes part, and patches to take off first; rank and world size come from the environment.
+Results are saved with torch.save to <out>.<rank>.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -40,11 +42,28 @@ def become_cpu() -> None:
     torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
 
 
-def start(device: str) -> None:
+def adapt_with_mindspeed(reverted: list[str]) -> None:
+    """Import MindSpeed where a worker does, take the patches of these ids off, and adapt Megatron-core twice."""
+    from recipe import overlay
+    from recipe.launch.mindspeed import transformer_overrides
+
+    repatch = importlib.import_module("verl.workers.megatron_workers").repatch
+    assert repatch is not None, "verl has not found MindSpeed"
+    repatch(transformer_overrides())
+    if reverted:  # without a name it takes all of them off
+        overlay.revert(*reverted)
+    repatch(transformer_overrides())
+
+
+def start(device: str, mindspeed: bool = False, reverted: list[str] | None = None) -> None:
     """Join the process group; afterwards verl and Megatron-core can be imported with the overlay live."""
     if device == "cpu":
         become_cpu()
     importlib.import_module("verl_patches.prelude_patch")
+    if mindspeed:
+        adapt_with_mindspeed(reverted or [])
+    else:
+        assert importlib.util.find_spec("mindspeed") is None, "this job is to run without MindSpeed"
     from verl.utils.device import get_device_name
 
     assert get_device_name() == device, f"verl sees {get_device_name()}, this job wants {device}"
@@ -81,12 +100,15 @@ def build(job: dict[str, Any], layout: dict[str, Any], dtype: torch.dtype, ddp: 
     from verl.models.mcore import hf_to_mcore_config
     from verl.utils.megatron_utils import McoreModuleWrapperConfig, make_megatron_module
 
+    from recipe.launch.mindspeed import transformer_overrides as mindspeed_overrides
     from recipe.weights.model_config import transformer_overrides
 
     hf_config = AutoConfig.from_pretrained(job["hf"])
     overrides = transformer_overrides(json.loads((Path(job["hf"]) / "config.json").read_text()))
     if not job.get("derive", True):
         overrides = {}
+    if job["mindspeed"]:
+        overrides |= mindspeed_overrides()
     if job["device"] == "cpu":
         overrides |= {"use_cpu_initialization": True, "moe_shared_expert_overlap": False}
     if layout.get("pp", 1) > 1:
@@ -141,14 +163,21 @@ def forward(model: Any, hf_config: Any, data: dict[str, torch.Tensor]) -> Any:
 
 
 def task_log_probs(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Log-probabilities in eval mode; loss and gradient norm of one training-mode backward."""
+    """Log-probabilities in eval mode; loss and gradient norm of one training-mode backward; names, fused kernels."""
     make_groups({}, job["device"])
     (model,), _, hf_config = build(job, {}, torch.float32, ddp=False)
     load([model], job["checkpoint"])
     data = batch(job, slice(None), job["device"])
+    if job["device"] == "npu":
+        from torch_npu import sim
+
+        sim.reset_counts()
     with torch.no_grad():
         out = forward(model.eval(), hf_config, data)
-    result = {name: value.cpu() for name, value in out.items()}
+    result: dict[str, Any] = {name: value.cpu() for name, value in out.items()}
+    result["parameters"] = [name for name, _ in model.named_parameters()]
+    if job["device"] == "npu":
+        result["fused"] = {name: calls for name, calls in sim.op_counts().items() if not name.startswith("aten::")}
     if task.get("backward"):
         log_probs = forward(model.train(), hf_config, data)["log_probs"]
         loss = -log_probs.sum() / data["label_mask"].sum()
@@ -243,7 +272,7 @@ def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    start(job["device"])
+    start(job["device"], job["mindspeed"], job["reverted"])
     results = []
     for task in job["tasks"]:
         merged = {**job, **{k: task[k] for k in ("hf", "checkpoint", "tokens", "lengths", "derive") if k in task}}
