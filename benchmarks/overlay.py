@@ -67,7 +67,7 @@ with contextlib.redirect_stdout(io.StringIO()):
     for module in dict.fromkeys(one.target.module for one in collect()):
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(module)
-print(json.dumps(patches+rest), file=sys.stderr); print(json.dumps([patches, rest, time.perf_counter() - start]))
+print(json.dumps([patches, rest, time.perf_counter() - start]))
 """
 
 
