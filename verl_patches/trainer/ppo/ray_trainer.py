@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer leaves out the old log-probability pass when the on-policy loss is selected."""
+"""The trainer leaves out the old log-probabilities when on policy, and starts only with equal workers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from recipe.overlay import patch
 from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
+from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
 @patch(
@@ -27,3 +28,17 @@ def init_workers(original: Callable[..., None], self: Any) -> None:
     if on_policy:
         temperature = self.config.actor_rollout_ref.rollout.temperature
         self.actor_rollout_wg.compute_log_prob = stand_in_for_log_prob(temperature)
+
+
+@patch(
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer.fit",
+    why="a worker that some patch has not reached would train unpatched, and its gradients are averaged with those of "
+    "the others",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:4caf2271ab2ffeaed829beba701531469f76cbe947f044d6004d55ce198ba479",
+    remove_when="no patches are left",
+)
+def fit(original: Callable[..., Any], self: Any) -> Any:
+    # NPU-ADAPTATION: before anything is sampled or trained, the workers' overlays are compared
+    require_same_overlay(self)
+    return original(self)
