@@ -23,6 +23,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+ON_POLICY = "npu_on_policy"
+LOSS_MODES = ("vanilla", ON_POLICY)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -117,11 +120,17 @@ class Actor:
 
 @dataclass(frozen=True)
 class Train:
-    """One optimizer step is made for all the samples of `prompts_per_step` prompts (on-policy)."""
+    """One optimizer step is made for all the samples of `prompts_per_step` prompts (on-policy).
+
+    `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
+    the same loss without that pass, as the old are the current ones. The rollout's own log-probabilities, which could
+    only be compared with the old ones, are then not recorded.
+    """
 
     prompts_per_step: int
     learning_rate: float
     kl_coefficient: float = 0.001
+    loss_mode: str = "vanilla"
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,10 @@ def _check_choices(config: RunConfig, where: str) -> None:
             raise ConfigError(f"{where}: [{section}] kind is {value.kind!r}; expected one of {', '.join(kinds)}")
         if (value.kind == needs_path) != (value.path is not None):
             raise ConfigError(f'{where}: [{section}] path goes with kind = "{needs_path}", and only with it')
+    if config.train.loss_mode not in LOSS_MODES:
+        raise ConfigError(
+            f"{where}: [train] loss_mode is {config.train.loss_mode!r}; expected one of {', '.join(LOSS_MODES)}"
+        )
     if config.data.kind == "arithmetic" and config.model.kind != "tiny":
         raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
 

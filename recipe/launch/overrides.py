@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.layout import Layout
 
@@ -84,7 +84,8 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "enable_chunked_prefill": False,  # derived from the token budget by the rollout
         "enable_prefix_caching": False,
         "free_cache_engine": True,
-        "calculate_log_probs": True,
+        # They would be compared with the old log-probabilities, which the on-policy loss does without.
+        "calculate_log_probs": config.train.loss_mode != ON_POLICY,
         "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
         "val_kwargs.n": 1,  # several answers per problem are rows of the validation data
         "val_kwargs.do_sample": rollout.validation_temperature > 0,
@@ -102,6 +103,7 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
         actor + "ppo_epochs": 1,
         actor + "ppo_micro_batch_size_per_gpu": layout.micro_batch,
         actor + "loss_agg_mode": "token-mean",
+        actor + "policy_loss.loss_mode": config.train.loss_mode,
         actor + "use_kl_loss": True,
         actor + "kl_loss_coef": config.train.kl_coefficient,
         actor + "kl_loss_type": "low_var_kl",

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import (
     RunPaths,
     derived_environment,
@@ -75,6 +75,11 @@ def _run(config: RunConfig, run_dir: Path, clock: Clock) -> None:
         f"{config.train.prompts_per_step} prompts x {config.rollout.samples_per_prompt} samples a step, "
         f"{inputs.prompt_tokens} + {config.data.max_response_tokens} tokens"
     )
+    if config.train.loss_mode == ON_POLICY:
+        clock.say(
+            f"loss_mode {ON_POLICY}: no pass for the old log-probabilities, so the rollout's cannot be compared with "
+            "them: rollout.calculate_log_probs is off, and the report has no agreement of rollout and actor"
+        )
     paths = RunPaths(
         run_dir=run_dir,
         run_id=f"{config.run.name}-{secrets.token_hex(6)}",

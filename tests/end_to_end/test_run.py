@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recipe.report.recorder import read_events
+
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,7 @@ def start(runs: Path) -> Iterator[Start]:
     started = []
 
     def start_one(config: str, name: str, steps: int) -> subprocess.Popen[str]:
-        started.append(launch(runs, config, name, steps))
+        started.append(launch(runs, run_file(runs, config), name, steps))
         return started[-1]
 
     yield start_one
@@ -57,8 +59,8 @@ def start(runs: Path) -> Iterator[Start]:
             launcher.communicate(timeout=60)
 
 
-def launch(runs: Path, config: str, name: str, steps: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "recipe", "launch", str(run_file(runs, config)), "--name", name]
+def launch(runs: Path, file: Path, name: str, steps: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "recipe", "launch", str(file), "--name", name]
     return subprocess.Popen(
         [*command, "--steps", str(steps)],
         cwd=REPO,
@@ -125,6 +127,29 @@ def test_a_run_finishes_with_its_report(runs: Path, start: Start, config: str) -
     assert roles.count("driver") == 1 and sum(role.startswith("WorkerDict") for role in roles) == dies
     assert (runs / name / "report.html").is_file()
     check_nothing_left(runs / name)
+
+
+def metrics(run_dir: Path) -> list[dict[str, float]]:
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["data"] for line in lines if json.loads(line)["step"] > 0]
+
+
+def test_the_on_policy_loss_trains_the_same_without_the_pass_for_old_log_probabilities(runs: Path) -> None:
+    found = {}
+    for mode in ("vanilla", "npu_on_policy"):
+        file = run_file(runs, "sim.toml")
+        file.write_text(file.read_text(encoding="utf-8") + f'loss_mode = "{mode}"\n', encoding="utf-8")
+        output, error = launch(runs, file, mode, steps=3).communicate(timeout=600)
+        assert ("rollout.calculate_log_probs is off" in output) == (mode == "npu_on_policy"), error + output
+        found[mode] = metrics(runs / mode)
+        passes = [event for event in read_events(runs / mode) if event.get("phase") == "log_prob"]
+        assert len(passes) == (6 if mode == "vanilla" else 0), "one on each of two dies in each of three steps"
+    pairs = list(zip(found["vanilla"], found["npu_on_policy"], strict=True))
+    assert len(pairs) == 3
+    for vanilla, on_policy in pairs:
+        for name in ("actor/grad_norm", "actor/pg_loss", "actor/kl_loss", "critic/score/mean", "response_length/mean"):
+            assert on_policy[name] == pytest.approx(vanilla[name], rel=1e-6), name
+        assert vanilla["actor/grad_norm"] > 0
 
 
 def test_a_killed_worker_ends_the_run(runs: Path, start: Start) -> None:

@@ -39,6 +39,7 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("stage_layers = [4]", "stage_layers = [4.0]", "[actor] stage_layers is 4.0 (float); expected a whole number"),
         ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
         ('kind = "tiny"', 'kind = "path"', "[model] path goes with kind"),
+        ("[train]", '[train]\nloss_mode = "ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
         ("[run]", "[run", "not valid TOML"),
     ],
 )

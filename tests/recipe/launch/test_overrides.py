@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -43,18 +44,21 @@ print("ANSWER" + json.dumps(answers))
 """
 
 
-def overrides_of(path: Path) -> list[str]:
+def overrides_of(path: Path, **train: str) -> list[str]:
     config = load(path)
-    return hydra_overrides(config, derive(config), placeholder_inputs(config), PATHS)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+    overrides = hydra_overrides(config, derive(config), placeholder_inputs(config), PATHS)
+    return [item for item in overrides if not item.startswith("hydra.")]
 
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, dict]:
-    """The resolved verl configuration of every shipped run file."""
-    asked = [[item for item in overrides_of(path) if not item.startswith("hydra.")] for path in CONFIGS]
+    """The resolved verl configuration of every shipped run file, and of one with the on-policy loss."""
+    asked = {path.stem: overrides_of(path) for path in CONFIGS}
+    asked["on-policy"] = overrides_of(CONFIGS[0], loss_mode="npu_on_policy")
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
-        input=json.dumps(asked),
+        input=json.dumps(list(asked.values())),
         capture_output=True,
         text=True,
         timeout=240,
@@ -63,7 +67,7 @@ def composed() -> dict[str, dict]:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER"))
-    return dict(zip((path.stem for path in CONFIGS), json.loads(answer.removeprefix("ANSWER")), strict=True))
+    return dict(zip(asked, json.loads(answer.removeprefix("ANSWER")), strict=True))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -92,6 +96,18 @@ def test_verl_composes_every_run_file(composed: dict[str, dict], path: Path) -> 
     for key in ("pipeline_model_parallel_size", "expert_model_parallel_size", "dist_checkpointing_path"):
         assert reference[key] == actor["megatron"][key]
     assert reference["override_transformer_config"] == transformer
+
+
+def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
+    from omegaconf import OmegaConf
+
+    from verl_patches.trainer.ppo.on_policy import require_on_policy, selected
+
+    assert not selected(OmegaConf.create(composed[CONFIGS[0].stem]))
+    config = OmegaConf.create(composed["on-policy"])
+    assert selected(config)
+    require_on_policy(config)
+    assert config.actor_rollout_ref.rollout.calculate_log_probs is False
 
 
 def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:
