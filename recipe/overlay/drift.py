@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Protocol
 
@@ -64,6 +63,8 @@ def difference(target: Target, kind: str, found: source.Found) -> str:
 
 def diff(one: source.Found, other: source.Found) -> str:
     """The unified diff between two finds of a target, each line after a newline; empty when they are equal."""
+    import difflib  # not at the top: workers load this module and, when all is well, never use it
+
     lines = difflib.unified_diff(
         one.source().splitlines(), other.source().splitlines(), one.where, other.where, lineterm=""
     )

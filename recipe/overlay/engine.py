@@ -297,6 +297,8 @@ def check_copies(patches: Iterable[Patch], packages: Iterable[str], module: Modu
         holder = sys.modules.get(name)
         if name.partition(".")[0] not in roots or not isinstance(holder, ModuleType):
             continue
+        if originals.keys().isdisjoint(map(id, list(vars(holder).values()))):
+            continue
         for attribute, value in list(vars(holder).items()):
             one = originals.get(id(value))
             if one is None or name.partition(".")[0] in one.over:

@@ -70,7 +70,8 @@ def check_origin(patch: Patch, raw: Any, found: Found, module: ModuleType) -> No
     code = getattr(live, "__code__", None)
     if code is None:
         raise DriftError(f"{patch.id} ({patch.where}): {patch.target} is {live!r}, not the function of {found.where}")
-    same_file = os.path.realpath(code.co_filename) == os.path.realpath(found.file)
+    loaded_from, file = code.co_filename, str(found.file)
+    same_file = loaded_from == file or os.path.realpath(loaded_from) == os.path.realpath(file)
     if not same_file or not any(first <= code.co_firstlineno <= last for first, last in found.lines):
         raise DriftError(
             f"{patch.id} ({patch.where}): {patch.target} now comes from {code.co_filename}:{code.co_firstlineno}, not "

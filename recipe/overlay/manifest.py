@@ -12,7 +12,6 @@ import functools
 import json
 import os
 import re
-import socket
 import sys
 import threading
 import time
@@ -48,7 +47,8 @@ def role() -> str:
 
 def _title() -> str:
     try:
-        return Path("/proc/self/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+        with open("/proc/self/cmdline", "rb", buffering=0) as stream:
+            return stream.read().replace(b"\0", b" ").decode("utf-8", "replace")
     except OSError:
         return ""
 
@@ -77,7 +77,7 @@ def write(patch: Patch, status: str, reason: str = "", fingerprint: str = "") ->
     line = json.dumps(
         {
             "time": time.time(),
-            "host": socket.gethostname(),
+            "host": os.uname().nodename,
             "pid": os.getpid(),
             "role": role(),
             "patch": patch.id,
@@ -90,8 +90,12 @@ def write(patch: Patch, status: str, reason: str = "", fingerprint: str = "") ->
             "version": version_of(patch.upstream),
         }
     )
-    Path(run_dir).mkdir(parents=True, exist_ok=True)
-    handle = os.open(Path(run_dir, "manifest.jsonl"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    file, flags = os.path.join(run_dir, "manifest.jsonl"), os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    try:
+        handle = os.open(file, flags, 0o644)
+    except FileNotFoundError:
+        os.makedirs(run_dir, exist_ok=True)
+        handle = os.open(file, flags, 0o644)
     try:
         os.write(handle, line.encode("utf-8") + b"\n")
     finally:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +20,7 @@ def snapshot() -> Snapshot:
     """
     live = [one for one in engine.status() if one["status"] != "declared"]
     return {
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
         "role": manifest.role(),
         "patches": {one["patch"]: {key: one[key] for key in ("status", "fingerprint", "reason")} for one in live},
