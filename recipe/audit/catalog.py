@@ -16,7 +16,7 @@ BEGIN = "<!-- patches: written by `python -m recipe patches catalog` -->"
 END = "<!-- patches: end -->"
 SUMMARY_IN = ("README.md", "README_zh.md")
 CATALOG = "docs/PATCHES.md"
-_HEADINGS = {"README.md": ("package", "patches", "what they change"), "README_zh.md": ("包", "补丁数", "改动的位置")}
+_HEADINGS = {"README.md": ("upstream", "kind", "only when"), "README_zh.md": ("上游", "种类", "仅当")}
 
 _PREFACE = """# The patches
 
@@ -43,7 +43,7 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
         if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
             raise OverlayError(f"{file} must have the line {BEGIN!r} once and, below it, the line {END!r} once")
         before, rest = text.split(BEGIN)
-        wanted[file] = f"{before}{BEGIN}\n{_summary(declarations, _HEADINGS[name])}{END}{rest.split(END)[1]}"
+        wanted[file] = f"{before}{BEGIN}\n{_summary(declarations, _HEADINGS[name], root)}{END}{rest.split(END)[1]}"
     return wanted
 
 
@@ -72,12 +72,11 @@ def _by_package(declarations: Iterable[Declaration]) -> dict[str, list[Declarati
     return packages
 
 
-def _summary(declarations: list[Declaration], headings: tuple[str, str, str]) -> str:
+def _summary(declarations: list[Declaration], headings: tuple[str, ...], root: Path) -> str:
     lines = [_row(headings), "|---|---|---|"]
-    for package, some in _by_package(declarations).items():
-        places = dict.fromkeys(one.target.module.removeprefix(package + ".") + ":" + one.target.qualname.split(".")[-1]
-                               for one in some)  # fmt: skip
-        lines.append(_row((package, str(len(some)), ", ".join(f"`{place}`" for place in places))))
+    for one in declarations:
+        place = f"[`{one.target}`]({one.file.relative_to(root)})"
+        lines.append(_row((place, one.kind, f"`{one.when}`" if one.when else "")))
     return "\n".join(lines) + "\n"
 
 
