@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-def present(upstream: Path) -> bool:
-    """Whether MindSpeed lies in this tree of upstream sources; verl then uses it of its own accord."""
-    return (upstream / "mindspeed" / "megatron_adaptor.py").is_file()
+from recipe.launch.config import RunConfig
+from recipe.launch.errors import ConfigError
 
 
 def transformer_overrides() -> dict[str, Any]:
@@ -20,3 +19,20 @@ def transformer_overrides() -> dict[str, Any]:
     `seq_length` x `seq_length`, and the causal kernel takes one of 2048 x 2048 only.
     """
     return {"multi_latent_attention": True, "use_flash_attn": True}
+
+
+def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """`transformer_overrides` where MindSpeed lies in the tree of upstream sources, which verl then uses; else {}.
+
+    Raises:
+        ConfigError: a layout that MindSpeed refuses.
+    """
+    if not (upstream / "mindspeed").is_dir():
+        return {}
+    if config.actor.tensor_parallel > 1:
+        raise ConfigError(
+            f"[actor] tensor_parallel is {config.actor.tensor_parallel}, which MindSpeed refuses for multi-latent "
+            "attention; set it to 1, and use expert_parallel and stage_layers instead"
+        )
+    say("MindSpeed is among the upstreams and adapts Megatron-core")
+    return transformer_overrides()

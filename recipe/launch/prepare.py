@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recipe.launch import mindspeed
 from recipe.launch.cache import cached, digest
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, cache_dir, upstream_dir
@@ -35,8 +36,10 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         log: file that gets the tools' output.
 
     Raises:
+        ConfigError: the run file asks for what the model, the data or MindSpeed do not allow.
         LaunchError: a tool failed; the message carries the last line it printed.
     """
+    adaptation = mindspeed.overrides(config, upstream_dir(), say)
     log.parent.mkdir(parents=True, exist_ok=True)
     made = prepare_model(config, say, log)
     model = made / "model" if config.model.kind == "tiny" else made
@@ -49,7 +52,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         train=data / "train.parquet",
         validation=data / "validation.parquet",
         prompt_tokens=prompt_tokens,
-        transformer=transformer_overrides(model),
+        transformer=transformer_overrides(model) | adaptation,
     )
 
 
