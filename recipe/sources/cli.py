@@ -106,11 +106,11 @@ def _done(options: argparse.Namespace, say: Say) -> dict[str, Any]:
 def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Profile:
     """The profile that the options ask for, with what an earlier --with has put beside it."""
     every = pins.read_pins(options.root / "upstreams.toml")
-    every.profile(options.profile or "sim", options.add + options.drop)  # for its errors only: names that nobody has
+    name = options.profile or manifest.get("profile", "sim")
+    every.profile(name, options.add + options.drop)  # for its errors only: names that nobody has
     both = set(options.add) & set(options.drop)
     if both:
         raise UsageError(f"--with {min(both)} and --without {min(both)}: choose one")
-    name = options.profile or manifest.get("profile", "sim")
     known = {pin.name for other in every.profiles.values() for pin in other.pins}
     kept = known & set(manifest.get("beside", ())) - set(options.drop)
     profile = every.profile(name, kept | set(options.add))

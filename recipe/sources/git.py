@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,14 +88,14 @@ def copy(pin: Pin, source: Path, into: Path) -> None:
         found = f"its HEAD is {head[:12]}" if head else _said(listed)
         raise SourcesError(
             f"--from {pin.name}={source}: commit {pin.commit} is not in that repository ({found}); "
-            f"type: git -C {source} fetch {pin.git} {pin.commit}"
+            f"type: git -C {shlex.quote(str(source))} fetch {pin.git} {pin.commit}"
         )
     names = b"".join(line.partition(b" ")[0] + b"\n" for line in listed.stdout.splitlines())
     packed = _run(git_dir, "pack-objects", "--quiet", "--stdout", given=names)
     if packed.returncode != 0:
         raise SourcesError(
             f"--from {pin.name}={source}: that repository cannot give commit {pin.commit[:12]} ({_said(packed)}); "
-            f"look at it with: git -C {source} fsck"
+            f"look at it with: git -C {shlex.quote(str(source))} fsck"
         )
     _init(into)
     stored = _run(into, "index-pack", "--stdin", given=packed.stdout)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from recipe.sources import pins
 
 REPO = Path(__file__).resolve().parents[3]
+UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +42,21 @@ def test_both_profiles_of_this_repository_are_well_formed():
     assert {pin.name for pin in a3.pins} == {pin.name for pin in sim.pins} | {"mindspeed"}
 
 
+def test_entry_points_of_the_git_pins_are_those_that_a_build_writes():
+    """By the metadata of the released archives of the same versions; commands that users type are left out."""
+    a3 = pins.read_pins(REPO / "upstreams.toml").profile("a3")
+    seen = 0
+    for pin in a3.pins:
+        built = configparser.ConfigParser(delimiters="=")
+        built.read(UPSTREAM / pin.dist_info / "entry_points.txt")
+        expected = {group: dict(built[group]) for group in built.sections() if group != "console_scripts"}
+        if (UPSTREAM / pin.dist_info).is_dir() and pin.name != "mindspeed":
+            assert pin.entry_points == expected, pin.name
+            seen += len(expected)
+    assert seen == 3
+
+
 def test_upstream_of_this_repository_has_the_prelude_line_where_it_belongs():
-    upstream = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
     prelude = pins.read_pins(REPO / "upstreams.toml").profile("sim").prelude
-    lines = (upstream / prelude.file).read_text().split("\n")
+    lines = (UPSTREAM / prelude.file).read_text().split("\n")
     assert lines[lines.index(prelude.after) + 1] == prelude.line and lines.count(prelude.line) == 1

@@ -188,11 +188,10 @@ def test_no_repository_or_setting_around_interferes(patched, tmp_path):
     around = tmp_path / "around"
     (around / "tmp").mkdir(parents=True)
     patched.git(around, "init", "-q")
-    config = tmp_path / "gitconfig"
-    config.write_text("[apply]\n\tignoreWhitespace = change\n\twhitespace = fix\n")
+    (tmp_path / ".gitconfig").write_text("[apply]\n\tignoreWhitespace = change\n\twhitespace = fix\n")
     around_it = {
         "TMPDIR": str(around / "tmp"), "GIT_DIR": str(around / ".git"), "GIT_WORK_TREE": str(around),
-        "GIT_CONFIG_GLOBAL": str(config), "GIT_PREFIX": "x/",
+        "GIT_PREFIX": "x/", "HOME": str(tmp_path),
     }  # fmt: skip
     for environment in ({"TMPDIR": str(around / "tmp")}, around_it):
         done = subprocess.run(patched.command(), env=patched.environment(**environment), capture_output=True, text=True,

@@ -16,7 +16,7 @@ from recipe.sources import swap
 
 # Runs sync and kills itself before its n-th change of the file system below the checkout.
 KILL = """
-import os, signal, sys
+import os, shutil, signal, sys
 left, exchange = int(sys.argv.pop(1)), sys.argv.pop(1) == "exchange"
 def watch(event, args):
     global left
@@ -30,6 +30,12 @@ def watch(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 from recipe.__main__ import main
 from recipe.sources import cli, swap
+rmtree = shutil.rmtree
+def manifest_first(path, **options):  # the order in which files are deleted is the file system's; this is the worst
+    if os.path.exists(os.path.join(path, "MANIFEST.json")):
+        os.remove(os.path.join(path, "MANIFEST.json"))
+    rmtree(path, **options)
+shutil.rmtree = manifest_first
 if not exchange:
     swap._exchange = lambda one, other: False
 sys.addaudithook(watch)

@@ -122,3 +122,14 @@ def test_no_network(checkout, tmp_path):
         "--from", f"alpha={checkout.archives}", "--from", f"beta-core={checkout.archives}", PIP_FIND_LINKS=str(empty)
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_restore_without_source_patches(checkout):
+    checkout.sync()
+    ours = checkout.content()
+    assert "synced" in checkout.sync("--restore").stdout
+    assert checkout.content() == {**ours, "alpha/worker.py": checkout.worker}
+    found = checkout.sync("--check")
+    assert found.returncode == 1
+    assert "pristine: the prelude line is missing from alpha/worker.py; run: python -m recipe sync" in found.stdout
+    assert "synced" in checkout.sync().stdout and checkout.content() == ours
