@@ -173,6 +173,12 @@ def test_user_options_reach_the_engine(one_process: None, model_config: HFModelC
     assert kwargs["enable_expert_parallel"] is False
 
 
+def test_samples_are_independent_without_our_doing(one_process: None, model_config: HFModelConfig) -> None:
+    """verl repeats the prompts itself and passes no number of samples on, and no seed, which would make them equal."""
+    parameters = build(model_config, n=16).sampling_params
+    assert (parameters.n, parameters.seed) == (1, None)
+
+
 def test_a_failing_engine_leaves_verls_module_as_it_was(
     one_process: None, model_config: HFModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
