@@ -28,7 +28,8 @@ def _stored() -> dict[str, list[Any]]:
         stored = json.loads(_FILE.read_bytes())
     except (OSError, ValueError):
         return {}
-    return stored["targets"] if stored.get("rule") == _rule() else {}
+    fits = isinstance(stored, dict) and stored.get("rule") == _rule()
+    return stored["targets"] if fits else {}
 
 
 @functools.cache
