@@ -8,6 +8,7 @@ content and of the code that takes fingerprints, so a changed file or rule is a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -71,4 +72,5 @@ def save() -> None:
         part.write_text(json.dumps({"rule": _rule(), "targets": _used}), encoding="utf-8")
         part.replace(_FILE)
     except OSError:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
