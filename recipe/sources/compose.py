@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.sources import fetch, prelude, source_patches
+from recipe.sources import cache, fetch, prelude, source_patches
 from recipe.sources.archive import Files
-from recipe.sources.errors import SourcesError
+from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.index import Say
 from recipe.sources.pins import Pin, Profile
 from recipe.sources.source_patches import Listed
@@ -77,7 +77,12 @@ def compose(wanted: Wanted, say: Say) -> Tree:
     """Make the wanted tree in memory; fetches what is not in the cache.  SourcesError: something does not fit."""
     pinned: Files = {}
     for pin in wanted.profile.pins:
-        part = fetch.read(pin, fetch.bring(pin, say))
+        try:
+            part = fetch.read(pin, fetch.bring(pin, say))
+        except Unreachable as error:
+            missing = [one.name for one in wanted.profile.pins if one is not pin and not cache.place_of(one).exists()]
+            more = f" (also missing: {', '.join(missing)})" if missing else ""
+            raise Unreachable(f"{error}{more}") from None
         both = pinned.keys() & part.keys()
         if both:
             raise SourcesError(f"{pin.name} and another upstream both bring {min(both)}")

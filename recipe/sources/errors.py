@@ -18,6 +18,10 @@ class SourcesError(RuntimeError):
     exit_code = 1
 
 
+class Unreachable(SourcesError):
+    """What is pinned is not in the cache, and where it comes from cannot be reached."""
+
+
 class UsageError(SourcesError):
     """What was asked for makes no sense: an unknown profile or name, options that do not go together."""
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 from recipe.sources.archive import COMPILED, MAX_BYTES, Files, is_licence, metadata_of
-from recipe.sources.errors import SourcesError
+from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.pins import Pin
 
 # What ties git to another repository than the one we name.
@@ -67,7 +67,7 @@ def fetch(pin: Pin, into: Path) -> None:
     _init(into)
     done = _run(into, "fetch", "--quiet", "--no-tags", "--depth", "1", pin.git, pin.commit)
     if done.returncode != 0:
-        raise SourcesError(
+        raise Unreachable(
             f"cannot fetch commit {pin.commit} of {pin.git} ({_said(done)}); connect to the network and run sync "
             f"again, or bring a clone: python -m recipe sync --from {pin.name}=PATH"
         )

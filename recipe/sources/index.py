@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.sources.errors import DISK_FULL, READ_ONLY, SourcesError, writing
+from recipe.sources.errors import DISK_FULL, READ_ONLY, SourcesError, Unreachable, writing
 from recipe.sources.pins import Pin
 
 Say = Callable[[str], None]
@@ -71,7 +71,7 @@ def _default_index() -> str:
 
 
 def download(pin: Pin, target: Path) -> None:
-    """Write the pin's file to `target`, in three attempts; SourcesError when none succeeds."""
+    """Write the pin's file to `target`, in three attempts; Unreachable when none succeeds."""
     last: Exception | None = None
     for attempt in range(3):
         try:
@@ -85,7 +85,7 @@ def download(pin: Pin, target: Path) -> None:
             last = error
             time.sleep(attempt)
     reason = str(last).partition("\n")[0]
-    raise SourcesError(
+    raise Unreachable(
         f"cannot fetch {pin.file} from the package index ({type(last).__name__}: {reason}); connect to the network and "
         f"run sync again, or bring the file: python -m recipe sync --from {pin.name}=PATH"
     )

@@ -115,6 +115,7 @@ def test_no_network(checkout, tmp_path):
     empty.mkdir()
     line = checkout.fails(PIP_FIND_LINKS=str(empty))
     assert "cannot fetch alpha-1.0-py3-none-any.whl" in line and "connect to the network" in line
+    assert line.endswith("(also missing: beta-core)")
     # 127.0.0.1:9 answers nobody
     line = checkout.fails(PIP_NO_INDEX="0", PIP_INDEX_URL="http://127.0.0.1:9/simple", PIP_FIND_LINKS=str(empty))
     assert "cannot fetch" in line and "recipe sync --from alpha=PATH" in line
