@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.audit import catalog, declarations, fit, markers, run_status
-from recipe.overlay import drift, fingerprints, source
+from recipe.overlay import drift, source
 from recipe.overlay.errors import OverlayError
 from recipe.overlay.hook import REPOSITORY
 from recipe.overlay.target import parse_target
@@ -125,12 +125,11 @@ def _show(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     start = time.perf_counter()
-    other = bool(options.against)
-    roots = _roots(options)
-    pinned = _pinned_roots() if other else []
-    findings = [fit.check(one, roots, pinned, want_patched=not other) for one in declarations.collect()]
-    if not other:
-        fingerprints.save()
+    roots, pinned = _roots(options), _pinned_roots()
+    if options.against:
+        findings = [fit.check(one, roots, pinned, want_patched=False) for one in declarations.collect()]
+    else:
+        findings = fit.verify(roots)
     bad = [one for one in findings if not one.fits]
     absent = fit.unchecked(findings)
     if findings and all(one.verdict == "absent" for one in findings):
@@ -140,8 +139,8 @@ def _verify(options: argparse.Namespace) -> int:
         _print_json({"patches": len(findings), "not_checked": absent, "drift": [one.line for one in bad],
                      "findings": [one.as_json() for one in findings]})  # fmt: skip
         return 1 if bad else 0
-    if other:
-        for line in _table(findings):
+    if options.against:
+        for line in _table(findings, options.against):
             print(line)
     for one in bad:
         print(one.line, file=sys.stderr)
@@ -152,14 +151,14 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _table(findings: Iterable[fit.Finding]) -> list[str]:
-    """The drift table: worst first, what is the same only counted."""
+def _table(findings: Iterable[fit.Finding], root: Path) -> list[str]:
+    """The drift table, worst first; places are relative to `root`."""
     shown = sorted((one for one in findings if one.verdict != "absent"),
                    key=lambda one: (-fit.VERDICTS.index(one.verdict), one.declaration.id))  # fmt: skip
     width = max((len(one.declaration.id) for one in shown), default=0)
     lines = [f"{'verdict':10}  {'patch':{width}}  where and how"]
     for one in shown:
-        how = "; ".join(filter(None, (one.where.rpartition("/")[2], *one.notes)))
+        how = "; ".join(filter(None, (one.where.removeprefix(f"{root}/"), *one.notes)))
         lines.append(f"{one.verdict:10}  {one.declaration.id:{width}}  {how}".rstrip())
     return lines
 

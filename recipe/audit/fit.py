@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.audit.declarations import Declaration
-from recipe.overlay import drift, source
+from recipe.audit.declarations import Declaration, collect
+from recipe.overlay import drift, fingerprints, source
 from recipe.overlay.errors import MissingTarget
 
 # Best to worst. "pinned": a source patch that is not in the file, but fits it.  "absent": the directory does not have
@@ -119,6 +119,13 @@ def _elsewhere(one: Declaration, roots: list[Path]) -> Iterator[str]:
             count += 1
             module = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
             yield f"{module}:{name} (line {text.count(chr(10), 0, match.end()) + 1})"
+
+
+def verify(roots: Iterable[Path]) -> list[Finding]:
+    """Compare every declaration with the sources that will be run, under `roots`, and record their fingerprints."""
+    findings = [check(one, roots) for one in collect()]
+    fingerprints.save()
+    return findings
 
 
 def unchecked(findings: Iterable[Finding]) -> list[str]:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recipe.audit.fit import verify
 from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import (
     RunPaths,
@@ -44,6 +45,9 @@ def launch(config: RunConfig, source: Path) -> Path:
     derive(config)
     if not (upstream_dir() / "verl").is_dir():
         raise LaunchError(f"{upstream_dir()} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
+    drifted = [one.line for one in verify([upstream_dir()]) if not one.fits]
+    if drifted:
+        raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])
     run_dir = new_run_dir(config.run.name, clock)
     (run_dir / "run.toml").write_bytes(source.read_bytes())
     error: LaunchError | None = None

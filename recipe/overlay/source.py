@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ def _file_of(module: str, target: Target, roots: list[Path]) -> Path:
 
 
 def default_roots(repository: Path) -> list[Path]:
-    """Where upstreams are looked for: `upstream/` of the repository when it is there, then the import path."""
-    own = repository / "upstream"
+    """Where upstreams are looked for: $RECIPE_UPSTREAM or `upstream/` of the repository, then the import path."""
+    own = Path(os.environ.get("RECIPE_UPSTREAM") or repository / "upstream")
     path = [Path(entry) for entry in sys.path if entry]
     return ([own] if own.is_dir() else []) + path

@@ -76,7 +76,7 @@ def test_verify(two):
     assert "has no 'CONST'" in lines[1]
     assert bad.stdout.splitlines()[1:3] == [
         "gone        fake_patches.mod:CONST  now at fake.extra:CONST (line 1)?",
-        "changed     fake_patches.mod:f      mod.py:4; +1 -1 lines",
+        "changed     fake_patches.mod:f      fake/mod.py:4; +1 -1 lines",
     ]
     diff = recipe(two.root, "patches", "show", "mod:f", "--against", str(other)).stdout
     assert "-    return x + y" in diff and "+    return x - y" in diff
