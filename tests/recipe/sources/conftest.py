@@ -7,10 +7,12 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -142,6 +144,31 @@ class Checkout:
                 index.index_settings.cache_clear()
             code = main(self.command(*arguments)[3:])
         return subprocess.CompletedProcess(self.command(*arguments), code, out.getvalue(), err.getvalue())
+
+    def killed(self, picked: Callable[[str, Any], object], step: int, *arguments: str) -> bool:
+        """Sync in a child that kills itself at the picked audit event number `step` (from 0); False: it came through.
+
+        picked: takes an event's name and its arguments.
+        """
+        child = os.fork()
+        if child == 0:
+            left = step
+
+            def watch(event: str, details: Any) -> None:
+                nonlocal left
+                if picked(event, details):
+                    left -= 1
+                    if left < 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+            try:
+                sys.addaudithook(watch)
+                os._exit(self.sync(*arguments).returncode)
+            finally:
+                os._exit(99)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, -signal.SIGKILL)
+        return code != 0
 
     def fails(self, *arguments: str, code: int = 1, **environment: str) -> str:
         """Run a sync that must fail with exactly one line and leave `upstream/` as it was; returns the line."""

@@ -4,40 +4,10 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
 
 import pytest
 
 WHEEL = "alpha-1.0-py3-none-any.whl"
-
-# Runs sync and kills itself at its n-th event of that kind below the cache.
-KILL = """
-import os, signal, sys
-wanted, left = sys.argv.pop(1), int(sys.argv.pop(1))
-def watch(event, args):
-    global left
-    if event == wanted and (event == "subprocess.Popen" or "cache/" in str(args[0])):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-from recipe.__main__ import main
-from recipe.sources import cli, index
-index.index_settings()
-sys.addaudithook(watch)
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def killed(checkout, event, count, *arguments):
-    script = checkout.root.parent / "kill.py"
-    script.write_text(KILL)
-    done = subprocess.run(
-        [checkout.command()[0], str(script), event, str(count), *checkout.command(*arguments)[3:]],
-        env=checkout.environment(), cwd=checkout.root, capture_output=True, check=False, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
 
 
 def test_killed_download_restarts_cleanly(checkout):
@@ -46,7 +16,7 @@ def test_killed_download_restarts_cleanly(checkout):
     for event in ("open", "os.rename"):
         for at in range(6):
             shutil.rmtree(checkout.cache, ignore_errors=True)
-            if not killed(checkout, event, at):
+            if not checkout.killed(lambda name, of, event=event: name == event and "cache/" in str(of[0]), at):
                 break
             count += 1
             for file in (checkout.cache / "sources").glob("*.*"):
@@ -64,7 +34,9 @@ def test_killed_while_a_commit_is_brought(checkout):
     path, commit = checkout.repository()
     checkout.pin_git(commit)
     count = 0
-    while killed(checkout, "subprocess.Popen", count, "--with", "gamma", "--from", f"gamma={path}"):
+    while checkout.killed(
+        lambda name, _: name == "subprocess.Popen", count, "--with", "gamma", "--from", f"gamma={path}"
+    ):
         count += 1
         # Four processes make it; only then does it count.
         assert (checkout.cache / "git" / f"{commit}.git").exists() == (count > 4)

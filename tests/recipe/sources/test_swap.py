@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,67 +14,56 @@ import pytest
 
 from recipe.sources import swap
 
-# Runs sync and kills itself before its n-th change of the file system below the checkout.
-KILL = """
-import os, shutil, signal, sys
-left, exchange = int(sys.argv.pop(1)), sys.argv.pop(1) == "exchange"
-def watch(event, args):
-    global left
-    change = event in ("os.rename", "os.mkdir") or (
-        event == "open" and isinstance(args[1], str) and args[1][0] in "wax")
+
+def changes(event, details):
+    """Whether an audit event announces a change of the file system below the checkout, or the exchange."""
+    if event == "open":
+        writes = isinstance(details[1], str) and details[1][0] in "wax"
+    else:
+        writes = event in ("os.rename", "os.mkdir")
     # Files are deleted relative to a directory, so their paths do not say where they are.
-    if (change and "checkout" in str(args[0])) or event in ("os.remove", "os.rmdir") or (
-            event == "ctypes.dlsym" and args[1] == "renameat2"):
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-from recipe.__main__ import main
-from recipe.sources import cli, swap
-rmtree = shutil.rmtree
-def manifest_first(path, **options):  # the order in which files are deleted is the file system's; this is the worst
-    if os.path.exists(os.path.join(path, "MANIFEST.json")):
-        os.remove(os.path.join(path, "MANIFEST.json"))
-    rmtree(path, **options)
-shutil.rmtree = manifest_first
-if not exchange:
-    swap._exchange = lambda one, other: False
-sys.addaudithook(watch)
-sys.exit(main(sys.argv[1:]))
-"""
+    return (
+        (writes and "checkout" in str(details[0]))
+        or event in ("os.remove", "os.rmdir")
+        or (event == "ctypes.dlsym" and details[1] == "renameat2")
+    )
 
 
 @pytest.mark.parametrize("way", ["exchange", "two renames"])
-def test_killed_at_any_moment_leaves_no_half_tree(checkout, way):
+def test_killed_at_any_moment_leaves_no_half_tree(checkout, way, monkeypatch):
     """SIGKILL before every single file operation of a sync; then a plain sync puts it right."""
+    rmtree = shutil.rmtree
+
+    def manifest_first(path, **options):
+        """Delete in the worst order; which one it is, is otherwise the file system's choice."""
+        (Path(path) / "MANIFEST.json").unlink(missing_ok=True)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", manifest_first)
+    if way == "two renames":
+        monkeypatch.setattr(swap, "_exchange", lambda one, other: False)
     checkout.sync()
     wanted = checkout.content()
     mine = checkout.upstream / "mindspeed" / "mine.py"
     mine.parent.mkdir()
     mine.write_text("mine")
-    script = checkout.root.parent / "kill.py"
-    script.write_text(KILL)
-    step = killed = without = 0
+    step = without = 0
     while True:
         (checkout.upstream / "alpha" / "__init__.py").write_text("changed")  # so that there is something to do
-        done = subprocess.run(
-            [checkout.command()[0], str(script), str(step), way, *checkout.command()[3:]],
-            env=checkout.environment(), cwd=checkout.root, capture_output=True, check=False, timeout=60,
-        )  # fmt: skip
+        killed = checkout.killed(changes, step)
         found = checkout.content()
         without += not found
         found.pop("mindspeed/mine.py", None)
         if found or way == "exchange":
             assert found in (wanted, {**wanted, "alpha/__init__.py": "changed"}), f"half a tree after operation {step}"
-        if done.returncode == 0:
+        if not killed:
             break
-        assert done.returncode == -signal.SIGKILL, done.stderr
-        killed += 1
         repaired = checkout.sync()
         assert repaired.returncode == 0, repaired.stderr
         assert checkout.content() == {**wanted, "mindspeed/mine.py": "mine"}, f"after operation {step}"
         assert [p.name for p in (checkout.root / ".cache").iterdir()] == ["sync.lock"]
         step += 1
-    assert killed > 20 and without == (0 if way == "exchange" else 1)
+    assert step > 40 and without == (0 if way == "exchange" else 1)
 
 
 def test_no_moment_without_upstream(checkout, monkeypatch):
