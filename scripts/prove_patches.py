@@ -4,7 +4,7 @@
 
 In a copy of the tree, the tests marked `@pytest.mark.proves("<patch id>")` must pass; then, for one patch at a time,
 its declaration is removed (the code stays, but is no patch any more) and its tests must fail. Prints a table and
-exits with 1 unless every patch is proven.
+exits with 1 unless every patch is proven. Patches of an upstream that is not there are not run, and listed as such.
 
     python scripts/prove_patches.py [--only ID ...] [--timeout SECONDS]
 
@@ -123,6 +123,8 @@ def main() -> int:
         print("no such patch", file=sys.stderr)
         return 1
     upstream = Path(os.environ.get("RECIPE_UPSTREAM") or REPOSITORY / "upstream").resolve()
+    not_run = [one for one in declarations if upstream.is_dir() and not (upstream / one.package).is_dir()]
+    declarations = [one for one in declarations if one not in not_run]
     with tempfile.TemporaryDirectory(prefix="prove-patches-") as scratch:
         tree = Path(scratch, "tree")
         shutil.copytree(REPOSITORY, tree, ignore=LEFT_OUT, symlinks=True)
@@ -147,7 +149,9 @@ def main() -> int:
             bad += verdict != "proven"
             count = f"{len(before.get(one.id, []))} tests, {after.count('failed')} fail without it"
             print(f"{verdict:12}  {one.id}  ({count}, {time.perf_counter() - start:.0f} s)", flush=True)
-    print(f"{len(declarations) - bad} of {len(declarations)} patches are proven")
+    for one in not_run:
+        print(f"{'NOT RUN':12}  {one.id}  (bring its upstream: python -m recipe sync --with {one.package})")
+    print(f"{len(declarations) - bad} of {len(declarations)} patches are proven, {len(not_run)} not run")
     return 1 if bad else 0
 
 

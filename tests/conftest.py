@@ -38,14 +38,20 @@ UPSTREAM = _without_mindspeed(_GIVEN) if _HAS_MINDSPEED else _GIVEN
 if _HAS_MINDSPEED or "RECIPE_UPSTREAM" in os.environ:
     os.environ["RECIPE_UPSTREAM"] = str(UPSTREAM)
 
+
+
+def _gives_mindspeed(path: str) -> bool:
+    return _HAS_MINDSPEED and Path(path or ".").resolve() == _GIVEN.resolve()
+
+
 _PATHS = [str(REPO), str(UPSTREAM)]
-sys.path[:] = [path for path in sys.path if Path(path or ".").absolute() != _GIVEN]
+sys.path[:] = [path for path in sys.path if not _gives_mindspeed(path)]
 for _path in reversed(_PATHS):
     if _path not in sys.path:
         sys.path.insert(0, _path)
 
 _inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p not in _PATHS]
-os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *(p for p in _inherited if Path(p).absolute() != _GIVEN)])
+os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *(p for p in _inherited if not _gives_mindspeed(p))])
 # Two cores are shared with gloo, Ray and the tests' own worker processes: one thread each, always.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
