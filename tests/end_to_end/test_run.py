@@ -127,6 +127,8 @@ def check_finished_run(run_dir: Path, launcher: subprocess.Popen[str], dies: int
     assert summary["rss_peak_bytes"] <= 10 * 2**30
     roles = [process["role"] for process in summary["processes"]]
     assert roles.count("driver") == 1 and sum(role.startswith("WorkerDict") for role in roles) == dies
+    (verdict,) = [event for event in read_events(run_dir) if event["kind"] == "overlay"]
+    assert (verdict["workers"], verdict["differences"]) == (dies, []), "all workers had the same patches"
     assert (run_dir / "report.html").is_file()
     check_nothing_left(run_dir)
 
