@@ -52,7 +52,7 @@ def cached(pin: Pin) -> Path | None:
 
 @contextlib.contextmanager
 def filling(pin: Pin) -> Iterator[Path]:
-    """Hand out a path to make a pin's archive or repository at; it moves to its place when the block ends well.
+    """Hand out a path to make a pin's archive or repository at; what is there moves to its place when the block ends.
 
     One process at a time fills the cache; what killed ones have left is swept away.  SourcesError when the disk does
     not let us; what the block raises passes.
@@ -69,6 +69,8 @@ def filling(pin: Pin) -> Iterator[Path]:
         part = directory / f"{_PART}{os.getpid()}-{place.name}"
         try:
             yield part
+            if not part.exists():
+                return
             with writing(place, "name another directory in RECIPE_CACHE_DIR"):
                 if place.is_dir():
                     shutil.rmtree(place)

@@ -7,6 +7,8 @@ import shutil
 
 import pytest
 
+from recipe.sources import cache
+
 WHEEL = "alpha-1.0-py3-none-any.whl"
 
 
@@ -104,3 +106,22 @@ def test_cache_that_cannot_be_written(checkout):
     checkout.cache.write_text("a file")
     line = checkout.fails()
     assert f"cannot write {checkout.cache}" in line and "Not a directory" in line
+
+
+def test_another_process_has_filled_the_cache_while_this_one_waited(checkout, monkeypatch):
+    path, commit = checkout.repository()
+    checkout.pin_git(commit)
+    assert checkout.sync("--with", "gamma", "--from", f"gamma={path}").returncode == 0
+    shutil.rmtree(checkout.upstream)
+    shutil.rmtree(checkout.archives)
+    look, seen = cache.cached, set()
+
+    def too_late(pin):
+        first = pin.name not in seen
+        seen.add(pin.name)
+        return None if first else look(pin)
+
+    monkeypatch.setattr(cache, "cached", too_late)
+    done = checkout.sync("--with", "gamma")
+    assert done.returncode == 0, done.stderr
+    assert seen == {"alpha", "beta-core", "gamma"} and "gamma/__init__.py" in checkout.content()
