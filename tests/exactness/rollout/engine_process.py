@@ -58,6 +58,7 @@ def main(case: dict[str, Any]) -> None:
             free_cache_engine=True,
             enable_prefix_caching=False,
             ignore_eos=True,
+            engine_kwargs={"vllm": {"additional_config": {"torchair_graph_config": graph_options(case)}}},
         ),
         model_config=HFModelConfig(path=str(directory / "model")),
         device_mesh=mesh,
@@ -103,6 +104,10 @@ def main(case: dict[str, Any]) -> None:
     (directory / f"rank{rank}.json").write_text(json.dumps(report), encoding="utf-8")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def graph_options(case: dict[str, Any]) -> dict[str, Any]:
+    return {"enable_kv_nz": True} if case["kv_nz"] else {}
 
 
 def let_v1_take_float32() -> None:

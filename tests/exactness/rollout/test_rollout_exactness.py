@@ -28,6 +28,7 @@ class Layout:
     tp: int
     dp: int
     graph: bool = False
+    kv_nz: bool = False
     sequences: int = 12
     at_once: int = 12
     token_budget: int = 256
@@ -43,6 +44,7 @@ LAYOUTS = {
     # A token budget below the longest sequence (32): prompts are prefilled in pieces beside decoding ones.
     "tp1-chunked": Layout(tp=1, dp=1, token_budget=24),
     "tp1-graph": Layout(tp=1, dp=1, graph=True),
+    "tp1-graph-nz": Layout(tp=1, dp=1, graph=True, kv_nz=True),
     "tp2": Layout(tp=2, dp=1),
     # Of two engines the first has more prompts than it may run at once: the second goes on with empty batches.
     "dp2-ep2": Layout(tp=1, dp=2, at_once=8),
@@ -120,6 +122,7 @@ def run_ranks(layout: Layout, directory: Path) -> list[dict[str, Any]]:
     return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(layout.world)]
 
 
+@pytest.mark.proves("vllm_ascend_patches.attention.mla_v1:AscendMLAImpl")  # by tp1-graph-nz
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_tokens_and_log_probabilities_equal_hugging_face_after_every_sync(measured: Any, name: str) -> None:
     ranks = measured(name)

@@ -262,6 +262,25 @@ def fused(query, ckv, kpe, table, lengths, **changed):
     return torch_npu.npu_fused_infer_attention_score(query[..., :LATENT], key, key, **{**arguments, **changed})
 
 
+def test_fused_score_on_an_nz_cache():
+    """BSND and [blocks, 1, columns / 16, block_size, 16] as vLLM-Ascend has them with enable_kv_nz."""
+    lengths, table = [9, 0, 20], torch.tensor([[2, 0], [0, 0], [1, 3]], dtype=torch.int32).npu()
+    latent, rope = torch.randn(4, PAGE, 32), torch.randn(4, PAGE, 16)
+    query, turned = torch.randn(3, 1, H, 32).npu(), torch.randn(3, 1, H, 16).npu()
+
+    def score(layout, query, turned, key, key_rope):
+        return torch_npu.npu_fused_infer_attention_score(
+            query, key.npu(), key.npu(), query_rope=turned, key_rope=key_rope.npu(), num_heads=H, scale=0.2,
+            num_key_value_heads=1, input_layout=layout, block_table=table, block_size=PAGE,
+            actual_seq_lengths_kv=lengths,
+        )[0].cpu()  # fmt: skip
+
+    nz = [cache.view(4, PAGE, -1, 16).transpose(1, 2).unsqueeze(1).contiguous() for cache in (latent, rope)]
+    plain = score("BNSD", query.transpose(1, 2), turned.transpose(1, 2), latent.unsqueeze(1), rope.unsqueeze(1))
+    found = score("BSND", query, turned, *nz)
+    assert found.shape == (3, 1, H, 32) and torch.equal(found.transpose(1, 2), plain) and bool(plain[0].any())
+
+
 def test_fused_score_with_several_queries_per_request():
     """TND, sparse mode 3 (speculative decoding): causal, aligned at the end; a trailing row belongs to nobody."""
     lengths, counts = [9, 20, 5], [2, 1, 3]

@@ -111,12 +111,34 @@ def test_kv_rmsnorm_rope_cache(dtype, output):
     assert bool((stored_c[untouched] == 0).all()) and bool((stored_k[untouched] == 0).all())
 
 
+def test_kv_rmsnorm_rope_cache_in_nz():
+    """The same rows as with PA, each block as [columns / 16, block_size, 16]."""
+    tokens, latent, rope = 5, 48, 16
+    kv, gamma = torch.randn(tokens, 1, 1, latent + rope).npu(), torch.rand(latent).npu()
+    both = (torch.rand(tokens, 1, 1, rope) * 6).npu()
+    slots = torch.tensor([3, -1, 0, BLOCKS * PAGE - 1, PAGE]).npu()
+    caches = {}
+    for mode in ("PA", "PA_NZ"):
+        cache = [torch.zeros(BLOCKS, PAGE, 1, width).npu() for width in (rope, latent)]
+        caches[mode] = cache
+        torch_npu.npu_kv_rmsnorm_rope_cache(kv, gamma, both.cos(), both.sin(), slots, *cache, cache_mode=mode)
+    for rows, nz in zip(caches["PA"], caches["PA_NZ"], strict=True):
+        blocks = nz.cpu().view(BLOCKS, -1, PAGE, 16).transpose(1, 2)
+        assert bool(rows.any()) and torch.equal(blocks.reshape(BLOCKS, PAGE, 1, -1), rows.cpu())
+    with pytest.raises(ValueError, match="slot is 1..24, expected -1"):
+        torch_npu.npu_kv_rmsnorm_rope_cache(
+            kv, gamma, both.cos(), both.sin(), slots.clamp(min=0) + 1, *caches["PA_NZ"], cache_mode="PA_NZ"
+        )
+
+
 def test_kv_rmsnorm_rope_cache_refuses():
     kv, gamma, turn = torch.zeros(2, 1, 1, 12).npu(), torch.ones(8).npu(), torch.zeros(2, 1, 1, 4).npu()
     k_cache, c_cache = torch.zeros(BLOCKS, PAGE, 1, 4).npu(), torch.zeros(BLOCKS, PAGE, 1, 8).npu()
     index = torch.zeros(2, dtype=torch.int64).npu()
     call = torch_npu.npu_kv_rmsnorm_rope_cache
-    with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*cache_mode='PA_NZ'"):
+    with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*cache_mode='PA_BLK_NZ'"):
+        call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA_BLK_NZ")
+    with pytest.raises(ValueError, match="cache is of shape .* a multiple of 16 columns"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA_NZ")
     with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*c_kv_scale"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA", c_kv_scale=gamma)

@@ -255,6 +255,13 @@ def npu_multi_head_latent_attention(
     return out.to(q_nope.dtype)
 
 
+def _row_order(name: str, cache: Tensor) -> Tensor:
+    """An NZ cache [blocks, 1, D / 16, block_size, 16] as [blocks, 1, block_size, D]."""
+    checks.shape(name, "key", cache, (-1, 1, -1, -1, 16))
+    blocks, _, groups, size, columns = cache.shape
+    return cache.transpose(2, 3).reshape(blocks, 1, size, groups * columns)
+
+
 @op()
 def npu_fused_infer_attention_score(
     query: Tensor,
@@ -280,9 +287,10 @@ def npu_fused_infer_attention_score(
     """Graph-mode MLA decode (the form with query_rope and key_rope on a paged cache).
 
     Args:
-        query, query_rope: BNSD [B, H, S, D] (every query sees all keys) or TND [T, H, D] (``sparse_mode`` 3: causal,
-            aligned at the end of the keys).
-        key, key_rope: [blocks, 1, block_size, latent | rope].   value: the same tensor as key.
+        query, query_rope: BNSD [B, H, S, D] or BSND [B, S, H, D] (every query sees all keys), or TND [T, H, D]
+            (``sparse_mode`` 3: causal, aligned at the end of the keys).
+        key, key_rope: [blocks, 1, block_size, latent | rope], or of an NZ cache [blocks, 1, latent/16 | rope/16,
+            block_size, 16].   value: the same tensor as key.
         block_table: int32 [B, pages].
         actual_seq_lengths: TND only, cumulative query counts.   actual_seq_lengths_kv: key counts; 0 = padded request.
 
@@ -302,8 +310,8 @@ def npu_fused_infer_attention_score(
             if v is None
         ]
         raise checks.unsupported(name, missing[0], None, "the paged MLA form with query_rope, key_rope and block_table")
-    checks.only(name, ("BNSD", "TND"), input_layout=input_layout)
-    checks.only(name, 0 if input_layout == "BNSD" else 3, sparse_mode=sparse_mode)
+    checks.only(name, ("BNSD", "BSND", "TND"), input_layout=input_layout)
+    checks.only(name, 3 if input_layout == "TND" else 0, sparse_mode=sparse_mode)
     checks.only(name, 0, antiquant_mode=antiquant_mode)
     checks.only(name, (0, 1), num_key_value_heads=num_key_value_heads)
     checks.only(name, False, softmax_lse_flag=softmax_lse_flag)
@@ -312,6 +320,8 @@ def npu_fused_infer_attention_score(
     checks.same_dtype(name, query=query, key=key, value=value, query_rope=query_rope, key_rope=key_rope)
     checks.true(name, "num_heads", num_heads in (1, 2, 4, 8, 16, 32, 64, 128), num_heads, "a power of two up to 128")
     checks.shape(name, "value", value, key.shape)
+    if key.dim() == 5:
+        key, value, key_rope = (_row_order(name, tensor) for tensor in (key, value, key_rope))
     blocks, _, size, latent = key.shape
     checks.shape(name, "key", key, (blocks, 1, block_size, latent))
     checks.shape(name, "key_rope", key_rope, (blocks, 1, block_size, -1))
@@ -325,7 +335,9 @@ def npu_fused_infer_attention_score(
     lengths = host_lengths(list(actual_seq_lengths_kv))
     check_block_table(name, block_table, lengths, size)
     parts = [key.reshape(-1, latent), key_rope.reshape(-1, key_rope.shape[3])]
-    if input_layout == "BNSD":
+    if input_layout != "TND":
+        if input_layout == "BSND":
+            query, query_rope = query.transpose(1, 2), query_rope.transpose(1, 2)
         batch, heads, steps, _ = query.shape
         checks.shape(name, "query", query, (lengths.numel(), num_heads, -1, latent))
         checks.absent(name, atten_mask=atten_mask)
@@ -340,7 +352,8 @@ def npu_fused_infer_attention_score(
             scale,
             q_lens=torch.full((batch,), steps, dtype=torch.int64),
         )
-        out = out.view(batch, steps, heads, latent).transpose(1, 2)
+        out = out.view(batch, steps, heads, latent)
+        out = out if input_layout == "BSND" else out.transpose(1, 2)
     else:
         checks.shape(name, "query", query, (-1, num_heads, latent))
         checks.true(name, "atten_mask", atten_mask is not None, None, "the 2048x2048 causal mask for sparse_mode 3")

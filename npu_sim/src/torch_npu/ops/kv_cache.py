@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing and reading paged key/value caches [blocks, block_size, heads, D] by slot (block · block_size + offset)."""
+"""Writing and reading paged key/value caches [blocks, block_size, heads, D] by slot (block · block_size + offset).
+
+An NZ cache has the same shape, but each block lies in memory as [D / 16, block_size, 16]: columns in groups of 16.
+"""
 
 import torch
 from torch import Tensor
@@ -9,6 +12,31 @@ from .norm_act import rms_norm_rows
 from .registry import op
 from .rotary import check_interleaved, deinterleave_rope
 from .varlen import ends_to_starts
+
+
+NZ_COLUMNS = 16
+
+
+def nz_rows(name: str, label: str, cache: Tensor) -> Tensor:
+    """The rows [blocks · block_size, 1, D] of an NZ cache, as a view to write into."""
+    blocks, size, heads, width = cache.shape
+    checks.true(name, label, heads == 1 and width % NZ_COLUMNS == 0, f"of shape {tuple(cache.shape)}",
+                f"one head and a multiple of {NZ_COLUMNS} columns (cache_mode PA_NZ)")  # fmt: skip
+    return cache.view(blocks, width // NZ_COLUMNS, size, NZ_COLUMNS).transpose(1, 2)
+
+
+def scatter_nz(name: str, rows: Tensor, cache: Tensor, slots: Tensor) -> None:
+    """Write rows [T, 1, D] into an NZ cache at ``slots`` [T]; slot -1 skips the row."""
+    checks.true(name, "cache", cache.is_contiguous(), "not contiguous", "the whole cache tensor")
+    target, size = nz_rows(name, "cache", cache), cache.shape[1]
+    index = slots.long()
+    if index.numel() and (int(index.min()) < -1 or int(index.max()) >= cache.shape[0] * size):
+        raise checks.invalid(name, "slot", f"{int(index.min())}..{int(index.max())}",
+                             f"-1 (skip) or 0..{cache.shape[0] * size - 1}")  # fmt: skip
+    keep = index.ge(0).nonzero().flatten()
+    index, rows = index[keep], rows[keep]
+    block = torch.div(index, size, rounding_mode="floor")
+    target[block, index - block * size] = rows.reshape(-1, target.shape[2], NZ_COLUMNS)
 
 
 def scatter_slots(name: str, pairs: list[tuple[str, Tensor, Tensor]], slots: Tensor) -> None:
@@ -85,12 +113,13 @@ def npu_kv_rmsnorm_rope_cache(
         kv: [B, 1, S, latent + rope].   gamma: [latent].   cos, sin: [B, 1, S|1, rope].
         index: int64 [B · S] slots, -1 = skip.
         k_cache, ckv_cache: [blocks, block_size, 1, rope | latent].
+        cache_mode: "PA", or "PA_NZ" for NZ caches.
 
     Returns:
         (k_cache, ckv_cache, k_rope, c_kv); the last two, [B, 1, S, rope | latent], only with ``is_output_kv``.
     """
     name = "npu_kv_rmsnorm_rope_cache"
-    checks.only(name, "PA", cache_mode=cache_mode)
+    checks.only(name, ("PA", "PA_NZ"), cache_mode=cache_mode)
     checks.absent(
         name, k_rope_scale=k_rope_scale, c_kv_scale=c_kv_scale, k_rope_offset=k_rope_offset, c_kv_offset=c_kv_offset
     )
@@ -104,11 +133,13 @@ def npu_kv_rmsnorm_rope_cache(
     c_kv = rms_norm_rows(kv[..., :latent], gamma, epsilon)[0]
     k_rope = deinterleave_rope(kv[..., latent:], cos, sin)
     tokens = kv.shape[0] * kv.shape[2]
-    scatter_slots(
-        name,
-        [("kv", c_kv.reshape(tokens, 1, latent), ckv_cache), ("kv", k_rope.reshape(tokens, 1, rope), k_cache)],
-        index.flatten(),
-    )
+    rows = [("kv", c_kv.reshape(tokens, 1, latent), ckv_cache), ("kv", k_rope.reshape(tokens, 1, rope), k_cache)]
+    if cache_mode == "PA":
+        scatter_slots(name, rows, index.flatten())
+    else:
+        checks.true(name, "index", index.numel() == tokens, f"{index.numel()} slots", f"one per token ({tokens})")
+        for _, one, cache in rows:
+            scatter_nz(name, one, cache, index.flatten())
     return (k_cache, ckv_cache, k_rope, c_kv) if is_output_kv else (k_cache, ckv_cache, None, None)
 
 
