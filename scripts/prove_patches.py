@@ -3,8 +3,9 @@
 """Show that every patch is guarded: its tests pass with it and fail without it.
 
 In a copy of the tree, the tests marked `@pytest.mark.proves("<patch id>")` must pass; then, for one patch at a time,
-its declaration is removed (the code stays, but is no patch any more) and its tests must fail. Prints a table and
-exits with 1 unless every patch is proven. Patches of an upstream that is not there are not run, and listed as such.
+its declaration is removed (the code stays, but is no patch any more; a source patch is taken out of the sources) and
+its tests must fail. Prints a table and exits with 1 unless every patch is proven. Patches of an upstream that is not
+there are not run, and listed as such.
 
     python scripts/prove_patches.py [--only ID ...] [--timeout SECONDS]
 
@@ -22,11 +23,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
+
+    from recipe.audit.declarations import Declaration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "upstream", "runs", ".cache", "__pycache__", ".*_cache")
@@ -67,6 +72,28 @@ def _remove(source: str, first: int) -> str:
     raise SystemExit(f"no declaration in line {first}")
 
 
+@contextmanager
+def _without(tree: Path, one: Declaration) -> Iterator[None]:
+    """Within the block `tree` does not have the patch."""
+    mirror = tree / one.file.relative_to(REPOSITORY)
+    source = mirror.read_text(encoding="utf-8")
+    if one.kind != "source":
+        mirror.write_text(_remove(source, one.first), encoding="utf-8")
+        yield
+        mirror.write_text(source, encoding="utf-8")
+        return
+    mirror.unlink()
+    _git_apply(tree / "upstream", source, "--reverse")
+    yield
+    mirror.write_text(source, encoding="utf-8")
+    _git_apply(tree / "upstream", source)
+
+
+def _git_apply(upstream: Path, patch: str, *options: str) -> None:
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(upstream.parent)}
+    subprocess.run(["git", "apply", *options], input=patch, text=True, cwd=upstream, env=environment, check=True)
+
+
 def _run(tree: Path, ids: list[str], files: list[Path], timeout: float) -> dict[str, list[str]]:
     """Run the tests of `ids` found in `files`; returns patch -> outcomes ("timeout" added when time ran out)."""
     results = tree / ".prove_results.jsonl"
@@ -74,6 +101,7 @@ def _run(tree: Path, ids: list[str], files: list[Path], timeout: float) -> dict[
     inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and not _is_own(Path(p))]
     path = [str(tree), str(tree / "upstream"), str(tree / "scripts"), *inherited]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), WANTED: " ".join(ids), RESULTS: str(results)}
+    environment["RECIPE_UPSTREAM"] = str(tree / "upstream")
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the same file changes several times within a second
     environment.setdefault("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "prove_patches", "-p", "no:cacheprovider", *map(str, files)]
@@ -128,7 +156,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="prove-patches-") as scratch:
         tree = Path(scratch, "tree")
         shutil.copytree(REPOSITORY, tree, ignore=LEFT_OUT, symlinks=True)
-        if upstream.is_dir():
+        if any(one.kind == "source" for one in declarations):
+            shutil.copytree(upstream, tree / "upstream", ignore=LEFT_OUT)
+        elif upstream.is_dir():
             (tree / "upstream").symlink_to(upstream)
         tests = {file: file.read_text(encoding="utf-8") for file in sorted((tree / "tests").rglob("test_*.py"))}
         files = {one.id: [file for file, text in tests.items() if f'"{one.id}"' in text] for one in declarations}
@@ -140,11 +170,8 @@ def main() -> int:
         for one in declarations:
             start, after = time.perf_counter(), []
             if before.get(one.id):
-                mirror = tree / one.file.relative_to(REPOSITORY)
-                source = mirror.read_text(encoding="utf-8")
-                mirror.write_text(_remove(source, one.first), encoding="utf-8")
-                after = _run(tree, [one.id], files[one.id], options.timeout)[one.id]
-                mirror.write_text(source, encoding="utf-8")
+                with _without(tree, one):
+                    after = _run(tree, [one.id], files[one.id], options.timeout)[one.id]
             verdict = _verdict(before.get(one.id, []), after)
             bad += verdict != "proven"
             count = f"{len(before.get(one.id, []))} tests, {after.count('failed')} fail without it"
