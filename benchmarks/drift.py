@@ -123,6 +123,8 @@ def try_one(one: Declaration, name: str, upstream: Path) -> str:
         else:
             found = mutate(tree, one)
             message = found or ""
+            if one.kind == "source" and message == "has changed":
+                message = "is not the patched source"
             if found is None and name != "reformatted":
                 return "-"
         copy.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
