@@ -125,7 +125,7 @@ def test_kv_rmsnorm_rope_cache_in_nz():
     for rows, nz in zip(caches["PA"], caches["PA_NZ"], strict=True):
         blocks = nz.cpu().view(BLOCKS, -1, PAGE, 16).transpose(1, 2)
         assert bool(rows.any()) and torch.equal(blocks.reshape(BLOCKS, PAGE, 1, -1), rows.cpu())
-    with pytest.raises(ValueError, match="slot is 1..24, expected -1"):
+    with pytest.raises(ValueError, match=r"slot is 1..24, expected -1"):
         torch_npu.npu_kv_rmsnorm_rope_cache(
             kv, gamma, both.cos(), both.sin(), slots.clamp(min=0) + 1, *caches["PA_NZ"], cache_mode="PA_NZ"
         )
@@ -138,7 +138,7 @@ def test_kv_rmsnorm_rope_cache_refuses():
     call = torch_npu.npu_kv_rmsnorm_rope_cache
     with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*cache_mode='PA_BLK_NZ'"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA_BLK_NZ")
-    with pytest.raises(ValueError, match="cache is of shape .* a multiple of 16 columns"):
+    with pytest.raises(ValueError, match=r"cache is of shape .* a multiple of 16 columns"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA_NZ")
     with pytest.raises(NotImplementedError, match=r"npu_kv_rmsnorm_rope_cache.*c_kv_scale"):
         call(kv, gamma, turn, turn, index, k_cache, c_cache, cache_mode="PA", c_kv_scale=gamma)

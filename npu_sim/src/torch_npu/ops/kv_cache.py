@@ -13,7 +13,6 @@ from .registry import op
 from .rotary import check_interleaved, deinterleave_rope
 from .varlen import ends_to_starts
 
-
 NZ_COLUMNS = 16
 
 
