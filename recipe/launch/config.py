@@ -91,6 +91,7 @@ class Reward:
 class Rollout:
     """The vLLM side.
 
+    `kv_nz`: graph mode keeps the KV cache in the NZ layout; prompts are then never prefilled in pieces.
     `dp_sync_on_device`: what the engines tell each other before every step is reduced by the dies instead of the hosts.
     """
 
@@ -102,6 +103,7 @@ class Rollout:
     validation_samples: int = 1
     validation_temperature: float = 1.0
     graph_mode: bool = False
+    kv_nz: bool = False
     dp_sync_on_device: bool = False
 
 
@@ -191,6 +193,8 @@ def _check_choices(config: RunConfig, where: str) -> None:
             raise ConfigError(f"{where}: [{section}] kind is {value.kind!r}; expected one of {', '.join(kinds)}")
         if (value.kind == needs_path) != (value.path is not None):
             raise ConfigError(f'{where}: [{section}] path goes with kind = "{needs_path}", and only with it')
+    if config.rollout.kv_nz and not config.rollout.graph_mode:
+        raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
     if config.train.loss_mode not in LOSS_MODES:
         raise ConfigError(
             f"{where}: [train] loss_mode is {config.train.loss_mode!r}; expected one of {', '.join(LOSS_MODES)}"

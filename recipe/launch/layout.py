@@ -58,7 +58,8 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
         prompt_tokens: the padded prompt length; by default the run file's upper limit.
 
     Raises:
-        ConfigError: sizes that do not divide, or pipeline stages that Megatron-core cannot express.
+        ConfigError: sizes that do not divide, pipeline stages that Megatron-core cannot express, or a token budget that
+            rollout.kv_nz cannot do with (once `prompt_tokens` is known).
     """
     dies = config.cluster.nodes * config.cluster.dies_per_node
     stages = tuple(config.actor.stage_layers)
@@ -94,6 +95,12 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
     _divides("the actor's data parallel size", actor_data, "the sequences of a step", sequences)
     actor_per_rank = sequences // actor_data
     longest = (prompt_tokens or config.data.max_prompt_tokens) + config.data.max_response_tokens
+    budget = config.rollout.max_batched_tokens
+    if prompt_tokens is not None and config.rollout.kv_nz and budget < longest:
+        raise ConfigError(
+            f"[rollout] max_batched_tokens is {budget}, below the longest sequence ({longest}): its prompt would be "
+            "prefilled in pieces, which kv_nz does not allow; raise it, or remove kv_nz"
+        )
     fitting = max(1, config.actor.micro_batch_tokens // longest)
     divisors = [size for size in range(1, actor_per_rank + 1) if actor_per_rank % size == 0]
     return Layout(

@@ -91,7 +91,9 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "val_kwargs.do_sample": rollout.validation_temperature > 0,
         "val_kwargs.temperature": rollout.validation_temperature,
     }
-    return {prefix + key: value for key, value in values.items()}
+    if rollout.kv_nz:
+        values["engine_kwargs.vllm.additional_config.torchair_graph_config.enable_kv_nz"] = True
+    return {("+" if key.startswith("engine_kwargs") else "") + prefix + key: value for key, value in values.items()}
 
 
 def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
         ('kind = "tiny"', 'kind = "path"', "[model] path goes with kind"),
         ("[train]", '[train]\nloss_mode = "ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
+        ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is a layout of graph mode; set graph_mode = true"),
         ("[run]", "[run", "not valid TOML"),
     ],
 )

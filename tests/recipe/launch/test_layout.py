@@ -51,6 +51,18 @@ def test_the_four_die_run() -> None:
     assert (layout.first_stage_layers, layout.last_stage_layers, layout.even_stages) == (1, 3, False)
 
 
+def test_the_nz_cache_needs_a_token_budget_for_the_longest_sequence() -> None:
+    longest = 40 + SIM.data.max_response_tokens
+
+    def run(budget: int) -> RunConfig:
+        rollout = dataclasses.replace(SIM.rollout, graph_mode=True, kv_nz=True, max_batched_tokens=budget)
+        return dataclasses.replace(SIM, rollout=rollout)
+
+    derive(run(longest), prompt_tokens=40)
+    with pytest.raises(ConfigError, match=r"below the longest sequence \(64\)"):
+        derive(run(longest - 1), prompt_tokens=40)
+
+
 def test_the_published_256_die_layout() -> None:
     config = with_layout(256, 2, 1, 32, [6, 8, 8, 8, 8, 8, 8, 7], prompts=512, samples=16)
     layout = derive(config)

@@ -44,18 +44,20 @@ print("ANSWER" + json.dumps(answers))
 """
 
 
-def overrides_of(path: Path, **train: str) -> list[str]:
+def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
     config = load(path)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+    for name, changes in sections.items():
+        config = dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **changes)})
     overrides = hydra_overrides(config, derive(config), placeholder_inputs(config), PATHS)
     return [item for item in overrides if not item.startswith("hydra.")]
 
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, dict]:
-    """The resolved verl configuration of every shipped run file, and of one with the on-policy loss."""
+    """The resolved verl configuration of every shipped run file, and of variants of the first."""
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
-    asked["on-policy"] = overrides_of(CONFIGS[0], loss_mode="npu_on_policy")
+    asked["on-policy"] = overrides_of(CONFIGS[0], train={"loss_mode": "npu_on_policy"})
+    asked["nz"] = overrides_of(CONFIGS[0], rollout={"graph_mode": True, "kv_nz": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
         input=json.dumps(list(asked.values())),
@@ -108,6 +110,13 @@ def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
     assert selected(config)
     require_on_policy(config)
     assert config.actor_rollout_ref.rollout.calculate_log_probs is False
+
+
+def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:
+    rollout = composed["nz"]["actor_rollout_ref"]["rollout"]
+    assert rollout["enforce_eager"] is False and rollout["enable_prefix_caching"] is False
+    asked = rollout["engine_kwargs"]["vllm"]["additional_config"]
+    assert asked == {"torchair_graph_config": {"enable_kv_nz": True}}
 
 
 def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:
