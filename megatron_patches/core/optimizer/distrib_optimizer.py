@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The distributed optimizer accepts npu parameters."""
+"""The distributed optimizer accepts npu parameters, and can be resumed without Transformer Engine and Apex."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from megatron_patches.core.optimizer.cuda_type_names import cuda_type_names
-from megatron_patches.environment import plain_megatron_on_npu
+from megatron_patches.environment import plain_megatron, plain_megatron_on_npu
 from recipe.overlay import patch
 
 
@@ -26,3 +28,47 @@ def distributed_optimizer_init(  # NPU-ADAPTATION: npu parameters pass for CUDA 
     """Build the optimizer's parameter shards."""
     with cuda_type_names():
         original(self, *args, **kwargs)
+
+
+@patch(
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.state_dict",
+    why="where torch's Adam takes the place of Transformer Engine's, it reads the number of steps from the state of "
+    "the parameters, which Adam makes in its first step only: an optimizer that has not stepped cannot be resumed",
+    upstream="megatron-core==0.12.1",
+    fingerprint="sha256:90cfa59226352a282a81ba5d0efe1462198ec5e458d22b0274044909b76d9b20",
+    remove_when="Megatron-core loads a checkpoint into a torch optimizer that has not stepped",
+    when=plain_megatron,
+)
+def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
+    """What of the optimizer's state does not belong to parameters."""
+    if self.optimizer is not None and not self.optimizer.state:
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                # NPU-ADAPTATION: the state that Adam would start from
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(0.0),
+                    "exp_avg": torch.zeros_like(parameter, dtype=torch.float32),
+                    "exp_avg_sq": torch.zeros_like(parameter, dtype=torch.float32),
+                }
+    return original(self)
+
+
+@patch(
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._set_main_param_and_optimizer_states",
+    why="it copies all of a parameter's state from the checkpoint, where the number of steps of torch's Adam is not: "
+    "that is kept once for all parameters, and what loads it gives them one tensor, to which each then adds its steps",
+    upstream="megatron-core==0.12.1",
+    fingerprint="sha256:49851fe45eb1740a975db5a8df3f4a693ea6ee7ce00ea14cc7ec31166cf4d922",
+    remove_when="Megatron-core loads a checkpoint into a torch optimizer",
+    when=plain_megatron,
+)
+def set_main_param_and_optimizer_states(
+    original: Callable[..., None], self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]
+) -> None:
+    """Copy `tensors` (param, exp_avg, exp_avg_sq) into the optimizer's shard of a parameter."""
+    group, place = self.model_param_group_index_map[model_param]
+    state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+    if "step" in state:  # NPU-ADAPTATION: a parameter keeps the number of steps, as a tensor of its own
+        state["step"] = state["step"].clone()
+        tensors = {**tensors, "step": state["step"]}
+    original(self, model_param, tensors)

@@ -189,65 +189,128 @@ def task_log_probs(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+class Trainer:
+    """verl's modules in a layout with weights from the job's checkpoint, verl's optimizer, and steps with both."""
+
+    def __init__(self, job: dict[str, Any], task: dict[str, Any]) -> None:
+        from megatron.core.optimizer import OptimizerConfig
+        from verl.utils.megatron.optimizer import get_megatron_optimizer
+        from verl.utils.megatron_utils import register_megatron_training_hooks
+
+        self.job = job
+        self.dtype = getattr(torch, task.get("dtype", "float32"))
+        make_groups(task["layout"], job["device"])
+        self.modules, self.config, self.hf_config = build(job, task["layout"], self.dtype, ddp=True)
+        load(self.modules, job["checkpoint"])
+        settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
+        options = OptimizerConfig(
+            **settings,
+            use_distributed_optimizer=True,
+            bf16=self.dtype == torch.bfloat16,
+            params_dtype=self.dtype,
+        )
+        self.optimizer = get_megatron_optimizer(self.modules, options)
+        register_megatron_training_hooks(self.modules, self.optimizer)
+
+    def step(self) -> dict[str, Any]:
+        """One optimizer step through Megatron's schedule: losses, gradient norm, number of changed weights."""
+        from megatron.core import parallel_state
+        from megatron.core.pipeline_parallel import get_forward_backward_func
+
+        job, modules = self.job, self.modules
+        rows, ranks = len(job["tokens"]), parallel_state.get_data_parallel_world_size()
+        half = rows // 2
+        batches = [batch(job, slice(i * half, (i + 1) * half), job["device"]) for i in range(2)]
+        mine = batches[parallel_state.get_data_parallel_rank() :: ranks]
+        # The loss of a micro-batch is summed over its tokens, so that how rows are spread over ranks does not matter.
+        tokens = sum(int(b["label_mask"].sum()) for b in batches) / 2
+
+        def forward_step(iterator: Any, model: Any) -> Any:
+            data = next(iterator)
+            out = forward(model, self.hf_config, data)
+
+            def loss_function(output: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+                loss = -output["log_probs"].sum() / tokens
+                return loss, {"loss": loss.item()}
+
+            return out, partial(loss_function)
+
+        for module in modules:
+            module.train()
+            module.zero_grad_buffer()
+        self.optimizer.zero_grad()
+        reported = get_forward_backward_func()(
+            forward_step_func=forward_step,
+            data_iterator=iter(mine),
+            model=modules,
+            num_microbatches=len(mine),
+            seq_length=1,
+            micro_batch_size=1,
+            forward_only=False,
+        )
+        before = {name: p.detach().clone() for name, p in modules[0].named_parameters()}
+        success, grad_norm, _ = self.optimizer.step()
+        changed = sum(int((p != before[name]).any()) for name, p in modules[0].named_parameters())
+        return {
+            "losses": [entry["loss"] for entry in reported],
+            "grad_norm": float(grad_norm),
+            "success": success,
+            "changed": changed,
+            "parameters": len(before),
+        }
+
+
 def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """One optimizer step through Megatron's schedule and verl's optimizer: losses, gradient norm, changed weights."""
-    from megatron.core import parallel_state
-    from megatron.core.optimizer import OptimizerConfig
-    from megatron.core.pipeline_parallel import get_forward_backward_func
-    from verl.utils.megatron.optimizer import get_megatron_optimizer
-    from verl.utils.megatron_utils import register_megatron_training_hooks
+    """One optimizer step."""
+    return Trainer(job, task).step()
 
-    layout = task["layout"]
-    dtype = getattr(torch, task.get("dtype", "float32"))
-    make_groups(layout, job["device"])
-    modules, _, hf_config = build(job, layout, dtype, ddp=True)
-    load(modules, job["checkpoint"])
-    settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
-    optimizer = get_megatron_optimizer(
-        modules,
-        OptimizerConfig(**settings, use_distributed_optimizer=True, bf16=dtype == torch.bfloat16, params_dtype=dtype),
+
+def checkpoint_manager(trainer: Trainer) -> Any:
+    """verl's, as its worker makes it."""
+    from types import SimpleNamespace
+
+    from verl.trainer.config import CheckpointConfig
+    from verl.utils.checkpoint.megatron_checkpoint_manager import MegatronCheckpointManager
+
+    return MegatronCheckpointManager(
+        config=SimpleNamespace(model=SimpleNamespace(path=trainer.job["hf"])),
+        checkpoint_config=CheckpointConfig(),
+        model_config=None,
+        transformer_config=trainer.config,
+        role="actor",
+        model=trainer.modules,
+        arch="DeepseekV3ForCausalLM",
+        hf_config=trainer.hf_config,
+        param_dtype=trainer.dtype,
+        share_embeddings_and_output_weights=False,
+        processing_class=None,
+        optimizer=trainer.optimizer,
+        optimizer_scheduler=None,
+        use_distributed_optimizer=True,
+        use_dist_checkpointing=True,
     )
-    register_megatron_training_hooks(modules, optimizer)
-    rows, ranks = len(job["tokens"]), parallel_state.get_data_parallel_world_size()
-    half = rows // 2
-    batches = [batch(job, slice(i * half, (i + 1) * half), job["device"]) for i in range(2)]
-    mine = batches[parallel_state.get_data_parallel_rank() :: ranks]
-    # The loss of a micro-batch is summed over its tokens, so that how rows are spread over ranks does not matter.
-    tokens = sum(int(b["label_mask"].sum()) for b in batches) / 2
 
-    def forward_step(iterator: Any, model: Any) -> Any:
-        data = next(iterator)
-        out = forward(model, hf_config, data)
 
-        def loss_function(output: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
-            loss = -output["log_probs"].sum() / tokens
-            return loss, {"loss": loss.item()}
+def task_save(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Two steps, a checkpoint in `task["directory"]`, and what would come next: random numbers and two steps."""
+    trainer = Trainer(job, task)
+    trainer.step()
+    trainer.step()
+    checkpoint_manager(trainer).save_checkpoint(task["directory"], global_step=2)
+    return after(trainer)
 
-        return out, partial(loss_function)
 
-    for module in modules:
-        module.train()
-        module.zero_grad_buffer()
-    optimizer.zero_grad()
-    reported = get_forward_backward_func()(
-        forward_step_func=forward_step,
-        data_iterator=iter(mine),
-        model=modules,
-        num_microbatches=len(mine),
-        seq_length=1,
-        micro_batch_size=1,
-        forward_only=False,
-    )
-    before = {name: p.detach().clone() for name, p in modules[0].named_parameters()}
-    success, grad_norm, _ = optimizer.step()
-    changed = sum(int((p != before[name]).any()) for name, p in modules[0].named_parameters())
-    return {
-        "losses": [entry["loss"] for entry in reported],
-        "grad_norm": float(grad_norm),
-        "success": success,
-        "changed": changed,
-        "parameters": len(before),
-    }
+def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """What comes after loading the checkpoint of `task_save` into a trainer that has not done anything."""
+    trainer = Trainer(job, task)
+    torch.manual_seed(99)
+    checkpoint_manager(trainer).load_checkpoint(task["directory"])
+    return after(trainer) | {"transformer_engine": "transformer_engine" in sys.modules}
+
+
+def after(trainer: Trainer) -> dict[str, Any]:
+    host, device = torch.rand(4), torch.rand(4, device=trainer.job["device"]).cpu()
+    return {"host": host, "device": device, "steps": [trainer.step(), trainer.step()]}
 
 
 def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

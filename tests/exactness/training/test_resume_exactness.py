@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training that is resumed from verl's checkpoint in fresh processes goes on as the one that was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+Results = list[list[dict[str, Any]]]
+LOAD = "verl_patches.utils.checkpoint.megatron_checkpoint_manager:load_checkpoint"
+
+FRESH = "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_state_dict"
+STEPS = "megatron_patches.core.optimizer.distrib_optimizer:set_main_param_and_optimizer_states"
+
+
+def check(tiny: Any, run_job: Callable[..., Results], directory: Path, **options: Any) -> None:
+    task = {"layout": {"ep": 2}, "dtype": "bfloat16", "directory": str(directory)}
+    saved = run_job(tiny, [{"task": "save", **task}], device="npu", world=2, **options)
+    resumed = run_job(tiny, [{"task": "resume", **task}], device="npu", world=2, **options)
+    ((first,), _) = saved
+    for (before,), (after,) in zip(saved, resumed, strict=True):
+        # verl saves the random state of the first data parallel rank only, and restores it on all of them.
+        assert torch.equal(after["host"], first["host"]) and torch.equal(after["device"], first["device"])
+        assert after["steps"] == before["steps"]
+        # The state of the optimizer matters: the second step depends on the moments of the first ones.
+        assert before["steps"][0]["losses"] != before["steps"][1]["losses"]
+
+
+@pytest.mark.proves(LOAD, FRESH, STEPS)
+def test_without_mindspeed(tiny: Any, run_job: Callable[..., Results], tmp_path: Path) -> None:
+    check(tiny, run_job, tmp_path / "checkpoint")
+
+
+@pytest.mark.mindspeed
+@pytest.mark.proves(LOAD)
+def test_with_mindspeed(
+    tiny: Any, run_job: Callable[..., Results], tmp_path: Path, mindspeed_upstream: Path
+) -> None:
+    check(tiny, run_job, tmp_path / "checkpoint", mindspeed=mindspeed_upstream)
