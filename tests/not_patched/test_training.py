@@ -40,9 +40,7 @@ def test_neither_flash_attn_nor_apex_is_needed(tmp_path: Path) -> None:
     """Megatron-core tries both and goes on without; nothing on the way of a worker does more."""
     for name in ("flash_attn", "apex"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text(
-            "raise ImportError('not on an NPU')", encoding="utf-8"
-        )
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not on an NPU')", encoding="utf-8")
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
