@@ -90,12 +90,13 @@ def revert(*ids: str) -> None:
 
 
 def _give_back(patch: Patch, state: _State) -> list[tuple[ModuleType, str]]:
-    """Put the original into every module that holds ours; returns where."""
+    """Put the original into every module that holds ours, but for those it comes from; returns where."""
     if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, (FunctionType, type)):
         return []
-    held = [(module, name) for module in list(sys.modules.values()) if isinstance(module, ModuleType)
-            and module.__name__ != patch.mirror for name, value in list(vars(module).items())
-            if value is state.ours]  # fmt: skip
+    home = patch.mirror.partition(".")[0]
+    held = [(module, name) for module in list(sys.modules.values())
+            if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
+            for name, value in list(vars(module).items()) if value is state.ours]  # fmt: skip
     for module, name in held:
         setattr(module, name, state.original)
     return held
