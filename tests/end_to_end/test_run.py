@@ -44,19 +44,23 @@ Start = Callable[[str, str, int], subprocess.Popen[str]]
 
 
 @pytest.fixture
-def start(runs: Path) -> Iterator[Start]:
-    """Starts launchers, and stops those that a failed test leaves."""
-    started = []
-
-    def start_one(config: str, name: str, steps: int) -> subprocess.Popen[str]:
-        started.append(launch(runs, run_file(runs, config), name, steps))
-        return started[-1]
-
-    yield start_one
+def launchers() -> Iterator[list[subprocess.Popen[str]]]:
+    """Launchers that were started; those that a failed test leaves are stopped."""
+    started: list[subprocess.Popen[str]] = []
+    yield started
     for launcher in started:
         if launcher.poll() is None:
             launcher.terminate()
             launcher.communicate(timeout=60)
+
+
+@pytest.fixture
+def start(runs: Path, launchers: list[subprocess.Popen[str]]) -> Start:
+    def start_one(config: str, name: str, steps: int) -> subprocess.Popen[str]:
+        launchers.append(launch(runs, run_file(runs, config), name, steps))
+        return launchers[-1]
+
+    return start_one
 
 
 def launch(runs: Path, file: Path, name: str, steps: int) -> subprocess.Popen[str]:
@@ -193,3 +197,48 @@ def test_ctrl_c_ends_the_run(runs: Path, start: Start) -> None:
     _, error = launcher.communicate(timeout=60)
     assert (launcher.returncode, error) == (130, "error: stopped by SIGINT\n")
     check_nothing_left(run_dir)
+
+
+def launch_with(runs: Path, name: str, steps: int, changes: dict[str, object]) -> subprocess.Popen[str]:
+    """A launcher of sim.toml with other settings of verl's trainer."""
+    script, file = Path(__file__).with_name("launch_with.py"), run_file(runs, "sim.toml")
+    return subprocess.Popen(
+        [sys.executable, str(script), str(file), name, str(steps), json.dumps(changes)],
+        env={**os.environ, "RECIPE_RUNS": str(runs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["plain", pytest.param("mindspeed", marks=pytest.mark.mindspeed)])
+def test_a_killed_run_is_resumed_from_its_checkpoint(
+    runs: Path,
+    launchers: list[subprocess.Popen[str]],
+    name: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if name == "mindspeed":
+        monkeypatch.setenv("RECIPE_UPSTREAM", str(request.getfixturevalue("mindspeed_upstream")))
+    saved, resumed = runs / f"saved-{name}", runs / f"resumed-{name}"
+    latest = saved / "checkpoints" / "latest_checkpointed_iteration.txt"
+    launchers.append(launch_with(runs, saved.name, 50, {"trainer.save_freq": 2}))
+    until(latest.is_file, launchers[-1])
+    workers(saved)[0].kill()
+    launchers[-1].communicate(timeout=120)
+    assert launchers[-1].returncode == 1
+    assert latest.read_text(encoding="utf-8") == "2"
+    changes = {
+        "trainer.resume_mode": "resume_path",
+        "trainer.resume_from_path": str(saved / "checkpoints" / "global_step_2"),
+    }
+    launchers.append(launch_with(runs, resumed.name, 4, changes))
+    output, error = launchers[-1].communicate(timeout=600)
+    assert launchers[-1].returncode == 0, error + output
+    _, third, fourth = metrics(resumed)  # a validation at step 2 comes first
+    assert (third["training/global_step"], fourth["training/global_step"]) == (3, 4)
+    # The reference is the model both runs started from; an actor that was not restored would be the same.
+    assert third["actor/kl_loss"] > 0.01
+    assert third["training/rollout_actor_probs_pearson_corr"] >= 0.999
+    check_nothing_left(resumed)
