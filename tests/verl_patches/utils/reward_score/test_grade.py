@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which answers are right, wrong or unreadable, and what hostile ones cost in arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_patches.utils.reward_score import evaluate, grammar
+from verl_patches.utils.reward_score.grade import grade_answer, grade_response
+from verl_patches.utils.reward_score.verdict import Verdict
+
+RIGHT = [
+    ("2\\sqrt{3}", "\\sqrt{12}"),
+    ("\\frac{\\sqrt{2}}{2}", "1/\\sqrt2"),
+    ("\\sqrt[3]{2}", "2^{1/3}"),
+    ("\\sqrt{x^2}", "|x|"),
+    ("(x-1)(x+1)", "x^2-1"),
+    ("x^2y", "yx^2"),
+    ("y=2x+1", "y=1+2x"),
+    ("2\\frac{x}{y}", "2x/y"),
+    ("\\frac{x^2-1}{x-1}", "x+1"),
+    ("12\\pi", "\\pi\\cdot 12"),
+    ("5 cm", "5\\text{ cm}"),
+    ("5", "5\\text{ centimeters}"),
+    ("5 \\mathrm{cm}^2", "5"),
+    ("60 miles per hour", "60"),
+    ("6 square units", "6"),
+    ("5 dollars", "\\$5"),
+    ("50 percent", "50\\%"),
+    ("90^\\circ", "90°"),
+    ("90^{\\circ}", "90"),
+    ("1 1/2", "3/2"),
+    ("1\\frac{1}{2}", "1.5"),
+    ("-1\\frac{1}{2}", "-1.5"),
+    ("1½", "\\frac32"),
+    ("2.5\\times10^3", "2500"),
+    ("2.5 \\cdot 10^{-3}", "0.0025"),
+    ("(1,2)", "\\left( 1, 2 \\right)"),
+    ("(0.5, \\sqrt{8})", "(\\frac12, 2\\sqrt{2})"),
+    ("[0,1)", "[0, 1)"),
+    ("(3,\\infty) \\cup (-\\infty,2)", "(-∞,2)∪(3,∞)"),  # noqa: RUF001
+    ("1,2", "2, 1"),
+    ("1 and 2", "2, 1"),
+    ("1\\text{ or }2", "1,2"),
+    ("\\{1, 1/2\\}", "\\{0.5, 1\\}"),
+    ("1\\pm\\sqrt{2}", "1-\\sqrt2, 1+\\sqrt2"),
+    ("x=5", "5"),
+    ("\\text{Yes}", "yes"),
+    ("\\text{Monday}", "monday"),
+    ("(A)", "\\text{A}"),
+    ("101_2", "101_{2}"),
+    ("$1,234.50", "1234.5"),
+    ("1{,}234", "1,\\!234"),
+    ("1024", "2^{10}"),
+    ("2^{1009}", "2\\cdot 2^{1008}"),
+]
+WRONG = [
+    ("1+1/2", "11/2"),
+    ("2\\sqrt{3}", "\\sqrt{13}"),
+    ("3.14", "\\pi"),
+    ("x", "\\sqrt{x^2}"),
+    ("x", "y"),
+    ("x=5", "y=5"),
+    ("5 m", "5 cm"),
+    ("5\\text{ m}", "5 cm"),
+    ("(2,1)", "(1,2)"),
+    ("(0,1)", "[0,1]"),
+    ("1,2", "1,2,2"),
+    ("1,1,2", "1,2,2"),
+    ("100, 200", "100200"),
+    ("\\infty", "-\\infty"),
+    ("101_2", "101_3"),
+    ("101_2", "101"),
+    ("A", "B"),
+    ("Monday", "5"),
+    ("3+4", "7"),
+    ("2^{10}", "1024"),
+    ("\\frac{14+0}{2}", "7"),
+    ("\\sqrt{49}", "7"),
+    ("7\\cdot 1", "7"),
+    ("5\\%", "x"),
+]
+UNREADABLE = ["9^9^9^9", "1000!", "12 apples", "3 million", "lambda: 1", "x > 3", "1 2", "((1)", "\\foo{1}", "1e3"]
+
+
+@pytest.mark.parametrize(("answer", "truth"), RIGHT)
+def test_right_answers(answer: str, truth: str) -> None:
+    assert grade_answer(answer, truth) is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(("answer", "truth"), WRONG)
+def test_wrong_answers(answer: str, truth: str) -> None:
+    assert grade_answer(answer, truth) is Verdict.WRONG
+
+
+@pytest.mark.parametrize("answer", UNREADABLE)
+def test_unreadable_answers_are_told_apart_from_wrong_ones(answer: str) -> None:
+    assert grade_answer(answer, "7") is Verdict.UNPARSEABLE
+    assert grade_answer(answer, answer) is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("answer", "truth", "verdict"),
+    [
+        (None, "1", Verdict.NO_ANSWER),
+        (" ", "1", Verdict.NO_ANSWER),
+        ("$", "1", Verdict.NO_ANSWER),
+        ("1", None, Verdict.ERROR),
+        ("1", "", Verdict.ERROR),
+        ("1", " $ ", Verdict.ERROR),
+        ("1", [], Verdict.ERROR),
+        ("1", ["", None], Verdict.ERROR),
+        ("1", {"a": 1}, Verdict.ERROR),
+        ("1", float("inf"), Verdict.ERROR),
+        ("None", "None", Verdict.CORRECT),
+        ("none", "None", Verdict.CORRECT),
+        ("", "None", Verdict.NO_ANSWER),
+        ("1", "None", Verdict.WRONG),
+        ("2", ["1", "2"], Verdict.CORRECT),
+        ("3", ["1", "2!"], Verdict.WRONG),
+        ("0.50", 0.5, Verdict.CORRECT),
+        ("1", True, Verdict.WRONG),
+        ("True", True, Verdict.CORRECT),
+    ],
+)
+def test_missing_answers_and_odd_ground_truths(answer: str | None, truth: Any, verdict: Verdict) -> None:
+    assert grade_answer(answer, truth) is verdict
+
+
+def test_the_answer_counts_only_in_the_last_box_inside_answer() -> None:
+    assert grade_response("<think>\\boxed{5}</think><answer>5</answer>", "5") is Verdict.NO_ANSWER
+    assert grade_response("<answer>\\boxed{5} \\boxed{6}</answer>", "5") is Verdict.WRONG
+    assert grade_response(b"<answer>\\boxed{5}</answer>", "5") is Verdict.ERROR
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("(" * 25 + "x" + ")" * 25, "\\sqrt{" * 25 + "x" + "}" * 25, "\\frac{" * 25 + "x" + "}{2}" * 25),
+        *("x+" * 200 + "x", "x+" * 130 + "x", "9" * 101, ",".join("x" * 17), "\\sqrt[101]{x}", "\\sqrt[1.5]{x}"),
+        *("\\pm 1, 2", "x^{1000001}", "x^{y}", "x/0", "\\frac{x}{0}"),
+    ],
+)
+def test_above_a_budget_an_answer_is_unreadable(answer: str) -> None:
+    assert grade_answer(answer, "\\foo+1") is Verdict.UNPARSEABLE
+    assert grade_answer(answer, "x+1") is not Verdict.CORRECT
+
+
+def test_evaluation_in_decimals_has_budgets() -> None:
+    x = grammar.Symbol("x")
+    power = grammar.Op("^", (x, x))
+    most = grammar.Op("+", (power,) * evaluate.MOST_POWERS)
+    assert evaluate.same_function(most, grammar.Op("+", (x, most))) is False
+    assert evaluate.same_function(grammar.Op("+", (power, most)), x) is None
+    large = grammar.Num(grammar.Fraction(evaluate.LARGEST_DECIMAL_EXPONENT + 1))
+    assert evaluate.decimal_value(grammar.Op("^", (grammar.Symbol("\\pi"), large)), 0) is None
+
+
+PIECES = st.sampled_from(
+    [*"0123456789xyab()[]{},.+-*/^_%|= $", "\\frac", "\\sqrt", "\\pi", "\\pm", "\\cup", "\\{", "\\}", "\\text{", "cm"]
+)
+ANSWERS = st.lists(PIECES, max_size=40).map("".join)
+
+
+@given(ANSWERS | st.text(max_size=300), ANSWERS | st.text(max_size=60))
+def test_grading_never_raises_and_is_deterministic(answer: str, truth: str) -> None:
+    first = grade_answer(answer, truth)
+    grammar.read.cache_clear()
+    assert grade_answer(answer, truth) is first
+
+
+@given(ANSWERS, ANSWERS)
+def test_expressions_are_graded_the_same_in_both_directions(a: str, b: str) -> None:
+    one, other = grammar.read(a), grammar.read(b)
+    if not isinstance(one, grammar.Measure) or not isinstance(other, grammar.Measure):
+        return
+    if (one.literal is None) == (other.literal is None):
+        assert grade_answer(a, b) is grade_answer(b, a)
+
+
+@given(st.fractions(max_denominator=999), st.fractions(max_denominator=999))
+def test_numbers_are_right_exactly_when_they_are_equal(a: grammar.Fraction, b: grammar.Fraction) -> None:
+    spelled = f"\\frac{{{a.numerator}}}{{{a.denominator}}}"
+    assert (grade_answer(spelled, str(b)) is Verdict.CORRECT) == (a == b)
+    assert grade_answer(str(a), spelled) is Verdict.CORRECT
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=5), st.integers(-9, 9))
+def test_polynomials_are_compared_as_functions(coefficients: list[int], shift: int) -> None:
+    """Horner's form of a polynomial is the same as its sum of powers, and another one when a coefficient differs."""
+    horner = "0"
+    for coefficient in reversed(coefficients):
+        horner = f"({horner})x+({coefficient})"
+    powers = "+".join(f"({value})x^{{{place}}}" for place, value in enumerate(coefficients))
+    assert grade_answer(horner, f"x-x+{powers}") is Verdict.CORRECT
+    assert (grade_answer(horner, f"x+{powers}+({shift})-x") is Verdict.CORRECT) == (shift == 0)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grades an answer against a ground truth of any JSON type, and a response against it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from verl_patches.utils.reward_score.compare import same_value
+from verl_patches.utils.reward_score.grammar import read
+from verl_patches.utils.reward_score.normalise import normalise
+from verl_patches.utils.reward_score.response import LONGEST_ANSWER, answer_part, last_box
+from verl_patches.utils.reward_score.verdict import Verdict
+
+# The best outcome over several alternatives: the first of these that occurs.
+_BEST_FIRST = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE, Verdict.NO_ANSWER)
+
+
+def grade_response(response: Any, ground_truth: Any) -> Verdict:
+    """Grades the last ``\\boxed{…}`` inside ``<answer>``; a response that is no text is an error."""
+    if not isinstance(response, str):
+        return Verdict.ERROR
+    part = answer_part(response)
+    return grade_answer(None if part is None else last_box(part), ground_truth)
+
+
+def grade_answer(answer: str | None, ground_truth: Any) -> Verdict:
+    """Grades one answer; with a list as ground truth, the best verdict over its items. Never raises."""
+    truths = alternatives(ground_truth)
+    if not truths:
+        return Verdict.ERROR
+    if answer is None or not answer.strip():
+        return Verdict.NO_ANSWER
+    verdicts = {_grade(answer, truth) for truth in truths}
+    return next(verdict for verdict in _BEST_FIRST if verdict in verdicts)
+
+
+def same_answer(answer: str, truth: str) -> bool:
+    """Whether the answer is right where ``truth`` is. Blank texts are equal to nothing."""
+    return grade_answer(answer, truth) is Verdict.CORRECT
+
+
+def alternatives(ground_truth: Any) -> list[str]:
+    """The texts that are right: none for null, an object, and what is blank or holds nothing else."""
+    return list(_texts(ground_truth))
+
+
+def _texts(ground_truth: Any) -> Iterator[str]:
+    for value in ground_truth if isinstance(ground_truth, list | tuple) else (ground_truth,):
+        if isinstance(value, str):
+            if len(value) <= LONGEST_ANSWER and normalise_once(value):
+                yield value
+        elif isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+            try:
+                yield json.dumps(value)
+            except ValueError:  # an integer beyond Python's limit of digits: longer than any answer
+                continue
+
+
+@lru_cache(maxsize=16384)
+def normalise_once(text: str) -> str:
+    """``normalise``, remembered: every ground truth of a group, and most answers, occur several times."""
+    return normalise(text)
+
+
+@lru_cache(maxsize=32768)
+def _grade(answer: str, truth: str) -> Verdict:
+    if len(answer) > LONGEST_ANSWER:
+        return Verdict.UNPARSEABLE
+    key = normalise_once(answer)
+    if not key:
+        return Verdict.NO_ANSWER
+    if key == normalise_once(truth):
+        return Verdict.CORRECT
+    wanted = read(truth)
+    given = read(answer)
+    if given is None or wanted is None:
+        return Verdict.UNPARSEABLE
+    same = same_value(given, wanted)
+    if same is None:
+        return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if same else Verdict.WRONG
