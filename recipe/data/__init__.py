@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From DeepScaleR-schema JSON to the Parquet files that verl's ``RLHFDataset`` reads.
+"""From files of problems to the Parquet files that verl's ``RLHFDataset`` reads.
 
-``rows`` reads and checks the JSON, ``templates`` turns a problem into chat messages, ``parquet`` shuffles, splits and
-writes, ``samples`` makes the committed sample, ``cli`` is the command line.
+``records`` streams the records of a file, ``formats`` knows where data sets keep problem and answer, ``rows`` checks
+them and leaves out what cannot be used, ``templates`` turns a problem into chat messages, ``tokens`` measures them,
+``parquet`` shuffles and splits, ``write`` writes, ``summary`` tells what was made, ``samples`` makes problems, ``cli``
+is the command line.
 """

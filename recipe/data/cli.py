@@ -4,63 +4,184 @@
 from __future__ import annotations
 
 import argparse
+import io
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-DESCRIPTION = "Convert a DeepScaleR-schema JSON list into train.parquet and test.parquet for verl."
+from recipe.data.formats import FORMATS
+
+DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
+EPILOG = """\
+input: a JSON list of records, JSON lines, either of them gzipped, or Parquet; told by content, not by name.
+formats:
+{formats}
+Records without a problem or an answer, and repeated problems, are left out and counted. Anything else that is wrong
+ends the conversion with one line and exit code 2, and nothing is written. Equal input and options give equal files.
+
+examples:
+  json_to_parquet.py --json_path deepscaler.json --output_dir data/deepscaler
+  json_to_parquet.py --json_path train.jsonl --output_dir out --format gsm8k --test-size 500 --report out/report.json
+  json_to_parquet.py --json_path mine.parquet --output_dir out --map-keys '{{"prompt": "question", "answer": "label"}}'
+  json_to_parquet.py --json_path deepscaler.json --output_dir out --tokenizer MODEL --max-prompt-tokens 1024 --dry-run
+"""
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, found {value}")
+    return value
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, shared by both ways in."""
-    parser.add_argument("--json_path", type=Path, required=True, help="JSON list of {problem, answer, solution}")
-    parser.add_argument("--output_dir", type=Path, required=True, help="where train.parquet and test.parquet go")
-    parser.add_argument("--train_data_ratio", type=float, default=0.9, help="part that goes to train (default 0.9)")
-    parser.add_argument("--test_json_path", type=Path, help="take the test split from this file instead of splitting")
-    parser.add_argument("--seed", type=int, default=42, help="seed of the shuffle before the split (default 42)")
-    parser.add_argument("--template", default="r1_zero", help="a name in data/templates.toml (default r1_zero)")
-    parser.add_argument("--data_source", default="deepscaler", help="value of the data_source column")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    rules = "\n".join(f"  {form.name:15} {form.rule}" for form in FORMATS.values())
+    parser.epilog = EPILOG.format(formats=rules)
+    file = parser.add_argument_group("files")
+    file.add_argument("--json_path", type=Path, required=True, metavar="FILE", help="the problems")
+    file.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="where the two files go")
+    file.add_argument("--report", type=Path, metavar="FILE.json", help="write counts, lengths and samples there")
+    file.add_argument("--dry-run", action="store_true", help="read, check and print the summary; write no Parquet")
+    split = parser.add_argument_group("split")
+    split.add_argument("--train_data_ratio", type=float, default=0.9, metavar="R", help="share of train (default 0.9)")
+    split.add_argument("--test-size", type=_count, metavar="N", help="rows of the test split, instead of the ratio")
+    split.add_argument("--test_json_path", type=Path, metavar="FILE", help="the test split is this file, as it stands")
+    split.add_argument("--seed", type=int, default=42, help="of the shuffle before the split (default 42)")
+    what = parser.add_argument_group("records")
+    what.add_argument(
+        "--format", choices=FORMATS, default="deepscaler", help="schema of the records (default deepscaler)"
+    )
+    what.add_argument(
+        "--map-keys",
+        metavar="JSON",
+        help="other keys than the format's: an object of prompt, query, answer, solution and the key of each, "
+        "with dots for nested ones",
+    )
+    what.add_argument(
+        "--data_source", metavar="NAME", help="the data_source column (default: verl's name for the format)"
+    )
+    prompt = parser.add_argument_group("prompt")
+    prompt.add_argument(
+        "--template",
+        default="r1_zero",
+        metavar="NAME|FILE",
+        help="r1_zero, plain, boxed_cot, answer_line (all in data/templates.toml), or FILE.toml[:NAME] of your own",
+    )
+    prompt.add_argument("--tokenizer", type=Path, metavar="DIR", help="model directory, to count tokens")
+    prompt.add_argument(
+        "--max-prompt-tokens", type=_count, metavar="N", help="leave out longer ones; needs --tokenizer"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Converts; returns the exit code (2 and one line on stderr when the input cannot be used)."""
+    from recipe.data import summary
+    from recipe.data.formats import get_format, parse_map_keys
     from recipe.data.parquet import convert
     from recipe.data.rows import DataError
     from recipe.data.templates import get_template
+    from recipe.data.tokens import PromptTokens
 
+    show = _Progress()
     try:
-        summary = convert(
+        if args.max_prompt_tokens is not None and args.tokenizer is None:
+            raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
+        if args.report is not None and args.report.is_dir():
+            raise DataError(f"--report: {args.report} is a directory; give a file")
+        template = get_template(args.template)
+        form = get_format(args.format, parse_map_keys(args.map_keys) if args.map_keys else None)
+        tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer)
+        made = convert(
             args.json_path,
             args.output_dir,
-            get_template(args.template),
+            template,
+            form=form,
             train_data_ratio=args.train_data_ratio,
+            test_size=args.test_size,
             seed=args.seed,
             test_json_path=args.test_json_path,
             data_source=args.data_source,
+            tokens=tokens,
+            max_prompt_tokens=args.max_prompt_tokens,
+            dry_run=args.dry_run,
+            progress=show,
         )
+        show.clear()
+        settings = {
+            "format": form.name,
+            "keys": dict(form.paths),
+            "template": args.template,
+            "seed": args.seed,
+            "split": "file" if args.test_json_path else args.test_size or args.train_data_ratio,
+            "data_source": args.data_source or form.source,
+            "max_prompt_tokens": args.max_prompt_tokens,
+        }
+        render = template.text if tokens is None else lambda problem: tokens.text(template, problem)
+        facts = summary.report(made, settings, render, written=not args.dry_run)
+        if args.report is not None:
+            summary.write_report(args.report, facts)
     except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show.clear()
+        print(f"error: {summary.printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    dropped = summary.dropped
-    print(f"{summary.train_path}: {summary.train} rows")
-    print(f"{summary.test_path}: {summary.test} rows")
-    if dropped.total:
-        print(
-            f"left out: {dropped.empty_problem} without a problem, {dropped.empty_answer} without an answer, "
-            f"{dropped.duplicate_problem} repeated problems"
-        )
+    print("\n".join(summary.lines(made, facts)))
     return 0
+
+
+class _Progress:
+    """Says what is being done: in place on a terminal, else a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = time.monotonic()
+        self._shown = False
+
+    def __call__(self, what: str, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last < (0.2 if self._terminal else 10):
+            return
+        self._last, self._shown = now, True
+        text = f"{what}: {done:,} records"
+        start, end = ("\r\x1b[K", "") if self._terminal else ("", "\n")
+        print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        if self._terminal and self._shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the ``data`` command."""
     parser = subparsers.add_parser("data", help="JSON problems to Parquet", description=DESCRIPTION)
     add_arguments(parser)
-    parser.set_defaults(handler=run)
+    parser.set_defaults(handler=command)
+
+
+def command(args: argparse.Namespace) -> int:
+    """``run`` as a process of its own: a signal to end it clears its files away."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that is not in UTF-8
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was changed", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminated(number: int, frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of ``scripts/json_to_parquet.py``."""
     parser = argparse.ArgumentParser(description=DESCRIPTION)
     add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return command(parser.parse_args(argv))

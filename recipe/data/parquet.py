@@ -1,47 +1,67 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded shuffle and split of problems, written as ``train.parquet`` and ``test.parquet`` in verl's schema.
-
-Columns (what ``verl.utils.dataset.rl_dataset.RLHFDataset`` and the reward managers read):
-``data_source`` text; ``prompt`` list of {role, content}; ``ability`` text; ``reward_model`` {style, ground_truth};
-``extra_info`` {index, split, answer}, where index is the record's place in the source file and answer its solution.
-"""
+"""A file of problems to ``train.parquet`` and ``test.parquet``: read, measure, shuffle, split, write."""
 
 from __future__ import annotations
 
-import os
 import random
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.data.rows import DataError, Dropped, Row, read_rows
+from recipe.data.formats import FORMATS, Format
+from recipe.data.rows import DataError, Dropped, Row, problem_key, read_rows
 from recipe.data.templates import Template
+from recipe.data.tokens import PromptTokens
+from recipe.data.write import TEST, TRAIN, write_splits
+
+# Takes what is being done and how many records of it are done.
+Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a conversion wrote: rows per split, rows left out by reason, and the paths."""
+class Conversion:
+    """What was converted: the rows of each split, those left out, and where the files are (or would be).
 
-    train: int
-    test: int
+    ``tokens`` has the length of each prompt, those of ``train_rows`` first; None without a tokenizer.
+    """
+
+    read: int
     dropped: Dropped
+    train_rows: Sequence[Row]
+    test_rows: Sequence[Row]
+    tokens: Sequence[int] | None
     train_path: Path
     test_path: Path
 
+    @property
+    def train(self) -> int:
+        return len(self.train_rows)
 
-def split_rows(rows: Sequence[Row], train_data_ratio: float, seed: int) -> tuple[list[Row], list[Row]]:
+    @property
+    def test(self) -> int:
+        return len(self.test_rows)
+
+
+def split_rows(
+    rows: Sequence[Row], train_data_ratio: float, seed: int, test_size: int | None = None
+) -> tuple[list[Row], list[Row]]:
     """Shuffled train and test rows; the same seed gives the same split. Neither side is ever empty.
 
-    Raises ``DataError`` for a ratio outside (0, 1) or fewer than two rows.
+    ``test_size``: rows of the test split; None takes what ``train_data_ratio`` leaves. Raises ``DataError`` for a
+    ratio outside (0, 1), a test split that leaves nothing to train on, or fewer than two rows.
     """
     if not 0 < train_data_ratio < 1:
         raise DataError(f"train_data_ratio must be between 0 and 1, found {train_data_ratio}")
     if len(rows) < 2:
         raise DataError(f"{len(rows)} usable rows; a split into train and test needs at least 2")
+    if test_size is not None and not 1 <= test_size < len(rows):
+        raise DataError(
+            f"test size must be from 1 to {len(rows) - 1}, as {len(rows)} rows are usable; found {test_size}"
+        )
     shuffled = list(rows)
     random.Random(seed).shuffle(shuffled)
-    cut = min(max(int(len(rows) * train_data_ratio), 1), len(rows) - 1)
+    cut = len(rows) - test_size if test_size is not None else int(len(rows) * train_data_ratio)
+    cut = min(max(cut, 1), len(rows) - 1)
     return shuffled[:cut], shuffled[cut:]
 
 
@@ -50,81 +70,66 @@ def convert(
     output_dir: Path,
     template: Template,
     *,
+    form: Format = FORMATS["deepscaler"],
     train_data_ratio: float = 0.9,
+    test_size: int | None = None,
     seed: int = 42,
     test_json_path: Path | None = None,
-    data_source: str = "deepscaler",
+    data_source: str | None = None,
     ability: str = "math",
-) -> Summary:
-    """Converts a JSON file; see the module's text for the columns.
+    tokens: PromptTokens | None = None,
+    max_prompt_tokens: int | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Converts a file; ``recipe.data.write`` describes the columns.
 
-    With ``test_json_path`` the test split is that file, in its own order, and the ratio is not used; a problem of it
-    that is also in ``json_path`` is an error. Nothing is written when anything is wrong (``DataError``); each file
-    appears whole, under its name, or not at all.
+    With ``test_json_path`` the test split is that file, in its own order, and ratio and test size are not used; a
+    problem of it that is also in ``json_path`` is an error. ``max_prompt_tokens`` needs ``tokens``: longer prompts are
+    left out and counted. A dry run does everything but write. Nothing is written when anything is wrong
+    (``DataError``).
     """
-    rows, dropped = read_rows(json_path)
+
+    def counter(what: str) -> Callable[[int], None] | None:
+        return None if progress is None else lambda done: progress(what, done)
+
+    lengths: dict[str, int] = {}
+
+    def usable(path: Path) -> tuple[list[Row], Dropped]:
+        rows, dropped = read_rows(path, form, counter(f"reading {path.name}"))
+        if tokens is not None:
+            measured = tokens.lengths(template, [row.problem for row in rows], counter("counting tokens"))
+            kept = []
+            for row, length in zip(rows, measured, strict=True):
+                if max_prompt_tokens is not None and length > max_prompt_tokens:
+                    dropped.add("too_long", row.index)
+                else:
+                    lengths[row.problem] = length
+                    kept.append(row)
+            rows = kept
+        if not rows:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.counts.items() if count)
+            raise DataError(
+                f"{path}: no usable rows among {dropped.total} records" + (f": {reasons}" if reasons else "")
+            )
+        return rows, dropped
+
+    rows, dropped = usable(json_path)
+    read = len(rows) + dropped.total
     if test_json_path is None:
-        train, test = split_rows(rows, train_data_ratio, seed)
+        train, test = split_rows(rows, train_data_ratio, seed, test_size)
     else:
-        test, test_dropped = read_rows(test_json_path)
-        dropped = _sum(dropped, test_dropped)
+        test, test_dropped = usable(test_json_path)
+        read += len(test) + test_dropped.total
+        dropped += test_dropped
         train = list(rows)
         random.Random(seed).shuffle(train)
-        if not train or not test:
-            raise DataError(f"{json_path if not train else test_json_path}: no usable rows")
-        both = {row.problem for row in train} & {row.problem for row in test}
+        trained = {problem_key(row.problem) for row in train}
+        both = [row.problem for row in test if problem_key(row.problem) in trained]
         if both:
             example = min(both)[:60]
             raise DataError(f"{test_json_path}: {len(both)} problems are also in {json_path}, such as {example!r}")
-    train_path, test_path = output_dir / "train.parquet", output_dir / "test.parquet"
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for path, split, part in ((train_path, "train", train), (test_path, "test", test)):
-        write_parquet(path, part, split, template, data_source, ability)
-    return Summary(len(train), len(test), dropped, train_path, test_path)
-
-
-def write_parquet(
-    path: Path, rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str
-) -> None:
-    """Writes rows to ``path`` through a temporary file in the same directory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    text = pa.string()
-    schema = pa.schema(
-        [
-            ("data_source", text),
-            ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
-            ("ability", text),
-            ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
-            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text)])),
-        ]
-    )
-    table = pa.Table.from_pylist(
-        [
-            {
-                "data_source": data_source,
-                "prompt": template.messages(row.problem),
-                "ability": ability,
-                "reward_model": {"style": "rule", "ground_truth": row.answer},
-                "extra_info": {"index": row.index, "split": split, "answer": row.solution},
-            }
-            for row in rows
-        ],
-        schema=schema,
-    )
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    try:
-        pq.write_table(table, temporary)
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _sum(a: Dropped, b: Dropped) -> Dropped:
-    return Dropped(
-        a.empty_problem + b.empty_problem, a.empty_answer + b.empty_answer, a.duplicate_problem + b.duplicate_problem
-    )
+    if not dry_run:
+        write_splits(output_dir, train, test, template, data_source or form.source, ability)
+    measured = [lengths[row.problem] for row in (*train, *test)] if tokens is not None else None
+    return Conversion(read, dropped, train, test, measured, output_dir / TRAIN, output_dir / TEST)

@@ -1,34 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads problems in the DeepScaleR schema: a JSON list of ``{"problem", "answer", "solution"}``.
+"""Usable problems of a file, each checked, none twice.
 
-What is done with each field:
+What is done with each field, wherever the format finds it:
 
 =============  ==================================================================================================
-``problem``    text; ``null``, empty or blank: the row is dropped and counted
-``answer``     text (kept without outer whitespace), or a number or boolean (kept as its JSON spelling);
-               ``null``, empty or blank: the row is dropped and counted. The text "None" is a text like any other.
-``solution``   text, ``null`` or absent (both: empty text)
+problem        text; ``null``, empty or blank: the row is left out and counted
+answer         text (kept without outer whitespace), or a number or boolean (kept as its JSON spelling);
+               ``null``, empty or blank, or none found in the solution: the row is left out and counted.
+               The text "None" is a text like any other.
+solution       text, ``null`` or absent (both: empty text)
 =============  ==================================================================================================
 
-Everything else (a row that is no object, an absent ``problem`` or ``answer``, a list where a text belongs, text that
-is no valid Unicode) is an error that names the record and the field: a file that is wrong in one place is usually
-wrong in more, and a training run on half of it would not be noticed.
+Everything else (a row that is no object, an absent field, a list where a text belongs, text that is no valid Unicode)
+is an error that names the record and the key: a file that is wrong in one place is usually wrong in more, and a
+training run on half of it would not be noticed.
+
+Problems that differ in white space alone are one problem.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipe.data.formats import FORMATS, MISSING, OPTIONAL, Format, find
+from recipe.data.records import DataError, read_records
 
-class DataError(Exception):
-    """The input cannot be used; the message is one line: where, what was found, what was expected."""
+__all__ = ["DataError", "Dropped", "Row", "problem_key", "read_rows"]
+
+DEEPSCALER = FORMATS["deepscaler"]
+# So many places of left-out records are kept for the report, by reason.
+PLACES = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One problem. ``index`` is its place in the source file, from 0."""
 
@@ -40,91 +50,124 @@ class Row:
 
 @dataclass
 class Dropped:
-    """How many rows were left out, by reason."""
+    """How many rows were left out, by reason, and where the first of them stand.
+
+    ``duplicate_problem`` counts repeated problems whose answer is the same text as the first's,
+    ``conflicting_answer`` those whose answer is another.
+    """
 
     empty_problem: int = 0
     empty_answer: int = 0
     duplicate_problem: int = 0
+    conflicting_answer: int = 0
+    too_long: int = 0
+    places: dict[str, list[int]] = field(default_factory=dict)
+
+    REASONS = ("empty_problem", "empty_answer", "duplicate_problem", "conflicting_answer", "too_long")
+
+    def add(self, reason: str, index: int) -> None:
+        """Counts the record ``index`` under one of ``REASONS``."""
+        setattr(self, reason, getattr(self, reason) + 1)
+        places = self.places.setdefault(reason, [])
+        if len(places) < PLACES:
+            places.append(index)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {reason: getattr(self, reason) for reason in self.REASONS}
 
     @property
     def total(self) -> int:
-        return self.empty_problem + self.empty_answer + self.duplicate_problem
+        return sum(self.counts.values())
+
+    def __add__(self, other: Dropped) -> Dropped:
+        """Both together; the places are those of the first."""
+        counts = {reason: count + other.counts[reason] for reason, count in self.counts.items()}
+        return Dropped(**counts, places=self.places)
 
 
-def read_rows(path: Path) -> tuple[list[Row], Dropped]:
+def problem_key(problem: str) -> bytes:
+    """Equal for problems that are the same text but for white space."""
+    return hashlib.blake2b(" ".join(problem.split()).encode(), digest_size=16).digest()
+
+
+def read_rows(
+    path: Path, form: Format = DEEPSCALER, progress: Callable[[int], None] | None = None
+) -> tuple[list[Row], Dropped]:
     """Usable rows of a file in file order, and the counts of those left out.
 
-    Of several rows with the same problem text the first is kept, so that no problem can be in both splits.
-    Raises ``DataError``.
+    Of several rows with the same problem the first is kept, so that no problem can be in both splits.
+    ``progress`` is called with the number of records read so far. Raises ``DataError``.
     """
-    records = _load(path)
     dropped = Dropped()
-    seen: set[str] = set()
-    rows = []
-    for index, record in enumerate(records):
-        where = f"{path}: record {index}"
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: expected an object with 'problem' and 'answer', found {_name(record)}")
-        problem = _text(record, "problem", where)
-        answer = _answer(record, where)
-        solution = _text(record, "solution", where) if "solution" in record else ""
-        if not problem.strip():
-            dropped.empty_problem += 1
-        elif not answer:
-            dropped.empty_answer += 1
-        elif problem in seen:
-            dropped.duplicate_problem += 1
+    rows: list[Row] = []
+    seen: dict[bytes, str] = {}
+    for row in _rows(path, form):
+        if progress is not None:
+            progress(row.index + 1)
+        if not row.problem.strip():
+            dropped.add("empty_problem", row.index)
+        elif not row.answer:
+            dropped.add("empty_answer", row.index)
+        elif (key := problem_key(row.problem)) in seen:
+            dropped.add("duplicate_problem" if seen[key] == row.answer else "conflicting_answer", row.index)
         else:
-            seen.add(problem)
-            rows.append(Row(index, problem, answer, solution))
+            seen[key] = row.answer
+            rows.append(row)
     return rows, dropped
 
 
-def _load(path: Path) -> list[Any]:
-    def no_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON value")
+def _rows(path: Path, form: Format) -> Iterator[Row]:
+    for index, record in enumerate(read_records(path, sorted(form.columns))):
+        where = f"{path}: record {index}"
+        if not isinstance(record, dict):
+            needed = f"{form.paths['prompt']!r} and {form.paths['answer']!r}"
+            raise DataError(f"{where}: expected an object with {needed}, found {_name(record)}")
+        problem = _text(form.problem_of(_value(record, form, "prompt", where)), form.paths["prompt"], where)
+        if query := _optional(record, form, "query", where).strip():
+            problem = f"{problem}\n\n{query}" if problem.strip() else query
+        answer = form.answer_of(_answer(_value(record, form, "answer", where), form.paths["answer"], where))
+        solution = form.solution_of(_optional(record, form, "solution", where))
+        yield Row(index, problem, answer, solution)
 
-    try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=no_constant)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON file in UTF-8: {error}") from error
-    if not isinstance(data, list):
-        raise DataError(f"{path}: expected a JSON list of records, found {_name(data)}")
-    return data
+
+def _value(record: dict[str, Any], form: Format, role: str, where: str) -> Any:
+    path = form.paths[role]
+    value = find(record, path)
+    if value is MISSING:
+        hint = f"--format {form.name} expects {form.rule}; --map-keys names other keys"
+        raise DataError(f"{where}: field '{path}' is missing; the record has {_keys(record)} ({hint})")
+    return value
 
 
-def _text(record: dict[str, Any], field: str, where: str) -> str:
-    if field not in record:
-        raise DataError(f"{where}: field '{field}' is missing; the record has {_keys(record)}")
-    value = record[field]
+def _optional(record: dict[str, Any], form: Format, role: str, where: str) -> str:
+    assert role in OPTIONAL
+    path = form.paths.get(role)
+    value = find(record, path) if path else MISSING
+    return "" if value is MISSING else _text(value, str(path), where)
+
+
+def _text(value: Any, path: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"{where}: field '{field}' must be a text, found {_name(value)}")
-    return _valid_unicode(value, field, where)
+        raise DataError(f"{where}: field '{path}' must be a text, found {_name(value)}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        problem = f"has half a surrogate pair at character {error.start}; remove it"
+        raise DataError(f"{where}: field '{path}' {problem}") from error
+    return value
 
 
-def _answer(record: dict[str, Any], where: str) -> str:
-    value = record.get("answer")
+def _answer(value: Any, path: str, where: str) -> str:
     if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where}: field 'answer' is a number too large to read; write it as a text")
+        raise DataError(f"{where}: field '{path}' is no finite number; write it as a text")
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    if isinstance(value, list | dict):
-        raise DataError(f"{where}: field 'answer' must be a text or a number, found {_name(value)}; write it as a text")
-    return _text(record, "answer", where).strip()
-
-
-def _valid_unicode(text: str, field: str, where: str) -> str:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: field '{field}' has half a surrogate pair at character {error.start}; remove it"
-        ) from error
-    return text
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"{where}: field '{path}' must be a text or a number, found {_name(value)}; write it as a text")
+    return _text(value, path, where).strip()
 
 
 def _keys(record: dict[str, Any]) -> str:
@@ -133,4 +176,5 @@ def _keys(record: dict[str, Any]) -> str:
 
 def _name(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    names |= {int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)

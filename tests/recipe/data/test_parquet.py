@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,10 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe.data import write
 from recipe.data.cli import main
 from recipe.data.parquet import split_rows
 from recipe.data.rows import Row
 from recipe.data.templates import get_template
+
+REPO = Path(__file__).resolve().parents[3]
 
 
 def problems(path: Path, count: int, name: str = "in.json", first: int = 0) -> Path:
@@ -109,20 +115,140 @@ def test_bad_record_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     assert convert(problems(tmp_path, 10), out) == 0
-    before = (out / "train.parquet").read_bytes()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write_table, calls = pq.ParquetWriter.write_table, []
 
-    def full_disk(*_: object) -> None:
-        raise OSError("No space left on device")
+    def disk_full_at_the_test_split(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError("No space left on device")
+        write_table(*arguments)
 
-    monkeypatch.setattr(pq, "write_table", full_disk)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", disk_full_at_the_test_split)
     assert convert(problems(tmp_path, 12), out) == 2
-    assert (out / "train.parquet").read_bytes() == before
-    assert sorted(path.name for path in out.iterdir()) == ["test.parquet", "train.parquet"]
+    assert len(calls) == 2
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert sorted(before) == ["test.parquet", "train.parquet"]
 
 
 def test_left_out_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in.json"
     records = [{"problem": f"p{i}", "answer": "1"} for i in range(4)] + [{"problem": "q", "answer": ""}]
-    source.write_text(json.dumps(records))
+    source.write_text(json.dumps([*records, {"problem": "p0", "answer": "2"}]))
     assert convert(source, tmp_path / "out") == 0
-    assert "left out: 0 without a problem, 1 without an answer, 0 repeated problems" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "records read: 6, left out: 2" in printed
+    assert "1 without an answer (records 4)" in printed
+    assert "1 repeated problems with another answer than the first (records 5)" in printed
+
+
+def test_test_size_is_exact_and_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = problems(tmp_path, 20)
+    assert convert(source, tmp_path / "out", "--test-size", "3") == 0
+    assert pq.read_table(tmp_path / "out/test.parquet").num_rows == 3
+    assert pq.read_table(tmp_path / "out/train.parquet").num_rows == 17
+    assert convert(source, tmp_path / "out2", "--test-size", "20") == 2
+    assert "test size must be from 1 to 19" in capsys.readouterr().err
+    assert not (tmp_path / "out2").exists()
+
+
+def test_equal_problems_are_never_on_both_sides(tmp_path: Path) -> None:
+    source = tmp_path / "in.json"
+    # Each problem four times, with other white space: without the check most would be on both sides.
+    spelled = ("p {}", " p {}", "p  {}\n", "p\t{}")
+    source.write_text(json.dumps([{"problem": s.format(i), "answer": "1"} for s in spelled for i in range(30)]))
+    assert convert(source, tmp_path / "out", "--train_data_ratio", "0.5", "--template", "plain") == 0
+    sides = [
+        {" ".join(row["prompt"][0]["content"].split()) for row in pq.read_table(tmp_path / "out" / name).to_pylist()}
+        for name in ("train.parquet", "test.parquet")
+    ]
+    assert len(sides[0]) + len(sides[1]) == 30 and not sides[0] & sides[1]
+
+
+def test_dry_run_writes_nothing_and_says_what_it_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(problems(tmp_path, 10), tmp_path / "out", "--dry-run") == 0
+    assert not (tmp_path / "out").exists()
+    assert "would be written: " in capsys.readouterr().out
+
+
+def test_row_groups_join_seamlessly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert convert(problems(tmp_path, 50), tmp_path / "one") == 0
+    monkeypatch.setattr(write, "GROUP", 7)
+    monkeypatch.setattr(write, "GROUP_CHARACTERS", 30)
+    assert convert(problems(tmp_path, 50), tmp_path / "many") == 0
+    assert pq.ParquetFile(tmp_path / "many/train.parquet").num_row_groups > 6
+    for name in ("train.parquet", "test.parquet"):
+        tables = [pq.read_table(tmp_path / out / name) for out in ("one", "many")]
+        for table in tables:
+            table.validate(full=True)
+        assert tables[0].equals(tables[1])
+
+
+def test_a_second_conversion_into_a_directory_is_refused_while_one_writes_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with write._alone(out):
+        assert convert(problems(tmp_path, 10), out) == 2
+    assert "another conversion is writing there" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+
+
+# Runs the command and stops for ever where it is told to; argv: the point, then the command's own.
+STUCK = """
+import os, sys, time
+import pyarrow.parquet as pq
+from recipe.data import write
+from recipe.data.cli import main
+point = sys.argv.pop(1)
+def stuck(*arguments):
+    print("stuck", flush=True)
+    time.sleep(600)
+if point == "second file":
+    first = pq.ParquetWriter.write_table
+    def one_then_stuck(self, table):
+        first(self, table)
+        if "test" in table.column("extra_info").combine_chunks().field("split").to_pylist():
+            stuck()
+    pq.ParquetWriter.write_table = one_then_stuck
+else:
+    replace = os.replace
+    def replace_then_stuck(a, b):
+        replace(a, b)
+        stuck()
+    write.os.replace = replace_then_stuck
+main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("point", ["second file", "between the renames"])
+def test_a_killed_run_leaves_the_old_pair_or_a_part_of_the_new_one(
+    tmp_path: Path, how: signal.Signals, point: str
+) -> None:
+    out = tmp_path / "out"
+    assert convert(problems(tmp_path, 10), out) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    source = problems(tmp_path, 30, "more.json")
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, point, "--json_path", str(source), "--output_dir", str(out)],
+        stdout=subprocess.PIPE, text=True, cwd=REPO,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "stuck\n"
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    left = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
+    hidden = [path.name for path in out.glob(".*")]
+    if point == "second file":
+        assert left == before
+    else:
+        assert list(left) == ["train.parquet"]
+        assert pq.read_table(out / "train.parquet").num_rows == 27
+    assert bool(hidden) == (how == signal.SIGKILL)
+    # The next one clears away what the killed one could not, and is as if nothing had happened.
+    assert convert(source, out) == 0
+    assert convert(source, tmp_path / "fresh") == 0
+    for path in (tmp_path / "fresh").iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes()
+    assert sorted(path.name for path in out.iterdir()) == ["test.parquet", "train.parquet"]

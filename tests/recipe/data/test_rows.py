@@ -40,11 +40,18 @@ def test_rows_without_problem_or_answer_are_counted_and_left_out(tmp_path: Path)
         {"problem": "b", "answer": ""},
         {"problem": "c", "answer": None},
         {"problem": "d", "answer": " \n"},
+        {"problem": " a\n", "answer": "1"},
         {"problem": "a", "answer": "2"},
     ]
     rows, dropped = read_rows(write(tmp_path, records))
     assert [row.problem for row in rows] == ["a"]
-    assert (dropped.empty_problem, dropped.empty_answer, dropped.duplicate_problem) == (2, 3, 1)
+    assert dropped.counts == {
+        "empty_problem": 2, "empty_answer": 3, "duplicate_problem": 1, "conflicting_answer": 1, "too_long": 0,
+    }  # fmt: skip
+    assert dropped.places == {
+        "empty_problem": [1, 2], "empty_answer": [3, 4, 5], "duplicate_problem": [6], "conflicting_answer": [7],
+    }  # fmt: skip
+    assert dropped.total == 7
 
 
 @pytest.mark.parametrize(
@@ -68,7 +75,15 @@ def test_bad_record_is_named_in_one_line(tmp_path: Path, record: object, expecte
 
 @pytest.mark.parametrize(
     "content",
-    [b"{}", b"[1", b"\xff\xfe", b"", b'[{"problem": "a", "answer": NaN}]', b'[{"problem": "a", "answer": 1e999}]'],
+    [
+        b"{}",
+        b"[1",
+        b"\xff\xfe",
+        b"",
+        b'[{"problem": "a", "answer": NaN}]',
+        b'[{"problem": "a", "answer": 1e999}]',
+        b'[{"problem": "a", "problem": "b", "answer": 1}]',
+    ],
 )
 def test_bad_file_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "bad.json"

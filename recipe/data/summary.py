@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a conversion made, for a person to check, and the same as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe.data.parquet import Conversion
+
+SAMPLES = 3
+# Characters of a sample's prompt that are printed; the report has all of it.
+SHOWN = 1500
+REASONS = {
+    "empty_problem": "without a problem",
+    "empty_answer": "without an answer",
+    "duplicate_problem": "repeated problems",
+    "conflicting_answer": "repeated problems with another answer than the first",
+    "too_long": "with too long a prompt",
+}
+
+
+def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], str], written: bool) -> dict[str, Any]:
+    """Everything about a conversion as a JSON object; equal for equal input and settings.
+
+    ``render`` gives the prompt of a problem as the model will see it. ``files`` is absent when nothing was written.
+    """
+    rows = [*made.train_rows, *made.test_rows]
+    lengths: dict[str, Any] = {
+        "problem_characters": spread([len(row.problem) for row in rows]),
+        "answer_characters": spread([len(row.answer) for row in rows]),
+        "solution_characters": spread([len(row.solution) for row in rows]),
+    }
+    if made.tokens is not None:
+        lengths["prompt_tokens"] = spread(made.tokens)
+    samples = [
+        {"index": row.index, "ground_truth": row.answer, "prompt": render(row.problem)}
+        for row in made.train_rows[:SAMPLES]
+    ]
+    found: dict[str, Any] = {
+        "settings": settings,
+        "records": made.read,
+        "train": made.train,
+        "test": made.test,
+        "left_out": made.dropped.counts,
+        "left_out_first_records": made.dropped.places,
+        "lengths": lengths,
+        "samples": samples,
+    }
+    if written:
+        paths = (made.train_path, made.test_path)
+        found["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    return found
+
+
+def spread(values: Sequence[int]) -> dict[str, int]:
+    """Least, middle, 95th percentile (nearest rank) and greatest of at least one value."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {
+        "min": ordered[0],
+        "median": ordered[last // 2],
+        "p95": ordered[min(last, -(-95 * len(ordered) // 100) - 1)],
+        "max": ordered[-1],
+    }
+
+
+def lines(made: Conversion, facts: dict[str, Any]) -> list[str]:
+    """The summary that is printed: counts, lengths, and samples with the rendered prompt."""
+    would = "" if "files" in facts else "would be written: "
+    text = [f"{would}{made.train_path}: {made.train} rows", f"{would}{made.test_path}: {made.test} rows"]
+    text.append(f"records read: {made.read}, left out: {made.dropped.total}")
+    for reason, words in REASONS.items():
+        if count := made.dropped.counts[reason]:
+            places = made.dropped.places.get(reason, [])
+            shown = ", ".join(map(str, places[:5])) + (", ..." if count > 5 else "")
+            text.append(f"  {count} {words}" + (f" (records {shown})" if places else ""))
+    text.append("lengths                  min   median      95%      max")
+    for name, values in facts["lengths"].items():
+        figures = "".join(f"{values[key]:9}" for key in ("min", "median", "p95", "max"))
+        text.append(f"  {name.replace('_', ' '):17}{figures}")
+    for sample in facts["samples"]:
+        text.append(f"--- record {sample['index']}, ground truth: {printable(sample['ground_truth'])}")
+        prompt = sample["prompt"]
+        more = f" ... ({len(prompt) - SHOWN} more characters)" if len(prompt) > SHOWN else ""
+        text.append(printable(prompt[:SHOWN]) + more)
+    return text
+
+
+def printable(text: str) -> str:
+    """``text`` with everything that could steer a terminal written out, line ends excepted."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def write_report(path: Path, facts: dict[str, Any]) -> None:
+    """Writes the report through a temporary file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(json.dumps(facts, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

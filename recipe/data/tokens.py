@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts in tokens, counted as verl's ``RLHFDataset`` counts them: with the tokenizer's own chat template."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe.data.records import DataError
+from recipe.data.templates import Template
+
+BATCH = 1024
+
+
+class PromptTokens:
+    """Renders and measures prompts with the tokenizer of a model directory. Raises ``DataError`` for a bad one."""
+
+    def __init__(self, directory: Path) -> None:
+        # Read from the directory and nowhere else.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        if not directory.is_dir():
+            raise DataError(f"--tokenizer: {directory} is not a directory; give a model's, with tokenizer.json in it")
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        except Exception as error:  # whatever a foreign file makes the library raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"--tokenizer: {directory} holds no tokenizer that can be read: {reason}") from error
+        if not self._tokenizer.chat_template:
+            raise DataError(f"--tokenizer: {directory} has no chat template; verl needs one to render the prompts")
+
+    def text(self, template: Template, problem: str) -> str:
+        """The prompt that the model will see."""
+        rendered = self._tokenizer.apply_chat_template(
+            template.messages(problem), add_generation_prompt=True, tokenize=False
+        )
+        return str(rendered)
+
+    def lengths(
+        self, template: Template, problems: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> list[int]:
+        """Tokens of each prompt."""
+        lengths: list[int] = []
+        for start in range(0, len(problems), BATCH):
+            texts = [self.text(template, problem) for problem in problems[start : start + BATCH]]
+            lengths += map(len, self._tokenizer(texts, add_special_tokens=False)["input_ids"])
+            if progress is not None:
+                progress(len(lengths))
+        return lengths

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows as ``train.parquet`` and ``test.parquet`` in verl's schema, written whole or not at all.
+
+Columns (what ``verl.utils.dataset.rl_dataset.RLHFDataset`` and the reward managers read):
+``data_source`` text; ``prompt`` list of {role, content}; ``ability`` text; ``reward_model`` {style, ground_truth};
+``extra_info`` {index, split, answer}, where index is the record's place in the source file and answer its solution.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe.data.rows import DataError, Row
+from recipe.data.templates import Template
+
+# Of a row group: what is held as Arrow arrays at a time.
+GROUP, GROUP_CHARACTERS = 4096, 32 << 20
+TRAIN, TEST = "train.parquet", "test.parquet"
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Holds the directory, and clears away what a killed conversion left in it. ``DataError`` when another holds it."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DataError(f"{directory}: another conversion is writing there; wait for it, or give another") from None
+    except OSError:
+        # A file system without locks: nothing there can be told to be a leftover.
+        pass
+    else:
+        for name in (TRAIN, TEST):
+            for left in directory.glob(f".{name}.*.tmp"):
+                left.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def write_splits(
+    output_dir: Path, train: Sequence[Row], test: Sequence[Row], template: Template, data_source: str, ability: str
+) -> None:
+    """Writes both files into ``output_dir``, which is made if need be.
+
+    Whenever the process ends, each of the two is as before, whole, or absent, and the two are never of different
+    conversions: the old pair stays until the new one is whole. Raises ``DataError`` and ``OSError``.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    parts = ((output_dir / TRAIN, "train", train), (output_dir / TEST, "test", test))
+    with _alone(output_dir):
+        try:
+            for path, split, rows in parts:
+                _write(_temporary(path), rows, split, template, data_source, ability)
+            # An old test file beside the new training file could hold problems that are trained on.
+            (output_dir / TEST).unlink(missing_ok=True)
+            for path, _, _ in parts:
+                os.replace(_temporary(path), path)
+        except BaseException:
+            for path, _, _ in parts:
+                _temporary(path).unlink(missing_ok=True)
+            raise
+
+
+def _write(path: Path, rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        with pq.ParquetWriter(file, _schema()) as writer:
+            for group in _groups(rows):
+                arrays = _arrays(group, split, template, data_source, ability)
+                writer.write_table(pa.Table.from_arrays(arrays, schema=_schema()))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    start = size = 0
+    for place, row in enumerate(rows):
+        size += len(row.problem) + len(row.answer) + len(row.solution)
+        if place + 1 - start == GROUP or size > GROUP_CHARACTERS:
+            yield rows[start : place + 1]
+            start, size = place + 1, 0
+    if start < len(rows):
+        yield rows[start:]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            ("data_source", text),
+            ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
+            ("ability", text),
+            ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
+            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text)])),
+        ]
+    )
+
+
+def _arrays(rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str) -> list[Any]:
+    """The columns of a row group."""
+    import pyarrow as pa
+
+    schema = _schema()
+    messages = [template.messages(row.problem) for row in rows]
+    flat = [message for one in messages for message in one]
+    prompt = pa.ListArray.from_arrays(
+        _integers([0, *itertools.accumulate(map(len, messages))], pa.int32()),
+        _struct(
+            schema.field("prompt").type.value_type,
+            [_texts([message["role"] for message in flat]), _texts([message["content"] for message in flat])],
+        ),
+    )
+    count = len(rows)
+    return [
+        _texts([data_source] * count),
+        prompt.cast(schema.field("prompt").type),
+        _texts([ability] * count),
+        _struct(
+            schema.field("reward_model").type,
+            [_texts(["rule"] * count), _texts([row.answer for row in rows])],
+        ),
+        _struct(
+            schema.field("extra_info").type,
+            [
+                _integers([row.index for row in rows], pa.int64()),
+                _texts([split] * count),
+                _texts([row.solution for row in rows]),
+            ],
+        ),
+    ]
+
+
+# Made from buffers, as pyarrow.array and pyarrow.scalar import all of pandas to ask whether a value is one of its own.
+
+
+def _texts(texts: list[str]) -> Any:
+    import pyarrow as pa
+
+    encoded = [text.encode() for text in texts]
+    offsets = _integers([0, *itertools.accumulate(map(len, encoded))], pa.int32())
+    return pa.StringArray.from_buffers(len(texts), offsets.buffers()[1], pa.py_buffer(b"".join(encoded)))
+
+
+def _integers(values: list[int], kind: Any) -> Any:
+    import pyarrow as pa
+
+    code = {32: "i", 64: "q"}[kind.bit_width]
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array.array(code, values))])
+
+
+def _struct(kind: Any, columns: list[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.StructArray.from_arrays(columns, fields=list(kind))
