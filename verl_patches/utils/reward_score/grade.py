@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from verl_patches.utils.reward_score.compare import same_value
 from verl_patches.utils.reward_score.grammar import read
 from verl_patches.utils.reward_score.normalise import normalise
+from verl_patches.utils.reward_score.number import parse_number, same_number
 from verl_patches.utils.reward_score.response import LONGEST_ANSWER, answer_part, last_box
 from verl_patches.utils.reward_score.verdict import Verdict
 
@@ -29,12 +30,21 @@ def grade_response(response: Any, ground_truth: Any) -> Verdict:
 
 def grade_answer(answer: str | None, ground_truth: Any) -> Verdict:
     """Grades one answer; with a list as ground truth, the best verdict over its items. Never raises."""
+    return _best(answer, ground_truth, _grade)
+
+
+def grade_text(answer: str | None, ground_truth: Any) -> Verdict:
+    """``grade_answer`` by tier 1 and plain numbers only: what is neither the same text nor the same number is wrong."""
+    return _best(answer, ground_truth, _grade_text)
+
+
+def _best(answer: str | None, ground_truth: Any, grade: Callable[[str, str], Verdict]) -> Verdict:
     truths = alternatives(ground_truth)
     if not truths:
         return Verdict.ERROR
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
-    verdicts = {_grade(answer, truth) for truth in truths}
+    verdicts = {grade(answer, truth) for truth in truths}
     return next(verdict for verdict in _BEST_FIRST if verdict in verdicts)
 
 
@@ -82,4 +92,14 @@ def _grade(answer: str, truth: str) -> Verdict:
     same = same_value(given, wanted)
     if same is None:
         return Verdict.UNPARSEABLE
+    return Verdict.CORRECT if same else Verdict.WRONG
+
+
+@lru_cache(maxsize=32768)
+def _grade_text(answer: str, truth: str) -> Verdict:
+    key, wanted = normalise_once(answer), normalise_once(truth)
+    if not key:
+        return Verdict.NO_ANSWER
+    given, number = parse_number(key), parse_number(wanted)
+    same = key == wanted or (given is not None and number is not None and same_number(given, number))
     return Verdict.CORRECT if same else Verdict.WRONG

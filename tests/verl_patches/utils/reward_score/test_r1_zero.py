@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_patches.utils.reward_score.r1_zero import compute_score, normalise, same_answer
+from verl_patches.utils.reward_score.verdict import Verdict
 
 
 def respond(answer: str, thought: str = "so") -> str:
     return f"<think>{thought}</think><answer>\\boxed{{{answer}}}</answer>"
 
 
-def score(response: Any, truth: Any) -> dict[str, float]:
+def score(response: Any, truth: Any) -> dict[str, Any]:
     return compute_score("deepscaler", response, truth, extra_info={"index": 0})
 
 
@@ -41,7 +42,9 @@ def score(response: Any, truth: Any) -> dict[str, float]:
     ],
 )
 def test_scores(response: Any, truth: str, form: float, acc: float) -> None:
-    assert score(response, truth) == {"score": pytest.approx(0.33 * form + 0.67 * acc), "acc": acc, "format": form}
+    graded = score(response, truth)
+    assert graded.pop("verdict") in [one.value for one in Verdict]
+    assert graded == {"score": pytest.approx(0.33 * form + 0.67 * acc), "acc": acc, "format": form}
 
 
 def test_full_marks_are_one() -> None:
