@@ -25,9 +25,11 @@ def recipe(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m recipe` of a copy of the overlay that lies in `root`."""
     if root != REPO and not (root / "recipe").exists():
         shutil.copytree(REPO / "recipe", root / "recipe", ignore=shutil.ignore_patterns("__pycache__"))
+    # A copy has upstreams of its own.
+    inherited = {name: value for name, value in os.environ.items() if root == REPO or name != "RECIPE_UPSTREAM"}
     return subprocess.run(
         [sys.executable, "-m", "recipe", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**inherited, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
 
