@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -43,6 +44,56 @@ def test_rlhf_dataset_reads_it_into_the_warm_starts_prompts(parquet: Path) -> No
         assert row["raw_prompt_ids"] == ids
         assert row["input_ids"].tolist() == [tokenizer.pad_token_id] * (16 - len(ids)) + ids
         assert row["reward_model"] == {"style": "rule", "ground_truth": str(item.value)}
+
+
+RECORDS: dict[str, dict[str, Any]] = {
+    "gsm8k": {"question": "What is 1 + {}?", "answer": "so #### {}"},
+    "math_lighteval": {"problem": "What is 1 + {}?", "solution": "so $\\boxed{{{}}}$"},
+    "dapo17k": {"prompt": "What is 1 + {}?", "reward_model": {"ground_truth": "{}"}},
+}
+
+
+def filled(schema: dict[str, Any], place: int) -> str:
+    """The record of the problem ``1 + place``."""
+    problem, answer = schema
+    value = schema[answer]
+    truth = (
+        {key: text.format(1 + place) for key, text in value.items()}
+        if isinstance(value, dict)
+        else value.format(1 + place)
+    )
+    return json.dumps({problem: schema[problem].format(place), answer: truth})
+
+
+@pytest.mark.parametrize("form", RECORDS)
+@pytest.mark.parametrize("template", ["plain", "boxed_cot", "answer_line"])
+def test_formats_and_templates_reach_verls_dataset_and_its_own_rewards(
+    parquet: Path, tmp_path: Path, form: str, template: str
+) -> None:
+    from omegaconf import OmegaConf
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.utils.reward_score import default_compute_score
+
+    source = tmp_path / "in.jsonl"
+    source.write_text("\n".join(filled(RECORDS[form], place) for place in range(6)))
+    arguments = ["--json_path", str(source), "--output_dir", str(tmp_path), "--format", form, "--template", template]
+    assert main([*arguments, "--tokenizer", str(parquet), "--max-prompt-tokens", "512"]) == 0
+    tokenizer = AutoTokenizer.from_pretrained(parquet)
+    config = {"max_prompt_length": 512, "filter_overlong_prompts_workers": 1, "cache_dir": str(tmp_path / "cache")}
+    dataset = RLHFDataset(str(tmp_path / "train.parquet"), tokenizer, OmegaConf.create(config))
+    assert len(dataset) == 5
+    for place in range(5):
+        row = dataset[place]
+        index = row["extra_info"]["index"]
+        messages = get_template(template).messages(f"What is 1 + {index}?")
+        assert row["raw_prompt_ids"] == tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        truth = row["reward_model"]["ground_truth"]
+        assert truth == str(1 + index)
+        for answer, right in ((truth, True), ("77", False)):
+            response = f"Work.\nAnswer: {answer}" if form == "dapo17k" else f"Work. #### {answer} $\\boxed{{{answer}}}$"
+            score = default_compute_score(row["data_source"], response, truth, row["extra_info"])
+            score = score["score"] if isinstance(score, dict) else score
+            assert (score > 0) == right
 
 
 def test_custom_reward_function_is_found_and_called(parquet: Path) -> None:
