@@ -119,7 +119,8 @@ def read(answer: str) -> Value | None:
     """The value of an answer (within LONGEST_ANSWER), or None when it is outside the grammar or above its budget."""
     text = tidy(answer)
     if len(text) <= LONGEST_NUMBER and (number := parse_number(text)) is not None:
-        return Measure(Num(number.value), number.value, percent=number.percent)
+        worked_out = number.value.denominator > 1 or not ("/" in text or "\\frac" in text)
+        return Measure(Num(number.value), number.value if worked_out else None, percent=number.percent)
     try:
         tokens = tokenise(join_lists(text))
         if not tokens:
@@ -394,7 +395,7 @@ class _Parser:
             ratio = Op("/", (self.part(), self.part()))
             if self.peek().text == "^":
                 raise GrammarError("exponent behind a mixed number")
-            part = _literal(ratio)
+            part = _ratio(ratio)
             return Op("*", (Num(whole), ratio)) if part is None else Num(whole + part)
         if after.kind != "number":
             return Num(whole)
@@ -483,7 +484,10 @@ def _product(factors: list[Node]) -> Node:
 
 
 def _literal(node: Node) -> Fraction | None:
-    """The value of a node that is written as a number: decimal, fraction, mixed number or scientific notation."""
+    """The value of a node that is written as a number: decimal, fraction, mixed number or scientific notation.
+
+    A fraction that comes to an integer is a division still to be worked out, and has none.
+    """
     if isinstance(node, Num):
         return node.value
     if isinstance(node, Symbol):
@@ -492,8 +496,8 @@ def _literal(node: Node) -> Fraction | None:
         inner = _literal(node.args[0])
         return None if inner is None else -inner
     if node.kind == "/":
-        above, below = (_signed_number(part) for part in node.args)
-        return None if above is None or not below else above / below
+        value = _ratio(node)
+        return None if value is None or value.denominator == 1 else value
     if node.kind == "*" and len(node.args) == 2 and isinstance(node.args[0], Num) and isinstance(node.args[1], Op):
         base, *exponents = node.args[1].args
         if node.args[1].kind == "^" and base == Num(Fraction(10)):
@@ -501,6 +505,11 @@ def _literal(node: Node) -> Fraction | None:
             if exponent is not None and exponent.denominator == 1 and abs(exponent) <= 100:
                 return node.args[0].value * Fraction(10) ** int(exponent)
     return None
+
+
+def _ratio(node: Op) -> Fraction | None:
+    above, below = (_signed_number(part) for part in node.args)
+    return None if above is None or not below else above / below
 
 
 def _signed_number(node: Node) -> Fraction | None:

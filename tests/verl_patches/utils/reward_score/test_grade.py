@@ -56,6 +56,11 @@ RIGHT = [
     ("$1,234.50", "1234.5"),
     ("1{,}234", "1,\\!234"),
     ("1024", "2^{10}"),
+    ("7", "14/2"),
+    ("7", "\\frac{14}{2}"),
+    ("6/4", "3/2"),
+    ("2 2/2", "3"),
+    ("2\\frac22", "3"),
     ("2^{1009}", "2\\cdot 2^{1008}"),
 ]
 WRONG = [
@@ -78,6 +83,9 @@ WRONG = [
     ("A", "B"),
     ("Monday", "5"),
     ("3+4", "7"),
+    ("14/2", "7"),
+    ("-\\frac{14}{2}", "-7"),
+    ("-\\frac{-14}{2}\\text{ cm}", "7"),
     ("2^{10}", "1024"),
     ("\\frac{14+0}{2}", "7"),
     ("\\sqrt{49}", "7"),
@@ -184,7 +192,7 @@ def test_expressions_are_graded_the_same_in_both_directions(a: str, b: str) -> N
 
 @given(st.fractions(max_denominator=999), st.fractions(max_denominator=999))
 def test_numbers_are_right_exactly_when_they_are_equal(a: grammar.Fraction, b: grammar.Fraction) -> None:
-    spelled = f"\\frac{{{a.numerator}}}{{{a.denominator}}}"
+    spelled = f"\\frac{{{a.numerator}}}{{{a.denominator}}}" if a.denominator > 1 else f"{a}.0"
     assert (grade_answer(spelled, str(b)) is Verdict.CORRECT) == (a == b)
     assert grade_answer(str(a), spelled) is Verdict.CORRECT
 
