@@ -99,4 +99,15 @@ def test_both_readmes_give_the_same_commands() -> None:
     for name in ("README.md", "README_zh.md"):
         lines = (REPO / name).read_text(encoding="utf-8").splitlines()
         commands.append([line.partition("#")[0].strip() for line in lines if line.startswith(("bash ", ".venv/"))])
-    assert commands[0] == commands[1] and len(commands[0]) == 5
+    assert commands[0] == commands[1] and len(commands[0]) == 9
+
+
+@pytest.mark.parametrize("arguments", ["sync --check", "patches list", "patches verify"])
+def test_the_commands_for_an_audit_do_what_the_readmes_say(arguments: str) -> None:
+    assert f".venv/bin/python -m recipe {arguments} " in (REPO / "README.md").read_text(encoding="utf-8")
+    environment = {key: value for key, value in os.environ.items() if key != "RECIPE_UPSTREAM"}
+    done = subprocess.run(
+        [sys.executable, "-m", "recipe", *arguments.split()],
+        capture_output=True, text=True, timeout=120, check=False, cwd=REPO, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
