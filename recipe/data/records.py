@@ -113,8 +113,8 @@ def _list(head: str, text: io.TextIOBase, path: Path) -> Iterator[Any]:
         while True:
             try:
                 value, end = DECODER.raw_decode(buffer, at)
-                # A number at the end of what was read may go on.
-                if end < len(buffer) or ended:
+                # A number near the end of what was read may go on: "1.", "1e+".
+                if buffer[end - 1] in '}]"' or end < len(buffer) - CUT_SLACK or ended:
                     break
             except json.JSONDecodeError as error:
                 cut = error.msg.startswith("Unterminated string") or error.pos >= len(buffer) - CUT_SLACK

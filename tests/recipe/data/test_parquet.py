@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.data import write
@@ -50,6 +50,7 @@ def test_rows_have_the_schema_verl_reads(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "out/test.parquet").to_pylist()[0]["extra_info"]["split"] == "test"
 
 
+@settings(deadline=None)
 @given(count=st.integers(2, 200), ratio=st.floats(0.001, 0.999), seed=st.integers(0, 2**32))
 def test_split_loses_and_repeats_nothing(count: int, ratio: float, seed: int) -> None:
     rows = [Row(i, f"p{i}", "1", "") for i in range(count)]
@@ -171,12 +172,14 @@ def test_dry_run_writes_nothing_and_says_what_it_would(tmp_path: Path, capsys: p
     assert "would be written: " in capsys.readouterr().out
 
 
-def test_row_groups_join_seamlessly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value", "groups"), [("GROUP", 7, 7), ("GROUP_CHARACTERS", 30, 10)])
+def test_row_groups_join_seamlessly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, groups: int
+) -> None:
     assert convert(problems(tmp_path, 50), tmp_path / "one") == 0
-    monkeypatch.setattr(write, "GROUP", 7)
-    monkeypatch.setattr(write, "GROUP_CHARACTERS", 30)
+    monkeypatch.setattr(write, limit, value)
     assert convert(problems(tmp_path, 50), tmp_path / "many") == 0
-    assert pq.ParquetFile(tmp_path / "many/train.parquet").num_row_groups > 6
+    assert pq.ParquetFile(tmp_path / "many/train.parquet").num_row_groups >= groups
     for name in ("train.parquet", "test.parquet"):
         tables = [pq.read_table(tmp_path / out / name) for out in ("one", "many")]
         for table in tables:

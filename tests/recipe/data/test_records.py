@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.data import records
@@ -58,8 +58,8 @@ def test_records_are_whole_wherever_the_file_is_cut(
     for text in (json.dumps(values), json.dumps(values, indent=1) + "\n\n"):
         file.write_text(text)
         assert list(read_records(file)) == values
-    file.write_text("[1, 23, -4.5e6, true, null, 678]")
-    assert list(read_records(file)) == [1, 23, -4.5e6, True, None, 678]
+    file.write_text("[1, 23, -4.5e6, 0.0, true, null, 7E-2, 678]")
+    assert list(read_records(file)) == [1, 23, -4.5e6, 0.0, True, None, 0.07, 678]
     file.write_text("\n".join(map(json.dumps, values)))
     assert list(read_records(file)) == values
 
@@ -72,6 +72,8 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+# No deadline: how long an example takes is not judged here.
+@settings(deadline=None)
 @given(values=st.lists(json_values, max_size=5), indent=st.sampled_from([None, 0, 2]), chunk=st.integers(1, 40))
 def test_a_list_reads_as_json_does(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], indent: int | None, chunk: int
@@ -85,6 +87,7 @@ def test_a_list_reads_as_json_does(
         records.CHUNK = usual
 
 
+@settings(deadline=None)
 @given(values=st.lists(json_values, min_size=1, max_size=3), data=st.data())
 def test_a_list_that_is_cut_off_is_never_taken_for_whole(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], data: st.DataObject
