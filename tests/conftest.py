@@ -39,7 +39,6 @@ if _HAS_MINDSPEED or "RECIPE_UPSTREAM" in os.environ:
     os.environ["RECIPE_UPSTREAM"] = str(UPSTREAM)
 
 
-
 def _gives_mindspeed(path: str) -> bool:
     return _HAS_MINDSPEED and Path(path or ".").resolve() == _GIVEN.resolve()
 

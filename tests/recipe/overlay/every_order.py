@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take every patch of this repository through every order of import, patch and revert; run as a program.
+"""Take every patch of the named upstream packages through every order of import, patch and revert; run as a program.
 
 Each (upstream package, order) is a process of its own, forked from one that has imported third-party packages only, so
 that torch and Ray are not imported a hundred times.  Prints one JSON line per patch and order:
@@ -17,7 +17,6 @@ import json
 import os
 import sys
 import traceback
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -168,8 +167,7 @@ def main() -> None:
     groups: dict[str, list[Any]] = {}
     for one in collect():
         groups.setdefault(one.package, []).append(one)
-    here = [package for package in groups if Path(os.environ["RECIPE_UPSTREAM"], package).is_dir()]
-    work = [(package, order) for package in here for order in ORDERS]
+    work = [(package, order) for package in sys.argv[1:] for order in ORDERS]
     running: set[int] = set()
     for package, order in work:
         if len(running) >= (os.cpu_count() or 1):
