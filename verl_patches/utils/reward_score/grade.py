@@ -59,6 +59,8 @@ def alternatives(ground_truth: Any) -> list[str]:
 
 
 def _texts(ground_truth: Any) -> Iterator[str]:
+    if hasattr(ground_truth, "tolist"):  # Parquet's lists and numbers arrive as NumPy's
+        ground_truth = ground_truth.tolist()
     for value in ground_truth if isinstance(ground_truth, list | tuple) else (ground_truth,):
         if isinstance(value, str):
             if len(value) <= LONGEST_ANSWER and normalise_once(value):

@@ -8,14 +8,15 @@ a wrong configuration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verl_patches.utils.reward_score.batch import pool_for
 from verl_patches.utils.reward_score.grade import same_answer
 from verl_patches.utils.reward_score.normalise import normalise
 from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier, verify
 
-__all__ = ["compute_score", "normalise", "same_answer"]
+__all__ = ["compute_score", "compute_scores", "normalise", "same_answer"]
 
 
 def compute_score(
@@ -33,3 +34,22 @@ def compute_score(
     ground truth matter. Raises ValueError for an unknown verifier.
     """
     return verify(get_verifier(verifier, mix), solution_str, ground_truth).as_dict()
+
+
+def compute_scores(
+    data_sources: Sequence[str],
+    solution_strs: Sequence[str],
+    ground_truths: Sequence[Any],
+    extra_infos: Sequence[Any] | None = None,
+    verifier: str = DEFAULT,
+    mix: Mapping[str, float] | None = None,
+    workers: int | None = None,
+    **kwargs: Any,
+) -> list[dict[str, Any]]:
+    """Grades a batch in processes of its own; the signature is the one verl's batch reward manager calls.
+
+    Returns for each response what ``compute_score`` returns, and ``lost_workers``: how many grading processes died or
+    were ended while they had it. Raises ``batch.CanaryError`` when samples with known results are graded otherwise.
+    """
+    graded = pool_for(verifier, mix, workers).grade(list(zip(solution_strs, ground_truths, strict=True)))
+    return [{**result.as_dict(), "lost_workers": lost} for result, lost in graded]
