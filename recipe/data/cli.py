@@ -91,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.max_prompt_tokens is not None and args.tokenizer is None:
             raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
+        if args.test_size is not None and args.test_json_path is not None:
+            raise DataError("--test-size and --test_json_path both say what the test split is; give one")
         if args.report is not None and args.report.is_dir():
             raise DataError(f"--report: {args.report} is a directory; give a file")
         template = get_template(args.template)
@@ -170,7 +172,7 @@ def command(args: argparse.Namespace) -> int:
     try:
         return run(args)
     except KeyboardInterrupt:
-        print("interrupted; nothing was changed", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -114,6 +114,9 @@ def convert(
             )
         return rows, dropped
 
+    for path in filter(None, (json_path, test_json_path)):
+        if path.resolve() in {(output_dir / name).resolve() for name in (TRAIN, TEST)}:
+            raise DataError(f"{path} would be overwritten; give another output directory")
     rows, dropped = usable(json_path)
     read = len(rows) + dropped.total
     if test_json_path is None:

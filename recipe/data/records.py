@@ -61,7 +61,7 @@ def _parquet(file: BinaryIO, path: Path, columns: Sequence[str] | None) -> Itera
         # Without a wanted column every batch is empty, and the caller names the one that is missing.
         for batch in table.iter_batches(batch_size=1024, columns=wanted or names[:1]):
             yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError) as error:  # ValueError: text that is not UTF-8
         raise DataError(f"{path}: damaged Parquet file: {_first_line(error)}") from error
 
 

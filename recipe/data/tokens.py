@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,6 @@ class PromptTokens:
     """Renders and measures prompts with the tokenizer of a model directory. Raises ``DataError`` for a bad one."""
 
     def __init__(self, directory: Path) -> None:
-        # Read from the directory and nowhere else.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
         if not directory.is_dir():
             raise DataError(f"--tokenizer: {directory} is not a directory; give a model's, with tokenizer.json in it")
         from transformers import AutoTokenizer
@@ -34,10 +31,13 @@ class PromptTokens:
 
     def text(self, template: Template, problem: str) -> str:
         """The prompt that the model will see."""
-        rendered = self._tokenizer.apply_chat_template(
-            template.messages(problem), add_generation_prompt=True, tokenize=False
-        )
-        return str(rendered)
+        messages = template.messages(problem)
+        try:
+            return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+        except Exception as error:  # a chat template is a program of the model's; some refuse system messages
+            roles = " and ".join(message["role"] for message in messages)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"--tokenizer: its chat template refuses messages of {roles}: {reason}") from error
 
     def lengths(
         self, template: Template, problems: Sequence[str], progress: Callable[[int], None] | None = None

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from recipe.data.cli import main
@@ -33,8 +35,14 @@ def source(path: Path, count: int = 12) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's, made to begin every text with a special token, as most tokenizers do."""
     path = tmp_path_factory.mktemp("tokenizer")
     save_tokenizer(path)
+    loaded = Tokenizer.from_file(str(path / "tokenizer.json"))
+    name, number = next((text, place) for text, place in loaded.get_vocab().items() if "end" in text)
+    loaded.post_processor = TemplateProcessing(single=f"{name} $A", special_tokens=[(name, number)])
+    loaded.save(str(path / "tokenizer.json"))
+    assert AutoTokenizer.from_pretrained(path)("1")["input_ids"][0] == number
     return path
 
 
@@ -114,7 +122,16 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
     settings = json.loads((untemplated / "tokenizer_config.json").read_text(encoding="utf-8"))
     del settings["chat_template"]
     (untemplated / "tokenizer_config.json").write_text(json.dumps(settings))
+    picky = tmp_path / "picky"
+    picky.mkdir()
+    save_tokenizer(picky)
+    settings["chat_template"] = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('No system\\nhere') }}{% endif %}"
+    )
+    (picky / "tokenizer_config.json").write_text(json.dumps(settings))
     for arguments, expected in (
+        (["--tokenizer", str(picky)], "its chat template refuses messages of system and user: No system"),
+        (["--test-size", "3", "--test_json_path", "x.json"], "--test-size and --test_json_path both say"),
         (["--max-prompt-tokens", "9"], "--max-prompt-tokens needs --tokenizer"),
         (["--tokenizer", str(tmp_path / "absent")], "is not a directory"),
         (["--tokenizer", str(broken)], "holds no tokenizer that can be read"),
@@ -127,6 +144,19 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
         error = capsys.readouterr().err
         assert expected in error and error.count("\n") == 1 and error.startswith("error: ")
         assert not (tmp_path / "out").exists()
+
+
+def test_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--json_path", str(source(tmp_path)), "--output_dir", str(tmp_path)]) == 0
+    before = (tmp_path / "train.parquet").read_bytes()
+    keys = '{"prompt": "prompt.1.content", "answer": "reward_model.ground_truth", "solution": "extra_info.answer"}'
+    again = ["--json_path", str(tmp_path / "train.parquet"), "--map-keys", keys, "--output_dir"]
+    assert main([*again, str(tmp_path / "x" / "..")]) == 2
+    assert "train.parquet would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "train.parquet").read_bytes() == before
+    # What was written can be read again, into another directory.
+    assert main([*again, str(tmp_path / "again")]) == 0
+    assert pq.read_table(tmp_path / "again/train.parquet").num_rows == 9
 
 
 def test_text_that_would_steer_the_terminal_is_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

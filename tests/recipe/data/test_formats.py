@@ -69,6 +69,7 @@ def test_format_from_parquet_with_nested_columns(tmp_path: Path) -> None:
     [
         ("\\boxed{a{b}c} and \\boxed{d}", "d"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
+        ("\\boxed{\\left\\{x \\right.}", "\\left\\{x \\right."),
         ("\\fbox{ 3 }", "3"),
         ("$\\boxed 5$ done", "5"),
         ("\\boxed{open", ""),

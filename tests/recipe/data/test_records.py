@@ -184,6 +184,33 @@ def test_parquet_gives_the_wanted_columns_only(tmp_path: Path) -> None:
     assert list(read_records(file, ["answer", "absent"])) == [{"answer": 1}, {"answer": 2}]
 
 
+@settings(deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_in_any_kind_of_file_is_one_line_or_harmless(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.getbasetemp()
+    files = kinds(path, [{"problem": f"p{i}", "answer": str(i)} for i in range(20)])
+    content = bytearray(files[data.draw(st.sampled_from(sorted(files)))].read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file = path / "damaged.json"
+    file.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        for _ in read_records(file):
+            pass
+    except DataError as error:
+        assert "\n" not in str(error) and str(error).startswith(f"{file}: ")
+
+
+def test_text_that_is_not_utf8_in_parquet_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.parquet"
+    pq.write_table(pa.Table.from_pylist([{"problem": "unmistakable"}]), file, compression="none")
+    file.write_bytes(file.read_bytes().replace(b"unmistakable", b"unm\xbfstakable"))
+    with pytest.raises(DataError, match=r"damaged Parquet file: 'utf-8' codec"):
+        list(read_records(file))
+
+
 def test_a_directory_or_nothing_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Is a directory"):
         list(read_records(tmp_path))
