@@ -21,6 +21,7 @@ r"""Tier 2: a closed grammar of answers, read into typed values. Nothing is eval
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -114,10 +115,13 @@ class Text:
 Value = Union[Measure, Group, Collection, Named, Based, Text]  # noqa: UP007
 
 
+_NUMBER_IN_TEXT = re.compile(r"\\text ?\{ ?([-+0-9./]+) ?\}")
+
+
 @lru_cache(maxsize=16384)
 def read(answer: str) -> Value | None:
     """The value of an answer (within LONGEST_ANSWER), or None when it is outside the grammar or above its budget."""
-    text = tidy(answer)
+    text = _NUMBER_IN_TEXT.sub(r"\1", tidy(answer))
     if len(text) <= LONGEST_NUMBER and (number := parse_number(text)) is not None:
         worked_out = number.value.denominator > 1 or not ("/" in text or "\\frac" in text)
         return Measure(Num(number.value), number.value if worked_out else None, percent=number.percent)
