@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,7 @@ RIGHT = [
     ("2.5\\times10^3", "2500"),
     ("2.5 \\cdot 10^{-3}", "0.0025"),
     ("(1,2)", "\\left( 1, 2 \\right)"),
+    ("(1,234)", "(1, 234)"),
     ("(0.5, \\sqrt{8})", "(\\frac12, 2\\sqrt{2})"),
     ("[0,1)", "[0, 1)"),
     ("(3,\\infty) \\cup (-\\infty,2)", "(-∞,2)∪(3,∞)"),  # noqa: RUF001
@@ -147,16 +149,36 @@ def test_the_answer_counts_only_in_the_last_box_inside_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("within", "above"),
     [
-        *("(" * 25 + "x" + ")" * 25, "\\sqrt{" * 25 + "x" + "}" * 25, "\\frac{" * 25 + "x" + "}{2}" * 25),
-        *("x+" * 200 + "x", "x+" * 130 + "x", "9" * 101, ",".join("x" * 17), "\\sqrt[101]{x}", "\\sqrt[1.5]{x}"),
-        *("\\pm 1, 2", "x^{1000001}", "x^{y}", "x/0", "\\frac{x}{0}"),
+        ("(" * 24 + "x" + ")" * 24, "(" * 25 + "x" + ")" * 25),
+        ("\\sqrt{" * 24 + "x" + "}" * 24, "\\sqrt{" * 25 + "x" + "}" * 25),
+        ("\\frac{" * 24 + "x" + "}{2}" * 24, "\\frac{" * 25 + "x" + "}{2}" * 25),
+        ("x+" * 124 + "x", "x+" * 125 + "x"),
+        ("x+1" + "+12345678" * 44, "x+1" + "+12345678" * 45),
+        ("x+" + "9" * 100, "x+" + "9" * 101),
+        (",".join("x" * 16), ",".join("x" * 17)),
+        ("\\sqrt[100]{x}", "\\sqrt[101]{x}"),
+        ("\\sqrt[3]{x}", "\\sqrt[1.5]{x}"),
+        ("\\pm 1", "\\pm 1, 2"),
     ],
 )
-def test_above_a_budget_an_answer_is_unreadable(answer: str) -> None:
-    assert grade_answer(answer, "\\foo+1") is Verdict.UNPARSEABLE
+def test_above_a_budget_an_answer_is_unreadable(within: str, above: str) -> None:
+    assert grammar.read(within) is not None
+    assert grammar.read(above) is None
+    assert grade_answer(above, "x+1") is Verdict.UNPARSEABLE
+
+
+@pytest.mark.parametrize("answer", ["x^{1000001}", "x/0", "\\frac{x}{0}"])
+def test_what_cannot_be_evaluated_is_unreadable(answer: str) -> None:
+    value = grammar.read(answer)
+    assert isinstance(value, grammar.Measure) and evaluate.rational_values(value.node) is None
     assert grade_answer(answer, "x+1") is not Verdict.CORRECT
+
+
+def test_lists_and_numbers_of_parquet_are_ground_truths() -> None:
+    assert grade_answer("2", np.array(["1", "2"])) is Verdict.CORRECT
+    assert grade_answer("2", np.int64(2)) is Verdict.CORRECT
 
 
 def test_evaluation_in_decimals_has_budgets() -> None:
