@@ -25,7 +25,7 @@ from verl_patches.utils.reward_score.verifiers import DEFAULT, Result, get_verif
 WORKER = Path(__file__).with_name("worker.py")
 #: Samples sent to a worker at once, and seconds it has for them; they take it some milliseconds.
 PART, PART_SECONDS = 64, 20.0
-#: Most processes by default; one grades some 50,000 typical answers a second.
+#: Most processes by default; one grades some 10,000 typical answers a second.
 MOST_WORKERS = 4
 #: Deaths over one sample after which it is given up, and of workers that have graded nothing in a row.
 GIVE_UP, BROKEN = 2, 4
