@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 
 from verl_patches.utils.reward_score.evaluate import same_function
-from verl_patches.utils.reward_score.grammar import Based, Collection, Group, Measure, Named, Num, Text, Value
+from verl_patches.utils.reward_score.values import Based, Collection, Group, Measure, Named, Num, Text, Value
 
 _HUNDREDTH = Fraction(1, 100)
 

@@ -13,7 +13,7 @@ import hashlib
 from decimal import Context, Decimal, DecimalException, DivisionByZero, InvalidOperation, Overflow
 from functools import lru_cache
 
-from verl_patches.utils.reward_score.grammar import Node, Num, Op, Symbol
+from verl_patches.utils.reward_score.values import Node, Num, Op, Symbol
 
 PRIME = 2**61 - 1
 POINTS, DECIMAL_POINTS = 3, 3

@@ -17,103 +17,40 @@ r"""Tier 2: a closed grammar of answers, read into typed values. Nothing is eval
              | "\frac" part part | ("\sqrt" | "sqrt") ["[" number "]"] part | number "_" base
     mixed    = digits "\frac" part part | digits " " digits "/" digits
     text     = words and "\text{…}" only
+
+Over 400 lines, because it is one grammar and its one parser.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Union
 
 from verl_patches.utils.reward_score.normalise import join_lists, normalise, tidy
 from verl_patches.utils.reward_score.number import LONGEST_NUMBER, parse_number
 from verl_patches.utils.reward_score.tokens import GrammarError, Token, tokenise
 from verl_patches.utils.reward_score.units import UNITS
+from verl_patches.utils.reward_score.values import (
+    Based,
+    Collection,
+    Group,
+    Measure,
+    Named,
+    Node,
+    Num,
+    Op,
+    Symbol,
+    Text,
+    Value,
+    literal_value,
+    ratio_value,
+)
 
 #: Deepest nesting of brackets, fractions, roots and exponents; most items of a list or group.
 DEEPEST = 24
 MOST_ITEMS = 16
 MOST_ROOT = 100
-
-
-@dataclass(frozen=True)
-class Num:
-    """An exact rational number, as written."""
-
-    value: Fraction
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """A variable, a constant without a value here, or ``\\pi``."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Op:
-    """``kind`` is one of ``+ * / ^ neg abs root``; a root has its degree (Num) first."""
-
-    kind: str
-    args: tuple[Node, ...]
-
-
-Node = Union[Num, Symbol, Op]  # noqa: UP007  (evaluated at run time, on Python 3.10 too)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A scalar. ``literal``: its value where it is written as a number; ``unit`` is empty where none is written."""
-
-    node: Node
-    literal: Fraction | None
-    percent: bool = False
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """A tuple or an interval: the order of the items and the brackets count."""
-
-    brackets: str
-    items: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A set, a list without brackets (kind ``,``) or a union of intervals (kind ``u``): the order does not count."""
-
-    kind: str
-    items: tuple[Value, ...]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A value after ``name =``."""
-
-    name: str
-    value: Value
-
-
-@dataclass(frozen=True)
-class Based:
-    """A number written in another base, as digits."""
-
-    digits: str
-    base: str
-
-
-@dataclass(frozen=True)
-class Text:
-    """Words. ``key`` is their normalised spelling."""
-
-    key: str
-
-
-Value = Union[Measure, Group, Collection, Named, Based, Text]  # noqa: UP007
-
 
 _NUMBER_IN_TEXT = re.compile(r"\\text ?\{ ?([-+0-9./]+) ?\}")
 
@@ -242,12 +179,12 @@ class _Parser:
             return Text(normalise(self.next().text))
         node = self.sum()
         if self.take("%") or self.take("\\%"):
-            return Measure(node, _literal(node), percent=True)
+            return Measure(node, literal_value(node), percent=True)
         if self.take("\\circ"):
-            return Measure(node, _literal(node), unit="degree")
+            return Measure(node, literal_value(node), unit="degree")
         unit = self.unit()
         percent = unit == "percent"
-        return Measure(node, _literal(node), percent, "" if percent or unit.startswith("unit") else unit)
+        return Measure(node, literal_value(node), percent, "" if percent or unit.startswith("unit") else unit)
 
     def unit(self) -> str:
         if self.peek().kind not in ("text", "letters"):
@@ -399,7 +336,7 @@ class _Parser:
             ratio = Op("/", (self.part(), self.part()))
             if self.peek().text == "^":
                 raise GrammarError("exponent behind a mixed number")
-            part = _ratio(ratio)
+            part = ratio_value(ratio)
             return Op("*", (Num(whole), ratio)) if part is None else Num(whole + part)
         if after.kind != "number":
             return Num(whole)
@@ -485,38 +422,3 @@ _FUNCTIONS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "
 
 def _product(factors: list[Node]) -> Node:
     return factors[0] if len(factors) == 1 else Op("*", tuple(factors))
-
-
-def _literal(node: Node) -> Fraction | None:
-    """The value of a node that is written as a number: decimal, fraction, mixed number or scientific notation.
-
-    A fraction that comes to an integer is a division still to be worked out, and has none.
-    """
-    if isinstance(node, Num):
-        return node.value
-    if isinstance(node, Symbol):
-        return None
-    if node.kind == "neg" and not (isinstance(node.args[0], Op) and node.args[0].kind == "neg"):
-        inner = _literal(node.args[0])
-        return None if inner is None else -inner
-    if node.kind == "/":
-        value = _ratio(node)
-        return None if value is None or value.denominator == 1 else value
-    if node.kind == "*" and len(node.args) == 2 and isinstance(node.args[0], Num) and isinstance(node.args[1], Op):
-        base, *exponents = node.args[1].args
-        if node.args[1].kind == "^" and base == Num(Fraction(10)):
-            exponent = _signed_number(exponents[0])
-            if exponent is not None and exponent.denominator == 1 and abs(exponent) <= 100:
-                return node.args[0].value * Fraction(10) ** int(exponent)
-    return None
-
-
-def _ratio(node: Op) -> Fraction | None:
-    above, below = (_signed_number(part) for part in node.args)
-    return None if above is None or not below else above / below
-
-
-def _signed_number(node: Node) -> Fraction | None:
-    if isinstance(node, Op) and node.kind == "neg" and isinstance(node.args[0], Num):
-        return -node.args[0].value
-    return node.value if isinstance(node, Num) else None
