@@ -12,11 +12,12 @@ import difflib
 import sys
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recipe.launch.errors import ConfigError
+from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,10 +82,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Reward:
-    """The reward function; `path` is relative to the repository."""
+    """The rule that pays: a `verifier` of docs/REWARDS.md by its name, or `mix`, weights by their names.
 
-    path: str
-    name: str
+    `workers`: answers are graded in so many processes of their own, 0: in the trainer's.  `path`, relative to the
+    repository, names another file with the functions compute_score and compute_scores.
+    """
+
+    verifier: str = DEFAULT
+    mix: dict[str, float] = field(default_factory=dict)
+    workers: int = 0
+    path: str = "verl_patches/utils/reward_score/r1_zero.py"
 
 
 @dataclass(frozen=True)
@@ -142,10 +149,10 @@ class RunConfig:
     run: Run
     cluster: Cluster
     data: Data
-    reward: Reward
     rollout: Rollout
     actor: Actor
     train: Train
+    reward: Reward = field(default_factory=Reward)
     model: Model = Model()
     simulator: Simulator = Simulator()
 
@@ -193,6 +200,10 @@ def _check_choices(config: RunConfig, where: str) -> None:
             raise ConfigError(f"{where}: [{section}] kind is {value.kind!r}; expected one of {', '.join(kinds)}")
         if (value.kind == needs_path) != (value.path is not None):
             raise ConfigError(f'{where}: [{section}] path goes with kind = "{needs_path}", and only with it')
+    try:
+        get_verifier(config.reward.verifier, config.reward.mix or None)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [reward] {error}") from None
     if config.rollout.kv_nz and not config.rollout.graph_mode:
         raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
     if config.train.loss_mode not in LOSS_MODES:
@@ -215,9 +226,9 @@ def _build(cls: type[Any], values: dict[str, Any], where: str, section: str) -> 
             hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
             raise ConfigError(f"{label}unknown {noun} {name!r}; {hint}")
     arguments = {}
-    for name, field in fields.items():
+    for name, declared in fields.items():
         if name not in values:
-            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            if declared.default is dataclasses.MISSING and declared.default_factory is dataclasses.MISSING:
                 raise ConfigError(f"{label}{noun} {name!r} is missing; it is a {_describe(hints[name])}")
             continue
         value = values[name]
@@ -237,6 +248,10 @@ def _typed(hint: Any, value: Any, label: str) -> Any:
         (item,) = typing.get_args(hint)
         if isinstance(value, list) and value:
             return [_typed(item, element, label) for element in value]
+    elif typing.get_origin(hint) is dict:
+        _, item = typing.get_args(hint)
+        if isinstance(value, dict) and value:
+            return {key: _typed(item, element, f"{label}.{key}") for key, element in value.items()}
     elif hint is float and type(value) in (int, float):
         return float(value)
     elif type(value) is hint:
@@ -251,4 +266,6 @@ def _describe(hint: Any) -> str:
         return "section"
     if typing.get_origin(hint) is list:
         return f"list of {_describe(typing.get_args(hint)[0])}s"
+    if typing.get_origin(hint) is dict:
+        return f"table of {_describe(typing.get_args(hint)[1])}s"
     return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(hint, str(hint))

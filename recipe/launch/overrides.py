@@ -53,9 +53,22 @@ def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) ->
         "data.truncation": "error",
         "data.seed": config.run.seed,
         "data.dataloader_num_workers": 0,
-        "custom_reward_function.path": str(REPO / config.reward.path),
-        "custom_reward_function.name": config.reward.name,
+        **_reward(config),
     }
+
+
+def _reward(config: RunConfig) -> dict[str, Any]:
+    reward, prefix = config.reward, "+custom_reward_function.reward_kwargs."
+    values: dict[str, Any] = {
+        "custom_reward_function.path": str(REPO / reward.path),
+        "custom_reward_function.name": "compute_scores" if reward.workers else "compute_score",
+        "reward_model.reward_manager": "batch" if reward.workers else "naive",
+        prefix + "verifier": reward.verifier,
+    }
+    values |= {f"{prefix}mix.{name}": weight for name, weight in reward.mix.items()}
+    if reward.workers:
+        values[prefix + "workers"] = reward.workers
+    return values
 
 
 def _model(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def composed() -> dict[str, dict]:
     """The resolved verl configuration of every shipped run file, and of variants of the first."""
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
     asked["on-policy"] = overrides_of(CONFIGS[0], train={"loss_mode": "npu_on_policy"})
+    asked["mix"] = overrides_of(CONFIGS[0], reward={"mix": {"format": 0.2, "acc": 0.8}, "workers": 2})
     asked["nz"] = overrides_of(CONFIGS[0], rollout={"graph_mode": True, "kv_nz": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
@@ -120,8 +121,13 @@ def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:
 
 
 def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:
-    reward = composed["sim"]["custom_reward_function"]
-    assert f"def {reward['name']}(" in Path(reward["path"]).read_text(encoding="utf-8")
+    for name, manager, asked in (
+        ("sim", "naive", {"verifier": "r1_zero"}),
+        ("mix", "batch", {"verifier": "r1_zero", "mix": {"format": 0.2, "acc": 0.8}, "workers": 2}),
+    ):
+        reward = composed[name]["custom_reward_function"]
+        assert f"def {reward['name']}(" in Path(reward["path"]).read_text(encoding="utf-8")
+        assert reward["reward_kwargs"] == asked and composed[name]["reward_model"]["reward_manager"] == manager
 
 
 @given(st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable()))
