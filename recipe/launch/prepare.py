@@ -100,7 +100,7 @@ def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
     sources = [
         *files,
         *REPO.glob("recipe/data/*.py"),
-        *REPO.glob("data/templates.toml"),
+        *template_files(config.data.template),
         Path(__file__).parent / "validation_rows.py",
     ]
 
@@ -111,6 +111,17 @@ def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
         _run("-m", "recipe.launch.validation_rows", test, *rows, out, log=log)
 
     return cached(cache_dir(), "data", digest(settings, sources), build)[0]
+
+
+def template_files(template: str) -> list[Path]:
+    """The file that the template of a run is read from: ours for a name, the user's for FILE.toml or FILE.toml:NAME."""
+    name, dot, _ = template.partition(".toml")
+    if not dot:
+        return [REPO / "data" / "templates.toml"]
+    file = Path(name + dot).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"[data] template: {file} is not a file; expected a name of data/templates.toml, or FILE.toml")
+    return [file]
 
 
 def _checkpoint(model: Path, say: Say, log: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 
 from recipe.launch.cache import cached, digest
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.prepare import _run, padded_prompt_tokens
+from recipe.launch.prepare import _run, padded_prompt_tokens, template_files
 from recipe.launch.validation_rows import write_validation_rows
 
 
@@ -38,6 +38,16 @@ def test_validation_rows(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table({"n": [0, 1, 2, 3]}), tmp_path / "test.parquet")
     write_validation_rows(tmp_path / "test.parquet", 3, 2, tmp_path / "out.parquet")
     assert pyarrow.parquet.read_table(tmp_path / "out.parquet")["n"].to_pylist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_a_template_of_the_user_s_is_among_what_the_problems_are_made_from(tmp_path: Path) -> None:
+    own = tmp_path / "mine.toml"
+    with pytest.raises(ConfigError, match=r"mine\.toml is not a file"):
+        template_files(f"{own}:short")
+    own.write_text("")
+    assert template_files(str(own)) == template_files(f"{own}:short") == [own]
+    (ours,) = template_files("r1_zero")
+    assert "[r1_zero]" in ours.read_text(encoding="utf-8")
 
 
 def test_what_is_cached_is_made_once_and_whole(tmp_path: Path) -> None:
