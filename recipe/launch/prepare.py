@@ -118,9 +118,9 @@ def template_files(template: str) -> list[Path]:
     name, dot, _ = template.partition(".toml")
     if not dot:
         return [REPO / "data" / "templates.toml"]
-    file = Path(name + dot).expanduser()
+    file = Path(name + dot)
     if not file.is_file():
-        raise ConfigError(f"[data] template: {file} is not a file; expected a name of data/templates.toml, or FILE.toml")
+        raise ConfigError(f"[data] template: {file} is not a file; name one of data/templates.toml, or give FILE.toml")
     return [file]
 
 
