@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 
 from verl_patches.utils.reward_score.evaluate import same_function
+from verl_patches.utils.reward_score.number import Number, same_number
 from verl_patches.utils.reward_score.values import Based, Collection, Group, Measure, Named, Num, Text, Value
-
-_HUNDREDTH = Fraction(1, 100)
 
 
 def same_value(answer: Value, truth: Value) -> bool | None:
@@ -47,12 +45,7 @@ def _same_measure(answer: Measure, truth: Measure) -> bool | None:
     if truth.literal is not None:
         if answer.literal is None:
             return False
-        if answer.percent == truth.percent:
-            return answer.literal == truth.literal
-        # 50% is 1/2, and also 50 where the question was "how many percent?".
-        with_sign, without = (answer, truth) if answer.percent else (truth, answer)
-        assert with_sign.literal is not None
-        return without.literal in (with_sign.literal, with_sign.literal * _HUNDREDTH)
+        return same_number(Number(answer.literal, answer.percent), Number(truth.literal, truth.percent))
     if answer.percent != truth.percent:
         return False
     return same_function(Num(answer.literal) if answer.literal is not None else answer.node, truth.node)
