@@ -49,17 +49,21 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
 
 def outdated(root: Path = REPOSITORY) -> list[Path]:
     """The files that do not hold what they should."""
-    return [file for file, text in files(root).items() if not file.is_file() or file.read_text("utf-8") != text]
+    return _outdated(files(root))
+
+
+def _outdated(wanted: dict[Path, str]) -> list[Path]:
+    return [file for file, text in wanted.items() if not file.is_file() or file.read_text("utf-8") != text]
 
 
 def write(root: Path = REPOSITORY) -> list[Path]:
     """Bring all files up to date, each by a rename; returns those that changed."""
-    changed = outdated(root)
-    texts = files(root)
+    wanted = files(root)
+    changed = _outdated(wanted)
     for file in changed:
         file.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as out:
-            out.write(texts[file])
+            out.write(wanted[file])
         os.chmod(out.name, 0o644)
         Path(out.name).replace(file)
     return changed
