@@ -11,8 +11,8 @@ from recipe.overlay import patch
 @patch(
     "verl.utils.memory_utils:aggressive_empty_cache",
     why="at seven places of a step verl collects garbage, empties the cache and waits for the device, and again for as "
-    "long as a pass returned 1 GiB, which at scale every phase's first does; it has returned everything (about 4 s "
-    "each in the reference run)",
+    "long as a pass returned 1 GiB, though the first has returned everything (the reference recipe's report counts "
+    "about 4 s each)",
     upstream="verl==0.6.1",
     fingerprint="sha256:972a4f6dacc96c5fd8e77532b131a06d6a8957395fd45caf740544a0b6e9e340",
     remove_when="aggressive_empty_cache makes one pass by default",
