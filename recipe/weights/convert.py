@@ -6,25 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.weights import deepseek_v3, torch_dist
+from recipe.weights import key_maps, torch_dist
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import HfCheckpoint, open_checkpoint
 from recipe.weights.plan import Plan, make_plan
-
-# model_type of config.json -> the module with its key map.
-KEY_MAPS = {"deepseek_v3": deepseek_v3}
 
 
 def plan_conversion(source: Path) -> tuple[HfCheckpoint, Plan]:
     """Read the headers of a Hugging Face checkpoint and lay its tensors into Megatron's names."""
     checkpoint = open_checkpoint(source)
-    model_type = checkpoint.config.get("model_type")
-    key_map = KEY_MAPS.get(str(model_type))
-    if key_map is None:
-        raise WeightsError(f"{source}/config.json: model_type {model_type!r}; known are {', '.join(KEY_MAPS)}")
+    layout = key_maps.layout_of(checkpoint.config, source / "config.json")
     if checkpoint.config.get("quantization_config"):
         raise WeightsError(f"{source}/config.json: has a quantization_config; cast the checkpoint to BF16 first")
-    return checkpoint, make_plan(checkpoint, key_map.layout(checkpoint.config), key_map.droppable(checkpoint))
+    return checkpoint, make_plan(checkpoint, layout, key_maps.droppable(checkpoint.tensors, checkpoint.config))
 
 
 def convert(

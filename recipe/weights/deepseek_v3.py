@@ -8,12 +8,10 @@ lacks a name it knows, and ignores names it does not.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import HfCheckpoint
-from recipe.weights.plan import Layout, Place
+from recipe.weights.layout import LayerPlaces, Layout, whole
 
 _MODULES_WITH_STATE = (
     "self_attention.linear_q_proj",
@@ -23,42 +21,15 @@ _MODULES_WITH_STATE = (
     "self_attention.linear_kv_up_proj",
     "self_attention.core_attention",
     "self_attention.linear_proj",
+    # Norms have a state in Transformer Engine 2.
+    "self_attention.q_layernorm",
+    "self_attention.kv_layernorm",
+    "input_layernorm",
+    "pre_mlp_layernorm",
 )
 
 
-class _Layer:
-    """Collects the places of one layer."""
-
-    def __init__(self, number: int) -> None:
-        self.hf = f"model.layers.{number}."
-        self.mcore = f"decoder.layers.{number}."
-        self.places: list[Place] = []
-        self.states: list[str] = []
-
-    def whole(self, hf_name: str, shape: tuple[int, ...], *names: str) -> None:
-        """A tensor that is a whole Megatron tensor, under each of the names."""
-        full = tuple(self.mcore + name for name in names)
-        self.places.append(Place(self.hf + hf_name, shape, full, shape, (0,) * len(shape)))
-
-    def part(
-        self, hf_name: str, shape: tuple[int, ...], name: str, whole: tuple[int, ...], at: tuple[int, ...]
-    ) -> None:
-        """A tensor that is part of a larger one."""
-        self.places.append(Place(self.hf + hf_name, shape, (self.mcore + name,), whole, at))
-
-    def gated_mlp(self, hf: str, mcore: str, hidden: int, size: int) -> None:
-        """gate, up and down projections: linear_fc1 has the rows of gate, then those of up."""
-        for at, name in ((0, "gate_proj"), (size, "up_proj")):
-            self.part(f"{hf}.{name}.weight", (size, hidden), f"{mcore}.linear_fc1.weight", (2 * size, hidden), (at, 0))
-        self.whole(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
-        self.state(f"{mcore}.linear_fc1")
-        self.state(f"{mcore}.linear_fc2")
-
-    def state(self, module: str, shard: str = "shard_0_1") -> None:
-        self.states.append(f"{self.mcore}{module}._extra_state/{shard}")
-
-
-def _attention(layer: _Layer, config: dict[str, Any]) -> None:
+def _attention(layer: LayerPlaces, config: dict[str, Any]) -> None:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
     q_rank, kv_rank = config["q_lora_rank"], config["kv_lora_rank"]
@@ -88,7 +59,7 @@ def _attention(layer: _Layer, config: dict[str, Any]) -> None:
         layer.state(module)
 
 
-def _moe(layer: _Layer, config: dict[str, Any]) -> None:
+def _moe(layer: LayerPlaces, config: dict[str, Any]) -> None:
     hidden, size, experts = config["hidden_size"], config["moe_intermediate_size"], config["n_routed_experts"]
     layer.whole("post_attention_layernorm.weight", (hidden,), "pre_mlp_layernorm.weight")
     layer.whole("mlp.gate.weight", (experts, hidden), "mlp.router.weight")
@@ -101,19 +72,19 @@ def _moe(layer: _Layer, config: dict[str, Any]) -> None:
             layer.part(
                 f"mlp.experts.{e}.{name}.weight",
                 (size, hidden),
-                to + "linear_fc1.weight",
+                (to + "linear_fc1.weight",),
                 (experts, 2 * size, hidden),
                 (e, at, 0),
             )
         layer.part(
             f"mlp.experts.{e}.down_proj.weight",
             (hidden, size),
-            to + "linear_fc2.weight",
+            (to + "linear_fc2.weight",),
             (experts, hidden, size),
             (e, 0, 0),
         )
         for linear in ("linear_fc1", "linear_fc2"):
-            layer.state(to + linear, f"shard_{e}_{experts}")
+            layer.state(to + linear, (e, experts))
 
 
 def layout(config: dict[str, Any]) -> Layout:
@@ -121,6 +92,8 @@ def layout(config: dict[str, Any]) -> Layout:
 
     Raises WeightsError for a config that lacks a size or asks for what Megatron-core's DeepSeek-V3 does not have.
     """
+    if config.get("tie_word_embeddings"):
+        raise WeightsError("config.json: tie_word_embeddings is true; DeepSeek-V3 has an output layer of its own")
     if config.get("attention_bias"):
         raise WeightsError("config.json: attention_bias is true; Megatron-core's MLA has no such biases")
     try:
@@ -131,19 +104,14 @@ def layout(config: dict[str, Any]) -> Layout:
 
 def _layout(config: dict[str, Any]) -> Layout:
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-
-    def outer(hf: str, mcore: str, shape: tuple[int, ...]) -> Place:
-        return Place(hf, shape, (mcore,), shape, (0,) * len(shape))
-
     places = [
-        outer("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
-        outer("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
+        whole("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
+        whole("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
+        whole("lm_head.weight", "output_layer.weight", (vocabulary, hidden)),
     ]
-    if not config.get("tie_word_embeddings", False):
-        places.append(outer("lm_head.weight", "output_layer.weight", (vocabulary, hidden)))
-    states: list[str] = []
+    states = ["decoder.final_layernorm._extra_state/shard_0_1"]
     for number in range(config["num_hidden_layers"]):
-        layer = _Layer(number)
+        layer = LayerPlaces(number, config["num_hidden_layers"], stacked=False)
         _attention(layer, config)
         if number < config["first_k_dense_replace"]:
             layer.whole(
@@ -158,16 +126,3 @@ def _layout(config: dict[str, Any]) -> Layout:
         places.extend(layer.places)
         states.extend(layer.states)
     return Layout(tuple(places), tuple(states))
-
-
-def droppable(checkpoint: HfCheckpoint) -> tuple[str, ...]:
-    """Tensors that the trained model has no use for: the multi-token-prediction layers, tied heads, rotary buffers."""
-    layers = checkpoint.config["num_hidden_layers"]
-    tied = checkpoint.config.get("tie_word_embeddings", False)
-
-    def useless(name: str) -> bool:
-        number = re.match(r"model\.layers\.(\d+)\.", name)
-        beyond = number is not None and int(number[1]) >= layers
-        return beyond or name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
-
-    return tuple(name for name in checkpoint.tensors if useless(name))

@@ -3,33 +3,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES, HfCheckpoint, TensorEntry
-from recipe.weights.torch_zip import STORAGE_CLASS
+from recipe.weights.layout import Layout, Place
+from recipe.weights.torch_pickle import STORAGE_CLASS
 
 # Pieces are cut so that a reader that wants a slice does not read all of a large tensor.
 PIECE_BYTES = 64 * 2**20
 FILE_BYTES = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a Hugging Face tensor lies in the Megatron checkpoint.
-
-    shape: of the whole Megatron tensor; offsets: where this tensor's first element is in it. The tensor may have
-    fewer axes than the whole (an expert): it then fills one element of each leading axis.
-    names: every name under which the checkpoint offers the tensor.
-    """
-
-    hf_name: str
-    hf_shape: tuple[int, ...]
-    names: tuple[str, ...]
-    shape: tuple[int, ...]
-    offsets: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,14 +27,6 @@ class Piece:
     source: TensorEntry
     begin: int
     nbytes: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A model's tensors and the names of its (empty) extra states in the Megatron checkpoint."""
-
-    places: tuple[Place, ...]
-    extra_states: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,22 +62,13 @@ def _check(checkpoint: HfCheckpoint, place: Place) -> TensorEntry:
 
 
 def _pieces(entry: TensorEntry, place: Place) -> Iterable[Piece]:
-    leading = len(place.shape) - len(entry.shape)
-    row_bytes = math.prod(entry.shape[1:]) * ITEM_BYTES[entry.dtype]
+    row_bytes = place.row_elements * ITEM_BYTES[entry.dtype]
     rows = max(1, PIECE_BYTES // row_bytes)
-    for first in range(0, entry.shape[0], rows):
-        count = min(rows, entry.shape[0] - first)
-        offsets = list(place.offsets)
-        offsets[leading] += first
-        yield Piece(
-            names=place.names,
-            offsets=tuple(offsets),
-            shape=(1,) * leading + (count, *entry.shape[1:]),
-            dtype=entry.dtype,
-            source=entry,
-            begin=entry.begin + first * row_bytes,
-            nbytes=count * row_bytes,
-        )
+    for first in range(0, place.rows, rows):
+        offsets, shape = place.box(first, min(rows, place.rows - first))
+        begin = entry.begin + (place.first + first) * row_bytes
+        nbytes = min(rows, place.rows - first) * row_bytes
+        yield Piece(place.names, offsets, shape, entry.dtype, entry, begin, nbytes)
 
 
 def make_plan(checkpoint: HfCheckpoint, layout: Layout, droppable: tuple[str, ...]) -> Plan:

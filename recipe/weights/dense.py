@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of plain dense models (Llama, Qwen2, Qwen3) in a Megatron-core 0.12.1 distributed checkpoint.
+
+All layers are alike, so Megatron-core stores them as one tensor with a leading layer axis. Its linear_qkv holds, group
+of query heads after group, the group's queries, its key, its value (`SelfAttention.get_query_key_value_tensors`);
+linear_fc1 holds the gate's rows, then up's. verl 0.6.1 builds these models without other biases than those of q, k, v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from recipe.weights.errors import WeightsError
+from recipe.weights.layout import LayerPlaces, Layout, Place, whole
+
+
+@dataclass(frozen=True)
+class Family:
+    """What distinguishes one model_type: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
+
+    qkv_bias: bool | None = None
+    qk_norm: bool = False
+
+
+FAMILIES = {
+    "llama": Family(),
+    "qwen2": Family(qkv_bias=True),
+    "qwen3": Family(qk_norm=True),
+}
+_MODULES_WITH_STATE = (
+    "self_attention.linear_qkv",
+    "self_attention.core_attention",
+    "self_attention.linear_proj",
+    # Norms have a state in Transformer Engine 2.
+    "self_attention.q_layernorm",
+    "self_attention.k_layernorm",
+    "input_layernorm",
+    "pre_mlp_layernorm",
+)
+
+
+def _qkv(layer: LayerPlaces, config: dict[str, Any], head: int, kind: str, rest: tuple[int, ...]) -> None:
+    """linear_qkv.weight or .bias: query heads of a group, its key, its value, group after group."""
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    queries, rows = heads // groups * head, (heads // groups + 2) * head
+    name, shape = (f"self_attention.linear_qkv.{kind}",), (groups * rows, *rest)
+    for hf, size, shift in (("q", queries, 0), ("k", head, queries), ("v", head, queries + head)):
+        hf_name, hf_shape = f"self_attn.{hf}_proj.{kind}", (groups * size, *rest)
+        for group in range(groups):
+            at = (group * rows + shift, *(0 for _ in rest))
+            layer.part(hf_name, hf_shape, name, shape, at, rows=(group * size, size))
+
+
+def _layer(layer: LayerPlaces, config: dict[str, Any], family: Family) -> None:
+    hidden, head = config["hidden_size"], config["head_dim"]
+    fused = "self_attention.linear_qkv.layer_norm_weight"
+    layer.whole("input_layernorm.weight", (hidden,), fused, "input_layernorm.weight")
+    _qkv(layer, config, head, "weight", (hidden,))
+    if config.get("attention_bias", False) if family.qkv_bias is None else family.qkv_bias:
+        _qkv(layer, config, head, "bias", ())
+    if family.qk_norm:
+        for kind in "qk":
+            layer.whole(f"self_attn.{kind}_norm.weight", (head,), f"self_attention.{kind}_layernorm.weight")
+    width = config["num_attention_heads"] * head
+    layer.whole("self_attn.o_proj.weight", (hidden, width), "self_attention.linear_proj.weight")
+    fused = "mlp.linear_fc1.layer_norm_weight"
+    layer.whole("post_attention_layernorm.weight", (hidden,), fused, "pre_mlp_layernorm.weight")
+    layer.gated_mlp("mlp", "mlp", hidden, config["intermediate_size"])
+    for module in _MODULES_WITH_STATE:
+        layer.state(module)
+
+
+def layout(config: dict[str, Any]) -> Layout:
+    """Every tensor of the model of this config.json and its place.
+
+    Raises WeightsError for a config that lacks a size or whose heads do not fit together.
+    """
+    try:
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        groups = config.get("num_key_value_heads") or heads
+        sizes = {"num_key_value_heads": groups, "head_dim": config.get("head_dim") or hidden // heads}
+        if heads % groups:
+            raise WeightsError(
+                f"config.json: num_key_value_heads {groups} does not divide num_attention_heads {heads}"
+            )
+        return _layout(config | sizes, FAMILIES[config["model_type"]])
+    except KeyError as error:
+        raise WeightsError(f"config.json: {error.args[0]} is missing; a dense model needs it") from error
+
+
+def _layout(config: dict[str, Any], family: Family) -> Layout:
+    hidden, vocabulary, layers = config["hidden_size"], config["vocab_size"], config["num_hidden_layers"]
+    places: list[Place] = [
+        whole("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
+        whole("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
+    ]
+    if not config.get("tie_word_embeddings", False):
+        places.append(whole("lm_head.weight", "output_layer.weight", (vocabulary, hidden)))
+    states = ["decoder.final_layernorm._extra_state/shard_0_1"]
+    for number in range(layers):
+        layer = LayerPlaces(number, layers, stacked=True)
+        _layer(layer, config, family)
+        places.extend(layer.places)
+        states.extend(layer.states)
+    return Layout(tuple(places), tuple(states))

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The key map of every kind of model that can be converted, by the model_type of its config.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from recipe.weights import deepseek_v3, dense
+from recipe.weights.errors import WeightsError
+from recipe.weights.layout import Layout
+
+KEY_MAPS: dict[str, Callable[[dict[str, Any]], Layout]] = {
+    "deepseek_v3": deepseek_v3.layout,
+    **dict.fromkeys(dense.FAMILIES, dense.layout),
+}
+
+
+def layout_of(config: dict[str, Any], file: Path) -> Layout:
+    """The layout of the model of this config.json (`file`, for messages); raises WeightsError for an unknown one."""
+    key_map = KEY_MAPS.get(str(config.get("model_type")))
+    if key_map is None:
+        raise WeightsError(f"{file}: model_type {config.get('model_type')!r}; known are {', '.join(KEY_MAPS)}")
+    return key_map(config)
+
+
+def droppable(names: Iterable[str], config: dict[str, Any]) -> tuple[str, ...]:
+    """The Hugging Face names that the trained model has no use for: prediction layers, tied heads, rotary buffers."""
+    layers = config["num_hidden_layers"] if config.get("model_type") == "deepseek_v3" else None
+    tied = config.get("tie_word_embeddings", False)
+
+    def useless(name: str) -> bool:
+        number = re.match(r"model\.layers\.(\d+)\.", name)
+        beyond = layers is not None and number is not None and int(number[1]) >= layers
+        return beyond or name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
+
+    return tuple(sorted(name for name in names if useless(name)))
