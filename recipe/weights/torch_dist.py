@@ -22,7 +22,7 @@ from typing import Any
 
 from recipe.weights.errors import WeightsError
 from recipe.weights.plan import Piece, Plan
-from recipe.weights.torch_zip import TensorArchive
+from recipe.weights.torch_zip import tensor_archive
 
 _BUFFER = 8 * 2**20
 FORMAT = {
@@ -48,7 +48,7 @@ def file_name(number: int) -> str:
 
 def _copy(piece: Piece, source: int, target: int, at: int, buffer: memoryview) -> int:
     """Write the piece's archive at position `at`; returns its length."""
-    archive = TensorArchive(piece.dtype, piece.shape, piece.nbytes)
+    archive = tensor_archive(piece.dtype, piece.shape, piece.nbytes)
     os.pwrite(target, archive.head, at)
     done, crc, start = 0, 0, at + len(archive.head)
     while done < piece.nbytes:
@@ -62,9 +62,8 @@ def _copy(piece: Piece, source: int, target: int, at: int, buffer: memoryview) -
         while written < count:
             written += os.pwrite(target, part[written:], start + done + written)
         done += count
-    tail = archive.tail(crc)
+    tail = archive.tail([crc])
     os.pwrite(target, tail, start + done)
-    os.pwrite(target, crc.to_bytes(4, "little"), at + archive.crc_at)
     return len(archive.head) + done + len(tail)
 
 
@@ -194,7 +193,8 @@ def check_space(output: Path, needed: int) -> None:
 
 def bytes_needed(plan: Plan) -> int:
     """Disk the checkpoint takes: tensors, archive wrappers and about 300 bytes of metadata for each name."""
-    wrappers = sum(TensorArchive(p.dtype, p.shape, p.nbytes).nbytes - p.nbytes for pieces in plan.files for p in pieces)
+    pieces = [piece for file in plan.files for piece in file]
+    wrappers = sum(tensor_archive(p.dtype, p.shape, p.nbytes).nbytes - p.nbytes for p in pieces)
     return plan.nbytes + wrappers + 300 * (plan.pieces + len(plan.extra_states)) + 8192
 
 
