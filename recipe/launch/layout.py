@@ -3,7 +3,7 @@
 
 Megatron-core 0.12.1: the dies of one pipeline stage are tensor x data parallel for attention, and expert x
 expert-data parallel for the experts (expert tensor parallelism is 1 here). vLLM 0.9.1 with expert parallelism on:
-the experts go over tensor x data parallel ranks, which with one engine per die are all the dies.
+the experts go over the tensor x data parallel ranks of an instance.
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from recipe.launch.errors import ConfigError
 
 @dataclass(frozen=True)
 class Layout:
-    """Derived sizes; sequences are prompt plus response, batches are counted in sequences."""
+    """Derived sizes; sequences are prompt plus response, batches are counted in sequences.
+
+    An engine is one tensor-parallel group of the rollout: `rollout_engines` = `rollout_instances` x `rollout_data`.
+    `actor_sequences_per_rank` are those of a whole step, `update_sequences_per_rank` those of one optimizer step.
+    """
 
     dies: int
     rollout_tensor: int
+    rollout_instances: int
     rollout_data: int
+    rollout_engines: int
     rollout_expert: int
     actor_tensor: int
     actor_pipeline: int
@@ -29,9 +35,12 @@ class Layout:
     expert_data: int
     stage_layers: tuple[int, ...]
     sequences_per_step: int
-    rollout_sequences_per_rank: int
+    rollout_sequences_per_engine: int
     actor_sequences_per_rank: int
+    update_prompts: int
+    update_sequences_per_rank: int
     micro_batch: int
+    log_prob_micro_batch: int
 
     @property
     def layers(self) -> int:
@@ -68,13 +77,14 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
     for name, value in (
         ("[cluster] nodes x dies_per_node", dies),
         ("[rollout] tensor_parallel", rollout_tensor),
+        ("[rollout] instances", config.rollout.instances),
         ("[rollout] samples_per_prompt", config.rollout.samples_per_prompt),
         ("[actor] tensor_parallel", actor_tensor),
         ("[actor] expert_parallel", expert),
         ("[actor] micro_batch_tokens", config.actor.micro_batch_tokens),
         ("[train] prompts_per_step", config.train.prompts_per_step),
+        ("[train] updates_per_step", config.train.updates_per_step),
         ("[run] steps", config.run.steps),
-        ("[run] validate_every", config.run.validate_every),
         *((f"[actor] stage_layers[{i}]", layers) for i, layers in enumerate(stages)),
     ):
         if value < 1:
@@ -89,11 +99,14 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
     _divides("[actor] expert_parallel", expert, "the dies of one pipeline stage", per_stage)
 
     sequences = config.train.prompts_per_step * config.rollout.samples_per_prompt
-    rollout_data = dies // rollout_tensor
+    engines, instances = dies // rollout_tensor, config.rollout.instances
     actor_data = per_stage // actor_tensor
-    _divides("the rollout's data parallel size", rollout_data, "the sequences of a step", sequences)
+    _divides("[rollout] instances", instances, "the rollout's engines", engines)
+    _divides("the number of the rollout's engines", engines, "the sequences of a step", sequences)
     _divides("the actor's data parallel size", actor_data, "the sequences of a step", sequences)
-    actor_per_rank = sequences // actor_data
+    updates = config.train.updates_per_step
+    _divides("[train] updates_per_step", updates, "[train] prompts_per_step", config.train.prompts_per_step)
+    _divides("the actor's data parallel size", actor_data, "the sequences of an update", sequences // updates)
     longest = (prompt_tokens or config.data.max_prompt_tokens) + config.data.max_response_tokens
     budget = config.rollout.max_batched_tokens
     if prompt_tokens is not None and config.rollout.kv_nz and budget < longest:
@@ -101,13 +114,15 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
             f"[rollout] max_batched_tokens is {budget}, below the longest sequence ({longest}): its prompt would be "
             "prefilled in pieces, which kv_nz does not allow; raise it, or remove kv_nz"
         )
-    fitting = max(1, config.actor.micro_batch_tokens // longest)
-    divisors = [size for size in range(1, actor_per_rank + 1) if actor_per_rank % size == 0]
+    update_sequences = sequences // updates // actor_data
+    log_prob_tokens = config.actor.log_prob_micro_batch_tokens or config.actor.micro_batch_tokens
     return Layout(
         dies=dies,
         rollout_tensor=rollout_tensor,
-        rollout_data=rollout_data,
-        rollout_expert=dies,
+        rollout_instances=instances,
+        rollout_data=engines // instances,
+        rollout_engines=engines,
+        rollout_expert=dies // instances,
         actor_tensor=actor_tensor,
         actor_pipeline=len(stages),
         actor_data=actor_data,
@@ -115,10 +130,18 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
         expert_data=per_stage // expert,
         stage_layers=stages,
         sequences_per_step=sequences,
-        rollout_sequences_per_rank=sequences // rollout_data,
-        actor_sequences_per_rank=actor_per_rank,
-        micro_batch=max(size for size in divisors if size <= fitting),
+        rollout_sequences_per_engine=sequences // engines,
+        actor_sequences_per_rank=sequences // actor_data,
+        update_prompts=config.train.prompts_per_step // updates,
+        update_sequences_per_rank=update_sequences,
+        micro_batch=_largest_divisor(update_sequences, config.actor.micro_batch_tokens // longest),
+        log_prob_micro_batch=_largest_divisor(sequences // actor_data, log_prob_tokens // longest),
     )
+
+
+def _largest_divisor(whole: int, most: int) -> int:
+    """The largest divisor of `whole` up to `most`; 1 where even that is too much."""
+    return max(size for size in range(1, whole + 1) if whole % size == 0 and size <= max(1, most))
 
 
 def _divides(name: str, part: int, whole_name: str, whole: int) -> None:

@@ -89,7 +89,7 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "n": rollout.samples_per_prompt,
         "temperature": rollout.temperature,
         "tensor_model_parallel_size": layout.rollout_tensor,
-        "max_num_seqs": layout.rollout_sequences_per_rank,
+        "max_num_seqs": layout.rollout_sequences_per_engine,
         "max_num_batched_tokens": rollout.max_batched_tokens,
         "max_model_len": inputs.prompt_tokens + config.data.max_response_tokens,
         "gpu_memory_utilization": rollout.memory_share,
@@ -99,7 +99,7 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "free_cache_engine": True,
         # They would be compared with the old log-probabilities, which the on-policy loss does without.
         "calculate_log_probs": config.train.loss_mode != ON_POLICY,
-        "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
+        "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
         "val_kwargs.n": 1,  # several answers per problem are rows of the validation data
         "val_kwargs.do_sample": rollout.validation_temperature > 0,
         "val_kwargs.temperature": rollout.validation_temperature,
@@ -114,7 +114,7 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
     values: dict[str, Any] = {
         actor + "optim.lr": config.train.learning_rate,
         # All samples of a step in one optimizer step: the rollout's policy is the one that is updated.
-        actor + "ppo_mini_batch_size": config.train.prompts_per_step,
+        actor + "ppo_mini_batch_size": layout.update_prompts,
         actor + "ppo_epochs": 1,
         actor + "ppo_micro_batch_size_per_gpu": layout.micro_batch,
         actor + "loss_agg_mode": "token-mean",
@@ -127,7 +127,7 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
         actor + "megatron.seed": config.run.seed,
         actor + "megatron.grad_offload": True,
         actor + "megatron.optimizer_offload": True,
-        ref + "log_prob_micro_batch_size_per_gpu": layout.micro_batch,
+        ref + "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
     }
     for role in (actor, ref):
         values |= {

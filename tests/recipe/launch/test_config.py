@@ -38,7 +38,7 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ),
         ("stage_layers = [4]", "stage_layers = [4.0]", "[actor] stage_layers is 4.0 (float); expected a whole number"),
         ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
-        ('kind = "tiny"', 'kind = "path"', "[model] path goes with kind"),
+        ('kind = "tiny"', 'kind = "path"', '[model] kind = "path" needs path'),
         ('verifier = "r1_zero"', 'verifier = "r1"', "[reward] unknown reward 'r1'"),
         ("workers = 0", "mix = { format = 1.0, accuracy = 1.0 }", "[reward] unknown reward 'accuracy'"),
         ("workers = 0", "mix = { format = true }", "[reward] mix.format is True (bool); expected a number"),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.launch.config import Actor, RunConfig, load
+from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import derive
 
@@ -32,7 +32,9 @@ def with_layout(
         SIM,
         cluster=dataclasses.replace(SIM.cluster, dies_per_node=dies),
         rollout=dataclasses.replace(SIM.rollout, tensor_parallel=rollout_tensor, samples_per_prompt=samples),
-        actor=Actor(actor_tensor, expert, stages, SIM.actor.micro_batch_tokens),
+        actor=dataclasses.replace(
+            SIM.actor, tensor_parallel=actor_tensor, expert_parallel=expert, stage_layers=stages
+        ),
         train=dataclasses.replace(SIM.train, prompts_per_step=prompts),
     )
 
@@ -41,7 +43,7 @@ def test_the_two_die_run() -> None:
     layout = derive(SIM)
     assert (layout.rollout_data, layout.rollout_tensor, layout.rollout_expert) == (2, 1, 2)
     assert (layout.actor_data, layout.actor_expert, layout.expert_data) == (2, 2, 1)
-    assert layout.rollout_sequences_per_rank == 128
+    assert layout.rollout_sequences_per_engine == 128
 
 
 def test_the_four_die_run() -> None:
@@ -66,7 +68,7 @@ def test_the_nz_cache_needs_a_token_budget_for_the_longest_sequence() -> None:
 def test_the_published_256_die_layout() -> None:
     config = with_layout(256, 2, 1, 32, [6, 8, 8, 8, 8, 8, 8, 7], prompts=512, samples=16)
     layout = derive(config)
-    assert (layout.rollout_data, layout.rollout_sequences_per_rank) == (128, 64)
+    assert (layout.rollout_data, layout.rollout_sequences_per_engine) == (128, 64)
     assert (layout.actor_data, layout.layers) == (32, 61)
 
 
@@ -83,7 +85,7 @@ def test_a_layout_that_is_accepted_adds_up(
     assert layout.rollout_data * layout.rollout_tensor == dies
     assert layout.actor_data * layout.actor_tensor * layout.actor_pipeline == dies
     assert layout.expert_data * layout.actor_expert * layout.actor_pipeline == dies
-    assert layout.rollout_sequences_per_rank * layout.rollout_data == prompts * samples
+    assert layout.rollout_sequences_per_engine * layout.rollout_engines == prompts * samples
     assert layout.actor_sequences_per_rank * layout.actor_data == prompts * samples
     assert layout.actor_sequences_per_rank % layout.micro_batch == 0
     longest = config.data.max_prompt_tokens + config.data.max_response_tokens

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TOML values as typed dataclasses: what does not fit is refused with one line that names the nearest right key.
+
+A field made by `key` says what it means, in which unit, and between which limits; `docs/CONFIG.md` is made from that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection
+from typing import Any
+
+from recipe.launch.errors import ConfigError
+
+REQUIRED = dataclasses.MISSING
+
+
+def key(
+    meaning: str,
+    default: Any = REQUIRED,
+    *,
+    unit: str = "",
+    gives: str = "",
+    choices: Collection[str] = (),
+    least: float | None = None,
+    most: float | None = None,
+) -> Any:
+    """A field of a section.
+
+    Args:
+        meaning: one or two sentences for the user.
+        default: its value where the file leaves it out; without one the file must have it.
+        unit: of the value, if it is not a count.
+        gives: the settings that follow from it.
+        choices: the texts it may be.
+        least, most: limits of a number, both included; whole numbers are never negative.
+    """
+    about = {"meaning": meaning, "unit": unit, "gives": gives, "choices": tuple(choices), "least": least, "most": most}
+    if default is REQUIRED:
+        return dataclasses.field(metadata=about)
+    if isinstance(default, (dict, list)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=about)
+    return dataclasses.field(default=default, metadata=about)
+
+
+def build(cls: type[Any], values: dict[str, Any], where: str, section: str = "") -> Any:
+    """An instance of the dataclass `cls` from TOML values; `section` is the dotted path of keys down to it.
+
+    Raises:
+        ConfigError: a key is unknown, missing, of another type, or beyond its limits.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    label = f"{where}: [{section}] " if section else f"{where}: "
+    noun = "key" if section else "section"
+    for name in values:
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
+            raise ConfigError(f"{label}unknown {noun} {name!r}; {hint}")
+    arguments = {}
+    for name, declared in fields.items():
+        if name not in values:
+            if declared.default is REQUIRED and declared.default_factory is REQUIRED:
+                raise ConfigError(f"{label}{noun} {name!r} is missing; it is a {describe(hints[name])}")
+            continue
+        value, hint = values[name], _not_none(hints[name])
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                what = f"a table {name} = {{ ... }}" if section else f"a section [{name}]"
+                raise ConfigError(f"{label}{name!r} is a {type(value).__name__}; expected {what}")
+            below = f"{section}.{name}" if section else name
+            arguments[name] = build(typing.cast(type[Any], hint), value, where, below)
+        else:
+            arguments[name] = _typed(hint, value, f"{label}{name}")
+            _check_limits(arguments[name], declared.metadata, f"{label}{name}")
+    return cls(**arguments)
+
+
+def _typed(hint: Any, value: Any, label: str) -> Any:
+    if typing.get_origin(hint) is list:
+        (item,) = typing.get_args(hint)
+        if isinstance(value, list) and value:
+            return [_typed(item, element, label) for element in value]
+    elif typing.get_origin(hint) is dict:
+        _, item = typing.get_args(hint)
+        if isinstance(value, dict) and value:
+            return {key: _typed(item, element, f"{label}.{key}") for key, element in value.items()}
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        if hint is int and value < 0:
+            raise ConfigError(f"{label} is {value}; expected a number that is not negative")
+        return value
+    raise ConfigError(f"{label} is {value!r} ({type(value).__name__}); expected a {describe(hint)}")
+
+
+def _check_limits(value: Any, about: Any, label: str) -> None:
+    choices, least, most = about.get("choices"), about.get("least"), about.get("most")
+    if choices and value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{label} is {value!r}; expected one of {', '.join(choices)}{hint}")
+    for number in value if isinstance(value, list) else [value]:
+        if least is not None and not number >= least:
+            raise ConfigError(f"{label} is {number}; expected at least {least}")
+        if most is not None and not number <= most:
+            raise ConfigError(f"{label} is {number}; expected at most {most}")
+
+
+def _not_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(option for option in typing.get_args(hint) if option is not type(None))
+    return hint
+
+
+def describe(hint: Any) -> str:
+    """The type in words, as error messages and docs/CONFIG.md have it."""
+    hint = _not_none(hint)
+    if dataclasses.is_dataclass(hint):
+        return "section"
+    if typing.get_origin(hint) is list:
+        return f"list of {describe(typing.get_args(hint)[0])}s"
+    if typing.get_origin(hint) is dict:
+        return f"table of {describe(typing.get_args(hint)[1])}s"
+    return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(hint, str(hint))
