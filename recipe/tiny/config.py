@@ -15,16 +15,15 @@ if TYPE_CHECKING:
 ORIGINAL_POSITIONS, YARN_FACTOR = 512, 4
 
 
-def tiny_config(**changes: Any) -> DeepseekV3Config:
-    """The configuration; ``changes`` replace single fields (a test wants 256 experts in 8 groups, say).
+def tiny_fields() -> dict[str, Any]:
+    """The fields of ``config.json``, without the library that writes it.
 
     ``n_group`` is 1 because vLLM-Ascend scores expert groups otherwise than Hugging Face unless there are exactly
     256 experts. ``topk_method`` and ``scoring_func`` are read by vLLM only. No multi-token prediction layer and no
     ``quantization_config``: verl refuses both.
     """
-    from transformers import DeepseekV3Config
-
-    fields: dict[str, Any] = {
+    return {
+        "model_type": "deepseek_v3",
         "architectures": ["DeepseekV3ForCausalLM"],
         "vocab_size": VOCAB_SIZE,
         "hidden_size": 128,
@@ -70,4 +69,11 @@ def tiny_config(**changes: Any) -> DeepseekV3Config:
         "pad_token_id": SPECIAL_TOKENS.index(PAD),
         "torch_dtype": "bfloat16",
     }
-    return DeepseekV3Config(**(fields | changes))
+
+
+def tiny_config(**changes: Any) -> DeepseekV3Config:
+    """The configuration; ``changes`` replace single fields (a test wants 256 experts in 8 groups, say)."""
+    from transformers import DeepseekV3Config
+
+    fields = tiny_fields() | changes
+    return DeepseekV3Config(**{name: value for name, value in fields.items() if name != "model_type"})
