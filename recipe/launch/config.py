@@ -70,6 +70,9 @@ class Cluster:
     hbm_gib_per_die: float = key("memory of a die (sim: [simulator] hbm_mib)", 64.0, unit="GiB")
     host_memory_gib_per_node: float | None = key("memory of a machine; default: not checked", None, unit="GiB")
     head: str | None = key("address or name of the head node; sim: this machine, and not given", None)
+    hosts: list[str] = key(
+        "addresses or names of all nodes, the head's too, so that a missing one can be named; default: only counted", []
+    )
     interface: str | None = key(
         "network interface between the nodes, where it has the same name on all; default: the one that leads to the "
         "head, found on every node",
@@ -362,9 +365,12 @@ def _check_choices(config: RunConfig, where: str) -> None:
             f'{where}: [cluster] device = "{config.cluster.device}" runs models and data of yours; set [model] path '
             "and [data] path"
         )
-    if config.cluster.nodes > 1 and config.simulated:
-        raise ConfigError(f'{where}: [cluster] nodes is {config.cluster.nodes}; device = "sim" is one machine')
-    if config.cluster.nodes > 1 and config.cluster.head is None:
+    if config.cluster.hosts and len(config.cluster.hosts) != config.cluster.nodes:
+        raise ConfigError(
+            f"{where}: [cluster] hosts names {len(config.cluster.hosts)} nodes, and nodes is {config.cluster.nodes}; "
+            "list every node once, the head too"
+        )
+    if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
