@@ -20,6 +20,7 @@ COMMANDS = {
     "tiny-model": "recipe.tiny.cli",
     "launch": "recipe.launch.cli",
     "show": "recipe.launch.cli",
+    "preflight": "recipe.preflight.cli",
     "report": "recipe.report.cli",
 }
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that can be known to be wrong with a run before it takes a cluster.
+
+`run(config)` is what the launcher calls; `python -m recipe preflight RUN.toml` is what people type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recipe.preflight.catalogue import CATALOGUE, Check
+from recipe.preflight.report import Report, examine
+
+if TYPE_CHECKING:
+    from recipe.launch.config import RunConfig
+    from recipe.preflight.machine import Machine
+
+__all__ = ["Report", "every_check", "run", "run_file"]
+
+
+def every_check() -> tuple[Check, ...]:
+    """All declared checks, by id."""
+    from recipe.preflight import declared  # noqa: F401
+
+    return tuple(CATALOGUE)
+
+
+def run(
+    config: RunConfig, *, node: bool | None = None, cluster: bool = False, machine: Machine | None = None
+) -> Report:
+    """Check a run.
+
+    Args:
+        config: the run.
+        node: whether this machine is one of the run's: what the run reads must then be here, and the machine itself is
+            checked. Default: for a simulated run, whose only machine is this one.
+        cluster: also ask the Ray at [cluster] head, which must be up with all its nodes.
+        machine: this machine's facts, read if not given.
+
+    Returns: the report; `report.ok` is false when an error was found, `report.lines()` says all of it.
+    """
+    from recipe.launch.environment import upstream_dir
+    from recipe.preflight.facts import Facts
+    from recipe.preflight.machine import this_machine
+
+    node = config.simulated if node is None else node
+    facts = Facts(config, machine or this_machine(), node, upstream_dir())
+    kinds: Iterable[str] = ["static", "files", *(["node"] if node else []), *(["cluster"] if cluster else [])]
+    return examine([one for one in every_check() if one.needs in kinds], facts)
+
+
+def run_file(path: Path, *, node: bool | None = None, cluster: bool | None = None) -> Report:
+    """Check the run of a file, the file included. `cluster` defaults to whether the run has a Ray to be asked."""
+    from recipe.preflight.readable import Unreadable, read
+
+    config = read(path)
+    if isinstance(config, Unreadable):
+        return examine([one for one in every_check() if one.id == "C001"], config)
+    return run(config, node=node, cluster=not config.simulated if cluster is None else cluster)

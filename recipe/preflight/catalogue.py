@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check is: one declaration, one function over the facts, and the findings it yields.
+
+    @check("L004", "expert parallel divides the dies of a stage", needs="static",
+           why="what goes wrong otherwise", fix="what to type")
+    def _expert_parallel(facts: Facts) -> Iterator[Said]:
+        if ...:
+            yield bad(found="...", expected="...")
+
+A check yields what is wrong and nothing when all is well. One that cannot tell raises `CannotTell`, which is a finding
+of its own; one that this run has no use for raises `NoMatter`, which is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recipe.preflight.facts import Facts
+
+# What a check looks at.  static: the run file alone.  files: what the run reads, where it lies on this machine.
+# node: this machine as one of the run's.  cluster: the Ray that runs.
+NEEDS = ("static", "files", "node", "cluster")
+# Worst first.  not run: the check could not tell.
+LEVELS = ("error", "warning", "not run")
+_ID = re.compile(r"[A-Z][0-9]{3}")
+
+
+class CannotTell(Exception):
+    """Raised by a check that lacks what it looks at; the text says what is missing."""
+
+
+class NoMatter(Exception):
+    """Raised by a check that has nothing to say about this kind of run."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a check says is wrong. `fix` replaces the declaration's; `level` is "error" or "warning"."""
+
+    found: str
+    expected: str
+    fix: str | None = None
+    level: str = "error"
+
+
+def bad(found: str, expected: str, fix: str | None = None) -> Said:
+    """What keeps the run from working."""
+    return Said(found, expected, fix)
+
+
+def doubtful(found: str, expected: str, fix: str | None = None) -> Said:
+    """What lets the run work, and is hardly what was meant."""
+    return Said(found, expected, fix, "warning")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing a check has to say; `level` is one of LEVELS."""
+
+    id: str
+    title: str
+    level: str
+    found: str
+    expected: str
+    fix: str
+
+    @property
+    def line(self) -> str:
+        """The finding as one line."""
+        if self.level == "not run":
+            return f"{self.id} not run: {self.title}: {self.found}"
+        return f"{self.id} {self.level}: {self.found}; expected {self.expected}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One declared check. `why` says what happens otherwise, `fix` what to do about it."""
+
+    id: str
+    title: str
+    needs: str
+    why: str
+    fix: str
+    function: Callable[[Any], Iterator[Said] | None]
+
+    def findings(self, facts: Facts) -> list[Finding] | None:
+        """What it finds; None where it does not apply to this run."""
+        try:
+            said = list(self.function(facts) or ())
+        except NoMatter:
+            return None
+        except CannotTell as reason:
+            return [Finding(self.id, self.title, "not run", _line(str(reason)), "", "")]
+        return [
+            Finding(self.id, self.title, one.level, _line(one.found), _line(one.expected), _line(one.fix or self.fix))
+            for one in said
+        ]
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Catalogue:
+    """Checks by id; a second declaration of an id, or a badly formed one, is refused at import."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Check] = {}
+
+    def check(
+        self, id: str, title: str, *, needs: str, why: str, fix: str
+    ) -> Callable[[Callable[[Any], Iterator[Said] | None]], Callable[[Any], Iterator[Said] | None]]:
+        """Declare the decorated function as a check."""
+        if not _ID.fullmatch(id) or needs not in NEEDS or id in self._checks:
+            raise ValueError(f"check {id!r} ({needs}): expected a new id such as L001, and one of {', '.join(NEEDS)}")
+
+        def declare(function: Callable[[Any], Iterator[Said] | None]) -> Callable[[Any], Iterator[Said] | None]:
+            self._checks[id] = Check(id, title, needs, why, fix, function)
+            return function
+
+        return declare
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(sorted(self._checks.values(), key=lambda one: one.id))
+
+    def __len__(self) -> int:
+        return len(self._checks)
+
+    def __getitem__(self, id: str) -> Check:
+        return self._checks[id]
+
+
+CATALOGUE = Catalogue()
+check = CATALOGUE.check

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""L: who holds what. The rules of `recipe.launch.layout`, one check each, and what the model adds to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from recipe.launch.config import CUDA, SIM
+from recipe.launch.layout import problems
+from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
+from recipe.preflight.facts import Facts
+
+# Dies of one Atlas 800T A3 node.
+A3_DIES = 16
+
+
+def _rule(rule: str) -> Callable[[Facts], Iterator[Said]]:
+    def found(facts: Facts) -> Iterator[Said]:
+        for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
+            if problem.rule == rule:
+                yield bad(problem.text, "sizes that go together")
+
+    return found
+
+
+for _id, _name, _title, _why, _fix in (
+    ("L001", "positive", "every size is at least 1", "nothing can be laid out over nothing", "correct the value"),
+    ("L002", "stages", "verl can express the pipeline's list of layers",
+     "verl and Megatron-core know a first, a last and equal stages between; with any other list verl computes wrong "
+     "layer offsets, and weights land in other layers than they belong to",
+     "give all but the first and last of [actor] stage_layers the same number (61 layers over 8: 6, 8 x 6, 7)"),
+    ("L003", "actor", "the actor's layout fills the cluster",
+     "Megatron-core's world is tensor x pipeline x data parallel", "change [actor] tensor_parallel or stage_layers"),
+    ("L004", "experts", "the actor's expert parallel size divides the dies of a stage",
+     "the experts of a stage are spread over its dies", "change [actor] expert_parallel or the number of stages"),
+    ("L005", "engines", "the rollout's engines fill the cluster",
+     "VLLM_DP_SIZE x tensor parallel x instances must be the world: vLLM otherwise waits for ranks that do not exist",
+     "change [rollout] tensor_parallel"),
+    ("L006", "instances", "the rollout's instances have the same number of engines",
+     "VLLM_DP_SIZE is one number for all", "change [rollout] instances"),
+    ("L007", "engine batch", "the engines share the samples of a step evenly",
+     "verl cuts the batch of a step into equal parts, and stops where it cannot",
+     "change [train] prompts_per_step or [rollout] samples_per_prompt"),
+    ("L008", "actor batch", "the actor's ranks share the samples of a step evenly",
+     "verl cuts the batch of a step into equal parts, and stops where it cannot",
+     "change [train] prompts_per_step or [rollout] samples_per_prompt"),
+    ("L009", "update batch", "the actor's ranks share the samples of an update evenly",
+     "verl cuts a mini-batch into equal parts, and stops where it cannot",
+     "change [train] prompts_per_step or updates_per_step"),
+):  # fmt: skip
+    check(_id, _title, needs="static", why=_why, fix=_fix)(_rule(_name))
+
+
+@check(
+    "L010", "the pipeline's stages have the model's layers", needs="static",
+    why="a list that sums to less leaves layers out, and the checkpoint still loads: surplus tensors are ignored",
+    fix="make [actor] stage_layers sum to the model's layers",
+)  # fmt: skip
+def _layers(facts: Facts) -> Iterator[Said]:
+    given, wanted = sum(facts.config.actor.stage_layers), facts.architecture.layers
+    if given != wanted:
+        yield bad(f"stage_layers sum to {given}", f"{wanted}, the model's layers")
+
+
+@check(
+    "L011", "the actor's dies share the experts evenly", needs="static",
+    why="Megatron-core gives every rank of an expert-parallel group the same number of experts",
+    fix="make [actor] expert_parallel divide the model's experts",
+)  # fmt: skip
+def _actor_experts(facts: Facts) -> Iterator[Said]:
+    experts, ranks = facts.architecture.experts, facts.config.actor.expert_parallel
+    if experts % ranks:
+        yield bad(f"{experts} experts for expert_parallel = {ranks}", "a whole number each")
+
+
+@check(
+    "L012", "the rollout's dies share the experts evenly", needs="static",
+    why="vLLM spreads the experts over all dies of an instance; our exchange of weights sends each die its own ones",
+    fix="change [rollout] instances, so that the dies of one divide the model's experts",
+)  # fmt: skip
+def _rollout_experts(facts: Facts) -> Iterator[Said]:
+    experts, ranks = facts.architecture.experts, facts.layout.rollout_expert
+    if experts % ranks:
+        yield bad(f"{experts} experts over the {ranks} dies of an instance", "a whole number each")
+
+
+@check(
+    "L013", "multi-latent attention is trained without tensor parallelism", needs="static",
+    why="MindSpeed refuses it; elsewhere a column-parallel kv_down projection with sequence parallelism loses part of "
+        "a gradient (TransformerEngine#1975)",
+    fix="set [actor] tensor_parallel = 1, and use expert_parallel and stage_layers instead",
+)  # fmt: skip
+def _tensor_parallel(facts: Facts) -> Iterator[Said]:
+    tensor = facts.config.actor.tensor_parallel
+    if tensor == 1:
+        return
+    if facts.device == CUDA or (facts.device == SIM and not (facts.upstream / "mindspeed").is_dir()):
+        yield doubtful(f"tensor_parallel = {tensor}", "1")
+    else:
+        yield bad(f"tensor_parallel = {tensor} with MindSpeed", "1")
+
+
+@check(
+    "L014", "the attention heads divide over the tensor-parallel dies", needs="static",
+    why="each die of an engine and of the actor holds whole heads",
+    fix="make both tensor_parallel divide the model's attention heads",
+)  # fmt: skip
+def _heads(facts: Facts) -> Iterator[Said]:
+    heads = facts.architecture.heads
+    for section, ranks in (
+        ("rollout", facts.config.rollout.tensor_parallel),
+        ("actor", facts.config.actor.tensor_parallel),
+    ):
+        if heads % ranks:
+            yield bad(f"{heads} heads for [{section}] tensor_parallel = {ranks}", "a whole number each")
+
+
+@check(
+    "L015", "tensor-parallel groups stay within a node", needs="static",
+    why="they reduce activations in every layer; across nodes a decode step takes several times as long",
+    fix="make both tensor_parallel divide [cluster] dies_per_node",
+)  # fmt: skip
+def _within_node(facts: Facts) -> Iterator[Said]:
+    dies = facts.config.cluster.dies_per_node
+    for section, ranks in (
+        ("rollout", facts.config.rollout.tensor_parallel),
+        ("actor", facts.config.actor.tensor_parallel),
+    ):
+        if dies % ranks and facts.config.cluster.nodes > 1:
+            yield doubtful(f"[{section}] tensor_parallel = {ranks} on nodes of {dies} dies", f"a divisor of {dies}")
+
+
+@check(
+    "L016", "a node has as many dies as such nodes have", needs="static",
+    why="an Atlas A3 node has 8 devices of 2 dies, and Ray counts dies; other numbers leave dies idle or wait for ever",
+    fix="set [cluster] dies_per_node (A3: 16; DGX or HGX: 8)",
+)  # fmt: skip
+def _dies(facts: Facts) -> Iterator[Said]:
+    dies = facts.config.cluster.dies_per_node
+    if facts.device == SIM:
+        raise NoMatter
+    most = 8 if facts.device == CUDA else A3_DIES
+    if dies > most:
+        yield doubtful(f"dies_per_node = {dies}", f"at most {most}")
+
+
+@check(
+    "L017", "every pipeline stage has room for the embedding and the head", needs="static",
+    why="the first stage also holds the embedding, the last one the output projection and the loss; at 671B each is "
+        "worth a layer's memory",
+    fix="give the first and the last of [actor] stage_layers no more layers than the others",
+)  # fmt: skip
+def _ends(facts: Facts) -> Iterator[Said]:
+    stages = facts.config.actor.stage_layers
+    if len(stages) < 3 or facts.device == SIM:
+        raise NoMatter
+    if max(stages[0], stages[-1]) > min(stages[1:-1]):
+        yield doubtful(f"stage_layers = {stages}", "ends that are not longer than the stages between")

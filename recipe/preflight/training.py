@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""T: batches, loss, optimizer and memory settings of the training side, from the run file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from recipe.launch.config import NPU, ON_POLICY, SIM
+from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
+from recipe.preflight.facts import Facts
+
+# One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
+SLOWEST_STEP_S = 1800
+# The first message after a launch that loads 671B parameters on 256 dies.
+SLOWEST_SETUP_S = 1800
+LARGE_LAYERS = 32
+
+
+@check(
+    "T001", "the on-policy loss has exactly one update a step", needs="static",
+    why="it takes the current log-probabilities for the old ones, which is true of the first update of a step only; "
+        "later ones would be made with a ratio of 1, unclipped",
+    fix='set [train] updates_per_step = 1, or loss_mode = "vanilla"',
+)  # fmt: skip
+def _on_policy(facts: Facts) -> Iterator[Said]:
+    train = facts.config.train
+    if train.loss_mode == ON_POLICY and train.updates_per_step != 1:
+        yield bad(f"loss_mode {ON_POLICY} with updates_per_step = {train.updates_per_step}", "one update a step")
+
+
+@check(
+    "T002", "the updates of a step share its prompts evenly", needs="static",
+    why="verl cuts the batch of a step into mini-batches of one size",
+    fix="make [train] updates_per_step divide prompts_per_step",
+)  # fmt: skip
+def _updates(facts: Facts) -> Iterator[Said]:
+    train = facts.config.train
+    if train.prompts_per_step % train.updates_per_step:
+        yield bad(f"{train.prompts_per_step} prompts for {train.updates_per_step} updates", "a whole number each")
+
+
+@check(
+    "T003", "every prompt has several answers", needs="static",
+    why="GRPO's advantage is an answer's reward beside those of the same prompt; of one answer it is always 0",
+    fix="set [rollout] samples_per_prompt to 2 or more (published runs: 16 and 32)",
+)  # fmt: skip
+def _samples(facts: Facts) -> Iterator[Said]:
+    if facts.config.rollout.samples_per_prompt < 2:
+        yield bad(f"samples_per_prompt = {facts.config.rollout.samples_per_prompt}", "at least 2")
+
+
+@check(
+    "T004", "swap_optimizer and offload_optimizer are not both on", needs="static",
+    why="two mechanisms would move the same storages between die and host: states are lost or read while away",
+    fix="set [actor] offload_optimizer = false (or swap_optimizer = false)",
+)  # fmt: skip
+def _swap_and_offload(facts: Facts) -> Iterator[Said]:
+    if facts.config.actor.swap_optimizer and facts.config.actor.offload_optimizer:
+        yield bad("both are true", "one of them at most")
+
+
+@check(
+    "T005", "swap_optimizer has MindSpeed, whose feature it is", needs="static",
+    why="Megatron-core does not know the key and drops it without an error: the optimizer stays on the die",
+    fix='set [actor] swap_optimizer = false, or [cluster] device = "npu"',
+)  # fmt: skip
+def _swap_needs_mindspeed(facts: Facts) -> Iterator[Said]:
+    if not facts.config.actor.swap_optimizer:
+        raise NoMatter
+    if facts.device != NPU and not (facts.upstream / "mindspeed").is_dir():
+        yield bad(f"swap_optimizer with device {facts.device} and no MindSpeed in {facts.upstream}", "MindSpeed")
+
+
+@check(
+    "T006", "the longest sequence fits into a pass of an update", needs="static",
+    why="a micro-batch is at least one sequence: with a smaller budget the pass takes more memory than planned",
+    fix="raise [actor] micro_batch_tokens to the longest prompt and response together, or shorten these",
+)  # fmt: skip
+def _micro_batch(facts: Facts) -> Iterator[Said]:
+    actor, longest = facts.config.actor, facts.sequence_tokens
+    for name, tokens in (
+        ("micro_batch_tokens", actor.micro_batch_tokens),
+        ("log_prob_micro_batch_tokens", actor.log_prob_micro_batch_tokens),
+    ):
+        if tokens is not None and tokens < longest:
+            yield doubtful(f"[actor] {name} = {tokens}", f"at least {longest}, the longest sequence")
+
+
+@check(
+    "T007", "the learning rate is one that a model of this size survives", needs="static",
+    why="published runs of the 671B model use 1e-6 and 2e-7; at 1e-4 a policy collapses within steps, at 0 nothing is "
+        "learned",
+    fix="set [train] learning_rate (671B: 1e-6)",
+)  # fmt: skip
+def _learning_rate(facts: Facts) -> Iterator[Said]:
+    rate = facts.config.train.learning_rate
+    if rate <= 0:
+        yield bad(f"learning_rate = {rate}", "above 0")
+    elif rate > 1e-5 and facts.architecture.layers >= LARGE_LAYERS:
+        yield doubtful(f"learning_rate = {rate} for {facts.architecture.layers} layers", "1e-5 or less")
+
+
+@check(
+    "T008", "coefficients of the loss and the optimizer are in their ranges", needs="static",
+    why="outside of them the loss rewards what it should punish, and nothing says so",
+    fix="correct the value in [train]",
+)  # fmt: skip
+def _coefficients(facts: Facts) -> Iterator[Said]:
+    train = facts.config.train
+    for name, value in (("kl_coefficient", train.kl_coefficient), ("weight_decay", train.weight_decay)):
+        if value < 0:
+            yield bad(f"{name} = {value}", "0 or more")
+    for name, value in (("clip_ratio", train.clip_ratio), ("max_gradient_norm", train.max_gradient_norm)):
+        if value <= 0:
+            yield bad(f"{name} = {value}", "above 0")
+    high = train.clip_ratio_high
+    if high is not None and high < train.clip_ratio:
+        yield doubtful(f"clip_ratio_high = {high}", f"at least clip_ratio, {train.clip_ratio}")
+
+
+@check(
+    "T009", "recomputed layers are layers that a stage has", needs="static",
+    why="Megatron-core refuses more layers than the stage, after the model was built",
+    fix="lower [actor.recompute] layers to the longest stage",
+)  # fmt: skip
+def _recompute(facts: Facts) -> Iterator[Said]:
+    recompute = facts.config.actor.recompute
+    if recompute is None or recompute.layers is None:
+        raise NoMatter
+    longest = max(facts.config.actor.stage_layers)
+    if recompute.layers > longest:
+        yield bad(f"layers = {recompute.layers}", f"at most {longest}, the longest of stage_layers")
+
+
+@check(
+    "T010", "a long run keeps checkpoints", needs="static",
+    why="without one, a run that ends for any reason starts anew",
+    fix="set [run] save_every to some tens of steps, at most [run] steps",
+)  # fmt: skip
+def _saves(facts: Facts) -> Iterator[Said]:
+    run = facts.config.run
+    if run.save_every > run.steps:
+        yield doubtful(f"save_every = {run.save_every} in a run of {run.steps} steps", "at most the steps of the run")
+    elif run.save_every == 0 and facts.device != SIM and facts.config.model.kind == "path" and run.steps > 20:
+        yield doubtful(f"save_every = 0 in a run of {run.steps} steps on {facts.layout.dies} dies", "checkpoints")
+
+
+@check(
+    "T011", "the deadlines are longer than a step and a start take", needs="static",
+    why="the launcher stops a run that has been silent for so long; published steps of 256 dies take 1045 s and more",
+    fix=f"set [run] step_deadline_s to {SLOWEST_STEP_S} and setup_deadline_s to {SLOWEST_SETUP_S} or more",
+)  # fmt: skip
+def _deadlines(facts: Facts) -> Iterator[Said]:
+    if facts.device == SIM or facts.architecture.layers < LARGE_LAYERS:
+        raise NoMatter
+    run = facts.config.run
+    if run.step_deadline_s < SLOWEST_STEP_S:
+        yield doubtful(
+            f"step_deadline_s = {run.step_deadline_s}", f"{SLOWEST_STEP_S} s or more for a model of this size"
+        )
+    if run.setup_deadline_s < SLOWEST_SETUP_S:
+        yield doubtful(f"setup_deadline_s = {run.setup_deadline_s}", f"{SLOWEST_SETUP_S} s or more")
+
+
+@check(
+    "T012", "training picks the experts that the rollout picks", needs="static",
+    why="verl does not tell Megatron-core of the expert groups; the launcher adds them from config.json, and an "
+        "[environment] or a hand-made override without them trains other experts than vLLM samples with",
+    fix="make n_group divide n_routed_experts in config.json, with topk_group at most n_group",
+)  # fmt: skip
+def _expert_groups(facts: Facts) -> Iterator[Said]:
+    sizes = facts.architecture
+    if sizes.expert_groups and sizes.experts % sizes.expert_groups:
+        yield bad(f"{sizes.expert_groups} groups of {sizes.experts} experts", "groups of one size")
+    elif not 1 <= sizes.expert_groups_kept <= max(1, sizes.expert_groups):
+        yield bad(f"topk_group = {sizes.expert_groups_kept} of {sizes.expert_groups} groups", "at most n_group")
