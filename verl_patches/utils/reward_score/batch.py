@@ -11,14 +11,16 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import subprocess
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from verl_patches.utils.reward_score.errors import CanaryError, GraderError
+from verl_patches.utils.reward_score.line_process import LineProcess
+from verl_patches.utils.reward_score.tier3 import Asked, Pair, Tier3, require
 from verl_patches.utils.reward_score.verdict import Verdict
 from verl_patches.utils.reward_score.verifiers import DEFAULT, Result, get_verifier, verify
 
@@ -42,14 +44,6 @@ CANARIES: tuple[Sample, ...] = (
 CANARY_VERDICTS = ("correct", "wrong", "no_answer", "correct", "unparseable", "no_answer")
 
 
-class CanaryError(RuntimeError):
-    """A sample with a known result was graded otherwise: no verdict of this run can be trusted."""
-
-
-class GraderError(RuntimeError):
-    """The grading processes do not come up."""
-
-
 class Graded(NamedTuple):
     """``lost``: how many workers died or were ended while they had this sample."""
 
@@ -65,41 +59,72 @@ class Pool:
         workers: how many processes.
         seconds: after which a worker that has not answered a part of a batch is ended.
         worker: the program that the processes run.
+        tier3: is asked about the answers that the processes cannot read.
     """
 
     def __init__(
         self, verifier: str = DEFAULT, mix: Mapping[str, float] | None = None, workers: int = 1,
-        seconds: float = PART_SECONDS, worker: Path = WORKER,
+        seconds: float = PART_SECONDS, worker: Path = WORKER, tier3: Tier3 | None = None,
     ) -> None:  # fmt: skip
         self.verifier = get_verifier(verifier, mix)
         self.settings = {"name": verifier, "mix": None if mix is None else dict(mix)}
-        self.seconds, self.program = seconds, worker
+        self.seconds, self.tier3 = seconds, tier3
         self.expected = [self.verifier(*canary).score for canary in CANARIES]
-        self.slots: list[subprocess.Popen[str] | None] = [None] * workers
+        # -I and -S: nothing of the environment, and none of its packages, is in the process that reads foreign text.
+        command = [sys.executable, "-I", "-S", str(worker)]
+        self.slots = [LineProcess(command, self.settings) for _ in range(workers)]
         self.lock = threading.Lock()
 
     def pids(self) -> list[int]:
         """The processes that run now."""
-        return [process.pid for process in self.slots if process is not None and process.poll() is None]
+        return [slot.pid for slot in self.slots if slot.pid is not None]
 
     def grade(self, samples: Sequence[Sample]) -> list[Graded]:
         """The results, in order. Raises CanaryError, or GraderError when workers die before they grade anything."""
         with self.lock:
             batch = _Batch(samples)
-            threads = [threading.Thread(target=self._serve, args=(place, batch)) for place in range(len(self.slots))]
+            threads = [threading.Thread(target=self._serve, args=(slot, batch)) for slot in self.slots]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
         if batch.error is not None:
             raise batch.error
-        return [self._graded(batch, index) for index in range(len(samples))]
+        graded = [self._graded(batch, index) for index in range(len(samples))]
+        return graded if self.tier3 is None else self._appeal(self.tier3, samples, graded)
 
     def close(self) -> None:
         """Ends the processes."""
-        for place, process in enumerate(self.slots):
-            if process is not None:
-                self._end(place, process)
+        for slot in self.slots:
+            slot.end()
+        if self.tier3 is not None:
+            self.tier3.close()
+
+    def _appeal(self, tier3: Tier3, samples: Sequence[Sample], graded: list[Graded]) -> list[Graded]:
+        """The results with tier 3 in place of ``unparseable``; a mix may look at other answers than its verdict's."""
+        mixed, given_up = self.settings["mix"] is not None, (Verdict.ERROR, Verdict.TIMEOUT)
+        places = [
+            place
+            for place, (result, _) in enumerate(graded)
+            if result.verdict is Verdict.UNPARSEABLE or (mixed and result.verdict not in given_up)
+        ]
+        wanted: dict[Pair, int] = {}  # the sample that asked first
+        for place in places:
+
+            def note(answer: str, truth: str, place: int = place) -> Verdict:
+                wanted.setdefault((answer, truth), place)
+                return Verdict.UNPARSEABLE
+
+            verify(self.verifier, *samples[place], note)
+        asked: dict[Pair, Asked] = tier3.ask(list(wanted))
+        lost = Counter[int]()
+        for pair, place in wanted.items():
+            lost[place] += asked[pair].lost
+        graded = list(graded)
+        for place in places:
+            result = verify(self.verifier, *samples[place], lambda answer, truth: asked[answer, truth].verdict)
+            graded[place] = Graded(result, graded[place].lost + lost[place])
+        return graded
 
     def _graded(self, batch: _Batch, index: int) -> Graded:
         answer = batch.answers[index]
@@ -108,13 +133,13 @@ class Pool:
         empty = verify(self.verifier, "", batch.samples[index][1])
         return Graded(Result(empty.score, answer or Verdict.ERROR, False), batch.lost[index])
 
-    def _serve(self, place: int, batch: _Batch) -> None:
+    def _serve(self, slot: LineProcess, batch: _Batch) -> None:
         """One thread for each worker: sends parts of the batch to it and collects what comes back."""
         try:
             broken = 0
             while (part := batch.next_part()) is not None:
                 try:
-                    answers, failure = self._ask(place, [*CANARIES, *(batch.samples[index] for index in part)])
+                    answers, failure = self._ask(slot, [*CANARIES, *(batch.samples[index] for index in part)])
                     self._check_canaries(answers)
                     graded = answers[len(CANARIES) :]
                     broken = broken + 1 if failure and not graded and len(answers) < len(CANARIES) else 0
@@ -135,60 +160,13 @@ class Pool:
                     f"{answer.score}; expected score {score}. Stop, and find out what has changed the reward."
                 )
 
-    def _ask(self, place: int, samples: Sequence[Sample]) -> tuple[list[Result], Verdict | None]:
+    def _ask(self, slot: LineProcess, samples: Sequence[Sample]) -> tuple[list[Result], Verdict | None]:
         """What the worker answers, in order, and why it ended before it had answered all."""
-        process = self.slots[place]
-        if process is None or process.poll() is not None:
-            process = self.slots[place] = self._start()
-        assert process.stdin is not None and process.stdout is not None
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self.seconds, end)
-        timer.daemon = True
-        timer.start()
-        answers: list[Result] = []
-        try:
-            process.stdin.write(json.dumps([[_plain(text), _plain(truth)] for text, truth in samples]) + "\n")
-            process.stdin.flush()
-            for _ in samples:
-                line = process.stdout.readline()
-                if not line.endswith("\n"):
-                    break
-                score, verdict, form = json.loads(line)
-                answers.append(Result(float(score), Verdict(verdict), bool(form)))
-        except (OSError, ValueError, TypeError):
-            pass  # the worker has ended, or writes what is no answer
-        finally:
-            timer.cancel()
+        request = [[_plain(text), _plain(truth)] for text, truth in samples]
+        answers, late = slot.ask(request, len(samples), self.seconds, _result)
         if len(answers) == len(samples):
             return answers, None
-        self._end(place, process)
-        return answers, Verdict.TIMEOUT if late.is_set() else Verdict.ERROR
-
-    def _start(self) -> subprocess.Popen[str]:
-        # -I and -S: nothing of the environment, and none of its packages, is in the process that reads foreign text.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(self.program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            encoding="ascii",
-        )  # fmt: skip
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(self.settings) + "\n")
-        return process
-
-    def _end(self, place: int, process: subprocess.Popen[str]) -> None:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            try:
-                if stream is not None:
-                    stream.close()
-            except OSError:  # what was not sent any more
-                pass
-        self.slots[place] = None
+        return answers, Verdict.TIMEOUT if late else Verdict.ERROR
 
 
 class _Batch:
@@ -247,16 +225,23 @@ class _Batch:
 _POOLS: dict[str, Pool] = {}
 
 
-def pool_for(verifier: str, mix: Mapping[str, float] | None, workers: int | None) -> Pool:
-    """The pool of this process for a reward, kept for the next batch."""
+def pool_for(verifier: str, mix: Mapping[str, float] | None, workers: int | None, tier3: str | None = None) -> Pool:
+    """The pool of this process for a reward, kept for the next batch. Raises ValueError where it cannot be had."""
     count = min(MOST_WORKERS, os.cpu_count() or 1) if workers is None else workers
     if count < 1:
         raise ValueError(f"{count} grading processes; at least one is needed")
-    key = json.dumps([verifier, None if mix is None else dict(mix), count])
+    key = json.dumps([verifier, None if mix is None else dict(mix), count, tier3])
     if key not in _POOLS:
-        _POOLS[key] = Pool(verifier, mix, count)
+        if tier3 is not None:
+            require(tier3)
+        _POOLS[key] = Pool(verifier, mix, count, tier3=None if tier3 is None else Tier3(count))
         atexit.register(_POOLS[key].close)
     return _POOLS[key]
+
+
+def _result(line: Any) -> Result:
+    score, verdict, form = line
+    return Result(float(score), Verdict(verdict), bool(form))
 
 
 def _plain(value: Any) -> Any:

@@ -18,19 +18,31 @@ from verl_patches.utils.reward_score.verdict import Verdict
 
 # The best outcome over several alternatives: the first of these that occurs.
 _BEST_FIRST = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE, Verdict.NO_ANSWER)
+# With tier 3, where an alternative without a verdict outweighs one that the answer is not.
+_BEST_OF_APPEALS = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR, Verdict.WRONG, Verdict.UNPARSEABLE)
+
+#: Tier 3: the verdict on an answer and a truth that tiers 1 and 2 call unparseable.
+Appeal = Callable[[str, str], Verdict]
 
 
-def grade_response(response: Any, ground_truth: Any) -> Verdict:
+def grade_response(response: Any, ground_truth: Any, appeal: Appeal | None = None) -> Verdict:
     """Grades the last ``\\boxed{…}`` inside ``<answer>``; a response that is no text is an error."""
     if not isinstance(response, str):
         return Verdict.ERROR
     part = answer_part(response)
-    return grade_answer(None if part is None else last_box(part), ground_truth)
+    return grade_answer(None if part is None else last_box(part), ground_truth, appeal)
 
 
-def grade_answer(answer: str | None, ground_truth: Any) -> Verdict:
-    """Grades one answer; with a list as ground truth, the best verdict over its items. Never raises."""
-    return _best(answer, ground_truth, _grade)
+def grade_answer(answer: str | None, ground_truth: Any, appeal: Appeal | None = None) -> Verdict:
+    """Grades one answer; with a list as ground truth, the best verdict over its items. Never raises.
+
+    ``appeal``, where given, has the last word on what is unparseable.
+    """
+    verdict = _best(answer, ground_truth, _grade)
+    if appeal is None or answer is None or verdict is not Verdict.UNPARSEABLE:
+        return verdict
+    verdicts = {appeal(answer, truth) for truth in alternatives(ground_truth)}
+    return next(one for one in _BEST_OF_APPEALS if one in verdicts)
 
 
 def grade_text(answer: str | None, ground_truth: Any) -> Verdict:

@@ -26,13 +26,16 @@ def compute_score(
     extra_info: Any = None,
     verifier: str = DEFAULT,
     mix: Mapping[str, float] | None = None,
+    tier3: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Grades one response; the signature is the one verl's naive reward manager calls.
 
     Returns ``score`` (the reward), ``acc`` and ``format`` (0.0 or 1.0) and ``verdict``. Only the response and the
-    ground truth matter. Raises ValueError for an unknown verifier.
+    ground truth matter. Raises ValueError for an unknown verifier, and for ``tier3``, which grades in batches only.
     """
+    if tier3 is not None:
+        raise ValueError("tier3 needs verl's batch reward manager: [reward] workers of 1 or more in the run file")
     return verify(get_verifier(verifier, mix), solution_str, ground_truth).as_dict()
 
 
@@ -44,12 +47,14 @@ def compute_scores(
     verifier: str = DEFAULT,
     mix: Mapping[str, float] | None = None,
     workers: int | None = None,
+    tier3: str | None = None,
     **kwargs: Any,
 ) -> list[dict[str, Any]]:
     """Grades a batch in processes of its own; the signature is the one verl's batch reward manager calls.
 
     Returns for each response what ``compute_score`` returns, and ``lost_workers``: how many grading processes died or
-    were ended while they had it. Raises ``batch.CanaryError`` when samples with known results are graded otherwise.
+    were ended while they had it. ``tier3`` names the grader that is asked about what cannot be read; None: nobody is.
+    Raises ``errors.CanaryError`` when samples with known results are graded otherwise.
     """
-    graded = pool_for(verifier, mix, workers).grade(list(zip(solution_strs, ground_truths, strict=True)))
+    graded = pool_for(verifier, mix, workers, tier3).grade(list(zip(solution_strs, ground_truths, strict=True)))
     return [{**result.as_dict(), "lost_workers": lost} for result, lost in graded]

@@ -23,11 +23,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from verl_patches.utils.reward_score.grade import grade_answer, grade_response, grade_text
+from verl_patches.utils.reward_score.grade import Appeal, grade_answer, grade_response, grade_text
 from verl_patches.utils.reward_score.response import has_format, last_box
 from verl_patches.utils.reward_score.verdict import Verdict
 
@@ -56,48 +56,52 @@ class Result:
         return {"score": self.score, "acc": float(right), "format": float(self.format), "verdict": self.verdict.value}
 
 
-Verifier = Callable[[str, Any], Result]
+class Verifier(Protocol):
+    """A rule over a response and its ground truth; ``appeal`` is tier 3, where a run has it."""
+
+    def __call__(self, response: str, truth: Any, appeal: Appeal | None = None, /) -> Result: ...
 
 
-def _format(response: str, truth: Any) -> Result:
+
+def _format(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     form = has_format(response)
-    return Result(float(form), grade_response(response, truth), form)
+    return Result(float(form), grade_response(response, truth, appeal), form)
 
 
-def _strict_format(response: str, truth: Any) -> Result:
+def _strict_format(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     form = has_format(response)
-    return Result(1.0 if form else -0.5, grade_response(response, truth), form)
+    return Result(1.0 if form else -0.5, grade_response(response, truth, appeal), form)
 
 
-def _acc(response: str, truth: Any) -> Result:
-    form, verdict = has_format(response), grade_response(response, truth)
+def _acc(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+    form, verdict = has_format(response), grade_response(response, truth, appeal)
     return Result(float(form and verdict is Verdict.CORRECT), verdict, form)
 
 
-def _r1_zero(response: str, truth: Any) -> Result:
-    form, verdict = has_format(response), grade_response(response, truth)
+def _r1_zero(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+    form, verdict = has_format(response), grade_response(response, truth, appeal)
     return Result(FORMAT_WEIGHT * form + ACCURACY_WEIGHT * (verdict is Verdict.CORRECT), verdict, form)
 
 
-def _step(response: str, truth: Any) -> Result:
+def _step(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     score = min(1.0, count_steps(response) / ENOUGH_STEPS)
-    return Result(score, grade_response(response, truth), has_format(response))
+    return Result(score, grade_response(response, truth, appeal), has_format(response))
 
 
-def _math_17k_acc(response: str, truth: Any) -> Result:
-    verdict = grade_answer(last_box(response), truth)
+def _math_17k_acc(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+    verdict = grade_answer(last_box(response), truth, appeal)
     return Result(float(verdict is Verdict.CORRECT), verdict, has_format(response))
 
 
-def _dapo(response: str, truth: Any) -> Result:
+def _dapo(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     window = response[-DAPO_WINDOW:]
     marks = list(_ANSWER_MARK.finditer(window))
     answer = window[marks[-1].end() :].lstrip().split("\n", 1)[0] if marks else None
-    verdict = grade_answer(answer, truth)
+    verdict = grade_answer(answer, truth, appeal)
     return Result(1.0 if verdict is Verdict.CORRECT else -1.0, verdict, has_format(response))
 
 
-def _math_lighteval(response: str, truth: Any) -> Result:
+def _math_lighteval(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     verdict = grade_text(last_box(response), truth)
     return Result(float(verdict is Verdict.CORRECT), verdict, has_format(response))
 
@@ -132,18 +136,18 @@ def get_verifier(name: str = DEFAULT, mix: Mapping[str, float] | None = None) ->
     if not weighted:
         raise ValueError("the mix of rewards is empty; give weights by name, such as {format = 0.33, acc = 0.67}")
 
-    def mixed(response: str, truth: Any) -> Result:
-        results = [verifier(response, truth) for verifier, _ in weighted]
+    def mixed(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+        results = [verifier(response, truth, appeal) for verifier, _ in weighted]
         score = sum(weight * one.score for (_, weight), one in zip(weighted, results, strict=True))
         return Result(score, results[0].verdict, results[0].format)
 
     return mixed
 
 
-def verify(verifier: Verifier, response: Any, truth: Any) -> Result:
-    """The result for any response. One that is no text is graded as an empty one, with the verdict ``error``."""
+def verify(verifier: Verifier, response: Any, truth: Any, appeal: Appeal | None = None) -> Result:
+    """The result for any response; ``appeal`` is tier 3. One that is no text scores as an empty one, an ``error``."""
     if isinstance(response, str):
-        return verifier(response, truth)
+        return verifier(response, truth, appeal)
     return Result(verifier("", truth).score, Verdict.ERROR, False)
 
 
