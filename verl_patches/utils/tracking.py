@@ -1,12 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON-lines metrics file: any scalar can be written, and a line is there as soon as its step is."""
+"""The JSON-lines metrics file: any scalar can be written, a line is there as soon as its step is, and stays."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
+
+
+@patch(
+    "verl.utils.tracking:FileLogger.__init__",
+    why="it empties the metrics file of a run that goes on from a checkpoint",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:35ce0874956fd5f7f9c2472f0d103b9b2f227cb60acc80c497f866f2b2a45479",
+    remove_when="FileLogger opens its file for appending",
+)
+def __init__(original: Callable[..., None], self: Any, project_name: str, experiment_name: str) -> None:
+    path = os.environ.get("VERL_FILE_LOGGER_PATH")
+    if not path or not os.path.isfile(path):
+        original(self, project_name, experiment_name)
+        return
+    # NPU-ADAPTATION: what the file holds is kept
+    self.project_name, self.experiment_name, self.filepath = project_name, experiment_name, path
+    self.fp = open(path, "a")  # noqa: SIM115
 
 
 @patch(

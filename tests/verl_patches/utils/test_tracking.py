@@ -37,3 +37,13 @@ def test_tensors_and_numpy_values_are_written_at_once(logger: FileLogger) -> Non
         "step": 3,
         "data": {"corr": 0.5, "bf16": 2.0, "mean": 1.5, "turns": [1, 2], "loss": 0.25, "name": "run"},
     }
+
+
+@pytest.mark.proves("verl_patches.utils.tracking:__init__")
+def test_a_run_that_goes_on_appends(logger: FileLogger) -> None:
+    logger.log({"loss": 0.5}, step=1)
+    resumed = FileLogger("project", "experiment")
+    resumed.log({"loss": 0.25}, step=2)
+    resumed.finish()
+    lines = [json.loads(line) for line in Path(logger.filepath).read_text().splitlines()]
+    assert lines == [{"step": 1, "data": {"loss": 0.5}}, {"step": 2, "data": {"loss": 0.25}}]
