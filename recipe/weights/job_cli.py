@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command lines of the weight tools share: options, the order of checks, messages, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from recipe.weights.errors import WeightsError
+from recipe.weights.job import Job, run_job, verify_job
+from recipe.weights.progress import Progress
+from recipe.weights.report import disk_line, layer_table, summary
+from recipe.weights.workspace import check_output, is_complete
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job, and what went into it: number of tensors read, their bytes, and remarks for the person."""
+
+    job: Job
+    tensors: int
+    nbytes: int
+    remarks: tuple[str, ...] = ()
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that every tool has."""
+    workers = min(8, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan, check the disk, and write nothing")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="make every byte anew and compare it with the output, after writing or when the output is there already",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an older output or an unfinished one")
+
+
+def run_tool(options: argparse.Namespace, plan: Callable[[], Planned]) -> int:
+    """Plan, check, and do what the options say; returns 0, or 2 after one line on stderr that says what is wrong."""
+    try:
+        return _run(options, plan())
+    except WeightsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace, planned: Planned) -> int:
+    job = planned.job
+    if options.workers < 1:
+        raise WeightsError(f"--workers {options.workers}: at least one is needed")
+    print(summary(job, planned.tensors, planned.nbytes), *planned.remarks, sep="\n")
+    if options.dry_run:
+        print(*layer_table(job), sep="\n")
+    there = options.verify and is_complete(job.output) and not options.overwrite
+    if not there and check_output(job.input, job.output, job.identity, options.overwrite):
+        print(f"{job.output}: complete already; --verify checks it, --overwrite makes it anew", flush=True)
+    elif not there:
+        print(disk_line(job), flush=True)
+        if not options.dry_run:
+            with Progress("written", job.nbytes) as progress:
+                run_job(job, workers=options.workers, overwrite=options.overwrite, progress=progress)
+    if options.verify and not options.dry_run:
+        with Progress("verified", job.nbytes) as progress:
+            verify_job(job, workers=options.workers, progress=progress)
+        print(f"{job.output}: every byte is what the input gives", flush=True)
+    return 0

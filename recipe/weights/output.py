@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Large files, written front to back past the page cache, with their checksum known at the end.
+
+A page-cache write costs more than everything else here: the kernel allocates and copies every page before the disk
+sees it. So the bytes are gathered in aligned buffers and written with O_DIRECT (plain writes where a file system does
+not have it), one buffer going out while the next is filled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from recipe.weights.errors import InterruptedJobError
+
+BUFFER_BYTES = 8 * 2**20
+# O_DIRECT wants addresses, offsets and lengths in multiples of the disk's block.
+_BLOCK = 4096
+# Bytes asked of a reader at a time: the checksum then finds them in a core's cache.
+_CHUNK = 512 * 1024
+
+
+class Target(Protocol):
+    """Where a sink's buffers go, in order."""
+
+    def put(self, data: memoryview, offset: int) -> None:
+        """Take `data`, which begins at byte `offset` of the file; the buffer behind it is page aligned."""
+
+    def patch(self, data: bytes, offset: int) -> None:
+        """Replace bytes that went by already; called after the last `put`."""
+
+    def finish(self, nbytes: int) -> None:
+        """All `nbytes` of the file went by."""
+
+    def close(self) -> None:
+        """Let go of the file, finished or not."""
+
+
+class FileTarget:
+    """A new file at `path`, synced to disk by `finish`. Raises InterruptedJobError for a write that fails."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            self._handle = os.open(path, flags | os.O_DIRECT, 0o644)
+            self._direct = True
+        except OSError:
+            self._handle = os.open(path, flags, 0o644)
+            self._direct = False
+
+    def put(self, data: memoryview, offset: int) -> None:
+        # The last buffer of a file ends with part of a block, which only the page cache takes.
+        whole = len(data) - len(data) % _BLOCK if self._direct else len(data)
+        try:
+            self._write(data[:whole], offset)
+            if whole < len(data):
+                self._buffered()
+                self._write(data[whole:], offset + whole)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def patch(self, data: bytes, offset: int) -> None:
+        try:
+            if self._direct:
+                self._buffered()
+            os.pwrite(self._handle, data, offset)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def finish(self, nbytes: int) -> None:
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(data):
+            try:
+                done += os.pwrite(self._handle, data[done:], offset + done)
+            except OSError as error:
+                if not self._direct or error.errno != errno.EINVAL:
+                    raise
+                # A file system that takes the flag and not the writes, or a write that stopped within a block.
+                self._buffered()
+
+    def _buffered(self) -> None:
+        """Go on through the page cache."""
+        os.close(self._handle)
+        self._handle = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        self._direct = False
+
+    def _failed(self, error: OSError) -> InterruptedJobError:
+        return InterruptedJobError(f"{self.path} cannot be written ({error.strerror}); what is done so far is kept")
+
+
+class CompareTarget:
+    """An existing file that the bytes are compared with; `differs_at()` tells the first byte that differs."""
+
+    # Bytes that differ are kept to be compared again with the patches that come last: four for each checksum.
+    _KEPT = 2**16
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._differ: dict[int, int] = {}
+        self._buffer = np.empty(_CHUNK, np.uint8)
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def put(self, data: memoryview, offset: int) -> None:
+        for at in range(0, len(data), _CHUNK):
+            self._compare(np.frombuffer(data[at : at + _CHUNK], np.uint8), offset + at)
+
+    def patch(self, data: bytes, offset: int) -> None:
+        for at in range(offset, offset + len(data)):
+            self._differ.pop(at, None)
+        self._compare(np.frombuffer(data, np.uint8), offset)
+
+    def finish(self, nbytes: int) -> None:
+        if os.fstat(self._handle).st_size > nbytes:
+            self._differ[nbytes] = 0
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def differs_at(self) -> int | None:
+        """The first byte of the file that is not what it should be, or None when all are; ask after `finish`."""
+        return min(self._differ, default=None)
+
+    def _compare(self, expected: NDArray[np.uint8], offset: int) -> None:
+        found = self._buffer[: expected.size]
+        try:
+            got = os.preadv(self._handle, [memoryview(found)], offset)
+        except OSError as error:
+            raise InterruptedJobError(f"{self.path} cannot be read ({error.strerror})") from error
+        if got < expected.size:
+            found[got:] = ~expected[got:]
+        if not np.array_equal(found, expected):
+            for at in np.flatnonzero(found != expected)[: self._KEPT - len(self._differ)]:
+                self._differ[offset + int(at)] = 0
+
+
+class Sink:
+    """What the parts of a file are written into, one after the other; one for each worker, used for file after file.
+
+    The buffers are the only memory: 2 * buffer_bytes. Offsets count from the beginning of the file.
+    """
+
+    def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
+        if buffer_bytes % _BLOCK:
+            raise ValueError(f"a buffer of {buffer_bytes} bytes; it must be a multiple of {_BLOCK}")
+        self._views = [memoryview(mmap.mmap(-1, buffer_bytes)) for _ in range(2)]
+        self._size = buffer_bytes
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def begin(self, target: Target) -> None:
+        """Start a file."""
+        self._target = target
+        self._base = 0
+        self._filled = 0
+        self._crc = 0
+        self._patches: list[tuple[int, bytes]] = []
+        self._deltas: list[tuple[int, int]] = []
+        self._turn = 0
+
+    @property
+    def position(self) -> int:
+        """Bytes of the file so far."""
+        return self._base + self._filled
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append the bytes (contiguous); returns their CRC-32."""
+        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+
+        def take(at: int, into: memoryview) -> None:
+            into[:] = view[at : at + len(into)]
+
+        return self.fill(len(view), take)
+
+    def fill(self, nbytes: int, read: Callable[[int, memoryview], None]) -> int:
+        """Append `nbytes` made in place: `read(at, into)` must fill `into` with bytes [at, at + len(into)) of them.
+
+        The pieces asked for come in order, are at most 512 KiB, and are of even length where `position` and `nbytes`
+        are even. Returns the CRC-32 of the bytes.
+        """
+        crc = 0
+        at = 0
+        while at < nbytes:
+            if self._filled == self._size:
+                self._flush()
+            count = min(nbytes - at, self._size - self._filled, _CHUNK)
+            into = self._views[self._turn][self._filled : self._filled + count]
+            read(at, into)
+            crc = isal_zlib.crc32(into, crc)
+            self._filled += count
+            at += count
+        self._crc = isal_zlib.crc32_combine(self._crc, crc, nbytes)
+        return crc
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Replace bytes written before, which must have been zero: a checksum that stands in front of its data."""
+        if offset < 0 or offset + len(data) > self.position:
+            raise ValueError(f"a patch of bytes {offset} to {offset + len(data)} in a file of {self.position} so far")
+        # A CRC is linear: the change of four bytes, carried over what follows them, changes the file's by exclusive or.
+        change = isal_zlib.crc32(data) ^ isal_zlib.crc32(bytes(len(data)))
+        self._deltas.append((change, offset + len(data)))
+        if offset >= self._base:
+            start = offset - self._base
+            self._views[self._turn][start : start + len(data)] = data
+        else:
+            self._patches.append((offset, data))
+
+    def finish(self) -> tuple[int, int]:
+        """Bring the file to its end and to disk; returns (bytes, CRC-32 of the whole file)."""
+        self._flush()
+        self._wait()
+        for offset, data in self._patches:
+            self._target.patch(data, offset)
+        nbytes = self._base
+        self._target.finish(nbytes)
+        for change, end in self._deltas:
+            self._crc ^= isal_zlib.crc32_combine(change, 0, nbytes - end)
+        return nbytes, self._crc
+
+    def abandon(self) -> None:
+        """Stop in the middle of a file, so that its target can be closed."""
+        with contextlib.suppress(Exception):
+            self._wait()
+
+    def close(self) -> None:
+        """Let go of the thread."""
+        self._pool.shutdown()
+
+    def _flush(self) -> None:
+        self._wait()
+        if not self._filled:
+            return
+        data = self._views[self._turn][: self._filled]
+        self._pending = self._pool.submit(self._target.put, data, self._base)
+        self._base += self._filled
+        self._filled = 0
+        self._turn = 1 - self._turn
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+
+def write_small(path: Path, content: bytes) -> None:
+    """A small file, synced to disk. Raises InterruptedJobError."""
+    try:
+        with path.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise InterruptedJobError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Bring the names in a directory to disk."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where an output directory stands: the files that are done, the ledger that survives a kill, and the last move."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import threading
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from recipe.weights.errors import InterruptedJobError, WeightsError
+from recipe.weights.output import sync_directory, write_small
+
+WORK = ".partial"
+LEDGER = "ledger.jsonl"
+MANIFEST = "weights_manifest.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A file that is whole: its name in the output, size and CRC-32."""
+
+    name: str
+    nbytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What a ledger says: whose job it is, whether it may replace an older output, files done, steps of publishing."""
+
+    identity: str
+    overwrite: bool
+    done: dict[str, Finished]
+    steps: frozenset[str]
+
+
+def read_ledger(output: Path) -> Ledger | None:
+    """The ledger of an unfinished job in this output directory, None when there is none."""
+    try:
+        lines = (output / WORK / LEDGER).read_text(encoding="utf-8").splitlines()
+        header = json.loads(lines[0])
+        identity, overwrite = str(header["identity"]), bool(header["overwrite"])
+    except (OSError, ValueError, LookupError):
+        return None
+    done: dict[str, Finished] = {}
+    steps: set[str] = set()
+    for line in lines[1:]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the line that was being written when the run was killed
+        if "step" in record:
+            steps.add(record["step"])
+        else:
+            file = Finished(**record)
+            if _is_whole(output, file, "cleared" in steps):
+                done[file.name] = file
+    return Ledger(identity, overwrite, done, frozenset(steps))
+
+
+def _is_whole(output: Path, file: Finished, publishing: bool) -> bool:
+    places = [output / WORK / file.name] + ([output / file.name] if publishing else [])
+    return any(place.is_file() and place.stat().st_size == file.nbytes for place in places)
+
+
+def read_manifest(output: Path) -> dict[str, Any]:
+    """The manifest of a complete output. Raises WeightsError when there is none or the output is not complete."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        commit_point = str(manifest["files"][-1]["name"])
+    except OSError as error:
+        raise WeightsError(f"{output}: no complete output of these tools ({MANIFEST}: {error.strerror})") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise WeightsError(f"{output / MANIFEST}: cannot be understood ({error!r})") from error
+    if not (output / commit_point).is_file():
+        raise WeightsError(f"{output}: is not complete, {commit_point} is missing")
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def is_complete(output: Path) -> bool:
+    """Whether a complete output stands here and no job is under way."""
+    return (output / MANIFEST).is_file() and read_ledger(output) is None
+
+
+def check_output(source: Path, output: Path, identity: str, overwrite: bool) -> bool:
+    """Whether this output is there already, made by the very same job; changes nothing.
+
+    Raises WeightsError when the output lies in or around the input, or holds what must not be replaced.
+    """
+    inside, outside = source.resolve(), output.resolve()
+    if outside == inside or inside in outside.parents or outside in inside.parents:
+        raise WeightsError(f"{output}: the output must lie beside the input {source}, not in or around it")
+    if not output.exists():
+        return False
+    if not output.is_dir():
+        raise WeightsError(f"{output}: is a file; the output is a directory")
+    ledger = read_ledger(output)
+    if ledger and ledger.identity != identity and not overwrite:
+        raise WeightsError(
+            f"{output}: holds an unfinished job over other input or options; finish that one, or --overwrite to drop it"
+        )
+    if (ledger and ledger.identity == identity) or not {path.name for path in output.iterdir()} - {WORK}:
+        return False
+    if not (output / MANIFEST).is_file():
+        raise WeightsError(
+            f"{output}: is not empty and has no {MANIFEST} of these tools; choose another, or empty it yourself"
+        )
+    if overwrite:
+        return False
+    if read_manifest(output)["identity"] != identity:
+        raise WeightsError(
+            f"{output}: was made from other input or options; choose another directory, or --overwrite to replace it"
+        )
+    return True
+
+
+def free_bytes(output: Path) -> int:
+    """Free space of the disk that the output is on, or will be."""
+    place = output.resolve()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+class Workspace:
+    """The output directory of one job, locked against a second one; a context manager.
+
+    The ledger's first line names the job by its identity; each further line is a file that is whole in OUT/.partial,
+    or a step of publishing: "publish" (all files are there), then "cleared" (an older output is gone), after which
+    files are moved into OUT, the commit point last.
+    """
+
+    def __init__(self, output: Path, identity: str) -> None:
+        self.output = output
+        self.work = output / WORK
+        self.complete = False
+        self._identity = identity
+        self._created = not output.exists()
+        self._mutex = threading.Lock()
+        self._done: dict[str, Finished] = {}
+        self._small: list[str] = []
+        self._steps: set[str] = set()
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._stream = (self.work / LEDGER).open("a", encoding="utf-8")
+
+    @classmethod
+    def open(cls, source: Path, output: Path, identity: str, *, overwrite: bool) -> Workspace:
+        """Take the directory for this job, new or where an earlier run stopped; `complete` when there is nothing to do.
+
+        Raises WeightsError as `check_output` does, and when another process is writing the output.
+        """
+        complete = check_output(source, output, identity, overwrite)
+        try:
+            self = cls(output, identity)
+        except OSError as error:
+            raise InterruptedJobError(f"{output}: cannot be made ({error.strerror})") from error
+        try:
+            fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._stream.close()
+            raise WeightsError(f"{output}: another process is writing it; wait for it or stop it") from error
+        if complete:
+            self.complete = True
+            self._remove_work()
+        else:
+            self._load(overwrite)
+        return self
+
+    def _load(self, overwrite: bool) -> None:
+        ledger = read_ledger(self.output)
+        if ledger and ledger.identity == self._identity:
+            self._done, self._steps = ledger.done, set(ledger.steps)
+            # A line that a kill cut short must not swallow the next one.
+            self._stream.write("\n")
+            return
+        for path in self.work.iterdir():
+            if path.name != LEDGER:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        self._stream.truncate(0)
+        self._log({"identity": self._identity, "overwrite": overwrite})
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None and not self._done:
+            self.discard()
+        self._stream.close()
+
+    def has(self, name: str) -> bool:
+        """Whether this file is whole already."""
+        return name in self._done
+
+    def check_space(self, needed: int) -> None:
+        """Raises InterruptedJobError when the disk cannot hold `needed` more bytes."""
+        free = free_bytes(self.output)
+        if free < needed:
+            raise InterruptedJobError(f"{self.output}: needs {needed} bytes of disk, {free} are free; make room")
+
+    def temporary(self, name: str) -> Path:
+        """Where a file is written before it is whole."""
+        path = self.work / f"{name}.tmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def add(self, file: Finished) -> None:
+        """A file at its temporary name is whole and on disk. From any thread."""
+        path = self.work / file.name
+        self.temporary(file.name).rename(path)
+        sync_directory(path.parent)
+        with self._mutex:
+            self._log(asdict(file))
+            self._done[file.name] = file
+
+    def add_small(self, name: str, content: bytes) -> None:
+        """Write a small file."""
+        write_small(self.temporary(name), content)
+        self.temporary(name).rename(self.work / name)
+        self._done[name] = Finished(name, len(content), zlib.crc32(content))
+        self._small.append(name)
+
+    def publish(self, tool: str) -> None:
+        """Move everything into the output, the small file that was added last at the end; then nothing is left to do.
+
+        Raises InterruptedJobError when the file system refuses; a rerun goes on.
+        """
+        *small, commit_point = self._small
+        large = sorted(name for name in self._done if name not in self._small)
+        records = [
+            {"name": f.name, "bytes": f.nbytes, "crc32": f.crc32}
+            for f in (self._done[name] for name in (*large, *small, commit_point))
+        ]
+        manifest = {"format": _FORMAT, "tool": tool, "identity": self._identity, "files": records}
+        try:
+            write_small(self.work / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+            self._step("publish")
+            if "cleared" not in self._steps:
+                self._clear_older()
+                self._step("cleared")
+            for name in (*large, *small, MANIFEST):
+                self._move(name)
+            for directory in {self.output / name for name in (*large, *small)}:
+                sync_directory(directory.parent)
+            self._move(commit_point)
+            sync_directory((self.output / commit_point).parent)
+            self._remove_work()
+        except OSError as error:
+            raise InterruptedJobError(f"{self.output}: {error.strerror}; a rerun goes on from here") from error
+
+    def discard(self) -> None:
+        """Leave nothing of this job behind."""
+        self._remove_work()
+        if self._created and not any(self.output.iterdir()):
+            self.output.rmdir()
+
+    def _remove_work(self) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def _log(self, record: dict[str, Any]) -> None:
+        self._stream.write(json.dumps(record) + "\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def _step(self, step: str) -> None:
+        if step not in self._steps:
+            self._log({"step": step})
+            self._steps.add(step)
+
+    def _move(self, name: str) -> None:
+        source, target = self.work / name, self.output / name
+        if source.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+
+    def _clear_older(self) -> None:
+        """Remove the files of an older output by its manifest, its commit point first, its manifest last."""
+        file = self.output / MANIFEST
+        if not file.exists():
+            return
+        names = [str(record["name"]) for record in json.loads(file.read_text(encoding="utf-8"))["files"]]
+        for name in (*reversed(names), MANIFEST):
+            path = self.output / name
+            if self.output.resolve() in path.resolve().parents and path.is_file():
+                path.unlink()
+                sync_directory(path.parent)
+                with contextlib.suppress(OSError):
+                    for folder in path.parents:
+                        folder.rmdir()  # until one holds something

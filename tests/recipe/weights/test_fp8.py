@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FP8 to bfloat16: both kernels against the published algorithm, rendered in plain torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe.weights import fp8
+
+KERNELS = {"numba": fp8.numba_kernel(), "torch": fp8.torch_kernel()}
+FINITE = np.array([byte for byte in range(256) if byte & 0x7F != 0x7F], np.uint8)
+
+
+def reference(raw: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """DeepSeek's weight_dequant: float32 of the byte times its block's scale, then torch's rounding to bfloat16."""
+    value = torch.from_numpy(raw).view(torch.float8_e4m3fn).float()
+    scale = torch.from_numpy(scales).repeat_interleave(128, 0).repeat_interleave(128, 1)
+    product = value * scale[: raw.shape[0], : raw.shape[1]]
+    return product.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+
+
+def scales_of(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    if kind == "denormal":
+        bits = rng.integers(1, 2**23, shape, dtype=np.uint32)
+    elif kind == "huge":
+        bits = rng.integers(0x7E000000, 0x7F800000, shape, dtype=np.uint32)  # up to the largest float32
+    elif kind == "any":
+        bits = rng.integers(0, 0x7F800000, shape, dtype=np.uint32)
+    else:
+        return rng.uniform(1e-5, 1e-2, shape).astype(np.float32)
+    return (bits | rng.integers(0, 2, shape, dtype=np.uint32) << np.uint32(31)).view(np.float32)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kind", ["real", "denormal", "huge", "any"])
+def test_every_byte_with_every_kind_of_scale_is_exact(kernel: str, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    blocks = 256
+    raw = np.zeros((128, 128 * blocks), np.uint8)
+    raw[:, :] = np.resize(FINITE, 128 * 128).reshape(128, 128)[:, np.arange(128 * blocks) % 128]
+    scales = scales_of(kind, (1, blocks), rng)
+    out = np.empty(raw.size, np.uint16)
+    assert KERNELS[kernel](raw.ravel(), 0, raw.shape[1], scales, out)
+    assert np.array_equal(out.reshape(raw.shape), reference(raw, scales))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 300), columns=st.integers(1, 300), cut=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_any_run_of_elements_of_any_matrix(
+    kernel: str, rows: int, columns: int, cut: tuple[float, float], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    raw = rng.choice(FINITE, (rows, columns))
+    scales = scales_of("real", fp8.scale_shape((rows, columns)), rng)
+    first, end = sorted(round(share * raw.size) for share in cut)
+    out = np.full(end - first + 2, 7, np.uint16)
+    assert KERNELS[kernel](raw.ravel()[first:end], first, columns, scales, out[1:-1])
+    assert np.array_equal(out[1:-1], reference(raw, scales).ravel()[first:end])
+    assert out[0] == out[-1] == 7, "writes nothing beside its output"
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("byte", [0x7F, 0xFF])
+@pytest.mark.parametrize("at", [0, 127, 128, 1000, 16383])
+def test_nan_is_seen_wherever_it_stands(kernel: str, byte: int, at: int) -> None:
+    raw = np.full(128 * 128, 0x7E, np.uint8)
+    scales, out = np.ones((1, 1), np.float32), np.empty(raw.size, np.uint16)
+    assert KERNELS[kernel](raw, 0, 128, scales, out)
+    raw[at] = byte
+    assert not KERNELS[kernel](raw, 0, 128, scales, out)
+
+
+def test_without_numba_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> fp8.Kernel:
+        raise ImportError("no numba")
+
+    monkeypatch.setattr(fp8, "_chosen", [])
+    monkeypatch.setattr(fp8, "numba_kernel", absent)
+    raw, out = np.array([0x38, 0xB8], np.uint8), np.empty(2, np.uint16)  # 1.0 and -1.0
+    assert fp8.dequantise(raw, 0, 2, np.full((1, 1), 2, np.float32), out)
+    assert out.tolist() == [0x4000, 0xC000]
