@@ -16,6 +16,7 @@ from typing import Any
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
 from recipe.launch.errors import ConfigError
 from recipe.launch.typed_toml import build, key
+from verl_patches.utils.reward_score.tier3 import check_name
 from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier
 
 if sys.version_info >= (3, 11):
@@ -28,6 +29,8 @@ LOSS_MODES = ("vanilla", ON_POLICY)
 SIM, NPU, CUDA = DEVICES = ("sim", "npu", "cuda")
 # An address of the block that RFC 5737 keeps for documentation stands for "put yours here".
 PLACEHOLDER_HEAD = "192.0.2.1"
+# CANN 8.2.RC1 listens on so many ports from HCCL_IF_BASE_PORT on.
+HCCL_PORTS = 32
 GIB, MIB = 2**30, 2**20
 
 
@@ -38,7 +41,11 @@ class Run:
     name: str = key("name of the run and of its directory", gives="trainer.experiment_name")
     steps: int = key("steps: rollouts, each with its updates", least=1, gives="trainer.total_training_steps")
     validate_every: int = key("steps between validations; 0: none", gives="trainer.test_freq")
-    validate_first: bool = key("validate before the first step too", True, gives="trainer.val_before_train")
+    validate_first: bool | None = key(
+        "validate before the first step too; default: yes, unless validate_every is 0",
+        None,
+        gives="trainer.val_before_train",
+    )
     seed: int = key("seed of the tiny model, the order of the data, and the training", 1)
     save_every: int = key("steps between checkpoints; 0: none", 0, gives="trainer.save_freq")
     keep_checkpoints: int = key("so many of the latest checkpoints are kept", 2, least=1)
@@ -82,9 +89,13 @@ class Cluster:
     ray_port: int = key("port of the head node's Ray", 6379, least=1024, most=65535)
     dashboard_port: int = key("port of Ray's dashboard, on 127.0.0.1 of the head node", 8265, least=1024, most=65535)
     hccl_base_port: int = key(
-        "first of the ports that HCCL listens on, one for each die of a node", 61000, least=1024, most=65520,
+        f"first of the {HCCL_PORTS} ports that HCCL listens on on every node; above those that Linux hands out (to "
+        "60999), and apart from Ray's",
+        61000,
+        least=1024,
+        most=65536 - HCCL_PORTS,
         gives="HCCL_IF_BASE_PORT",
-    )  # fmt: skip
+    )
     wait_deadline_s: int = key("how long the head waits for the other nodes", 600, unit="s", least=1)
     collective_timeout_s: int = key(
         "longest time of one collective; the first one waits for the slowest rank to compile its graph",
@@ -94,6 +105,17 @@ class Cluster:
         most=7200,
         gives="HCCL_CONNECT_TIMEOUT, HCCL_EXEC_TIMEOUT, actor_rollout_ref.nccl_timeout",
     )
+
+    @property
+    def own_ray(self) -> bool:
+        """Whether the driver starts a Ray of its own, on loopback, instead of joining that of the nodes."""
+        return self.device == SIM and self.nodes == 1
+
+    @property
+    def ray_address(self) -> str:
+        """Where the nodes of a cluster find the head's Ray."""
+        head = self.head or "127.0.0.1"
+        return f"[{head}]:{self.ray_port}" if ":" in head else f"{head}:{self.ray_port}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +186,7 @@ class Reward:
     verifier: str = key("name of the rule", DEFAULT)
     mix: dict[str, float] = key("weights of several rules by their names, instead of `verifier`", {})
     workers: int = key("processes that grade; 0: the trainer's own", 0)
+    tier3: str | None = key("what is asked about answers that the grammar cannot read, such as math_verify", None)
     path: str = key(
         "another file with compute_score and compute_scores, relative to the repository",
         "verl_patches/utils/reward_score/r1_zero.py",
@@ -236,8 +259,8 @@ class Actor:
         "MindSpeed keeps the optimizer states in pinned host memory, and brings them in piece by piece", False
     )
     moe_profile: str = key(
-        "default: verl's router settings; stable: Pai-Megatron-Patch's: no load balancing loss, frozen router bias, "
-        "router in float32, yarn factor as in config.json, no fused rope",
+        "default: verl's router settings; stable: Pai-Megatron-Patch's, with no load balancing loss, a fixed router "
+        "bias, the router in float32, and no fused rotary embedding",
         "default",
         choices=("default", "stable"),
     )
@@ -374,6 +397,8 @@ def _check_choices(config: RunConfig, where: str) -> None:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
+        if config.reward.tier3 is not None:
+            check_name(config.reward.tier3, config.reward.workers)
     except ValueError as error:
         raise ConfigError(f"{where}: [reward] {error}") from None
     if rollout.kv_nz and not rollout.graph_mode:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import CUDA, SIM, RunConfig
 from recipe.launch.errors import ConfigError
 
 
@@ -22,17 +22,34 @@ def transformer_overrides() -> dict[str, Any]:
 
 
 def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """`transformer_overrides` where MindSpeed lies in the tree of upstream sources, which verl then uses; else {}.
+    """What MindSpeed is told, where it takes part: on NPUs always, simulated ones where the upstream tree has it.
 
     Raises:
-        ConfigError: a layout that MindSpeed refuses.
+        ConfigError: a layout that MindSpeed refuses, or an option of MindSpeed's without it.
     """
-    if not (upstream / "mindspeed").is_dir():
+    simulated, actor = config.cluster.device == SIM, config.actor
+    if config.cluster.device == CUDA or (simulated and not (upstream / "mindspeed").is_dir()):
+        if actor.swap_optimizer:
+            raise ConfigError(
+                "[actor] swap_optimizer is MindSpeed's, which does not take part in this run; set it to false, and "
+                "offload_optimizer to true"
+            )
         return {}
-    if config.actor.tensor_parallel > 1:
+    if actor.tensor_parallel > 1:
         raise ConfigError(
-            f"[actor] tensor_parallel is {config.actor.tensor_parallel}, which MindSpeed refuses for multi-latent "
+            f"[actor] tensor_parallel is {actor.tensor_parallel}, which MindSpeed refuses for multi-latent "
             "attention; set it to 1, and use expert_parallel and stage_layers instead"
         )
-    say("MindSpeed is among the upstreams and adapts Megatron-core")
-    return transformer_overrides()
+    if actor.swap_optimizer and actor.offload_optimizer:
+        raise ConfigError(
+            "[actor] swap_optimizer and offload_optimizer would both move the optimizer's states; set one to false"
+        )
+    if simulated:
+        say("MindSpeed is among the upstreams and adapts Megatron-core")
+    values = transformer_overrides()
+    if actor.swap_optimizer:
+        values["swap_optimizer"] = True
+    if len(set(actor.stage_layers)) > 1:
+        # One list for each stage, with one entry for each of its virtual stages.
+        values["pipeline_num_transformer_layers"] = [[layers] for layers in actor.stage_layers]
+    return values

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import ON_POLICY, RunConfig
+from recipe.launch.config import CUDA, ON_POLICY, RunConfig
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.layout import Layout
 
@@ -19,15 +19,17 @@ _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 # CPUs Ray may hand out besides one per die: TaskRunner and short helper tasks. A logical count; it starts no threads.
 SPARE_CPUS = 4
 OBJECT_STORE_BYTES = 256 * 2**20
-MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads. Paths are absolute; `prompt_tokens` is the padded prompt length."""
+    """What a run reads. Paths are absolute; `prompt_tokens` is the padded prompt length.
+
+    `checkpoint` None: the weights are random. `transformer` goes into verl's `override_transformer_config`.
+    """
 
     model: Path
-    checkpoint: Path
+    checkpoint: Path | None
     train: Path
     validation: Path
     prompt_tokens: int
@@ -37,15 +39,18 @@ class Inputs:
 def hydra_overrides(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> list[str]:
     """The command line after `--config-name=...`, one override per item."""
     values: dict[str, Any] = {}
-    for part in (_data, _model, _rollout, _actor, _trainer, _ray):
+    for part in (_data, _model, _rollout, _actor, _trainer, _own_ray if config.cluster.own_ray else _cluster_ray):
         values |= part(config, layout, inputs, paths)
     return [f"{key}={quote(value)}" for key, value in values.items()]
 
 
 def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    # Files converted at launch hold the rows of a validation as they are asked for; given ones hold every problem once.
+    given = config.data.kind == "parquet"
     return {
         "data.train_files": str(inputs.train),
         "data.val_files": str(inputs.validation),
+        "data.val_max_samples": (config.data.validation_problems or -1) if given else -1,
         "data.train_batch_size": config.train.prompts_per_step,
         "data.max_prompt_length": inputs.prompt_tokens,
         "data.max_response_length": config.data.max_response_tokens,
@@ -68,6 +73,8 @@ def _reward(config: RunConfig) -> dict[str, Any]:
     values |= {f"{prefix}mix.{name}": weight for name, weight in reward.mix.items()}
     if reward.workers:
         values[prefix + "workers"] = reward.workers
+    if reward.tier3 is not None:
+        values[prefix + "tier3"] = reward.tier3
     return values
 
 
@@ -88,6 +95,9 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "load_format": "dummy",  # the weights come from the actor before every generation
         "n": rollout.samples_per_prompt,
         "temperature": rollout.temperature,
+        "top_p": rollout.top_p,
+        "top_k": rollout.top_k or -1,
+        "ignore_eos": rollout.ignore_eos,
         "tensor_model_parallel_size": layout.rollout_tensor,
         "max_num_seqs": layout.rollout_sequences_per_engine,
         "max_num_batched_tokens": rollout.max_batched_tokens,
@@ -100,9 +110,12 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         # They would be compared with the old log-probabilities, which the on-policy loss does without.
         "calculate_log_probs": config.train.loss_mode != ON_POLICY,
         "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
-        "val_kwargs.n": 1,  # several answers per problem are rows of the validation data
+        # Where the files are converted at launch, several answers to a problem are several rows.
+        "val_kwargs.n": rollout.validation_samples if config.data.kind == "parquet" else 1,
         "val_kwargs.do_sample": rollout.validation_temperature > 0,
         "val_kwargs.temperature": rollout.validation_temperature,
+        "val_kwargs.top_p": rollout.validation_top_p,
+        "val_kwargs.top_k": rollout.validation_top_k or -1,
     }
     if rollout.kv_nz:
         values["engine_kwargs.vllm.additional_config.torchair_graph_config.enable_kv_nz"] = True
@@ -111,22 +124,31 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
 
 def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
     actor, ref = "actor_rollout_ref.actor.", "actor_rollout_ref.ref."
+    train = config.train
     values: dict[str, Any] = {
-        actor + "optim.lr": config.train.learning_rate,
-        # All samples of a step in one optimizer step: the rollout's policy is the one that is updated.
+        # The first collectives wait for the slowest rank to load its weights and compile its graph.
+        "actor_rollout_ref.nccl_timeout": config.cluster.collective_timeout_s,
+        actor + "optim.lr": train.learning_rate,
+        actor + "optim.lr_warmup_steps": train.warmup_steps,
+        actor + "optim.weight_decay": train.weight_decay,
+        actor + "optim.betas": [0.9, train.adam_beta2],
+        actor + "optim.clip_grad": train.max_gradient_norm,
         actor + "ppo_mini_batch_size": layout.update_prompts,
         actor + "ppo_epochs": 1,
         actor + "ppo_micro_batch_size_per_gpu": layout.micro_batch,
         actor + "loss_agg_mode": "token-mean",
-        actor + "policy_loss.loss_mode": config.train.loss_mode,
+        actor + "policy_loss.loss_mode": train.loss_mode,
+        actor + "clip_ratio": train.clip_ratio,
+        actor + "clip_ratio_low": train.clip_ratio,
+        actor + "clip_ratio_high": train.clip_ratio if train.clip_ratio_high is None else train.clip_ratio_high,
         actor + "use_kl_loss": True,
-        actor + "kl_loss_coef": config.train.kl_coefficient,
-        actor + "kl_loss_type": "low_var_kl",
+        actor + "kl_loss_coef": train.kl_coefficient,
+        actor + "kl_loss_type": train.kl_estimator,
         actor + "entropy_coeff": 0,
         actor + "use_torch_compile": False,
         actor + "megatron.seed": config.run.seed,
-        actor + "megatron.grad_offload": True,
-        actor + "megatron.optimizer_offload": True,
+        actor + "megatron.grad_offload": config.actor.offload_gradients,
+        actor + "megatron.optimizer_offload": config.actor.offload_optimizer,
         ref + "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
     }
     for role in (actor, ref):
@@ -136,21 +158,45 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
             role + "megatron.expert_model_parallel_size": layout.actor_expert,
             role + "megatron.expert_tensor_parallel_size": 1,
             role + "megatron.sequence_parallel": layout.actor_tensor > 1,
+            role + "load_weight": inputs.checkpoint is not None,
+            # Without weights to load too: it is how checkpoints are written.
             role + "megatron.use_dist_checkpointing": True,
-            role + "megatron.dist_checkpointing_path": str(inputs.checkpoint),
-            role + "megatron.param_offload": True,
+            role + "megatron.dist_checkpointing_path": None if inputs.checkpoint is None else str(inputs.checkpoint),
+            role + "megatron.param_offload": config.actor.offload_parameters,
         }
-    transformer = actor + "megatron.override_transformer_config."
-    values |= {_settle(transformer + key): value for key, value in inputs.transformer.items()}
-    if not layout.even_stages:
-        values["+" + transformer + "num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
-        if (
-            layout.actor_pipeline > 2
-        ):  # with both ends named, Megatron-core 0.12.1 divides by the number of other stages
-            values["+" + transformer + "num_layers_in_last_pipeline_stage"] = layout.last_stage_layers
+    prefix = actor + "megatron.override_transformer_config."
+    values |= {
+        _settle(prefix + key): value for key, value in (_transformer(config, layout) | inputs.transformer).items()
+    }
     return values
 
 
+def _transformer(config: RunConfig, layout: Layout) -> dict[str, Any]:
+    """Entries of `override_transformer_config` that follow from the run file alone."""
+    values: dict[str, Any] = {}
+    if not layout.even_stages:
+        values["num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
+        # With both ends named, Megatron-core 0.12.1 divides by the number of other stages.
+        if layout.actor_pipeline > 2:
+            values["num_layers_in_last_pipeline_stage"] = layout.last_stage_layers
+    if (recompute := config.actor.recompute) is not None:
+        values["recompute_granularity"] = recompute.granularity
+        if recompute.granularity == "full":
+            values |= {"recompute_method": recompute.method, "recompute_num_layers": recompute.layers}
+    if config.actor.moe_profile == "stable":
+        values |= STABLE_ROUTER
+    return values
+
+
+# Pai-Megatron-Patch's settings for the 671B model in reinforcement learning: the router is trained by the policy loss
+# only, so that it stays where pre-training left it. verl 0.6.1 has seq_aux_loss and a bias update rate of 0.001.
+STABLE_ROUTER = {
+    "moe_router_load_balancing_type": "none",
+    "moe_aux_loss_coeff": 0.0,
+    "moe_router_bias_update_rate": 0.0,
+    "moe_router_dtype": "fp32",
+    "apply_rope_fusion": False,
+}
 # The keys that verl's configuration has under override_transformer_config; every other one is an addition.
 _KNOWN_TRANSFORMER_KEYS = (
     "recompute_granularity",
@@ -166,29 +212,36 @@ def _settle(key: str) -> str:
 
 
 def _trainer(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    run = config.run
     values = {
-        "device": "npu",
+        "device": "cuda" if config.cluster.device == CUDA else "npu",
         "nnodes": config.cluster.nodes,
         "n_gpus_per_node": config.cluster.dies_per_node,
-        "total_training_steps": config.run.steps,
+        "total_training_steps": run.steps,
         # Epochs bound the loop too; total_training_steps ends it first, however small the data.
-        "total_epochs": config.run.steps,
-        "val_before_train": True,
-        "test_freq": min(config.run.validate_every, config.run.steps),
-        "save_freq": -1,
-        "resume_mode": "disable",
+        "total_epochs": run.steps,
+        "val_before_train": run.validate_every > 0 if run.validate_first is None else run.validate_first,
+        "test_freq": min(run.validate_every, run.steps) or -1,
+        "save_freq": run.save_every or -1,
+        "max_actor_ckpt_to_keep": run.keep_checkpoints,
+        "resume_mode": "auto" if run.resume == "auto" else "disable",
         "project_name": "deepseek-v3-grpo",
-        "experiment_name": config.run.name,
+        "experiment_name": run.name,
         "logger": ["console", "file"],
         "validation_data_dir": str(paths.validation),
-        "default_local_dir": str(paths.run_dir / "checkpoints"),
+        "default_local_dir": str(paths.checkpoints),
     }
     return {
         ("+trainer." if key == "validation_data_dir" else "trainer.") + key: value for key, value in values.items()
     } | {"hydra.run.dir": str(paths.run_dir / "logs" / "hydra"), "hydra.output_subdir": "config"}
 
 
-def _ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _cluster_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    # The address in full: "auto" would take any Ray that happens to run here.
+    return {"+ray_kwargs.ray_init.address": config.cluster.ray_address}
+
+
+def _own_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
     prefix = "ray_kwargs.ray_init."
     return {
         prefix + "num_cpus": config.cluster.dies_per_node + SPARE_CPUS,

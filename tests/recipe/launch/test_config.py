@@ -40,6 +40,8 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ('kind = "tiny"', 'kind = "huge"', "[model] kind is 'huge'; expected one of tiny, path"),
         ('kind = "tiny"', 'kind = "path"', '[model] kind = "path" needs path'),
         ('verifier = "r1_zero"', 'verifier = "r1"', "[reward] unknown reward 'r1'"),
+        ('verifier = "r1_zero"', 'tier3 = "sympy"', "[reward] unknown tier3 'sympy'; known are math_verify"),
+        ('verifier = "r1_zero"', 'tier3 = "math_verify"', "[reward] tier3 = 'math_verify' grades in batches"),
         ("workers = 0", "mix = { format = 1.0, accuracy = 1.0 }", "[reward] unknown reward 'accuracy'"),
         ("workers = 0", "mix = { format = true }", "[reward] mix.format is True (bool); expected a number"),
         ("workers = 0", "mix = 1", "[reward] mix is 1 (int); expected a table of numbers"),

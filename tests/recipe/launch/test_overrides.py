@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from recipe.launch.config import load
 from recipe.launch.environment import RunPaths, derived_environment, full_environment
+from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import derive
 from recipe.launch.overrides import hydra_overrides, quote
-from recipe.launch.run import placeholder_inputs
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
+SIM = next(path for path in CONFIGS if path.stem == "sim")
 # A directory name with everything that Hydra's grammar could take for something else.
 PATHS = RunPaths(Path("/runs/it's {a}, [b] = c"), "id", Path("/tmp/grpo-1"))
 
@@ -44,11 +45,14 @@ print("ANSWER" + json.dumps(answers))
 """
 
 
+MIX = {"format": 0.2, "acc": 0.8}
+
+
 def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
     config = load(path)
     for name, changes in sections.items():
         config = dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **changes)})
-    overrides = hydra_overrides(config, derive(config), placeholder_inputs(config), PATHS)
+    overrides = hydra_overrides(config, derive(config), given_inputs(config), PATHS)
     return [item for item in overrides if not item.startswith("hydra.")]
 
 
@@ -56,9 +60,9 @@ def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
 def composed() -> dict[str, dict]:
     """The resolved verl configuration of every shipped run file, and of variants of the first."""
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
-    asked["on-policy"] = overrides_of(CONFIGS[0], train={"loss_mode": "npu_on_policy"})
-    asked["mix"] = overrides_of(CONFIGS[0], reward={"mix": {"format": 0.2, "acc": 0.8}, "workers": 2})
-    asked["nz"] = overrides_of(CONFIGS[0], rollout={"graph_mode": True, "kv_nz": True})
+    asked["on-policy"] = overrides_of(SIM, train={"loss_mode": "npu_on_policy"})
+    asked["mix"] = overrides_of(SIM, reward={"mix": MIX, "workers": 2, "tier3": "math_verify"})
+    asked["nz"] = overrides_of(SIM, rollout={"graph_mode": True, "kv_nz": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
         input=json.dumps(list(asked.values())),
@@ -80,11 +84,13 @@ def test_verl_composes_every_run_file(composed: dict[str, dict], path: Path) -> 
     actor, rollout = verl["actor_rollout_ref"]["actor"], verl["actor_rollout_ref"]["rollout"]
     assert verl["trainer"]["validation_data_dir"] == str(PATHS.validation)
     assert verl["trainer"]["n_gpus_per_node"] * verl["trainer"]["nnodes"] == layout.dies
-    assert verl["ray_kwargs"]["ray_init"]["resources"]["NPU"] == config.cluster.dies_per_node
-    assert verl["ray_kwargs"]["ray_init"]["address"] == "local"
-    assert verl["ray_kwargs"]["ray_init"]["_node_ip_address"] == "127.0.0.1"
-    # One optimizer step for all samples of a step: on-policy.
-    assert actor["ppo_mini_batch_size"] == verl["data"]["train_batch_size"]
+    ray = verl["ray_kwargs"]["ray_init"]
+    if config.simulated:
+        assert ray["resources"]["NPU"] == config.cluster.dies_per_node
+        assert (ray["address"], ray["_node_ip_address"]) == ("local", "127.0.0.1")
+    else:  # an existing Ray is joined, which takes no sizes
+        assert ray == {"num_cpus": None, "address": "192.0.2.1:6379"}
+    assert actor["ppo_mini_batch_size"] * config.train.updates_per_step == verl["data"]["train_batch_size"]
     assert actor["use_kl_loss"] and rollout["calculate_log_probs"]
     assert rollout["max_model_len"] == verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"]
     transformer = actor["megatron"]["override_transformer_config"]
@@ -106,7 +112,7 @@ def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
 
     from verl_patches.trainer.ppo.on_policy import require_on_policy, selected
 
-    assert not selected(OmegaConf.create(composed[CONFIGS[0].stem]))
+    assert not selected(OmegaConf.create(composed[SIM.stem]))
     config = OmegaConf.create(composed["on-policy"])
     assert selected(config)
     require_on_policy(config)
@@ -123,7 +129,7 @@ def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:
 def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:
     for name, manager, asked in (
         ("sim", "naive", {"verifier": "r1_zero"}),
-        ("mix", "batch", {"verifier": "r1_zero", "mix": {"format": 0.2, "acc": 0.8}, "workers": 2}),
+        ("mix", "batch", {"verifier": "r1_zero", "mix": MIX, "workers": 2, "tier3": "math_verify"}),
     ):
         reward = composed[name]["custom_reward_function"]
         assert f"def {reward['name']}(" in Path(reward["path"]).read_text(encoding="utf-8")
@@ -150,7 +156,7 @@ def test_quoted_values_come_back_from_hydra_unchanged(value: object) -> None:
 
 
 def test_the_environment_drops_what_another_job_left() -> None:
-    config = load(CONFIGS[0])
+    config = load(SIM)
     derived = derived_environment(config, derive(config), PATHS)
     left = {"VLLM_DP_SIZE": "64", "RAY_ADDRESS": "10.0.0.1:6379", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HOME": "/root"}
     whole = full_environment(derived, left)
@@ -161,12 +167,12 @@ def test_the_environment_drops_what_another_job_left() -> None:
 
 def test_show_prints_environment_and_overrides() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "recipe", "show", str(CONFIGS[0]), "--steps", "7"],
+        [sys.executable, "-m", "recipe", "show", str(SIM), "--steps", "7"],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-        cwd=CONFIGS[0].parents[1],
+        cwd=SIM.parents[1],
     )
     assert "VLLM_DP_SIZE=2" in done.stdout.splitlines()
     assert "trainer.total_training_steps=7" in done.stdout.splitlines()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run on a cluster reads: made before it, and named in the run file. For simulated runs, stand-ins to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recipe.launch import mindspeed
+from recipe.launch.architecture import KNOWN, Architecture, from_config_json
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import upstream_dir
+from recipe.launch.errors import ConfigError
+from recipe.launch.overrides import Inputs
+from recipe.weights.model_config import transformer_overrides
+
+# Stands for what is made when the run starts.
+MADE_AT_LAUNCH = Path("/made/at/launch")
+
+
+def given_inputs(config: RunConfig) -> Inputs:
+    """The inputs as far as the run file tells; nothing is made, and no file but config.json is read.
+
+    What a simulated run makes at launch is named below `MADE_AT_LAUNCH`, and its prompts are taken to be as long as
+    they may be.
+
+    Raises:
+        ConfigError: config.json is there and cannot be used, or MindSpeed refuses the run.
+    """
+    model, data = config.model, config.data
+    checkpoint = None if model.kind == "random_init" else _path(model.checkpoint, "torch_dist")
+    return Inputs(
+        model=_path(model.path, "model"),
+        checkpoint=checkpoint,
+        train=_path(data.train_path, "train.parquet"),
+        validation=_path(data.validation_path, "validation.parquet"),
+        prompt_tokens=data.max_prompt_tokens,
+        transformer=model_overrides(config) | mindspeed.overrides(config, upstream_dir(), lambda line: None),
+    )
+
+
+def _path(given: str | None, made: str) -> Path:
+    return MADE_AT_LAUNCH / made if given is None else Path(given).expanduser().absolute()
+
+
+def config_json(config: RunConfig) -> Mapping[str, Any] | None:
+    """The model's config.json; None where it cannot be seen.
+
+    Raises:
+        ConfigError: it is not JSON.
+    """
+    if config.model.path is None:
+        return None
+    path = _path(config.model.path, "model") / "config.json"
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
+    return values
+
+
+def architecture(config: RunConfig) -> Architecture | None:
+    """The sizes of the model: from its config.json, else those that [model] architecture names; None: not known.
+
+    Raises:
+        ConfigError: config.json cannot be used, or is of another architecture than the run file's.
+    """
+    named = KNOWN.get(config.model.architecture or "")
+    values = config_json(config)
+    if values is None:
+        return named
+    try:
+        seen = from_config_json(values)
+    except ValueError as error:
+        raise ConfigError(f"{config.model.path}: {error}") from None
+    if named is not None and seen != named:
+        differing = [name for name, value in vars(named).items() if vars(seen)[name] != value]
+        raise ConfigError(
+            f"{config.model.path}: config.json differs from [model] architecture = {config.model.architecture!r} in "
+            f"{', '.join(differing)}; correct one of them"
+        )
+    return seen
+
+
+def model_overrides(config: RunConfig) -> dict[str, Any]:
+    """What Megatron-core must be told about the model beside verl's own conversion of its config.
+
+    Raises:
+        ConfigError: config.json cannot be used.
+    """
+    sizes, values = architecture(config), config_json(config)
+    if values is not None:
+        try:
+            return transformer_overrides(dict(values))
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{config.model.path}: {error}") from None
+    if sizes is None or sizes.expert_groups == 1:
+        return {}
+    return {"moe_router_num_groups": sizes.expert_groups, "moe_router_group_topk": sizes.expert_groups_kept}
