@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a legacy checkpoint is split over ranks, and whether the model of a config.json can be split so.
+
+The names of the options are those of MindSpeed-LLM's convert_ckpt_deepseek3.py. Its consumers are started with the
+same numbers, so a number that the model contradicts is refused rather than corrected.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from recipe.weights.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class LegacyOptions:
+    """The split asked for.
+
+    layer_list: layers of each pipeline stage; None: the same number in all.
+    num_layers, first_k_dense_replace: what the user takes the model for; None: whatever config.json says.
+    tp_extend_ep: the experts of one expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced.
+    """
+
+    tensor: int = 1
+    pipeline: int = 1
+    expert: int = 1
+    layer_list: tuple[int, ...] | None = None
+    num_layers: int | None = None
+    first_k_dense_replace: int | None = None
+    grouped_gemm: bool = False
+    tp_extend_ep: bool = False
+    mla_mm_split: bool = False
+
+    @property
+    def expert_ranks(self) -> int:
+        """Over how many ranks the experts of a layer are dealt."""
+        return self.expert * (self.tensor if self.tp_extend_ep else 1)
+
+    @property
+    def expert_slices(self) -> int:
+        """Into how many slices each expert is cut."""
+        return 1 if self.tp_extend_ep else self.tensor
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, as a group of the parser's."""
+    group = parser.add_argument_group("the legacy format", "as convert_ckpt_deepseek3.py calls them")
+    for axis in ("tensor", "pipeline", "expert"):
+        group.add_argument(
+            f"--target-{axis}-parallel-size", type=int, metavar="N", help=f"{axis}-parallel ranks (default 1)"
+        )
+    group.add_argument("--num-layer-list", metavar="N,N,...", help="layers of each pipeline stage (default: equal)")
+    group.add_argument("--num-layers", type=int, metavar="N", help="refuse a model with another number of layers")
+    group.add_argument("--first-k-dense-replace", type=int, metavar="N", help="refuse another number of dense layers")
+    group.add_argument("--moe-grouped-gemm", action="store_true", help="experts of a rank as weight1 and weight2")
+    group.add_argument("--moe-tp-extend-ep", action="store_true", help="deal whole experts to tensor-parallel ranks")
+    group.add_argument("--mla-mm-split", action="store_true", help="the up-projections of MLA as four matrices")
+
+
+def from_arguments(arguments: argparse.Namespace) -> LegacyOptions:
+    """The options of a parsed command line; raises WeightsError for a list that is none."""
+    layers = None
+    if arguments.num_layer_list is not None:
+        try:
+            layers = tuple(int(number) for number in arguments.num_layer_list.split(","))
+        except ValueError:
+            raise WeightsError(
+                f"--num-layer-list {arguments.num_layer_list}: not numbers with commas between"
+            ) from None
+    one = {name: getattr(arguments, f"target_{name}_parallel_size") for name in ("tensor", "pipeline", "expert")}
+    return LegacyOptions(
+        **{name: 1 if size is None else size for name, size in one.items()},
+        layer_list=layers,
+        num_layers=arguments.num_layers,
+        first_k_dense_replace=arguments.first_k_dense_replace,
+        grouped_gemm=arguments.moe_grouped_gemm,
+        tp_extend_ep=arguments.moe_tp_extend_ep,
+        mla_mm_split=arguments.mla_mm_split,
+    )
+
+
+def given(arguments: argparse.Namespace) -> list[str]:
+    """The legacy options that a command line sets, by their names there."""
+    group = argparse.ArgumentParser(add_help=False)
+    add_arguments(group)
+    return [
+        action.option_strings[0]
+        for action in group._actions
+        if getattr(arguments, action.dest, action.default) != action.default
+    ]
+
+
+def stages(options: LegacyOptions, config: dict[str, Any]) -> list[range]:
+    """The layers of each pipeline stage, after every check of the options against the model of config.json.
+
+    Raises WeightsError, naming the option, what it says, and what the model says.
+    """
+    try:
+        return _stages(options, config)
+    except KeyError as error:
+        raise WeightsError(f"config.json: {error.args[0]} is missing; the legacy format needs it") from error
+
+
+def _stages(options: LegacyOptions, config: dict[str, Any]) -> list[range]:
+    _check_model(config)
+    for axis in ("tensor", "pipeline", "expert"):
+        if (size := getattr(options, axis)) < 1:
+            raise WeightsError(f"--target-{axis}-parallel-size {size}: at least one rank is needed")
+    layers = config["num_hidden_layers"]
+    for option, said, name in (
+        ("--num-layers", options.num_layers, "num_hidden_layers"),
+        ("--first-k-dense-replace", options.first_k_dense_replace, "first_k_dense_replace"),
+    ):
+        if said is not None and said != config[name]:
+            raise WeightsError(f"{option} {said}: config.json has {name} {config[name]}; they must agree")
+    if options.tp_extend_ep and not options.grouped_gemm:
+        raise WeightsError("--moe-tp-extend-ep needs --moe-grouped-gemm: MindSpeed has it for grouped experts only")
+    _check_divisions(options, config)
+    return _deal_layers(options, layers)
+
+
+def _check_model(config: dict[str, Any]) -> None:
+    if config.get("model_type") != "deepseek_v3":
+        raise WeightsError(f"config.json: model_type {config.get('model_type')!r}; the legacy format is deepseek_v3's")
+    if config["q_lora_rank"] is None:
+        raise WeightsError("config.json: q_lora_rank is null; the legacy format has no name for a whole q_proj")
+    if config.get("moe_layer_freq", 1) != 1:
+        raise WeightsError(f"config.json: moe_layer_freq {config['moe_layer_freq']}; the legacy format knows 1 only")
+
+
+def _check_divisions(options: LegacyOptions, config: dict[str, Any]) -> None:
+    shared = config["moe_intermediate_size"] * (config.get("n_shared_experts") or 0)
+    divided = [
+        ("num_attention_heads", config["num_attention_heads"]),
+        ("vocab_size", config["vocab_size"]),
+        ("intermediate_size", config["intermediate_size"]),
+        ("the shared experts' size", shared),
+    ]
+    if not options.tp_extend_ep:
+        divided.append(("moe_intermediate_size", config["moe_intermediate_size"]))
+    for name, size in divided:
+        if size % options.tensor:
+            raise WeightsError(
+                f"--target-tensor-parallel-size {options.tensor} does not divide {name} {size} of config.json"
+            )
+    experts = config["n_routed_experts"]
+    if experts % options.expert_ranks:
+        product = f" times {options.tensor} tensor-parallel ranks" if options.tp_extend_ep else ""
+        raise WeightsError(
+            f"--target-expert-parallel-size {options.expert}{product} does not divide n_routed_experts {experts} of "
+            "config.json"
+        )
+
+
+def _deal_layers(options: LegacyOptions, layers: int) -> list[range]:
+    given = options.layer_list
+    if given is None:
+        if layers % options.pipeline:
+            raise WeightsError(
+                f"--target-pipeline-parallel-size {options.pipeline} does not divide {layers} layers; give "
+                "--num-layer-list"
+            )
+        given = (layers // options.pipeline,) * options.pipeline
+    text = ",".join(map(str, given))
+    if len(given) != options.pipeline:
+        raise WeightsError(
+            f"--num-layer-list {text} has {len(given)} stages, --target-pipeline-parallel-size says {options.pipeline}"
+        )
+    if min(given) < 1:
+        raise WeightsError(f"--num-layer-list {text}: every stage needs at least one layer")
+    if sum(given) != layers:
+        raise WeightsError(f"--num-layer-list {text} sums to {sum(given)}, config.json has num_hidden_layers {layers}")
+    ends = [sum(given[: stage + 1]) for stage in range(len(given))]
+    return [range(end - count, end) for end, count in zip(ends, given, strict=True)]

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The legacy checkpoint read back with torch, rank by rank, beside what whole-tensor arithmetic makes of the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from recipe.weights import legacy, transpose
+from recipe.weights.errors import WeightsError
+from recipe.weights.job import run_job, verify_job
+from recipe.weights.legacy_options import LegacyOptions
+from tests.recipe.weights.legacy_oracle import expected
+
+CONFIG: dict[str, Any] = {
+    "model_type": "deepseek_v3", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24,
+    "moe_intermediate_size": 8, "num_hidden_layers": 5, "num_attention_heads": 4, "n_routed_experts": 8,
+    "n_shared_experts": 1, "first_k_dense_replace": 2, "q_lora_rank": 6, "kv_lora_rank": 4, "qk_nope_head_dim": 3,
+    "qk_rope_head_dim": 2, "v_head_dim": 5, "tie_word_embeddings": False,
+}  # fmt: skip
+# Sizes at which blocks of 128 are cut, some of them not at multiples of 128, and at which the kernels are used.
+LARGE = CONFIG | {
+    "hidden_size": 256, "intermediate_size": 384, "moe_intermediate_size": 256, "num_hidden_layers": 3,
+    "n_routed_experts": 4, "first_k_dense_replace": 1, "q_lora_rank": 136, "kv_lora_rank": 72, "qk_nope_head_dim": 24,
+    "qk_rope_head_dim": 8, "v_head_dim": 40,
+}  # fmt: skip
+
+
+def random_weights(config: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    from recipe.weights import deepseek_v3
+
+    generator = torch.Generator().manual_seed(11)
+    weights = {}
+    for place in deepseek_v3.layout(config).places:
+        kind = torch.float32 if place.hf_name.endswith("bias") else dtype
+        weights[place.hf_name] = torch.randn(place.hf_shape, generator=generator).to(kind)
+    return weights
+
+
+def to_fp8(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The weights as published (projections in FP8 with scales), and what they stand for in bfloat16."""
+    stored, meant = {}, {}
+    for name, tensor in weights.items():
+        stored[name] = meant[name] = tensor
+        if name.endswith(("_proj.weight", "_with_mqa.weight")):
+            rows, columns = tensor.shape
+            scale = torch.rand(-(-rows // 128), -(-columns // 128)) + 0.01
+            raw = tensor.float().to(torch.float8_e4m3fn)
+            stored |= {name: raw, name + "_scale_inv": scale}
+            spread = scale.repeat_interleave(128, 0)[:rows].repeat_interleave(128, 1)[:, :columns]
+            meant[name] = (raw.float() * spread).to(torch.bfloat16)
+    return stored, meant
+
+
+def write(directory: Path, tensors: dict[str, torch.Tensor], config: dict[str, Any], shards: int = 2) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    names = sorted(tensors)
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard}.safetensors"
+        # One after the other, so that a scale and its tensor are in different files.
+        part = {name: tensors[name].contiguous() for name in names[shard::shards]}
+        save_file(part, directory / file)
+        weight_map |= dict.fromkeys(part, file)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return directory
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+def convert(source: Path, output: Path, options: LegacyOptions, workers: int = 2) -> None:
+    run_job(legacy.plan(source, output, options).job, workers=workers)
+
+
+def check(output: Path, wanted: dict[str, dict[str, torch.Tensor]], mapped: bool = False) -> None:
+    assert {str(path.relative_to(output)) for path in output.rglob("*.pt")} == set(wanted)
+    assert (output / "latest_checkpointed_iteration.txt").read_text() == "1"
+    for file, model in wanted.items():
+        loaded = torch.load(output / file, weights_only=True, mmap=mapped)
+        assert {name: value for name, value in loaded.items() if name != "model"} == {
+            "checkpoint_version": 3.0, "iteration": 1
+        }  # fmt: skip
+        assert set(loaded["model"]) == set(model), file
+        for name, tensor in model.items():
+            got = loaded["model"][name]
+            assert got.dtype == tensor.dtype and got.shape == tensor.shape and got.is_contiguous(), (file, name)
+            assert torch.equal(bits(got), bits(tensor)), (file, name)
+
+
+GROUPED = LegacyOptions(grouped_gemm=True)
+SPLITS = {
+    "one rank": LegacyOptions(),
+    "one rank, grouped": GROUPED,
+    "tensor": LegacyOptions(tensor=2),
+    "tensor, grouped": LegacyOptions(tensor=4, grouped_gemm=True),
+    "pipeline, uneven": LegacyOptions(pipeline=3, layer_list=(1, 3, 1), grouped_gemm=True),
+    "expert": LegacyOptions(expert=4),
+    "expert, grouped": LegacyOptions(expert=2, grouped_gemm=True),
+    "tensor and expert, sliced": LegacyOptions(tensor=2, expert=2, grouped_gemm=True),
+    "tensor and expert, dealt": LegacyOptions(tensor=2, expert=2, grouped_gemm=True, tp_extend_ep=True),
+    "all, uneven": LegacyOptions(tensor=2, pipeline=2, expert=4, layer_list=(3, 2), grouped_gemm=True),
+    "as the recipe": LegacyOptions(
+        4, 3, 2, (1, 2, 2), num_layers=5, first_k_dense_replace=2, grouped_gemm=True, tp_extend_ep=True
+    ),
+    "as the recipe, MLA split": LegacyOptions(
+        4, 3, 2, (1, 2, 2), grouped_gemm=True, tp_extend_ep=True, mla_mm_split=True
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", SPLITS.values(), ids=SPLITS)
+def test_every_element_of_every_rank(options: LegacyOptions, tmp_path: Path) -> None:
+    weights = random_weights(CONFIG, torch.bfloat16)
+    convert(write(tmp_path / "hf", weights, CONFIG), tmp_path / "out", options)
+    check(tmp_path / "out", expected(weights, CONFIG, options), mapped=options.tensor > 1)
+
+
+@pytest.mark.parametrize("name", ["tensor and expert, sliced", "as the recipe, MLA split"])
+@pytest.mark.parametrize("kernel", ["numba", "without numba"])
+def test_fp8_is_dequantised_as_whole_tensors_are(
+    name: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "without numba":
+        monkeypatch.setattr(transpose, "_loaded", [None])
+    options = SPLITS[name]
+    if options.layer_list:
+        options = LegacyOptions(4, 2, 1, (2, 1), grouped_gemm=True, tp_extend_ep=True, mla_mm_split=True)
+    stored, meant = to_fp8(random_weights(LARGE, torch.bfloat16))
+    source = write(tmp_path / "hf", stored, LARGE, shards=3)
+    convert(source, tmp_path / "out", options)
+    check(tmp_path / "out", expected(meant, LARGE, options))
+    verify_job(legacy.plan(source, tmp_path / "out", options).job)
+
+
+def test_float32_comes_out_as_float32(tmp_path: Path) -> None:
+    weights = random_weights(CONFIG, torch.float32)
+    convert(write(tmp_path / "hf", weights, CONFIG), tmp_path / "out", SPLITS["tensor, grouped"])
+    check(tmp_path / "out", expected(weights, CONFIG, SPLITS["tensor, grouped"]))
+
+
+def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
+    source = write(tmp_path / "hf", random_weights(CONFIG, torch.bfloat16), CONFIG)
+    for workers in (1, 3):
+        convert(source, tmp_path / str(workers), SPLITS["as the recipe"], workers)
+    files = [path.relative_to(tmp_path / "1") for path in (tmp_path / "1").rglob("*") if path.is_file()]
+    assert len(files) == 4 * 3 * 2 + 2
+    for file in files:
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("shape", [(64, 32), (128, 96), (192, 256), (3, 5), (64, 20), (65, 32)])
+@pytest.mark.parametrize("kind", ["uint16", "uint32"])
+def test_columns_become_rows(shape: tuple[int, int], kind: str) -> None:
+    import numpy as np
+
+    matrix = np.random.default_rng(3).integers(0, 2**16, shape).astype(kind)
+    for first, count in ((0, shape[1]), (shape[1] // 2 // 4 * 4, shape[1] // 2 // 4 * 4), (1, 2)):
+        out = np.empty((count, shape[0]), kind)
+        transpose.columns_as_rows(matrix, first, out)
+        assert np.array_equal(out, matrix[:, first : first + count].T)
+
+
+REFUSED = [
+    ("a list that does not sum", LegacyOptions(pipeline=2, layer_list=(2, 2)), ["2,2", "sums to 4", "5"]),
+    ("a list of another length", LegacyOptions(pipeline=2, layer_list=(1, 2, 2)), ["3 stages", "says 2"]),
+    ("an empty stage", LegacyOptions(pipeline=2, layer_list=(0, 5)), ["0,5", "at least one layer"]),
+    ("no list for uneven stages", LegacyOptions(pipeline=2), ["does not divide 5 layers", "--num-layer-list"]),
+    ("no rank", LegacyOptions(tensor=0), ["--target-tensor-parallel-size 0"]),
+    ("experts", LegacyOptions(expert=3), ["--target-expert-parallel-size 3", "n_routed_experts 8"]),
+    ("dealt experts", LegacyOptions(4, 1, 4, grouped_gemm=True, tp_extend_ep=True), ["4 times 4", "experts 8"]),
+    ("heads", LegacyOptions(tensor=8), ["--target-tensor-parallel-size 8", "num_attention_heads 4"]),
+    ("layers", LegacyOptions(num_layers=61), ["--num-layers 61", "num_hidden_layers 5"]),
+    ("dense layers", LegacyOptions(first_k_dense_replace=3), ["--first-k-dense-replace 3", "first_k_dense_replace 2"]),
+    ("dealt without groups", LegacyOptions(tensor=2, tp_extend_ep=True), ["--moe-tp-extend-ep", "--moe-grouped-gemm"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "said"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_a_split_that_the_model_has_not_is_refused(options: LegacyOptions, said: list[str], tmp_path: Path) -> None:
+    """Before any tensor is looked at: the directory holds nothing but config.json and an empty shard."""
+    source = write(tmp_path / "hf", {"x": torch.zeros(1)}, CONFIG, shards=1)
+    with pytest.raises(WeightsError) as caught:
+        legacy.plan(source, tmp_path / "out", options)
+    assert all(word in str(caught.value) for word in said) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "qwen2"}, "model_type"),
+        ({"q_lora_rank": None}, "q_lora_rank"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
+        ({"vocab_size": 23}, "vocab_size 23"),
+        ({"intermediate_size": 23}, "intermediate_size 23"),
+        ({"moe_intermediate_size": 9}, "size 9"),
+    ],
+)
+def test_a_model_that_has_no_such_layout_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "hf", {"x": torch.zeros(1)}, CONFIG | change, shards=1)
+    with pytest.raises(WeightsError, match=said):
+        legacy.plan(source, tmp_path / "out", LegacyOptions(tensor=2))
+
+
+def test_a_size_that_config_json_lacks_is_named(tmp_path: Path) -> None:
+    config = {name: value for name, value in CONFIG.items() if name != "kv_lora_rank"}
+    source = write(tmp_path / "hf", {"x": torch.zeros(1)}, config, shards=1)
+    with pytest.raises(WeightsError, match="kv_lora_rank is missing"):
+        legacy.plan(source, tmp_path / "out", LegacyOptions())
