@@ -169,11 +169,15 @@ class Workspace:
         except OSError as error:
             self._stream.close()
             raise WeightsError(f"{output}: another process is writing it; wait for it or stop it") from error
-        if complete:
-            self.complete = True
-            self._remove_work()
-        else:
-            self._load(overwrite)
+        try:
+            if complete:
+                self.complete = True
+                self._remove_work()
+            else:
+                self._load(overwrite)
+        except BaseException:
+            self._stream.close()
+            raise
         return self
 
     def _load(self, overwrite: bool) -> None:
@@ -193,9 +197,11 @@ class Workspace:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is not None and not self._done:
-            self.discard()
-        self._stream.close()
+        try:
+            if kind is not None and not self._done:
+                self.discard()
+        finally:
+            self._stream.close()
 
     def has(self, name: str) -> bool:
         """Whether this file is whole already."""

@@ -40,10 +40,9 @@ def emit(sink: Sink, pieces: list[tuple[str, int]], patches: list[float]) -> byt
         hole = sink.position
         sink.write(bytes(4))
         expected += bytes(4)
-        for share in patches:
-            if round(share * 11) == number:
-                sink.patch(hole, b"\1\2\3\4")
-                expected[hole : hole + 4] = b"\1\2\3\4"
+        if number in {round(share * 11) for share in patches}:
+            sink.patch(hole, b"\1\2\3\4")
+            expected[hole : hole + 4] = b"\1\2\3\4"
     if patches and expected:
         first = pieces[0][1]
         if expected[first : first + 4] == bytes(4):
@@ -86,7 +85,7 @@ def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: P
     at = {"flip": 20001, "cut": len(good) - 3, "longer": len(good), "empty": 0}[change]
     if change == "flip":
         good[at] ^= 1
-        good[at + 5000] ^= 1
+        good[at + 4000] ^= 1
     path.write_bytes({"flip": good, "cut": good[:at], "longer": good + b"x", "empty": b""}[change])
     comparison = CompareTarget(path)
     sink.begin(comparison)
