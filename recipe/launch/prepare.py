@@ -21,6 +21,7 @@ from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, cache_dir, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.overrides import Inputs
+from verl_patches.utils.reward_score.tier3 import require
 
 Say = Callable[[str], None]
 # Padded lengths are multiples of this, so that slightly different data gives the same shapes.
@@ -36,9 +37,10 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         log: file that gets the tools' output.
 
     Raises:
-        ConfigError: the run file asks for what the model, the data or MindSpeed do not allow.
+        ConfigError: the run file asks for what the model, the data, MindSpeed or what is installed do not allow.
         LaunchError: a tool failed; the message carries the last line it printed.
     """
+    _require_tier3(config)
     adaptation = mindspeed.overrides(config, upstream_dir(), say)
     log.parent.mkdir(parents=True, exist_ok=True)
     made = prepare_model(config, say, log)
@@ -54,6 +56,15 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         prompt_tokens=prompt_tokens,
         transformer=transformer_overrides(model) | adaptation,
     )
+
+
+def _require_tier3(config: RunConfig) -> None:
+    """Refuses a grader that is not installed now: its first answer comes after hours of loading."""
+    if config.reward.tier3 is not None:
+        try:
+            require(config.reward.tier3)
+        except ValueError as error:
+            raise ConfigError(f"[reward] {error}") from None
 
 
 def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -12,9 +13,12 @@ import pyarrow.parquet
 import pytest
 
 from recipe.launch.cache import cached, digest
+from recipe.launch.config import load
+from recipe.launch.environment import REPO
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.prepare import _run, padded_prompt_tokens, template_files
+from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
+from verl_patches.utils.reward_score.tier3 import GRADERS
 
 
 def test_the_longest_prompt_that_fits_sets_the_length() -> None:
@@ -48,6 +52,17 @@ def test_a_template_of_the_user_s_is_among_what_the_problems_are_made_from(tmp_p
     assert template_files(str(own)) == template_files(f"{own}:short") == [own]
     (ours,) = template_files("r1_zero")
     assert "[r1_zero]" in ours.read_text(encoding="utf-8")
+
+
+def test_a_grader_that_is_not_installed_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load(REPO / "configs" / "sim.toml")
+    config = dataclasses.replace(config, reward=dataclasses.replace(config.reward, workers=1, tier3="math_verify"))
+    monkeypatch.setitem(GRADERS, "math_verify", "no_such_package")
+    with pytest.raises(ConfigError, match=r"^\[reward\] tier3 = 'math_verify' needs packages that are not"):
+        prepare(config, print, tmp_path / "logs" / "prepare.log")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_cached_is_made_once_and_whole(tmp_path: Path) -> None:
