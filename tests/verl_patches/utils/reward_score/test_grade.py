@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from verl_patches.utils.reward_score import evaluate, grammar
@@ -142,6 +142,23 @@ def test_missing_answers_and_odd_ground_truths(answer: str | None, truth: Any, v
     assert grade_answer(answer, truth) is verdict
 
 
+JOKERS = [
+    "18 or 19", "18,19", "18|19", "18/19", "18;19", "18=19", "19=18", "x=18=19", "(18,19)", "[18,19]", "\\{18,19\\}",
+    "18\\cup 19", "18\\pm 1", "\\pm 18", "18$19", "$18$ $19$", "18\\quad 19", "18\\ 19", "18~19", "18\n19", "18..19",
+    "\\text{18 or 19}", "18\\text{ or }19", "\\text{18}\\text{19}", "\\boxed{18}19", "\\fbox{18}", "\\phantom{19}18",
+    "18\\%19", "18\\%\\%", "18 cm 19", "18!", "18_{19}", "x-x+18", "18+0x", "18x/x", "x^0\\cdot 18", "--18", "-(-18)",
+    "|18|", "18^1", "\\sqrt{324}", "36/2", "9+9", "\\frac{36}{2}", "18e0", "0x12", "18\\infty", "x<19", "\\ge 18",
+    "\\approx 18", "１８", "١٨", "१८", "¹⁸", "18\u0301", "18\u200d", "\u202e81", "18\x00", "𝟏𝟖", "Ⅹ", "18\u2044 1",  # noqa: RUF001
+    "", "{}", "()", "\\{\\}", "\\text{}", "=", "x=", "%", ",", "and", "x", "0/0", "nan", "None", "\\infty",
+    "\\text{any}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", JOKERS)
+def test_several_answers_in_one_or_work_left_to_do_earn_nothing(answer: str) -> None:
+    assert grade_answer(answer, "18") is not Verdict.CORRECT
+
+
 def test_the_answer_counts_only_in_the_last_box_inside_answer() -> None:
     assert grade_response("<think>\\boxed{5}</think><answer>5</answer>", "5") is Verdict.NO_ANSWER
     assert grade_response("<answer>\\boxed{5} \\boxed{6}</answer>", "5") is Verdict.WRONG
@@ -202,6 +219,25 @@ def test_grading_never_raises_and_is_deterministic(answer: str, truth: str) -> N
     first = grade_answer(answer, truth)
     grammar.read.cache_clear()
     assert grade_answer(answer, truth) is first
+
+
+@given(ANSWERS | st.text(max_size=60), st.integers(0, 99), st.integers(1, 99))
+def test_no_answer_is_right_for_two_numbers(answer: str, truth: int, more: int) -> None:
+    """But for the percent sign, which may be left out: 100% is 100 and 1."""
+    assume(truth + more != 100 * truth)
+    right = [grade_answer(answer, str(value)) for value in (truth, truth + more)]
+    assert right.count(Verdict.CORRECT) < 2
+
+
+TAGS = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "}", "5"])
+
+
+@given(st.lists(ANSWERS | TAGS, max_size=30))
+def test_only_a_box_that_was_closed_within_answer_tags_earns(pieces: list[str]) -> None:
+    response = "".join(pieces)
+    if grade_response(response, "5") is Verdict.CORRECT:
+        start, end = response.rindex("<answer>"), response.rindex("</answer>")
+        assert start < response.rindex("\\boxed{", start, end) and "</think>" not in response[start:]
 
 
 @given(ANSWERS, ANSWERS)
