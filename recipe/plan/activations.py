@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes per token that a pass through Megatron-core 0.12.1's layers of DeepSeek-V3 holds on a die.
+
+Every term is a tensor that the code keeps for its backward pass (listed with saved_tensors_hooks on a simulated die,
+docs/PLAN.md) or holds at its fullest moment. The plain-torch stand-ins keep a norm's input and normalised input in
+float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too, with
+the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum with a
+last axis of 8). Tokens are assumed to spread evenly over the experts.
+
+Widths below are elements per token; with tensor parallelism a die has its share of every one (sequence parallelism).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.launch.architecture import Architecture
+from recipe.launch.config import Recompute
+from recipe.plan.parameters import BF16, FP32, FP64
+
+INT64 = 8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Bytes per token of one kind of pass on one stage.
+
+    `kept`: what the forward pass keeps until the backward pass, of all layers; `most`: the fullest moment of the
+    stage's forward and backward pass of one micro-batch beyond `kept` of the micro-batches in flight (it can be
+    negative, as the fullest moment comes when part of what was kept is given back).
+    """
+
+    kept: float
+    most: float
+
+
+def norm(width: int, fused: bool) -> int:
+    """What an RMSNorm keeps: its input."""
+    return width * BF16 + FP32 if fused else width * 2 * FP32 + FP32
+
+
+def attention(model: Architecture, fused: bool) -> float:
+    """What multi-latent attention keeps, with the norm before it (multi_latent_attention.py)."""
+    heads, rope = model.heads, model.qk_rope_head_dim
+    key = heads * (model.qk_nope_head_dim + rope)
+    value = heads * model.v_head_dim
+    kept: float = norm(model.hidden, fused) + model.hidden * BF16  # the norm's output: both down projections' input
+    for rank in (model.q_lora_rank, model.kv_lora_rank):
+        kept += norm(rank, fused) + rank * BF16  # the norm in the up projection, and that projection's input
+    kept += 4 * rope * BF16 + rope * FP32  # cos and sin of queries and of keys; the angles they are made of
+    kept += (2 * key + value) * BF16  # query, key, value
+    kept += value * BF16  # the output projection's input
+    if fused:
+        kept += 2 * heads * 8 * FP32
+    return kept
+
+
+def dense_mlp(model: Architecture, fused: bool) -> int:
+    """What a dense layer's MLP keeps, with the norm before it."""
+    width = model.dense_intermediate
+    return norm(model.hidden, fused) + model.hidden * BF16 + 2 * width * BF16 + width * BF16
+
+
+def moe_mlp(model: Architecture, fused: bool) -> float:
+    """What an expert layer's MLP keeps, with the norm before it (moe/router.py, token_dispatcher.py, experts.py)."""
+    h, k, experts, width = model.hidden, model.experts_per_token, model.experts, model.moe_intermediate
+    kept = norm(h, fused) + h * BF16
+    # The router works in float64 (verl: moe_router_dtype): its input, its logits and scores, and the chosen ones.
+    kept += h * FP64 + experts * (2 * FP64 + FP32 + 1 + FP64) + k * (INT64 + FP64) + 2 * FP64
+    kept += experts * (FP64 + 1)  # probabilities and routing map, which the dispatcher holds until its next use
+    kept += k * (INT64 + FP64)  # the permutation and the probabilities that went along
+    kept += k * (h + 2 * width + width) * BF16  # inputs of the experts, of their activation, of their second layer
+    return kept + model.shared_experts * 3 * width * BF16
+
+
+def layer(model: Architecture, number: int, fused: bool) -> float:
+    """What the layer of this number, from 0, keeps per token."""
+    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused)
+    return attention(model, fused) + mlp
+
+
+def forward_most(model: Architecture, fused: bool) -> float:
+    """The fullest moment of an expert layer's forward pass that keeps nothing: the experts' activation.
+
+    The experts' inputs, first outputs, activated outputs, their product with the probabilities in the router's float64,
+    and that again in bfloat16, beside residual and MLP input (moe/experts.py, fused_bias_swiglu.py).
+    """
+    k, width = model.experts_per_token, model.moe_intermediate
+    product = BF16 if fused else FP64
+    return k * (model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * product) + 3 * model.hidden * BF16
+
+
+def backward_most(model: Architecture, number: int, fused: bool) -> float:
+    """The fullest moment of a layer's backward pass beyond what it kept.
+
+    Of an expert layer: the gradient of the gated activation. In the stand-ins it is made in the router's float64, of
+    five pieces as wide as the activation; a fused kernel writes the gradient of both halves. The second layer's input
+    is given back by then.
+    """
+    h = model.hidden
+    if number < model.dense_layers:
+        return h * BF16 + 4 * model.dense_intermediate * BF16
+    wide = model.experts_per_token * model.moe_intermediate
+    gradient = 2 * wide * BF16 if fused else 5 * wide * FP64
+    return h * BF16 + wide * BF16 + gradient - wide * BF16
+
+
+def engine_most(model: Architecture) -> float:
+    """The fullest moment of vLLM-Ascend's expert layer (ops/fused_moe.py): every token's copies for its experts before
+    and after they are exchanged, the experts' first outputs and activated outputs, and what comes back."""
+    k = model.experts_per_token
+    return k * (4 * model.hidden + 3 * model.moe_intermediate) * BF16 + 3 * model.hidden * BF16
+
+
+def head_forward_most(vocabulary: int, entropy: bool) -> float:
+    """The output layer without gradients: the float32 logits; with entropy their copy and two more.
+
+    verl/workers/actor/megatron_actor.py (`logits_processor`), verl/utils/megatron/tensor_parallel.py
+    (`_VocabParallelEntropy`); megatron/core/transformer/module.py casts the bfloat16 logits.
+    """
+    return vocabulary * (4 * FP32 if entropy else FP32 + BF16)
+
+
+def head_kept(vocabulary: int) -> int:
+    """The softmax that the cross entropy keeps, in the logits' own memory (cross_entropy.py)."""
+    return vocabulary * FP32
+
+
+def head_backward_most(vocabulary: int) -> int:
+    """Beyond the softmax: the gradient before the temperature, and again in bfloat16."""
+    return vocabulary * (FP32 + BF16)
+
+
+def forward_pass(model: Architecture, numbers: range, last: bool, tensor: int, fused: bool, entropy: bool) -> float:
+    """The most bytes per token of a pass without gradients through the layers `numbers`."""
+    moments = [forward_most(model, fused) if numbers and numbers[-1] >= model.dense_layers else 0.0]
+    moments.append(2 * model.hidden * BF16 + 3 * model.dense_intermediate * BF16 if numbers else 0.0)
+    if last:
+        moments.append(model.hidden * BF16 + head_forward_most(model.vocabulary, entropy))
+    return max(moments) / tensor
+
+
+def training_pass(
+    model: Architecture, numbers: range, last: bool, tensor: int, fused: bool, recompute: Recompute | None
+) -> Pass:
+    """Bytes per token of a forward and backward pass through the layers `numbers`."""
+    again, group = _recomputed(numbers, recompute)
+    kept = [model.hidden * BF16 / group if n in again else layer(model, n, fused) for n in numbers]
+    head = norm(model.hidden, fused) + model.hidden * BF16 + head_kept(model.vocabulary) if last else 0.0
+    moments = []
+    if last:
+        moments.append(float(head_backward_most(model.vocabulary)))
+    if numbers:
+        final = numbers[-1]
+        redone = [n for n in numbers[-group:] if n in again]
+        rebuilt = sum(layer(model, n, fused) for n in redone)
+        moments.append(backward_most(model, final, fused) + rebuilt - head)
+    total = sum(kept) + head
+    return Pass(total / tensor, (max(moments) if moments else 0.0) / tensor)
+
+
+def _recomputed(numbers: range, recompute: Recompute | None) -> tuple[set[int], int]:
+    """The layers that are computed again, and how many of them at once.
+
+    megatron/core/transformer/transformer_block.py, `_checkpointed_forward`: "block" takes the first layers of a stage
+    one by one, "uniform" all in groups. Selective recomputation is counted as none, which is more than it needs.
+    """
+    if recompute is None or recompute.granularity != "full":
+        return set(), 1
+    count = recompute.layers or 1
+    if recompute.method == "uniform":
+        return set(numbers), min(count, max(1, len(numbers)))
+    return set(numbers[:count]), 1

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device and host memory of a run, by the phases of verl 0.6.1's step (verl/workers/megatron_workers.py).
+
+What is on a die in which phase follows from the offloads: parameters, gradients and optimizer of the actor and the
+parameters of the reference are there only where a phase loads them, and the rollout's weights and cache only between
+`resume` and `release` (our verl_patches/workers/rollout/vllm_rollout/npu_rollout.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from recipe.launch.architecture import Architecture
+from recipe.launch.config import RunConfig
+from recipe.plan import activations, parameters, reshard, resident, shards
+from recipe.plan.parameters import BF16, Tensor
+from recipe.plan.subject import Subject, subject
+
+PHASES = ("rollout", "log_prob", "ref", "update", "switch")
+BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
+# vllm_ascend/worker/model_runner_v1.py, initialize_kv_cache: both caches of a layer are so many elements longer, so
+# that they can start at a multiple of it. The profiler that sizes the cache does not know of it.
+CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class Die:
+    """Bytes of a die of one pipeline stage by phase and kind; `outside`: what torch does not count."""
+
+    stage: int
+    phases: Mapping[str, Mapping[str, int]]
+    outside: Mapping[str, int]
+
+    def total(self, phase: str) -> int:
+        return sum(self.phases[phase].values())
+
+    @property
+    def outside_total(self) -> int:
+        return sum(self.outside.values())
+
+    @property
+    def fullest(self) -> str:
+        return max(self.phases, key=self.total)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The KV cache of a die: tokens that fit, and tokens of all its sequences at their longest."""
+
+    blocks: int
+    bytes_per_token: int
+    tokens_wanted: int
+
+    @property
+    def tokens(self) -> int:
+        return self.blocks * BLOCK_TOKENS
+
+    @property
+    def nbytes(self) -> int:
+        return self.tokens * self.bytes_per_token
+
+
+@dataclass(frozen=True)
+class Host:
+    """Bytes of host memory per node by kind; the kinds in `pinned` are page-locked."""
+
+    parts: Mapping[str, int]
+    pinned: frozenset[str]
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def pinned_total(self) -> int:
+        return sum(size for name, size in self.parts.items() if name in self.pinned)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What `memory` works out."""
+
+    dies: tuple[Die, ...]
+    cache: Cache
+    host: Host
+    limit: int
+
+    def worst(self, phase: str) -> Die:
+        """The die with the most in a phase."""
+        return max(self.dies, key=lambda die: die.total(phase))
+
+    @property
+    def fits(self) -> bool:
+        """Every phase of every die fits, and so does one sequence at its longest in the cache."""
+        room = all(die.total(die.fullest) + die.outside_total <= self.limit for die in self.dies)
+        return room and self.cache.blocks > 0
+
+
+def memory(of: Subject) -> Memory:
+    """Device memory of one die of each pipeline stage, the KV cache, and the memory of a host."""
+    weights = _rollout_weights(of)
+    cache = _cache(of, weights)
+    dies = tuple(_die(of, stage, weights, cache) for stage in range(of.layout.actor_pipeline))
+    return Memory(dies, cache, host(of), of.config.hbm_bytes_per_die)
+
+
+def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dict[str, int]:
+    """Bytes on the fullest die in each of `PHASES`, what torch does not count included."""
+    found = memory(subject(config, model))
+    return {phase: found.worst(phase).total(phase) + found.worst(phase).outside_total for phase in PHASES}
+
+
+def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
+    """Page-locked bytes of a node: offloaded parameters and MindSpeed's swapped optimizer."""
+    return host(subject(config, model)).pinned_total
+
+
+def stage_tensors(of: Subject, stage: int) -> list[Tensor]:
+    """The actor's parameters on a die of a stage."""
+    layout = of.layout
+    return parameters.actor_parameters(
+        of.model,
+        of.stage_start(stage),
+        layout.stage_layers[stage],
+        tensor=layout.actor_tensor,
+        expert=layout.actor_expert,
+        first=stage == 0,
+        last=stage == layout.actor_pipeline - 1,
+    )
+
+
+def stage_buffers(of: Subject, stage: int) -> shards.Buffers:
+    """The actor's buffers on a die of a stage."""
+    return shards.buffers(stage_tensors(of, stage), of.layout.actor_data, of.layout.expert_data)
+
+
+def _rollout_weights(of: Subject) -> dict[str, int]:
+    layout = of.layout
+    tensors = parameters.rollout_parameters(
+        of.model, tensor=layout.rollout_tensor, expert=layout.rollout_expert, replicate_shared=False
+    )
+    return {
+        "rollout weights": sum(tensor.nbytes for tensor in tensors),
+        "derived weights": parameters.derived_rollout_bytes(of.model, layout.rollout_tensor),
+    }
+
+
+def _cache(of: Subject, weights: Mapping[str, int]) -> Cache:
+    """vllm_ascend/worker/worker_v1.py, `determine_available_memory`: the share less the peak of a trial run."""
+    model, layout = of.model, of.layout
+    per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
+    peak = sum(weights.values()) + _engine_step(of) + resident.built(of) + sum(resident.outside(of).values())
+    room = int(of.config.hbm_bytes_per_die * of.config.rollout.memory_share) - peak
+    blocks_each = -(-of.sequence_tokens // BLOCK_TOKENS)
+    wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
+    return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted)
+
+
+def _engine_step(of: Subject) -> int:
+    """A step of the engine at its token budget, every prompt ending in it."""
+    model, layout = of.model, of.layout
+    budget, rows = of.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
+    layers = budget / layout.rollout_tensor * activations.engine_most(model)
+    logits = min(rows, budget) * model.vocabulary * BF16
+    return int(max(layers, logits + budget * model.hidden * BF16))
+
+
+def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> Die:
+    config, layout, model = of.config, of.layout, of.model
+    actor = config.actor
+    tensors, laid = stage_tensors(of, stage), stage_buffers(of, stage)
+    last = stage == layout.actor_pipeline - 1
+    numbers = range(of.stage_start(stage), of.stage_start(stage) + layout.stage_layers[stage])
+    plain = sum(tensor.nbytes for tensor in tensors)
+    # What stays on the device when nothing is loaded: everything that is not offloaded.
+    always = {"engine buffers": resident.engine(of), "dispatchers": resident.dispatchers(of, stage)}
+    if not actor.offload_parameters:
+        always |= {"actor weights": laid.parameter_bytes, "reference weights": plain}
+    if not actor.offload_gradients:
+        always["gradients"] = laid.gradient_bytes
+    if not actor.offload_optimizer and not actor.swap_optimizer:
+        always["optimizer"] = laid.optimizer_bytes
+
+    def forward(entropy: bool) -> dict[str, int]:
+        tokens = layout.log_prob_micro_batch * of.sequence_tokens
+        per_token = activations.forward_pass(model, numbers, last, layout.actor_tensor, of.fused, entropy)
+        return {"activations": int(tokens * per_token)}
+
+    alignment = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
+    rollout = {**weights, "KV cache": cache.nbytes, "cache alignment": alignment, "engine step": _engine_step(of)}
+    update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
+    if not actor.swap_optimizer:
+        update["optimizer"] = laid.optimizer_bytes
+    swapped = shards.swapped_in_bytes(tensors, laid) if actor.swap_optimizer else 0
+    # The optimizer's step comes after the backward pass: the larger of the two counts.
+    update["activations"] = max(_training_bytes(of, stage, numbers, last), swapped)
+    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(of)}
+    phases = {
+        "rollout": {**always, **rollout},
+        "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
+        "ref": {**always, "reference weights": plain, **forward(entropy=False)},
+        "update": {**always, **update},
+        "switch": {**always, **switch},
+    }
+    return Die(stage, phases, resident.outside(of))
+
+
+def _training_bytes(of: Subject, stage: int, numbers: range, last: bool) -> int:
+    """Activations of an update: those of the micro-batches in flight, and the fullest moment of one.
+
+    Megatron-core's schedule without interleaving (pipeline_parallel/schedules.py, `num_warmup_microbatches`): a stage
+    runs as many micro-batches ahead as stages follow it.
+    """
+    layout = of.layout
+    found = activations.training_pass(of.model, numbers, last, layout.actor_tensor, of.fused, of.config.actor.recompute)
+    tokens = layout.micro_batch * of.sequence_tokens
+    micro_batches = layout.update_sequences_per_rank // layout.micro_batch
+    in_flight = min(layout.actor_pipeline - stage, micro_batches)
+    return int(tokens * (in_flight * found.kept + found.most))
+
+
+def host(of: Subject) -> Host:
+    """Host memory of a node from what its dies put there.
+
+    verl/utils/megatron_utils.py: the actor's parameters are offloaded to pinned memory, the reference's and the
+    optimizer's to ordinary memory; gradients are dropped. MindSpeed's swap optimizer holds its states pinned.
+    """
+    config, layout = of.config, of.layout
+    sizes = {"actor weights": 0, "reference weights": 0, "optimizer": 0}
+    pinned = {"actor weights"}
+    laid = [stage_buffers(of, stage) for stage in range(layout.actor_pipeline)]
+    # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
+    # stage where a stage fills nodes; the stage with the most counts.
+    per_stage = layout.dies // layout.actor_pipeline
+    here = config.cluster.dies_per_node
+    stages_here = max(1, here // per_stage)
+    dies_of_each = here // stages_here
+    if config.actor.offload_parameters:
+        plain = [sum(t.nbytes for t in stage_tensors(of, s)) for s in range(layout.actor_pipeline)]
+        sizes["actor weights"] = dies_of_each * _most([b.parameter_bytes for b in laid], stages_here)
+        sizes["reference weights"] = dies_of_each * _most(plain, stages_here)
+    if config.actor.swap_optimizer or config.actor.offload_optimizer:
+        sizes["optimizer"] = dies_of_each * _most([b.optimizer_bytes for b in laid], stages_here)
+    if config.actor.swap_optimizer:
+        pinned.add("optimizer")
+    return Host({name: size for name, size in sizes.items() if size}, frozenset(pinned))
+
+
+def _most(sizes: list[int], count: int) -> int:
+    """The largest sum of `count` neighbours."""
+    return max(sum(sizes[start : start + count]) for start in range(len(sizes) - count + 1))

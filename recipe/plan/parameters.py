@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tensors of a DeepSeek-V3 model that one die holds, for Megatron-core 0.12.1 and for vLLM-Ascend 0.9.1.
+
+Sources: megatron/core/models/gpt/gpt_layer_specs.py (`get_gpt_layer_with_transformer_engine_spec`, multi-latent
+attention with grouped experts) and vllm_ascend/models/deepseek_v2.py. Order is that of `named_parameters()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recipe.launch.architecture import Architecture
+
+BF16, FP32, FP64 = 2, 4, 8
+VOCABULARY_STEP = 64  # vllm: DEFAULT_VOCAB_PADDING_SIZE; DeepSeek-V3's vocabulary needs none
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One parameter of one die; `expert`: of a routed expert, which is not replicated as the others are."""
+
+    name: str
+    elements: int
+    element_bytes: int = BF16
+    expert: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.element_bytes
+
+
+def actor_parameters(
+    model: Architecture, first_layer: int, layers: int, *, tensor: int, expert: int, first: bool, last: bool
+) -> list[Tensor]:
+    """The parameters of a die in a pipeline stage of `layers` layers from `first_layer` on (counted from 0).
+
+    Args:
+        tensor, expert: tensor and expert parallel sizes.
+        first, last: the stage holds the embedding, the final norm and the output layer.
+    """
+    h, out = model.hidden, []
+    vocabulary = model.vocabulary // tensor * h
+    if first:
+        out.append(Tensor("embedding", vocabulary))
+    for layer in range(first_layer, first_layer + layers):
+        out += [Tensor(f"layers.{layer}.{name}", size, BF16, is_expert) for name, size, is_expert in _actor_layer(
+            model, layer, tensor, expert
+        )]  # fmt: skip
+    if last:
+        out += [Tensor("final_layernorm", h), Tensor("output_layer", vocabulary)]
+    return out
+
+
+def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> Iterator[tuple[str, int, bool]]:
+    h, heads = model.hidden, model.heads // tensor
+    rope = model.qk_rope_head_dim
+    yield "input_layernorm", h, False
+    yield "linear_proj", h * heads * model.v_head_dim, False
+    yield "linear_q_down_proj", model.q_lora_rank // tensor * h, False
+    yield "linear_q_up_proj", heads * (model.qk_nope_head_dim + rope) * model.q_lora_rank, False
+    yield "linear_q_up_proj.layer_norm_weight", model.q_lora_rank, False
+    yield "linear_kv_down_proj", (model.kv_lora_rank + rope) // tensor * h, False
+    yield "linear_kv_up_proj", heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank, False
+    yield "linear_kv_up_proj.layer_norm_weight", model.kv_lora_rank, False
+    yield "pre_mlp_layernorm", h, False  # of a dense layer: mlp.linear_fc1.layer_norm_weight
+    if layer < model.dense_layers:
+        yield "mlp.linear_fc1", 2 * model.dense_intermediate // tensor * h, False
+        yield "mlp.linear_fc2", model.dense_intermediate // tensor * h, False
+        return
+    yield "mlp.router", model.experts * h, False
+    for name, width in (("linear_fc1", 2 * model.moe_intermediate), ("linear_fc2", model.moe_intermediate)):
+        for number in range(model.experts // expert):
+            yield f"mlp.experts.{name}.weight{number}", width * h, True
+    shared = model.shared_experts * model.moe_intermediate // tensor * h
+    if shared:
+        yield "mlp.shared_experts.linear_fc1", 2 * shared, False
+        yield "mlp.shared_experts.linear_fc2", shared, False
+
+
+def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replicate_shared: bool) -> list[Tensor]:
+    """The parameters of a die in a vLLM engine: attention and vocabulary over `tensor`, routed experts over `expert`.
+
+    Args:
+        replicate_shared: the shared experts are whole on every die (graph mode's `enable_multistream_moe`).
+    """
+    h, heads = model.hidden, model.heads // tensor
+    vocabulary = -(-model.vocabulary // VOCABULARY_STEP) * VOCABULARY_STEP // tensor * h
+    rope, nope = model.qk_rope_head_dim, model.qk_nope_head_dim
+    shared = model.shared_experts * model.moe_intermediate // (1 if replicate_shared else tensor) * h
+    out = [Tensor("embed_tokens", vocabulary)]
+    for layer in range(model.layers):
+        sizes = {
+            "q_a_proj": model.q_lora_rank * h,
+            "q_a_layernorm": model.q_lora_rank,
+            "q_b_proj": heads * (nope + rope) * model.q_lora_rank,
+            "kv_a_proj_with_mqa": (model.kv_lora_rank + rope) * h,
+            "kv_a_layernorm": model.kv_lora_rank,
+            "kv_b_proj": heads * (nope + model.v_head_dim) * model.kv_lora_rank,
+            "o_proj": heads * model.v_head_dim * h,
+            "input_layernorm": h,
+            "post_attention_layernorm": h,
+        }
+        if layer < model.dense_layers:
+            sizes["gate_up_proj"] = 2 * model.dense_intermediate // tensor * h
+            sizes["down_proj"] = model.dense_intermediate // tensor * h
+        else:
+            local = model.experts // expert
+            sizes["experts.w13_weight"] = local * 2 * model.moe_intermediate * h
+            sizes["experts.w2_weight"] = local * model.moe_intermediate * h
+            if shared:
+                sizes["shared_experts.gate_up_proj"], sizes["shared_experts.down_proj"] = 2 * shared, shared
+        out += [
+            Tensor(f"layers.{layer}.{name}", size, BF16, name.startswith("experts")) for name, size in sizes.items()
+        ]
+        if layer >= model.dense_layers:
+            # verl 0.6.1's engine keeps the router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
+            out.append(Tensor(f"layers.{layer}.gate", model.experts * h, FP32))
+            out.append(Tensor(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
+    return [*out, Tensor("norm", h), Tensor("lm_head", vocabulary)]
+
+
+def derived_rollout_bytes(model: Architecture, tensor: int) -> int:
+    """`W_UV` and `W_UK_T` of all layers: copies made of kv_b_proj (vllm_ascend/attention/mla_v1.py,
+    `process_weights_after_loading`)."""
+    heads = model.heads // tensor
+    return model.layers * heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank * BF16
+
+
+def total_parameters(model: Architecture) -> int:
+    """All parameters of the model."""
+    everything = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=True, last=True)
+    return sum(tensor.elements for tensor in everything)

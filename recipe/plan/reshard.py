@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weight sync from trainer to rollout: verl/utils/megatron_utils.py, `per_tensor_generator`.
+
+Tensor by tensor: broadcast over the pipeline, then experts gathered over the expert group and others over the tensor
+group, then renamed and loaded into vLLM's weights.
+"""
+
+from __future__ import annotations
+
+from recipe.plan.parameters import BF16, actor_parameters
+from recipe.plan.subject import Subject
+
+
+def buffer_bytes(of: Subject) -> int:
+    """The most at once: the broadcast copy of the largest tensor, the gathered ones, and what they are put into."""
+    layout, most = of.layout, 0
+    for first, layers in _stages(of):
+        for tensor in actor_parameters(
+            of.model,
+            first,
+            layers,
+            tensor=layout.actor_tensor,
+            expert=layout.actor_expert,
+            first=first == 0,
+            last=first + layers == layout.layers,
+        ):
+            group = layout.actor_expert if tensor.expert else layout.actor_tensor
+            broadcast = tensor.nbytes if layout.actor_pipeline > 1 else 0
+            # Gathered pieces are put together in a new tensor, an expert's one by one, and so is a single piece.
+            whole = tensor.nbytes if tensor.expert else group * tensor.nbytes
+            gathered = (group * tensor.nbytes if group > 1 else 0) + whole
+            most = max(most, broadcast + gathered)
+    return most
+
+
+def _stages(of: Subject) -> list[tuple[int, int]]:
+    return [(of.stage_start(stage), layers) for stage, layers in enumerate(of.layout.stage_layers)]
+
+
+def received_bytes(of: Subject) -> dict[str, int]:
+    """Bytes that a die receives in one sync, by collective: the whole model passes every die."""
+    layout = of.layout
+    dense = expert = 0
+    for first, layers in _stages(of):
+        for tensor in actor_parameters(
+            of.model,
+            first,
+            layers,
+            tensor=layout.actor_tensor,
+            expert=layout.actor_expert,
+            first=first == 0,
+            last=first + layers == layout.layers,
+        ):
+            if tensor.expert:
+                expert += tensor.elements * BF16
+            else:
+                dense += tensor.elements * BF16
+    stages = layout.actor_pipeline
+    return {
+        "pipeline broadcast": (dense + expert) * (stages - 1) // stages,
+        "expert all-gather": expert * (layout.actor_expert - 1),
+        "tensor all-gather": dense * (layout.actor_tensor - 1),
+    }

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is planned: a run, its layout, the sizes of its model, and which kernels it runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.launch.architecture import KNOWN, Architecture, from_config_json, from_directory
+from recipe.launch.config import NPU, ON_POLICY, RunConfig
+from recipe.launch.errors import ConfigError
+from recipe.launch.layout import Layout, derive
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run to be planned. `prompt_tokens` is the padded prompt length.
+
+    `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
+    ones that stand in for them on a simulated die.
+    """
+
+    config: RunConfig
+    layout: Layout
+    model: Architecture
+    prompt_tokens: int
+    fused: bool
+
+    @property
+    def response_tokens(self) -> int:
+        return self.config.data.max_response_tokens
+
+    @property
+    def sequence_tokens(self) -> int:
+        return self.prompt_tokens + self.response_tokens
+
+    @property
+    def on_policy(self) -> bool:
+        """There is no pass for the old log-probabilities."""
+        return self.config.train.loss_mode == ON_POLICY
+
+    @property
+    def on_npu(self) -> bool:
+        return self.config.cluster.device == NPU
+
+    def stage_start(self, stage: int) -> int:
+        """The number of the first layer of a pipeline stage, from 0."""
+        return sum(self.layout.stage_layers[:stage])
+
+
+def subject(config: RunConfig, model: Architecture | None = None, prompt_tokens: int | None = None) -> Subject:
+    """The run as it is planned.
+
+    Args:
+        config: the run.
+        model: its sizes; by default those that `architecture_of` finds.
+        prompt_tokens: the padded prompt length, where the data sets a shorter one than the run file.
+
+    Raises:
+        ConfigError: a layout that does not exist, or a model whose sizes cannot be known.
+    """
+    model = architecture_of(config) if model is None else model
+    layout = derive(config, prompt_tokens)
+    if layout.layers != model.layers:
+        raise ConfigError(
+            f"[actor] stage_layers sums to {layout.layers}, but the model has {model.layers} layers; correct the list"
+        )
+    return Subject(config, layout, model, prompt_tokens or config.data.max_prompt_tokens, not config.simulated)
+
+
+def architecture_of(config: RunConfig) -> Architecture:
+    """The sizes of the run's model: from its config.json where that can be seen, else those that the run file names.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    if config.model.kind == "tiny":
+        from recipe.tiny.config import tiny_fields
+
+        return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
+    try:
+        found = from_directory(Path(str(config.model.path)).expanduser())
+    except ValueError as error:
+        raise ConfigError(f"[model] path {config.model.path}: {error}") from None
+    if found is not None:
+        return found
+    if config.model.architecture is None:
+        raise ConfigError(
+            f"[model] path: {config.model.path} has no config.json on this machine; name the sizes by "
+            f"[model] architecture, one of {', '.join(KNOWN)}"
+        )
+    return KNOWN[config.model.architecture]
