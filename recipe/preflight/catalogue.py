@@ -72,7 +72,7 @@ class Finding:
     def line(self) -> str:
         """The finding as one line."""
         if self.level == "not run":
-            return f"{self.id} not run: {self.title}: {self.found}"
+            return f"{self.id} not run: {self.found}"
         return f"{self.id} {self.level}: {self.found}; expected {self.expected}; {self.fix}"
 
 

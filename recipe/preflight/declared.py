@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports every module that declares checks."""
 
-from recipe.preflight import packages, readable, rollout, sizes, training
+from recipe.preflight import data, environment, memory, node, packages, readable, rollout, sizes, training, weights
 
-__all__ = ["packages", "readable", "rollout", "sizes", "training"]
+__all__ = [
+    "data", "environment", "memory", "node", "packages", "readable", "rollout", "sizes", "training", "weights",
+]  # fmt: skip

@@ -4,19 +4,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipe.launch import architecture
 from recipe.launch.architecture import Architecture
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO
+from recipe.launch.config import NPU, RunConfig
+from recipe.launch.environment import REPO, RunPaths, runs_dir
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.preflight.catalogue import CannotTell, NoMatter
 from recipe.preflight.machine import Machine
+from recipe.weights.errors import WeightsError
+
+if TYPE_CHECKING:
+    from recipe.weights.dcp_metadata import StoredTensor
+    from recipe.weights.layout import Layout as MegatronLayout
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Facts:
     node: bool
     upstream: Path
     repo: Path = REPO
+    # What one check has read and another needs too.
+    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> str:
@@ -47,6 +54,53 @@ class Facts:
             raise CannotTell("the layout does not work out; see the L findings") from None
 
     @property
+    def paths(self) -> RunPaths:
+        """Where the run would keep things; the names that a launch makes up are placeholders."""
+        return RunPaths(runs_dir() / self.config.run.name, "ID", Path("/tmp/grpo-ID"))
+
+    @property
+    def output_directory(self) -> Path:
+        """Where the run's directory is made."""
+        given = self.config.run.output_dir
+        return Path(given).expanduser() if given else runs_dir()
+
+    @property
+    def checkpoint_directory(self) -> Path:
+        """Where checkpoints go."""
+        given = self.config.run.checkpoint_dir
+        return Path(given).expanduser() if given else self.output_directory / self.config.run.name
+
+    @cached_property
+    def parameters(self) -> int:
+        """The model's parameters. CannotTell where its sizes are not known."""
+        from recipe.plan.parameters import actor_parameters
+
+        model = self.architecture
+        whole = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=True, last=True)
+        return sum(one.elements for one in whole)
+
+    @cached_property
+    def ports(self) -> dict[int, str]:
+        """What each port that the run wants on a node is for; the head's are counted on every node that may be it."""
+        from recipe.launch.ray_node import NodePorts, default_base, head_ports
+
+        cluster = self.config.cluster
+        wanted = NodePorts(default_base(self.config), cluster.dies_per_node).purposes()
+        if self.leads:
+            wanted |= {port: purpose for purpose, port in head_ports(self.config).items()}
+            wanted[cluster.dashboard_port] = "Ray's dashboard"
+        if self.device == NPU:
+            first = cluster.hccl_base_port
+            wanted |= dict.fromkeys(range(first, first + cluster.dies_per_node), "HCCL")
+        return wanted
+
+    @property
+    def leads(self) -> bool:
+        """Whether this machine has the head's address."""
+        cluster = self.config.cluster
+        return cluster.nodes == 1 or cluster.head in (self.machine.host, *self.machine.interfaces.values())
+
+    @property
     def sequence_tokens(self) -> int:
         """The longest prompt and response together."""
         return longest_sequence(self.config)
@@ -61,8 +115,10 @@ class Facts:
         file = self.model_directory / "config.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CannotTell(f"{file} is not on this machine") from None
         except OSError as error:
-            raise CannotTell(f"{file} cannot be read here ({error.strerror})") from None
+            raise CannotTell(f"{file} cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise CannotTell(f"{file} is not valid JSON ({error})") from None
         if not isinstance(content, dict):
@@ -81,6 +137,29 @@ class Facts:
             return known
         except ValueError as error:
             raise CannotTell(str(error)) from None
+
+    @cached_property
+    def megatron_layout(self) -> MegatronLayout:
+        """Names and shapes that a Megatron checkpoint of this model has. CannotTell for a model that has no key map."""
+        from recipe.weights.key_maps import layout_of
+
+        try:
+            return layout_of(self.model, self.model_directory / "config.json")
+        except (WeightsError, KeyError, TypeError) as error:
+            raise CannotTell(str(error)) from None
+
+    @property
+    def beyond_the_model(self) -> str:
+        """A name that only a checkpoint with more layers has."""
+        return f"decoder.layers.{self.architecture.layers}.input_layernorm.weight"
+
+    @cached_property
+    def stored_tensors(self) -> dict[str, StoredTensor]:
+        """The tensors of this model that the run's checkpoint holds. Raises WeightsError for a damaged one."""
+        from recipe.weights.dcp_reader import read_metadata
+
+        wanted = {name for place in self.megatron_layout.places for name in place.names} | {self.beyond_the_model}
+        return read_metadata(Path(str(self.config.model.checkpoint)).expanduser(), wanted)
 
     @property
     def model_directory(self) -> Path:

@@ -49,8 +49,12 @@ class Report:
         )
 
     def lines(self) -> list[str]:
-        """Every finding in a line, worst first, and the summary."""
-        return [*(one.line for one in self.findings), self.summary]
+        """Every finding in a line, worst first, those that could not tell together by their reason, and the summary."""
+        untold: dict[str, list[str]] = {}
+        for one in self.at("not run"):
+            untold.setdefault(one.found, []).append(one.id)
+        said = [one.line for one in self.findings if one.level != "not run"]
+        return [*said, *(f"not run ({', '.join(ids)}): {why}" for why, ids in untold.items()), self.summary]
 
     def as_json(self) -> dict[str, Any]:
         return {

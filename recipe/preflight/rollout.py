@@ -43,7 +43,9 @@ def _nz(facts: Facts) -> Iterator[Said]:
     if not rollout.kv_nz:
         raise NoMatter
     if rollout.max_batched_tokens < facts.sequence_tokens:
-        yield bad(
+        # Simulated runs pad to the longest prompt of their data, which may be shorter.
+        say = doubtful if facts.device == SIM else bad
+        yield say(
             f"kv_nz with max_batched_tokens = {rollout.max_batched_tokens}",
             f"at least {facts.sequence_tokens}, the longest sequence",
         )

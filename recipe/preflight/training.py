@@ -120,16 +120,20 @@ def _coefficients(facts: Facts) -> Iterator[Said]:
 
 @check(
     "T009", "recomputed layers are layers that a stage has", needs="static",
-    why="Megatron-core refuses more layers than the stage, after the model was built",
-    fix="lower [actor.recompute] layers to the longest stage",
+    why="method uniform takes a stage's layers in groups of `layers`, and looks for layers that the last group lacks; "
+        "method block ignores what is too much",
+    fix="make [actor.recompute] layers divide every stage (uniform), or at most the longest stage (block)",
 )  # fmt: skip
 def _recompute(facts: Facts) -> Iterator[Said]:
     recompute = facts.config.actor.recompute
     if recompute is None or recompute.layers is None:
         raise NoMatter
-    longest = max(facts.config.actor.stage_layers)
-    if recompute.layers > longest:
-        yield bad(f"layers = {recompute.layers}", f"at most {longest}, the longest of stage_layers")
+    stages = facts.config.actor.stage_layers
+    uneven = [stage for stage in stages if stage % recompute.layers]
+    if recompute.method == "uniform" and uneven:
+        yield bad(f"groups of {recompute.layers} layers in a stage of {uneven[0]}", "a divisor of every stage")
+    elif recompute.method == "block" and recompute.layers > max(stages):
+        yield doubtful(f"layers = {recompute.layers}", f"at most {max(stages)}, the longest of stage_layers")
 
 
 @check(

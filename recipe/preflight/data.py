@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""D: the problems, their prompts as the model will see them, and the reward."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recipe.data.records import DataError
+from recipe.data.templates import CHAT, get_template
+from recipe.preflight import problems
+from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
+from recipe.preflight.facts import Facts
+from recipe.preflight.problems import Problems, text_of
+
+# Rewards by what they look for in an answer.
+TAGGED = ("format", "strict_format", "acc", "base_acc", "r1_zero")
+BOXED = ("acc", "base_acc", "r1_zero", "math_17k_acc", "math_lighteval")
+LINED = ("dapo",)
+LONGEST = 512
+GRADED = 200
+CONVERT = "make the files with scripts/json_to_parquet.py"
+# The marks that DeepSeek's tokenizers know as one token each.
+MARKS = [part for part in CHAT.replace("{system}", " ").replace("{user}", " ").split() if part]
+
+
+def _files(facts: Facts) -> dict[str, Path]:
+    """What the run file names, by key; NoMatter for problems that are made at the launch."""
+    data = facts.config.data
+    given = {"path": data.path, "train_path": data.train_path, "validation_path": data.validation_path}
+    found = {name: Path(value).expanduser() for name, value in given.items() if value is not None}
+    if not found:
+        raise NoMatter
+    return found
+
+
+def _present(facts: Facts) -> dict[str, Path]:
+    return {name: facts.here(file, f"[data] {name}") for name, file in _files(facts).items()}
+
+
+def _read(facts: Facts) -> dict[str, Problems]:
+    """The problems of each file. CannotTell where they cannot be read, which D001 and D002 report."""
+    if "problems" not in facts.memory:
+        try:
+            facts.memory["problems"] = {
+                name: problems.read_json(file, facts.config.data.template)
+                if name == "path"
+                else problems.read_parquet(file)
+                for name, file in _present(facts).items()
+            }
+        except (ValueError, KeyError) as error:
+            raise CannotTell(f"the problems cannot be read: {error}") from None
+    found: dict[str, Problems] = facts.memory["problems"]
+    return found
+
+
+def _prompt(facts: Facts) -> str:
+    """The text of one prompt: of the data where that is rendered already, of the template otherwise."""
+    if facts.config.data.kind == "parquet":
+        prompts = _read(facts)["train_path"].prompts
+        return text_of(prompts[0]) if prompts else ""
+    try:
+        return text_of(get_template(facts.config.data.template).messages("1 + 1"))
+    except DataError as error:
+        raise CannotTell(f"the template cannot be read (D004): {error}") from None
+
+
+def _rewards(facts: Facts) -> list[str]:
+    reward = facts.config.reward
+    return list(reward.mix) or [reward.verifier]
+
+
+@check(
+    "D001", "the problems are there", needs="files",
+    why="the trainer opens them after Ray, all workers and the model are up",
+    fix="correct [data], or " + CONVERT,
+)  # fmt: skip
+def _there(facts: Facts) -> Iterator[Said]:
+    missing = {name: file for name, file in _files(facts).items() if not file.is_file()}
+    if missing and not facts.node:
+        raise CannotTell(", ".join(map(str, missing.values())) + " not on this machine")
+    for name, file in missing.items():
+        yield bad(f"[data] {name} = {file} is not a file", "a file on this node")
+
+
+@check(
+    "D002", "the problems are in the form that is read", needs="files",
+    why="verl's dataset fails on a missing column in the first batch; a converter of another recipe writes others",
+    fix=CONVERT,
+)  # fmt: skip
+def _form(facts: Facts) -> Iterator[Said]:
+    for name, file in _present(facts).items():
+        try:
+            if name == "path":
+                problems.read_json(file, "plain")
+            else:
+                for line in problems.differing_columns(file):
+                    yield bad(f"{file}: {line}", "the columns " + ", ".join(problems.COLUMNS))
+        except (ValueError, DataError) as error:
+            yield bad(str(error), "problems that can be read")
+
+
+@check(
+    "D003", "there are problems for a whole step", needs="files",
+    why="verl drops what does not fill a batch: with fewer problems than one step takes, there is no step at all",
+    fix="lower [train] prompts_per_step, or bring more problems",
+)  # fmt: skip
+def _enough(facts: Facts) -> Iterator[Said]:
+    prompts, data = facts.config.train.prompts_per_step, facts.config.data
+    found = _read(facts)
+    first = next(iter(found))
+    count = len(found[first].prompts)
+    usable = int(count * data.train_share) if first == "path" else count
+    if usable < prompts:
+        yield bad(f"{usable} problems to learn from", f"at least {prompts}, prompts_per_step")
+    elif usable < 2 * prompts and facts.config.run.steps > 2:
+        yield doubtful(f"{usable} problems for steps of {prompts}", "several steps' worth")
+
+
+@check(
+    "D004", "the prompt template exists", needs="static",
+    why="the conversion at the launch needs it",
+    fix="name one of data/templates.toml, or give FILE.toml or FILE.toml:NAME",
+)  # fmt: skip
+def _template(facts: Facts) -> Iterator[Said]:
+    if facts.config.data.kind == "parquet":
+        raise NoMatter
+    try:
+        get_template(facts.config.data.template)
+    except DataError as error:
+        yield bad(str(error), "a template")
+
+
+@check(
+    "D005", "the prompt asks for what the reward pays", needs="files",
+    why="a reward that looks for tags, a box or an answer line that the prompt never asks for is 0 for the base model, "
+        "and stays there",
+    fix="choose [data] template and [reward] verifier that go together (docs/REWARDS.md); convert the problems again",
+)  # fmt: skip
+def _asks(facts: Facts) -> Iterator[Said]:
+    text, rewards = _prompt(facts), _rewards(facts)
+    for names, mark in ((TAGGED, "<answer>"), (BOXED, "boxed"), (LINED, "Answer:")):
+        asking = [name for name in rewards if name in names]
+        if asking and mark not in text:
+            yield doubtful(f"no {mark} in the prompt, which the reward {asking[0]} looks for", f"a prompt with {mark}")
+
+
+@check(
+    "D006", "there is one backslash before boxed", needs="files",
+    why="a published converter writes two: the model is asked for a command that LaTeX does not have, and the box that "
+        "the reward looks for is another",
+    fix=CONVERT + " from our templates",
+)  # fmt: skip
+def _backslash(facts: Facts) -> Iterator[Said]:
+    text = _prompt(facts)
+    if "\\\\boxed" in text:
+        yield bad("two backslashes before boxed in the prompt", "one")
+    elif "boxed" in text and "\\boxed" not in text:
+        yield doubtful("boxed without a backslash in the prompt", "\\boxed")
+
+
+@check(
+    "D007", "the reward's file has the functions that verl calls", needs="static",
+    why="verl loads it in the trainer's process, after everything else is up",
+    fix="correct [reward] path: a file, relative to the repository, with compute_score and compute_scores",
+)  # fmt: skip
+def _reward_file(facts: Facts) -> Iterator[Said]:
+    reward = facts.config.reward
+    file = facts.repo / reward.path
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        yield bad(f"{file} cannot be read ({error})", "a Python file")
+        return
+    wanted = "compute_scores" if reward.workers else "compute_score"
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    names |= {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    if wanted not in names:
+        yield bad(f"{file} has no function {wanted}", "it")
+
+
+def _measured(facts: Facts) -> dict[str, Any]:
+    """What the tokenizer says of the longest prompts."""
+    from recipe.preflight.tokens import measure
+
+    if "tokens" not in facts.memory:
+        directory = facts.here(facts.model_directory, "the model's directory")
+        prompts = [prompt for one in _read(facts).values() for prompt in one.prompts]
+        chosen = list(problems.longest(prompts, LONGEST))
+        facts.memory["tokens"] = measure(directory, chosen, MARKS)
+    found: dict[str, Any] = facts.memory["tokens"]
+    return found
+
+
+@check(
+    "D008", "the prompts fit, rendered with the model's own tokenizer", needs="files",
+    why="verl leaves longer ones out: silently fewer problems, or none",
+    fix="raise [data] max_prompt_tokens, or leave such problems out of the file",
+)  # fmt: skip
+def _lengths(facts: Facts) -> Iterator[Said]:
+    found = _measured(facts)
+    if "error" in found:
+        raise CannotTell(f"the prompts cannot be rendered (D009): {found['error']}")
+    limit = facts.config.data.max_prompt_tokens
+    lengths = sorted(found["lengths"])
+    over = sum(length > limit for length in lengths)
+    if over and over == len(lengths):
+        which = "every prompt" if len(lengths) < LONGEST else f"each of the {LONGEST} longest prompts"
+        yield bad(f"{which} has over {limit} tokens (up to {lengths[-1]})", f"at most {limit}")
+    elif over:
+        yield doubtful(
+            f"{over} prompts have over {limit} tokens (up to {lengths[-1]}) and are left out", f"at most {limit}"
+        )
+
+
+@check(
+    "D009", "the tokenizer renders the prompts, with its marks as single tokens", needs="files",
+    why="a chat template that refuses or drops the system message changes every prompt; marks in pieces are text that "
+        "the base model has never seen",
+    fix="take tokenizer.json and tokenizer_config.json of DeepSeek-V3-Base",
+)  # fmt: skip
+def _renders(facts: Facts) -> Iterator[Said]:
+    found = _measured(facts)
+    if "error" in found:
+        yield bad(f"the tokenizer of {facts.model_directory}: {found['error']}", "prompts that it renders")
+        return
+    prompts = [prompt for one in _read(facts).values() for prompt in one.prompts]
+    first = next(problems.longest(prompts, 1), [])
+    for message in first:
+        if message["content"].strip() not in found["text"]:
+            yield bad(f"the chat template drops or changes the {message['role']} message", "the whole message")
+    split = [mark for mark, count in found["pieces"].items() if mark in found["text"] and count != 1]
+    if split:
+        yield bad(f"{split[0]} is {found['pieces'][split[0]]} tokens", "1")
+
+
+@check(
+    "D010", "no problem to validate on is also learned from", needs="files",
+    why="a score on problems that were trained on says nothing",
+    fix=CONVERT + ", which refuses such a pair",
+)  # fmt: skip
+def _apart(facts: Facts) -> Iterator[Said]:
+    found = _read(facts)
+    if "validation_path" not in found:
+        raise NoMatter
+    learned = {text_of(prompt) for prompt in found["train_path"].prompts}
+    both = sum(text_of(prompt) in learned for prompt in found["validation_path"].prompts)
+    if both:
+        yield doubtful(f"{both} of {len(found['validation_path'].prompts)} validation problems are in both", "none")
+
+
+@check(
+    "D011", "the ground truths can be matched by an answer", needs="files",
+    why="an empty or unreadable truth makes every answer to its problem wrong",
+    fix=CONVERT + ", which leaves such problems out and counts them",
+)  # fmt: skip
+def _truths(facts: Facts) -> Iterator[Said]:
+    from verl_patches.utils.reward_score.grade import grade_answer
+    from verl_patches.utils.reward_score.verdict import Verdict
+
+    for name, one in _read(facts).items():
+        empty = sum(truth is None or not str(truth).strip() for truth in one.truths)
+        if empty:
+            yield bad(f"[data] {name}: {empty} of {len(one.truths)} ground truths are empty", "an answer for each")
+        # Spread over the file, whose order is often that of its sources.
+        sample = [str(truth) for truth in one.truths[:: max(1, len(one.truths) // GRADED)] if truth not in (None, "")]
+        lost = [truth for truth in sample if grade_answer(truth, truth) is not Verdict.CORRECT]
+        if sample and len(lost) > len(sample) // 10:
+            yield doubtful(
+                f"[data] {name}: {len(lost)} of {len(sample)} truths do not match themselves, such as {lost[0][:40]!r}",
+                "answers that the grader reads",
+            )
+
+
+@check(
+    "D012", "the machine has cores for the grading processes", needs="node",
+    why="they share the head node's cores with the trainer and its dies' processes",
+    fix="lower [reward] workers",
+)  # fmt: skip
+def _workers(facts: Facts) -> Iterator[Said]:
+    workers, cores = facts.config.reward.workers, facts.machine.cpus
+    if workers > cores:
+        yield doubtful(f"[reward] workers = {workers} on {cores} cores", f"at most {cores}")

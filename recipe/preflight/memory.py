@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""M: what fits, by the arithmetic of `recipe.plan` (docs/PLAN.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from recipe.launch.config import SIM
+from recipe.launch.errors import ConfigError
+from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
+from recipe.preflight.facts import Facts
+
+if TYPE_CHECKING:
+    from recipe.plan.memory import Memory
+
+GIB = 2**30
+
+
+def _memory(facts: Facts) -> Memory:
+    """The plan's memory. NoMatter on simulated dies: there the data sets the padded length, which is not known yet."""
+    from recipe.plan.memory import memory
+    from recipe.plan.subject import subject
+
+    if facts.device == SIM:
+        raise NoMatter
+    if "memory" not in facts.memory:
+        assert facts.layout
+        try:
+            facts.memory["memory"] = memory(subject(facts.config, facts.architecture))
+        except ConfigError as error:
+            raise CannotTell(str(error)) from None
+    found: Memory = facts.memory["memory"]
+    return found
+
+
+@check(
+    "M001", "every phase of a step fits into a die", needs="static",
+    why="a die that runs out of memory does so in the first update, after loading 671B parameters",
+    fix="see python -m recipe plan; more expert_parallel or stages, recompute, the offloads, or a lower memory_share",
+)  # fmt: skip
+def _phases(facts: Facts) -> Iterator[Said]:
+    found = _memory(facts)
+    for phase in found.dies[0].phases:
+        die = found.worst(phase)
+        total = die.total(phase) + die.outside_total
+        if total > found.limit:
+            largest = max(die.phases[phase], key=lambda kind: die.phases[phase][kind])
+            yield bad(
+                f"{phase}: {total / GIB:.2f} GiB on a die of stage {die.stage} (most of it {largest})",
+                f"at most {found.limit / GIB:.2f} GiB",
+            )
+
+
+@check(
+    "M002", "the rollout's KV cache holds at least one sequence", needs="static",
+    why="vLLM takes memory_share of a die and gives the cache what weights and a trial step leave; less than nothing "
+        "is an error at the start (vllm-ascend#9372)",
+    fix="raise [rollout] memory_share, use more dies for an instance, or lower max_batched_tokens",
+)  # fmt: skip
+def _cache(facts: Facts) -> Iterator[Said]:
+    cache, longest = _memory(facts).cache, facts.sequence_tokens
+    if cache.tokens < longest:
+        yield bad(f"room for {cache.tokens} tokens", f"at least {longest}, the longest sequence")
+
+
+@check(
+    "M003", "the KV cache holds the sequences that an engine is given", needs="static",
+    why="what does not fit is preempted and computed again, while all engines wait for the last one",
+    fix="raise [rollout] memory_share, or use more engines",
+)  # fmt: skip
+def _whole_batch(facts: Facts) -> Iterator[Said]:
+    cache = _memory(facts).cache
+    if facts.sequence_tokens <= cache.tokens < cache.tokens_wanted:
+        yield doubtful(f"room for {cache.tokens} tokens", f"{cache.tokens_wanted} for all sequences at their longest")
+
+
+@check(
+    "M004", "a node's memory holds what is pinned and offloaded", needs="static",
+    why="pinned memory cannot be swapped: beyond the node's memory the kernel ends processes",
+    fix="more dies for the same model, or fewer offloads; see python -m recipe plan",
+)  # fmt: skip
+def _host(facts: Facts) -> Iterator[Said]:
+    given = facts.config.cluster.host_memory_gib_per_node
+    if facts.device == SIM:
+        raise NoMatter
+    if given is None:
+        raise CannotTell("[cluster] host_memory_gib_per_node is not given")
+    host = _memory(facts).host
+    if host.total > given * GIB:
+        yield bad(
+            f"{host.total / GIB:.0f} GiB on a node, {host.pinned_total / GIB:.0f} GiB of them pinned", f"{given:g} GiB"
+        )
+    elif host.pinned_total > 0.8 * given * GIB:
+        yield doubtful(f"{host.pinned_total / GIB:.0f} GiB pinned on a node", f"at most 80 % of {given:g} GiB")

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prompts rendered and counted with a model's own tokenizer, in a process of its own.
+
+`python -m recipe.preflight.tokens` reads {"model": DIRECTORY, "prompts": [[{"role", "content"}, ...], ...], "whole":
+[TEXT, ...]} and prints {"lengths": [...], "text": the first prompt, "pieces": {TEXT: tokens}} or {"error": ...}. The
+tokenizer's library takes seconds and a hundred megabytes, and the launcher should not carry it through the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from recipe.preflight.catalogue import CannotTell
+
+LIMIT_S = 90
+
+
+def measure(model: Path, prompts: list[list[dict[str, str]]], whole: list[str]) -> dict[str, Any]:
+    """What the child says. CannotTell without the library, or when it takes too long."""
+    environment = {
+        **os.environ, "USE_TORCH": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    question = json.dumps({"model": str(model), "prompts": prompts, "whole": whole})
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "recipe.preflight.tokens"], input=question, env=environment, capture_output=True,
+            text=True, timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise CannotTell(f"the tokenizer took more than {LIMIT_S} s") from None
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise CannotTell(f"the tokenizer could not be asked: {last}") from None
+    if answer.get("missing"):
+        raise CannotTell(f"the package {answer['missing']} is not installed")
+    return answer
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+    try:
+        from transformers import AutoTokenizer
+    except ModuleNotFoundError as error:
+        return {"missing": error.name}
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(question["model"], local_files_only=True)
+        texts = [
+            tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+            for prompt in question["prompts"]
+        ]
+        lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        pieces = {text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in question["whole"]}
+    except Exception as error:  # whatever foreign files, and the program that a chat template is, make it raise
+        return {"error": (str(error).splitlines() or [type(error).__name__])[0]}
+    return {"lengths": lengths, "text": texts[0] if texts else "", "pieces": pieces}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_answer(json.load(sys.stdin))))
