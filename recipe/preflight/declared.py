@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports every module that declares checks."""
 
-from recipe.preflight import data, environment, memory, node, packages, readable, rollout, sizes, training, weights
+from recipe.preflight import dataset, environment, memory, node, packages, readable, rollout, sizes, training, weights
 
 __all__ = [
-    "data", "environment", "memory", "node", "packages", "readable", "rollout", "sizes", "training", "weights",
+    "dataset", "environment", "memory", "node", "packages", "readable", "rollout", "sizes", "training", "weights",
 ]  # fmt: skip
