@@ -9,7 +9,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-DESCRIPTION = "Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems."
+from recipe.tiny.config import Fp8Model
+
+DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
+or, with --fp8, one of any size with random weights, in the files, names and FP8 of the published checkpoint."""
+
+# Option, field of Fp8Model, help.
+_SIZES = (
+    ("--hidden-size", "hidden_size", "width of the model"),
+    ("--layers", "layers", "layers, not counting the one for multi-token prediction"),
+    ("--dense-layers", "dense_layers", "layers without experts, at the beginning"),
+    ("--experts", "experts", "routed experts of a layer"),
+    ("--intermediate-size", "intermediate_size", "width of a dense MLP"),
+    ("--moe-intermediate-size", "moe_intermediate_size", "width of an expert"),
+    ("--heads", "heads", "attention heads"),
+    ("--vocabulary", "vocabulary", "rows of the embedding; the tokenizer has 640 tokens"),
+    ("--shard-bytes", "shard_bytes", "size of a file"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +35,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--warm-start-steps", type=int, help="supervised steps; 0 leaves the weights random")
     parser.add_argument("--threads", type=int, default=1, help="threads to train with; part of the result (default 1)")
     parser.add_argument("--problems", type=Path, help="also write train.json and validation.json to this directory")
+    parser.add_argument("--fp8", action="store_true", help="FP8 checkpoint with random weights, of the sizes below")
+    sizes = parser.add_argument_group(
+        "sizes with --fp8 (5 GB: --hidden-size 2048 --moe-intermediate-size 2048 "
+        "--experts 64 --layers 7 --shard-bytes 640000000)"
+    )
+    for option, name, text in _SIZES:
+        default = getattr(Fp8Model, name)
+        sizes.add_argument(option, dest=name, type=int, default=None, help=f"{text} (default {default})", metavar="N")
 
 
 def run(args: argparse.Namespace) -> int:
     """Builds what the arguments ask for; returns the exit code."""
     from recipe.tiny.build import TinyModel, build_model, write_problems
 
+    sizes = {name: value for _, name, _ in _SIZES if (value := getattr(args, name)) is not None}
+    if args.fp8:
+        return _run_fp8(args, sizes)
+    if sizes:
+        print("error: the sizes of the model that learns are fixed; they go with --fp8", file=sys.stderr)
+        return 2
     settings = TinyModel(seed=args.seed, threads=args.threads)
     if args.warm_start_steps is not None:
         settings = replace(settings, warm_start=replace(settings.warm_start, steps=args.warm_start_steps))
@@ -36,6 +66,22 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    return 0
+
+
+def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
+    from recipe.tiny.fp8 import make_fp8_model
+
+    if args.problems is not None or args.warm_start_steps is not None:
+        print("error: --problems and --warm-start-steps belong to the model that learns, not to --fp8", file=sys.stderr)
+        return 2
+    try:
+        settings = Fp8Model(seed=args.seed, **sizes)
+        total = make_fp8_model(settings, args.out, lambda line: print(line, flush=True))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: {total} bytes of tensors", flush=True)
     return 0
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from recipe.tiny.tokenizer import BOS, EOS, PAD, SPECIAL_TOKENS, VOCAB_SIZE
@@ -77,3 +78,48 @@ def tiny_config(**changes: Any) -> DeepseekV3Config:
 
     fields = tiny_fields() | changes
     return DeepseekV3Config(**{name: value for name, value in fields.items() if name != "model_type"})
+
+
+QUANTISATION = {
+    "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fp8Model:
+    """What to make. The head sizes of attention are the published ones; the other sizes are chosen here."""
+
+    seed: int = 0
+    hidden_size: int = 256
+    layers: int = 4
+    dense_layers: int = 1
+    experts: int = 8
+    intermediate_size: int = 640
+    moe_intermediate_size: int = 192
+    heads: int = 4
+    q_rank: int = 192
+    kv_rank: int = 128
+    vocabulary: int = 640
+    shard_bytes: int = 4_300_000_000
+
+    def config(self) -> dict[str, Any]:
+        """config.json, with a multi-token-prediction layer and block scales as published."""
+        config: dict[str, Any] = tiny_config(
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            first_k_dense_replace=self.dense_layers,
+            n_routed_experts=self.experts,
+            num_experts_per_tok=min(4, self.experts),
+            intermediate_size=self.intermediate_size,
+            moe_intermediate_size=self.moe_intermediate_size,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            q_lora_rank=self.q_rank,
+            kv_lora_rank=self.kv_rank,
+            qk_nope_head_dim=128,
+            qk_rope_head_dim=64,
+            v_head_dim=128,
+            vocab_size=self.vocabulary,
+            num_nextn_predict_layers=1,
+        ).to_dict()
+        return config | {"quantization_config": QUANTISATION}

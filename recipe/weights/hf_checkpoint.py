@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ _MAX_HEADER = 100_000_000
 INDEX_NAME = "model.safetensors.index.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One tensor in a file: its bytes are file[begin : begin + nbytes]."""
 
@@ -64,7 +65,7 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}); is the shard there?") from error
     try:
-        header = json.loads(raw)
+        header = json.loads(raw, object_pairs_hook=_without_doubles)
         if not isinstance(header, dict):
             raise ValueError("not an object")
     except ValueError as error:
@@ -73,7 +74,24 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     for name, record in header.items():
         if name != "__metadata__":
             entries[name] = _entry(file, size, 8 + length, name, record)
+    _check_overlaps(file, entries.values())
     return entries
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands there twice")
+    return found
+
+
+def _check_overlaps(file: Path, entries: Iterable[TensorEntry]) -> None:
+    end, before = 0, ""
+    for entry in sorted((e for e in entries if e.nbytes), key=lambda e: e.begin):
+        if entry.begin < end:
+            raise WeightsError(f"{file}: corrupt header: {entry.name} and {before} share bytes; download it again")
+        end, before = entry.begin + entry.nbytes, entry.name
 
 
 def _entry(file: Path, size: int, data: int, name: str, record: Any) -> TensorEntry:

@@ -266,7 +266,7 @@ class Workspace:
     def discard(self) -> None:
         """Leave nothing of this job behind."""
         self._remove_work()
-        if self._created and not any(self.output.iterdir()):
+        if self._created and self.output.is_dir() and not any(self.output.iterdir()):
             self.output.rmdir()
 
     def _remove_work(self) -> None:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Hugging Face checkpoint in FP8 as one in bfloat16: shard by shard, with a config and an index of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from recipe.weights import fp8
+from recipe.weights.errors import WeightsError
+from recipe.weights.hf_checkpoint import INDEX_NAME, HfCheckpoint, open_checkpoint
+from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
+from recipe.weights.job import Copy, Job, identity_of
+from recipe.weights.job_cli import Planned
+from recipe.weights.source import Source, make_sources
+from recipe.weights.workspace import MANIFEST
+
+TOOL = "fp8_cast_bf16"
+# Files beside the weights that are not copied: other forms of the weights, and what is written anew.
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
+_OWN = {"config.json", INDEX_NAME, MANIFEST}
+_CONFIG_BYTES = 16 * 1024
+_INDEX_BYTES_EACH = 160
+
+
+def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
+    """Read the headers of `source` and lay out `output`; no tensor is read.
+
+    keep_mtp: keep the multi-token-prediction layers, those from `num_hidden_layers` on, which nothing here trains.
+    Raises WeightsError for input that cannot be used.
+    """
+    checkpoint = open_checkpoint(source)
+    check_quantisation(checkpoint)
+    sources = make_sources(checkpoint.tensors)
+    if not any(found.scale for found in sources.values()):
+        raise WeightsError(f"{source}: holds no FP8 tensor; there is nothing to cast")
+    beyond = mtp_tensors(checkpoint)
+    kept = [found for name, found in sources.items() if keep_mtp or name not in beyond]
+    files: dict[str, list[OutTensor]] = {}
+    for found in kept:
+        tensor = OutTensor(found.name, found.dtype, found.shape, (Copy(found, 0, found.nbytes),))
+        files.setdefault(found.entry.file.name, []).append(tensor)
+    copied = _companions(source)
+    config = cast_config(checkpoint.config, keep_mtp)
+
+    def finish() -> list[tuple[str, bytes]]:
+        small = [(path.name, path.read_bytes()) for path in copied]
+        return [*small, ("config.json", config), index_file(files)]
+
+    job = Job(
+        tool=TOOL,
+        input=source,
+        output=output,
+        identity=identity_of(TOOL, checkpoint.tensors.values(), {"keep_mtp": keep_mtp, "config": config.decode()}),
+        files=[safetensors_file(name, files[name]) for name in sorted(files)],
+        finish=finish,
+        small_bytes=sum(path.stat().st_size for path in copied) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
+    )
+    return Planned(job, len(checkpoint.tensors), checkpoint.nbytes, tuple(_remarks(kept, beyond, sources, keep_mtp)))
+
+
+def check_quantisation(checkpoint: HfCheckpoint) -> None:
+    """Raises WeightsError for a quantization_config that says anything but FP8 e4m3 in blocks of 128x128."""
+    settings = checkpoint.config.get("quantization_config")
+    if settings is None:
+        return
+    blocks = [fp8.BLOCK, fp8.BLOCK]
+    expected: dict[str, Any] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": blocks}
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{checkpoint.directory}/config.json: quantization_config is no object")
+    for key, value in expected.items():
+        if settings.get(key, value if key == "fmt" else None) != value:
+            raise WeightsError(
+                f"{checkpoint.directory}/config.json: quantization_config has {key} {settings.get(key)!r}; "
+                f"only {value!r} is known here"
+            )
+
+
+def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
+    """Names of the tensors of the multi-token-prediction layers: those numbered from `num_hidden_layers` on.
+
+    Raises WeightsError for layers that config.json does not account for.
+    """
+    layers, extra = checkpoint.config.get("num_hidden_layers"), checkpoint.config.get("num_nextn_predict_layers") or 0
+    if not isinstance(layers, int) or not isinstance(extra, int):
+        raise WeightsError(f"{checkpoint.directory}/config.json: num_hidden_layers is {layers!r}; expected a number")
+    found = set()
+    for name, entry in checkpoint.tensors.items():
+        number = re.match(r"model\.layers\.(\d+)\.", name)
+        if number and int(number[1]) >= layers:
+            if int(number[1]) >= layers + extra:
+                raise WeightsError(
+                    f"{entry.where}: config.json has {layers} layers and {extra} for multi-token prediction; "
+                    "is it another model's?"
+                )
+            found.add(name)
+    return frozenset(found)
+
+
+def cast_config(config: dict[str, Any], keep_mtp: bool) -> bytes:
+    """config.json of the output: bfloat16, not quantised, and without multi-token prediction unless it is kept."""
+    out = {key: value for key, value in config.items() if key != "quantization_config"}
+    out["torch_dtype"] = "bfloat16"
+    if not keep_mtp:
+        out["num_nextn_predict_layers"] = 0
+    return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _companions(source: Path) -> list[Path]:
+    """Tokenizer, generation settings, model code, licence: every plain file that holds no weights."""
+    return sorted(
+        path
+        for path in source.iterdir()
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.name not in _OWN
+        and path.suffix not in _WEIGHTS
+        and not path.name.endswith(".index.json")
+    )
+
+
+def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:
+    cast = [found for found in kept if found.scale]
+    lines = [f"cast: {len(cast)} FP8 tensors; copied: {len(kept) - len(cast)}"]
+    left = [sources[name] for name in beyond if name in sources]
+    if left and not keep_mtp:
+        nbytes = sum(found.nbytes for found in left)
+        lines.append(f"left out: multi-token prediction, {len(left)} tensors, {nbytes} bytes in bfloat16 (--keep-mtp)")
+    return lines
