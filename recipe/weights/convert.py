@@ -1,37 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hugging Face directory -> Megatron checkpoint: opens, plans, checks, writes."""
+"""Hugging Face directory -> Megatron checkpoint: the command line, and the conversion as a function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
 from pathlib import Path
 
-from recipe.weights import key_maps, torch_dist
+from recipe.weights import legacy, legacy_options, torch_dist
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import HfCheckpoint, open_checkpoint
-from recipe.weights.plan import Plan, make_plan
+from recipe.weights.job import run_job
+from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
+
+DESCRIPTION = "Convert a Hugging Face checkpoint (FP8 or BF16) into a Megatron one, without building the model."
 
 
-def plan_conversion(source: Path) -> tuple[HfCheckpoint, Plan]:
-    """Read the headers of a Hugging Face checkpoint and lay its tensors into Megatron's names."""
-    checkpoint = open_checkpoint(source)
-    layout = key_maps.layout_of(checkpoint.config, source / "config.json")
-    if checkpoint.config.get("quantization_config"):
-        raise WeightsError(f"{source}/config.json: has a quantization_config; cast the checkpoint to BF16 first")
-    return checkpoint, make_plan(checkpoint, layout, key_maps.droppable(checkpoint.tensors, checkpoint.config))
+def convert(source: Path, output: Path, *, workers: int = 1, overwrite: bool = False) -> None:
+    """Convert `source` to a torch_dist checkpoint at `output`. Raises WeightsError."""
+    run_job(torch_dist.plan(source, output).job, workers=workers, overwrite=overwrite)
 
 
-def convert(
-    source: Path,
-    output: Path,
-    *,
-    workers: int = 1,
-    overwrite: bool = False,
-    progress: Callable[[int], None] = lambda nbytes: None,
-) -> Plan:
-    """Convert `source` to `output`; returns the plan that was carried out.  Raises WeightsError."""
-    _, plan = plan_conversion(source)
-    torch_dist.check_output(source, output, overwrite)
-    torch_dist.check_space(output, torch_dist.bytes_needed(plan))
-    torch_dist.write(plan, output, workers, progress)
-    return plan
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the conversion."""
+    parser.add_argument(
+        "--load-dir", type=Path, required=True, metavar="HF", help="Hugging Face checkpoint, FP8 or BF16"
+    )
+    parser.add_argument("--save-dir", type=Path, required=True, metavar="OUT", help="where the checkpoint goes")
+    parser.add_argument(
+        "--format",
+        choices=("torch_dist", "legacy"),
+        default="torch_dist",
+        help="torch_dist: any layout of ranks loads it (verl 0.6.1); legacy: a file for each rank (MindSpeed-LLM)",
+    )
+    add_job_arguments(parser)
+    legacy_options.add_arguments(parser)
+    parser.set_defaults(handler=run)
+
+
+def _plan(options: argparse.Namespace) -> Planned:
+    if options.format == "legacy":
+        return legacy.plan(options.load_dir, options.save_dir, legacy_options.from_arguments(options))
+    if without_use := legacy_options.given(options):
+        raise WeightsError(f"{', '.join(without_use)}: for --format legacy only; a torch_dist checkpoint has no layout")
+    return torch_dist.plan(options.load_dir, options.save_dir)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert, or print the plan, or verify; returns 0, or 2 with one line when it cannot be done."""
+    return run_tool(options, lambda: _plan(options))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The stand-alone command line of scripts/convert_hf_to_mcore.py."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))

@@ -28,12 +28,16 @@ def layout_of(config: dict[str, Any], file: Path) -> Layout:
 
 def droppable(names: Iterable[str], config: dict[str, Any]) -> tuple[str, ...]:
     """The Hugging Face names that the trained model has no use for: prediction layers, tied heads, rotary buffers."""
-    layers = config["num_hidden_layers"] if config.get("model_type") == "deepseek_v3" else None
+    predicting = range(0)
+    if config.get("model_type") == "deepseek_v3":
+        # verl wants num_nextn_predict_layers 0, while the published weights have one such layer.
+        layers, more = config["num_hidden_layers"], config.get("num_nextn_predict_layers") or 1
+        predicting = range(layers, layers + more)
     tied = config.get("tie_word_embeddings", False)
 
     def useless(name: str) -> bool:
         number = re.match(r"model\.layers\.(\d+)\.", name)
-        beyond = layers is not None and number is not None and int(number[1]) >= layers
+        beyond = number is not None and int(number[1]) in predicting
         return beyond or name.endswith(".rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
 
     return tuple(sorted(name for name in names if useless(name)))

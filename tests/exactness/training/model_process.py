@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,9 @@ def make_groups(layout: dict[str, Any], device: str) -> None:
 
     # Class state whose shape depends on who sets it first: every task starts with a fresh one, as a process does.
     MoEAuxLossAutoScaler.main_loss_backward_scale = None
+    # The backend that one model chose, which the next one would have to choose too.
+    for name in ("NVTE_FLASH_ATTN", "NVTE_FUSED_ATTN", "NVTE_UNFUSED_ATTN"):
+        os.environ.pop(name, None)
     parallel_state.destroy_model_parallel()
     # Left behind by destroy_model_parallel; a stage of the next layout would take itself for the first.
     parallel_state._EMBEDDING_GLOBAL_RANKS = parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
@@ -94,7 +98,57 @@ def make_groups(layout: dict[str, Any], device: str) -> None:
         tensor_parallel.model_parallel_cuda_manual_seed(1)
 
 
-def build(job: dict[str, Any], layout: dict[str, Any], dtype: torch.dtype, ddp: bool) -> tuple[list[Any], Any, Any]:
+SPECS: dict[str, tuple[bool, dict[str, Any]]] = {
+    # whether verl's choice of layers stays (else Megatron-core's own), and settings
+    "verl": (True, {}),
+    "local": (False, {"moe_grouped_gemm": False}),
+    "local-grouped": (False, {"moe_use_legacy_grouped_gemm": True}),
+}
+
+
+class _NoAttention(torch.nn.Module):
+    """In place of Megatron-core's own attention, which takes no multi-latent one's sizes and has no weights either."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+
+class _PlainNorm(torch.nn.RMSNorm):
+    """In place of Megatron-core's wrapper of the same, which refuses settings that matter in the forward pass only."""
+
+    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5) -> None:
+        super().__init__(hidden_size, eps)
+
+
+@contextlib.contextmanager
+def layers_of(spec: str) -> Iterator[dict[str, Any]]:
+    """While the block runs, verl builds models from the layers of `spec`; gives settings of the transformer config."""
+    from megatron.core.models.gpt import gpt_layer_specs
+    from megatron.core.transformer.moe import grouped_gemm_util
+    from verl.models.mcore import model_initializer
+
+    stays, settings = SPECS[spec]
+    original = model_initializer.get_gpt_decoder_block_spec
+
+    def own(config: Any, use_transformer_engine: bool, **options: Any) -> Any:
+        if not stays:
+            options["normalization"] = "RMSNorm"
+        return original(config, use_transformer_engine=use_transformer_engine and stays, **options)
+
+    model_initializer.get_gpt_decoder_block_spec = own
+    gpt_layer_specs.DotProductAttention = _NoAttention
+    gpt_layer_specs.LNImpl = gpt_layer_specs.WrappedTorchNorm = _PlainNorm
+    # Only the forward pass would need the package.
+    grouped_gemm_util.assert_grouped_gemm_is_available = lambda: None
+    try:
+        yield settings
+    finally:
+        model_initializer.get_gpt_decoder_block_spec = original
+
+
+def build(
+    job: dict[str, Any], layout: dict[str, Any], dtype: torch.dtype, ddp: bool, spec: str = "verl"
+) -> tuple[list[Any], Any, Any]:
     """verl's modules for this rank, its transformer config and the Hugging Face config."""
     from transformers import AutoConfig
     from verl.models.mcore import hf_to_mcore_config
@@ -115,9 +169,14 @@ def build(job: dict[str, Any], layout: dict[str, Any], dtype: torch.dtype, ddp: 
         overrides["num_layers_in_first_pipeline_stage"] = layout["first"]
     if layout.get("tp", 1) > 1:
         overrides["sequence_parallel"] = True
-    config = hf_to_mcore_config(hf_config, dtype, **overrides)
-    wrap = McoreModuleWrapperConfig(wrap_with_ddp=ddp, use_distributed_optimizer=ddp)
-    return make_megatron_module(wrap, config, hf_config), config, hf_config
+    wrap = McoreModuleWrapperConfig(
+        wrap_with_ddp=ddp,
+        use_distributed_optimizer=ddp,
+        share_embeddings_and_output_weights=bool(hf_config.tie_word_embeddings),
+    )
+    with layers_of(spec) as settings:
+        config = hf_to_mcore_config(hf_config, dtype, **(overrides | settings))
+        return make_megatron_module(wrap, config, hf_config), config, hf_config
 
 
 def load(modules: list[Any], checkpoint: str) -> None:
@@ -315,15 +374,24 @@ def after(trainer: Trainer) -> dict[str, Any]:
 
 def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     """Load in a layout and hand back every local piece with its place in the whole tensor."""
+    from megatron.core import dist_checkpointing
     from megatron.core.dist_checkpointing.dict_utils import nested_values
     from megatron.core.dist_checkpointing.mapping import ShardedTensor, apply_factories
+    from megatron.core.dist_checkpointing.serialization import StrictHandling
     from verl.utils.megatron_utils import unwrap_model
 
     layout = task["layout"]
     make_groups(layout, job["device"])
-    modules, _, _ = build(job, layout, getattr(torch, task["dtype"]), ddp=False)
+    modules, _, _ = build(job, layout, getattr(torch, task["dtype"]), ddp=False, spec=task.get("spec", "verl"))
     load(modules, job["checkpoint"])
-    sharded = unwrap_model(modules[0]).sharded_state_dict()
+    model = unwrap_model(modules[0])
+    if task.get("spec") == "local-grouped":
+        # Its sharded tensors are copies, which verl's loader fills and drops: take them over as a resumed run does.
+        state = dist_checkpointing.load(
+            model.sharded_state_dict(), job["checkpoint"], strict=StrictHandling.ASSUME_OK_UNEXPECTED
+        )
+        model.load_state_dict(state)
+    sharded = model.sharded_state_dict()
     apply_factories(sharded)
     pieces = [
         (piece.key, piece.global_offset, piece.data.detach().cpu().clone())
