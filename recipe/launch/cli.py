@@ -23,6 +23,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     launch.set_defaults(handler=_launch)
     show = subparsers.add_parser("show", help="print what is derived from a run file: environment and overrides")
     _add_run_options(show)
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--shell", action="store_true", help="as a bash script that sets the environment and starts verl")
+    form.add_argument("--json", action="store_true", help="as JSON, with every derived size")
     show.set_defaults(handler=_show)
 
 
@@ -56,26 +59,20 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from recipe.launch.environment import RunPaths, derived_environment, runs_dir
+    import json
+
     from recipe.launch.errors import LaunchError
-    from recipe.launch.layout import derive
-    from recipe.launch.overrides import hydra_overrides
-    from recipe.launch.run import placeholder_inputs
+    from recipe.launch.show import as_json, as_shell, as_text, everything
 
     try:
-        config = _config(options)
-        layout = derive(config)
-        paths = RunPaths(runs_dir() / config.run.name, "ID", Path("/tmp/grpo-ID"))
-        inputs = placeholder_inputs(config)
-        overrides = hydra_overrides(config, layout, inputs, paths)
+        shown = everything(_config(options))
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print("# environment of every process")
-    for name, value in sorted(derived_environment(config, layout, paths).items()):
-        print(f"{name}={value}")
-    print("# python -m verl.trainer.main_ppo --config-name=ppo_megatron_trainer")
-    print("\n".join(overrides))
+    if options.json:
+        print(json.dumps(as_json(shown), indent=2))
+    else:
+        print(as_shell(shown) if options.shell else as_text(shown))
     return 0
 
 

@@ -8,6 +8,7 @@ Units are in the names; a name without one is a count. docs/CONFIG.md is made fr
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ PLACEHOLDER_HEAD = "192.0.2.1"
 # CANN 8.2.RC1 listens on so many ports from HCCL_IF_BASE_PORT on.
 HCCL_PORTS = 32
 GIB, MIB = 2**30, 2**20
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +397,9 @@ def _check_choices(config: RunConfig, where: str) -> None:
         )
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
+    for name, text in config.environment.items():
+        if not _VARIABLE.fullmatch(name) or "\0" in text:
+            raise ConfigError(f"{where}: [environment] {name!r} = {text!r} cannot be a variable of the environment")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
         if config.reward.tier3 is not None:

@@ -190,6 +190,12 @@ def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | 
     return {**kept, **derived}
 
 
+def run_directory(config: RunConfig) -> Path:
+    """Where the run keeps its files: `NAME` below the run file's output_dir, else below `runs_dir()`."""
+    parent = runs_dir() if config.run.output_dir is None else Path(config.run.output_dir).expanduser().absolute()
+    return parent / config.run.name
+
+
 def runs_dir() -> Path:
     """Where runs are kept; RECIPE_RUNS names another place than `runs/`."""
     return Path(os.environ.get("RECIPE_RUNS", REPO / "runs")).absolute()

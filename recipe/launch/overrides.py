@@ -117,6 +117,9 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "val_kwargs.top_p": rollout.validation_top_p,
         "val_kwargs.top_k": rollout.validation_top_k or -1,
     }
+    if config.cluster.device == CUDA:
+        # verl's own rollout leaves it off; ours, on NPUs, has it on.
+        values["engine_kwargs.vllm.enable_expert_parallel"] = True
     if rollout.kv_nz:
         values["engine_kwargs.vllm.additional_config.torchair_graph_config.enable_kv_nz"] = True
     return {("+" if key.startswith("engine_kwargs") else "") + prefix + key: value for key, value in values.items()}

@@ -2,6 +2,7 @@
 """Rollout classes by name: verl picks the NPU rollout where it would have picked its own."""
 
 from recipe.overlay import patch
+from verl_patches.devices import with_npus
 
 _PACKAGE = "verl_patches.workers.rollout.vllm_rollout.npu_rollout"
 
@@ -15,6 +16,7 @@ _PACKAGE = "verl_patches.workers.rollout.vllm_rollout.npu_rollout"
     upstream="verl==0.6.1",
     fingerprint="sha256:9a3530eefdc4d797c9692277cc53220bb6d6b8c8afab1702791d5d793908ab19",
     remove_when="verl's vLLM rollout can leave sleep mode off and release memory by itself",
+    when=with_npus,
 )
 def sync_rollout() -> str:  # NPU-ADAPTATION: verl builds our subclass of its vLLM rollout
     """Dotted name of the class for `rollout.name=vllm`, `rollout.mode=sync`."""
@@ -29,6 +31,7 @@ def sync_rollout() -> str:  # NPU-ADAPTATION: verl builds our subclass of its vL
     upstream="verl==0.6.1",
     fingerprint="sha256:9a3530eefdc4d797c9692277cc53220bb6d6b8c8afab1702791d5d793908ab19",
     remove_when="the asynchronous rollout has been adapted to the NPU",
+    when=with_npus,
 )
 def async_rollout() -> str:  # NPU-ADAPTATION: rollout.mode=async stops with a message instead of running unadapted
     """Dotted name of the class for `rollout.name=vllm`, `rollout.mode=async`."""

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from verl.workers.rollout.base import get_rollout_class
 
@@ -20,3 +24,23 @@ def test_the_synchronous_rollout_is_a_subclass_of_verls() -> None:
 def test_the_asynchronous_rollout_stops_instead_of_running_unadapted() -> None:
     with pytest.raises(NotImplementedError, match=r"set actor_rollout_ref\.rollout\.mode=sync"):
         get_rollout_class("vllm", "async")(config=None, model_config=None, device_mesh=None)
+
+
+def test_gpus_have_verls_own_rollout() -> None:
+    code = """
+import sys
+sys.modules["torch_npu"] = None
+import verl_patches.prelude_patch
+from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+print(sorted(_ROLLOUT_REGISTRY.values()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "verl_patches" not in done.stdout and "vLLMRollout" in done.stdout

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is derived from a run file, for people, for a shell, and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.launch.config import CUDA, NPU, RunConfig
+from recipe.launch.environment import (
+    FOREIGN_NAMES,
+    FOREIGN_PREFIXES,
+    RunPaths,
+    derived_environment,
+    run_directory,
+)
+from recipe.launch.inputs import given_inputs
+from recipe.launch.layout import Layout, derive, longest_sequence
+from recipe.launch.overrides import Inputs, hydra_overrides
+from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
+
+DRIVER = ("-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that follows from a run file, as far as that can be said before it starts."""
+
+    config: RunConfig
+    layout: Layout
+    inputs: Inputs
+    environment: dict[str, str]
+    overrides: list[str]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The driver's arguments, after the interpreter."""
+        return [*DRIVER, *self.overrides]
+
+
+def everything(config: RunConfig) -> Shown:
+    """Derive it all.
+
+    What only a launch knows has a stand-in: the run's identity, Ray's directory and, in simulated runs, the files made
+    at launch and the length of the longest prompt.
+
+    Raises:
+        ConfigError: nothing can be derived from this run file.
+    """
+    layout, inputs = derive(config), given_inputs(config)
+    name = config.run.name
+    checkpoints = config.run.checkpoint_dir
+    paths = RunPaths(
+        run_directory(config),
+        f"{name}-shown",
+        Path("/tmp/grpo-shown"),
+        None if checkpoints is None else Path(checkpoints).expanduser().absolute(),
+    )
+    environment = derived_environment(config, layout, paths)
+    return Shown(config, layout, inputs, environment, hydra_overrides(config, layout, inputs, paths))
+
+
+def as_text(shown: Shown) -> str:
+    """A page for people: sizes first, then one setting a line."""
+    lines = ["# sizes", *_sizes(shown), "# environment of every process"]
+    lines += [f"{name}={value}" for name, value in sorted(shown.environment.items())]
+    lines += _interface_note(shown.config)
+    lines += ["# python " + " ".join(DRIVER), *shown.overrides]
+    return "\n".join(lines)
+
+
+def as_json(shown: Shown) -> dict[str, Any]:
+    """The same with every size by its name; the values of the run file are under `config`."""
+    sizes = dataclasses.asdict(shown.layout) | {
+        "longest_sequence_tokens": longest_sequence(shown.config),
+        "hbm_bytes_per_die": shown.config.hbm_bytes_per_die,
+    }
+    return {
+        "config": dataclasses.asdict(shown.config),
+        "layout": sizes,
+        "vllm": _engine(shown),
+        "environment": shown.environment,
+        "arguments": shown.arguments,
+    }
+
+
+def as_shell(shown: Shown) -> str:
+    """A bash script: the environment made as at launch, and the driver started in it.
+
+    Left-overs of other jobs are removed first, as the launcher does.
+    """
+    prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
+        f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items())),
+        *_interface_note(shown.config),
+        "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
+    ]
+    return "\n".join(lines)
+
+
+def _comment(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _interface_note(config: RunConfig) -> list[str]:
+    if config.cluster.interface or config.cluster.device not in (NPU, CUDA):
+        return []
+    names = "HCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME"
+    names = names if config.cluster.device == NPU else "NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME"
+    return [f"# {names}: set on each node to its interface to the head"]
+
+
+def _engine(shown: Shown) -> dict[str, Any] | None:
+    """What our rollout makes of verl's engine arguments; None on GPUs, where it takes no part."""
+    if shown.config.cluster.device == CUDA:
+        return None
+    rollout = shown.config.rollout
+    stock: dict[str, Any] = {
+        "max_num_seqs": shown.layout.rollout_sequences_per_engine,
+        "max_num_batched_tokens": rollout.max_batched_tokens,
+        "max_model_len": longest_sequence(shown.config),
+        "gpu_memory_utilization": rollout.memory_share,
+        "enforce_eager": not rollout.graph_mode,
+        "enable_prefix_caching": False,
+    }
+    if rollout.kv_nz:
+        stock["additional_config"] = {"torchair_graph_config": {"enable_kv_nz": True}}
+    return npu_engine_args(stock)
+
+
+def _sizes(shown: Shown) -> list[str]:
+    config, layout, engine = shown.config, shown.layout, _engine(shown)
+    cluster, data = config.cluster, config.data
+    stages = " ".join(map(str, layout.stage_layers))
+    decode = "" if engine is None else f", prefill {'in pieces' if engine['enable_chunked_prefill'] else 'whole'}"
+    if engine is not None and config.rollout.graph_mode:
+        decode += f", decode in a graph of {layout.rollout_sequences_per_engine} sequences"
+    return [
+        f"cluster: {layout.dies} dies, {cluster.nodes} x {cluster.dies_per_node} ({cluster.device})",
+        f"rollout: {layout.rollout_engines} engines of TP{layout.rollout_tensor}, in {layout.rollout_instances} "
+        f"instance{'s' * (layout.rollout_instances > 1)} of DP{layout.rollout_data} EP{layout.rollout_expert}; "
+        f"{layout.rollout_sequences_per_engine} sequences an engine{decode}",
+        f"actor and reference: TP{layout.actor_tensor} PP{layout.actor_pipeline} DP{layout.actor_data} "
+        f"EP{layout.actor_expert}, expert DP{layout.expert_data}; layers of the stages: {stages}",
+        f"step: {config.train.prompts_per_step} prompts x {config.rollout.samples_per_prompt} = "
+        f"{layout.sequences_per_step} sequences of {data.max_prompt_tokens} + {data.max_response_tokens} tokens at "
+        f"most, {layout.actor_sequences_per_rank} a data parallel rank",
+        f"updates: {config.train.updates_per_step} a step; sequences of a rank in each: "
+        f"{layout.update_sequences_per_rank}, {layout.micro_batch} at a time, and {layout.log_prob_micro_batch} at a "
+        "time without gradients",
+    ]
