@@ -42,7 +42,7 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
     for found in kept:
         tensor = OutTensor(found.name, found.dtype, found.shape, (Copy(found, 0, found.nbytes),))
         files.setdefault(found.entry.file.name, []).append(tensor)
-    copied = _companions(source)
+    copied = companions(source)
     config = cast_config(checkpoint.config, keep_mtp)
 
     def finish() -> list[tuple[str, bytes]]:
@@ -108,7 +108,7 @@ def cast_config(config: dict[str, Any], keep_mtp: bool) -> bytes:
     return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _companions(source: Path) -> list[Path]:
+def companions(source: Path) -> list[Path]:
     """Tokenizer, generation settings, model code, licence: every plain file that holds no weights."""
     return sorted(
         path

@@ -13,7 +13,7 @@ import math
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ def _integers(value: Any) -> tuple[int, ...]:
     return value
 
 
-def read_metadata(directory: Path, wanted: Collection[str]) -> dict[str, StoredTensor]:
+def read_metadata(directory: Path, wanted: Container[str]) -> dict[str, StoredTensor]:
     """The tensors among `wanted` that the checkpoint holds, with their chunks.
 
     Raises WeightsError for a directory that is no complete torch_dist checkpoint, or whose `.metadata` names anything
@@ -142,7 +142,7 @@ def read_metadata(directory: Path, wanted: Collection[str]) -> dict[str, StoredT
         raise WeightsError(f"{file}: is no metadata of a checkpoint ({error!r})") from error
 
 
-def _tensors(metadata: _Metadata, wanted: Collection[str]) -> dict[str, StoredTensor]:
+def _tensors(metadata: _Metadata, wanted: Container[str]) -> dict[str, StoredTensor]:
     blobs: dict[tuple[str, tuple[int, ...]], Blob] = {}
     for index, blob in metadata.fields["storage_data"].items():
         name = index.fields["fqn"]
@@ -154,7 +154,7 @@ def _tensors(metadata: _Metadata, wanted: Collection[str]) -> dict[str, StoredTe
             if at.get("transform_descriptors"):
                 raise ValueError(f"{name} is stored compressed or encrypted")
             blobs[name, _integers(index.fields["offset"])] = Blob(file, offset, nbytes)
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, record in metadata.fields["state_dict_metadata"].items():
         if name not in wanted or not isinstance(record, _Tensor):
             continue

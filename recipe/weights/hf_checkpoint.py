@@ -129,7 +129,8 @@ class HfCheckpoint:
         return sum(entry.nbytes for entry in self.tensors.values())
 
 
-def _read_json(file: Path, what: str) -> dict[str, Any]:
+def read_json(file: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file; raises WeightsError, which calls it `what`."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -148,11 +149,11 @@ def open_checkpoint(directory: Path) -> HfCheckpoint:
     """
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such directory; expected a Hugging Face checkpoint")
-    config = _read_json(directory / "config.json", "config.json")
+    config = read_json(directory / "config.json", "config.json")
     index_file = directory / INDEX_NAME
     weight_map: dict[str, str] | None = None
     if index_file.exists():
-        weight_map = _read_json(index_file, "index").get("weight_map")
+        weight_map = read_json(index_file, "index").get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise WeightsError(f"{index_file}: no weight_map; it should name the file of every tensor")
         names = sorted(set(weight_map.values()))

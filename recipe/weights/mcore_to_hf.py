@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Megatron `torch_dist` checkpoint (of verl's MegatronCheckpointManager, or ours) -> Hugging Face safetensors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Container, Iterable
+from pathlib import Path
+from typing import Any
+
+from recipe.weights import key_maps
+from recipe.weights.cast import companions
+from recipe.weights.dcp_metadata import METADATA, StoredTensor
+from recipe.weights.dcp_reader import read_metadata
+from recipe.weights.errors import WeightsError
+from recipe.weights.gather import Box, ChunkIndex, Gather, Section
+from recipe.weights.hf_checkpoint import TensorEntry, read_json
+from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
+from recipe.weights.job import Job, identity_of
+from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
+from recipe.weights.layout import Layout, Place
+
+TOOL = "mcore-to-hf"
+DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
+SHARD_BYTES = 4 * 2**30
+
+
+class _ModelNames(Container[str]):
+    """What a model's own tensors are called; the optimizer's have these names behind a prefix."""
+
+    def __contains__(self, name: object) -> bool:
+        return str(name).startswith(("embedding.", "decoder.", "output_layer."))
+
+
+def find_checkpoint(directory: Path) -> Path:
+    """The directory with the tensors: the one given, or the `dist_ckpt` in it that verl makes."""
+    inner = directory / "dist_ckpt"
+    return inner if inner.is_dir() and not (directory / "metadata.json").exists() else directory
+
+
+def find_config(directory: Path, given: Path | None) -> Path:
+    """The Hugging Face directory with config.json and tokenizer: the one given, or the `huggingface` that verl makes.
+
+    Raises WeightsError when there is none.
+    """
+    if given is not None:
+        return given
+    for place in (directory / "huggingface", directory.parent / "huggingface"):
+        if (place / "config.json").is_file():
+            return place
+    raise WeightsError(f"{directory}: no huggingface/config.json beside it; give --hf-config a Hugging Face directory")
+
+
+def _tensors(directory: Path, layout: Layout) -> list[OutTensor]:
+    """Every Hugging Face tensor of the layout, in the order of the layers."""
+    stored = read_metadata(directory, _ModelNames())
+    if strange := stored.keys() - {name for place in layout.places for name in place.names}:
+        raise WeightsError(f"{directory}: holds {min(strange)}, which the model of config.json does not have")
+    indices: dict[str, ChunkIndex] = {}
+    by_tensor: dict[str, list[Place]] = {}
+    for place in layout.places:
+        by_tensor.setdefault(place.hf_name, []).append(place)
+    tensors = []
+    for hf_name, places in by_tensor.items():
+        sections = []
+        for place in sorted(places, key=lambda p: p.first):
+            name = _stored_name(directory, place, stored)
+            index = indices.setdefault(name, ChunkIndex(name, stored[name]))
+            box = Box(*place.box(0, place.rows))
+            sections.append(Section(name, box, place.leading, index.covering(box)))
+        dtype = stored[sections[0].name].dtype
+        gather = Gather(hf_name, dtype, tuple(sections), directory)
+        tensors.append(OutTensor(hf_name, dtype, places[0].hf_shape, (gather,)))
+    return tensors
+
+
+def _stored_name(directory: Path, place: Place, stored: dict[str, StoredTensor]) -> str:
+    name = next((name for name in place.names if name in stored), None)
+    if name is None:
+        raise WeightsError(f"{directory}: holds no {' or '.join(place.names)}; config.json says the model has it")
+    if stored[name].shape != place.shape:
+        raise WeightsError(
+            f"{directory}: {name} is {list(stored[name].shape)}, config.json makes it {list(place.shape)}"
+        )
+    return name
+
+
+def _shards(tensors: Iterable[OutTensor]) -> dict[str, list[OutTensor]]:
+    shards: list[list[OutTensor]] = [[]]
+    size = 0
+    for tensor in tensors:
+        if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(tensor)
+        size += tensor.nbytes
+    count = len(shards)
+    return {f"model-{n + 1:05d}-of-{count:05d}.safetensors": shard for n, shard in enumerate(shards)}
+
+
+def _entries(directory: Path, tensors: Iterable[OutTensor]) -> list[TensorEntry]:
+    """The archives that are read, each checked against its file's size, and `.metadata`."""
+    sizes: dict[str, int] = {}
+    entries = []
+    for tensor in tensors:
+        for part in tensor.parts:
+            assert isinstance(part, Gather)
+            for section in part.sections:
+                for chunk in section.chunks:
+                    blob, path = chunk.blob, directory / chunk.blob.file
+                    if blob.file not in sizes:
+                        sizes[blob.file] = path.stat().st_size if path.is_file() else -1
+                    if sizes[blob.file] < blob.offset + blob.nbytes:
+                        what = "is missing" if sizes[blob.file] < 0 else f"has {sizes[blob.file]} bytes"
+                        raise WeightsError(
+                            f"{path}: {what}, {section.name} ends at byte {blob.offset + blob.nbytes} of it"
+                        )
+                    entries.append(
+                        TensorEntry(f"{tensor.name}@{section.name}{chunk.offsets}", tensor.dtype, chunk.shape, path,
+                                    blob.offset, blob.nbytes)
+                    )  # fmt: skip
+    metadata = directory / METADATA
+    return [*entries, TensorEntry(METADATA, "U8", (), metadata, 0, metadata.stat().st_size)]
+
+
+def _config(config: dict[str, Any], tensors: Iterable[OutTensor]) -> bytes:
+    """config.json: not quantised, in the dtype of the matrices, without multi-token prediction."""
+    out = {key: value for key, value in config.items() if key != "quantization_config"}
+    dtypes = {tensor.dtype for tensor in tensors if len(tensor.shape) > 1}
+    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    # transformers has renamed the key.
+    key = "dtype" if "dtype" in out else "torch_dtype"
+    out[key] = names[next(dtype for dtype in ("F32", "F16", "BF16") if dtype in dtypes)]
+    if "num_nextn_predict_layers" in out:
+        out["num_nextn_predict_layers"] = 0
+    return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def plan(source: Path, output: Path, hf_config: Path | None = None) -> Planned:
+    """The job that converts `source`, from `.metadata` alone.
+
+    source: the checkpoint, or the directory that verl makes around it; hf_config: directory with config.json and the
+    tokenizer's files, which are copied. Raises WeightsError for what is no complete checkpoint of that model.
+    """
+    directory = find_checkpoint(source)
+    described = find_config(directory, hf_config)
+    config = read_json(described / "config.json", "config.json")
+    tensors = _tensors(directory, key_maps.layout_of(config, described / "config.json"))
+    entries = _entries(directory, tensors)
+    shards = _shards(tensors)
+    content = _config(config, tensors)
+    copied = companions(described)
+    index = index_file(shards)
+    small = [(path, path.stat().st_size) for path in copied]
+    job = Job(
+        tool=TOOL,
+        input=directory,
+        output=output,
+        identity=identity_of(TOOL, entries, {"config": content.decode(), "shard": SHARD_BYTES}),
+        files=[safetensors_file(name, shard) for name, shard in shards.items()],
+        finish=lambda: [*((path.name, path.read_bytes()) for path in copied), ("config.json", content), index],
+        small_bytes=sum(size for _, size in small) + len(content) + len(index[1]),
+    )
+    if os.path.commonpath((described.resolve(), output.resolve())) == str(output.resolve()):
+        raise WeightsError(f"{output}: holds the --hf-config {described}; choose another output")
+    remark = f"config.json, tokenizer and other small files are {described}'s"
+    return Planned(job, len(entries) - 1, sum(entry.nbytes for entry in entries[:-1]), (remark,))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line of scripts/convert_mcore_to_hf.py; returns the exit code."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
+    parser.add_argument(
+        "--load-dir", type=Path, required=True, metavar="CHECKPOINT",
+        help="torch_dist checkpoint, or the actor directory of a step in which verl has saved one",
+    )  # fmt: skip
+    parser.add_argument("--save-dir", type=Path, required=True, metavar="OUT", help="Hugging Face directory to make")
+    parser.add_argument(
+        "--hf-config", type=Path, metavar="HF",
+        help="directory with config.json and tokenizer (default: the huggingface directory that verl saves beside)",
+    )  # fmt: skip
+    add_job_arguments(parser)
+    options = parser.parse_args(arguments)
+    return run_tool(options, lambda: plan(options.load_dir, options.save_dir, options.hf_config))
