@@ -267,7 +267,7 @@ def _truths(facts: Facts) -> Iterator[Said]:
         if empty:
             yield bad(f"[data] {name}: {empty} of {len(one.truths)} ground truths are empty", "an answer for each")
         # Spread over the file, whose order is often that of its sources.
-        sample = [str(truth) for truth in one.truths[:: max(1, len(one.truths) // GRADED)] if truth not in (None, "")]
+        sample = [str(truth) for truth in one.truths[:: max(1, len(one.truths) // GRADED)] if str(truth or "").strip()]
         lost = [truth for truth in sample if grade_answer(truth, truth) is not Verdict.CORRECT]
         if sample and len(lost) > len(sample) // 10:
             yield doubtful(

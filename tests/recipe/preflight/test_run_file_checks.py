@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C, L, T, V, M: each check passes on a run that is right, and finds what was spoilt in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.launch.config import Recompute
+from recipe.preflight import run_file
+
+# id -> (the run that is right, what is spoilt in it, level, part of what is said)
+TRIPS = {
+    "L001": ("cluster", {"actor_stage_layers": [6, 0, 7]}, "error", "[actor] stage_layers[1] is 0"),
+    "L002": ("cluster", {"actor_stage_layers": [7, 7, 8, 8, 8, 8, 8, 7]}, "error", "first and the last stage differ"),
+    "L003": ("cluster", {"actor_stage_layers": [20, 21, 20]}, "error", "is 3, which does not divide the dies (256)"),
+    "L004": ("cluster", {"actor_expert_parallel": 64}, "error", "[actor] expert_parallel is 64"),
+    "L005": ("cluster", {"rollout_tensor_parallel": 3}, "error", "[rollout] tensor_parallel is 3"),
+    "L006": ("cluster", {"rollout_instances": 3}, "error", "[rollout] instances is 3"),
+    "L007": ("cluster", {"train_prompts_per_step": 500}, "error", "the rollout's engines is 128"),
+    "L008": ("cluster", {"train_prompts_per_step": 511}, "error", "the actor's data parallel size is 32"),
+    "L009": ("cluster", {"train_updates_per_step": 512}, "error", "the sequences of an update (16)"),
+    "L010": ("cluster", {"actor_stage_layers": [6, 8, 8, 8, 8, 8, 8, 6]}, "error", "sum to 60"),
+    "L011": ("cluster", {"actor_expert_parallel": 48}, "error", "256 experts for expert_parallel = 48"),
+    "L012": (
+        "cluster",
+        {"cluster_nodes": 24, "train_prompts_per_step": 576, "actor_expert_parallel": 16},
+        "error",
+        "256 experts over the 384 dies",
+    ),
+    "L013": ("cluster", {"actor_tensor_parallel": 4}, "error", "tensor_parallel = 4 with MindSpeed"),
+    "L014": ("cluster", {"rollout_tensor_parallel": 256}, "error", "128 heads for [rollout] tensor_parallel = 256"),
+    "L015": ("cluster", {"rollout_tensor_parallel": 32}, "warning", "tensor_parallel = 32 on nodes of 16 dies"),
+    "L016": ("cluster", {"cluster_dies_per_node": 32}, "warning", "dies_per_node = 32"),
+    "L017": ("cluster", {"actor_stage_layers": [7, 7, 7, 7, 7, 7, 7, 12]}, "warning", "ends that are not longer"),
+    "T001": (
+        "cluster",
+        {"train_loss_mode": "npu_on_policy", "train_updates_per_step": 2},
+        "error",
+        "updates_per_step = 2",
+    ),
+    "T002": ("cluster", {"train_updates_per_step": 3}, "error", "512 prompts for 3 updates"),
+    "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
+    "T004": ("cluster", {"actor_offload_optimizer": True}, "error", "both are true"),
+    "T005": ("cluster", {"cluster_device": "cuda"}, "error", "swap_optimizer with device cuda"),
+    "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
+    "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
+    "T008": ("cluster", {"train_kl_coefficient": -0.001}, "error", "kl_coefficient = -0.001"),
+    "T009": (
+        "cluster",
+        {"actor_recompute": Recompute(granularity="full", method="uniform", layers=8)},
+        "error",
+        "of 6",
+    ),
+    "T010": ("cluster", {"run_save_every": 100}, "warning", "save_every = 100 in a run of 70"),
+    "T011": ("cluster", {"run_step_deadline_s": 600}, "warning", "step_deadline_s = 600"),
+    "V001": ("cluster", {"data_max_response_tokens": 200_000}, "error", "201024 tokens of prompt and response"),
+    "V002": ("cluster", {"rollout_max_batched_tokens": 32}, "error", "max_batched_tokens = 32 for 64 sequences"),
+    "V004": ("cluster", {"rollout_max_batched_tokens": 512}, "warning", "max_batched_tokens = 512"),
+    "V005": ("cluster", {"rollout_max_batched_tokens": 62}, "error", "a graph for 64 sequences"),
+    "V006": ("cluster", {"rollout_graph_mode": False}, "warning", "graph_mode = false"),
+    "V007": ("cluster", {"train_loss_mode": "npu_on_policy", "rollout_top_p": 0.9}, "warning", "top_p = 0.9 with"),
+    "V008": ("cluster", {"rollout_temperature": 0.01}, "warning", "temperature = 0.01"),
+    "V009": ("cluster", {"rollout_ignore_eos": True}, "warning", "ignore_eos"),
+    "V010": ("cluster", {"rollout_memory_share": 0.98}, "error", "memory_share = 0.98"),
+    "V011": ("cluster", {"run_validate_every": 100}, "warning", "validate_every = 100"),
+    "V012": ("cluster", {"cluster_head": "192.0.2.1"}, "error", "192.0.2.1"),
+    "E001": ("cuda", {"environment": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}}, "error", "sleep mode"),
+    "E015": ("cluster", {"environment": {"VLLM_DP_SIZE": "64"}}, "error", "[environment] VLLM_DP_SIZE"),
+    "M001": ("cluster", {"cluster_hbm_gib_per_die": 30.0}, "error", "GiB on a die of stage"),
+    "M002": ("cluster", {"rollout_memory_share": 0.1}, "error", "room for 0 tokens"),
+    "M003": ("cluster", {"rollout_memory_share": 0.6}, "warning", "for all sequences at their longest"),
+    "M004": ("cluster", {"cluster_host_memory_gib_per_node": 100.0}, "error", "GiB on a node"),
+    "N017": ("cluster", {"model_path": "models/v3"}, "error", "[model] path = models/v3"),
+    "D004": ("laptop", {"data_template": "r1"}, "error", "unknown template 'r1'"),
+}
+
+
+@pytest.fixture
+def cuda(cluster: Any) -> Any:
+    cluster.set(cluster_device="cuda", actor_swap_optimizer=False)
+    return cluster
+
+
+@pytest.mark.parametrize("id", TRIPS)
+def test_a_spoilt_value_is_found_and_a_right_one_is_not(id: str, request: pytest.FixtureRequest) -> None:
+    base, values, level, said = TRIPS[id]
+    world = request.getfixturevalue(base)
+    assert world.findings(id) == []
+    world.set(**values)
+    findings = world.findings(id)
+    assert findings and {one.level for one in findings} == {level}
+    assert any(said in f"{one.found}; {one.expected}" for one in findings), findings
+    assert all(one.expected and one.fix for one in findings)
+
+
+def test_c001_a_file_that_is_no_run_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[run]\nstepz = 1\n")
+    report = run_file(file)
+    assert [one.id for one in report.findings] == ["C001"] and report.exit_code == 2
+    assert "did you mean 'steps'" in report.lines()[0]
+
+
+def test_v003_the_nz_layout_and_prompts_in_pieces(cluster: Any) -> None:
+    cluster.set(rollout_kv_nz=True, rollout_max_batched_tokens=3072)
+    assert cluster.findings("V003") == []
+    cluster.set(rollout_max_batched_tokens=3071)
+    assert [one.level for one in cluster.findings("V003")] == ["error"]
+
+
+def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
+    assert files.findings("T012") == []
+    config = Path(files.config.model.path) / "config.json"
+    files.edit_json(config, n_group=3, topk_group=1)
+    assert "3 groups of 8 experts" in files.findings("T012")[0].found
+    files.edit_json(config, n_group=2, topk_group=4)
+    assert "topk_group = 4" in files.findings("T012")[0].found
+
+
+def test_l013_multi_latent_attention_with_tensor_parallelism_elsewhere_is_a_warning(laptop: Any) -> None:
+    laptop.set(actor_tensor_parallel=2)
+    assert [one.level for one in laptop.findings("L013")] == ["warning"]
+    (laptop.upstream / "mindspeed").mkdir()
+    assert [one.level for one in laptop.findings("L013")] == ["error"]
+
+
+def test_d007_a_reward_without_its_function(cluster: Any) -> None:
+    assert cluster.findings("D007") == []
+    (cluster.root / "reward.py").write_text("def compute_score(): ...\n")
+    cluster.repo = cluster.root
+    cluster.config = cluster.config.__class__(
+        **{**vars(cluster.config), "reward": cluster.config.reward.__class__(path="reward.py", workers=2)}
+    )
+    assert "no function compute_scores" in cluster.findings("D007")[0].found
+
+
+def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any) -> None:
+    cluster.set(rollout_tensor_parallel=3)
+    for id in ("V002", "L012", "M001"):
+        (finding,) = cluster.findings(id)
+        assert finding.level == "not run" and "the L findings" in finding.found
