@@ -55,6 +55,18 @@ def attention(model: Architecture, fused: bool) -> float:
     return kept
 
 
+def attention_most(model: Architecture, fused: bool, sequence: int) -> float:
+    """The fullest moment of attention, forward or backward, beyond what it keeps.
+
+    The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
+    the packed ones; a fused kernel forms none of it.
+    """
+    if fused:
+        return 0.0
+    key, value = model.qk_nope_head_dim + model.qk_rope_head_dim, model.v_head_dim
+    return model.heads * ((2 * sequence + 2 * key + value) * FP32 + (2 * key + value) * BF16)
+
+
 def dense_mlp(model: Architecture, fused: bool) -> int:
     """What a dense layer's MLP keeps, with the norm before it."""
     width = model.dense_intermediate
@@ -131,35 +143,60 @@ def head_backward_most(vocabulary: int) -> int:
     return vocabulary * (FP32 + BF16)
 
 
-def forward_pass(model: Architecture, numbers: range, last: bool, tensor: int, fused: bool, entropy: bool) -> float:
-    """The most bytes per token of a pass without gradients through the layers `numbers`."""
-    moments = [forward_most(model, fused) if numbers and numbers[-1] >= model.dense_layers else 0.0]
-    moments.append(2 * model.hidden * BF16 + 3 * model.dense_intermediate * BF16 if numbers else 0.0)
+def forward_pass(
+    model: Architecture, numbers: range, last: bool, *, sequence: int, tensor: int, fused: bool, entropy: bool
+) -> float:
+    """The most bytes per token of a pass without gradients through the layers `numbers`.
+
+    Args:
+        last: the stage has the output layer.
+        sequence: tokens of a sequence.
+        tensor: tensor parallel size.
+        entropy: the pass computes the entropy too.
+    """
+    h = model.hidden * BF16
+    key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
+    moments = [attention_most(model, fused, sequence) + (2 * key + value) * BF16 + 3 * h]
+    if numbers and numbers[0] < model.dense_layers:
+        moments.append(3 * h + 3 * model.dense_intermediate * BF16)
+    if numbers and numbers[-1] >= model.dense_layers:
+        moments.append(forward_most(model, fused) + _gathered(h, tensor) * tensor)
     if last:
-        moments.append(model.hidden * BF16 + head_forward_most(model.vocabulary, entropy))
+        moments.append(h + head_forward_most(model.vocabulary, entropy))
     return max(moments) / tensor
 
 
+def _gathered(h: int, tensor: int) -> int:
+    """With sequence parallelism a linear layer's input is whole on every die, and an output before it is scattered."""
+    return 2 * h if tensor > 1 else 0
+
+
 def training_pass(
-    model: Architecture, numbers: range, last: bool, tensor: int, fused: bool, recompute: Recompute | None
+    model: Architecture,
+    numbers: range,
+    last: bool,
+    *,
+    sequence: int,
+    tensor: int,
+    fused: bool,
+    recompute: Recompute | None,
 ) -> Pass:
-    """Bytes per token of a forward and backward pass through the layers `numbers`."""
-    again, group = _recomputed(numbers, recompute)
-    kept = [model.hidden * BF16 / group if n in again else layer(model, n, fused) for n in numbers]
-    head = norm(model.hidden, fused) + model.hidden * BF16 + head_kept(model.vocabulary) if last else 0.0
-    moments = []
-    if last:
-        moments.append(float(head_backward_most(model.vocabulary)))
-    if numbers:
-        final = numbers[-1]
-        redone = [n for n in numbers[-group:] if n in again]
-        rebuilt = sum(layer(model, n, fused) for n in redone)
-        moments.append(backward_most(model, final, fused) + rebuilt - head)
-    total = sum(kept) + head
-    return Pass(total / tensor, (max(moments) if moments else 0.0) / tensor)
+    """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
+    again, group = recomputed(numbers, recompute)
+    h = model.hidden * BF16
+    kept = [h / group if n in again else layer(model, n, fused) for n in numbers]
+    head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
+    moments = [float(head_backward_most(model.vocabulary))] if last else []
+    for number in numbers:
+        # Backward from the last layer on: those after this one, and the head, have given back what they kept.
+        given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
+        rebuilt = sum(layer(model, n, fused) for n in numbers if n in again and number - group < n <= number)
+        most = max(backward_most(model, number, fused), attention_most(model, fused, sequence))
+        moments.append(most + _gathered(h, tensor) * tensor + rebuilt - given_back)
+    return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 
 
-def _recomputed(numbers: range, recompute: Recompute | None) -> tuple[set[int], int]:
+def recomputed(numbers: range, recompute: Recompute | None) -> tuple[set[int], int]:
     """The layers that are computed again, and how many of them at once.
 
     megatron/core/transformer/transformer_block.py, `_checkpointed_forward`: "block" takes the first layers of a stage

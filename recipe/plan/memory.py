@@ -150,7 +150,7 @@ def _cache(of: Subject, weights: Mapping[str, int]) -> Cache:
     """vllm_ascend/worker/worker_v1.py, `determine_available_memory`: the share less the peak of a trial run."""
     model, layout = of.model, of.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
-    peak = sum(weights.values()) + _engine_step(of) + resident.built(of) + sum(resident.outside(of).values())
+    peak = sum(weights.values()) + _engine_step(of) + resident.engine(of) + sum(resident.outside(of).values())
     room = int(of.config.hbm_bytes_per_die * of.config.rollout.memory_share) - peak
     blocks_each = -(-of.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
@@ -174,7 +174,7 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     numbers = range(of.stage_start(stage), of.stage_start(stage) + layout.stage_layers[stage])
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
-    always = {"engine buffers": resident.engine(of), "dispatchers": resident.dispatchers(of, stage)}
+    always = {"engine buffers": resident.engine(of), "left of the last pass": resident.left_over(of, stage)}
     if not actor.offload_parameters:
         always |= {"actor weights": laid.parameter_bytes, "reference weights": plain}
     if not actor.offload_gradients:
@@ -184,7 +184,15 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
 
     def forward(entropy: bool) -> dict[str, int]:
         tokens = layout.log_prob_micro_batch * of.sequence_tokens
-        per_token = activations.forward_pass(model, numbers, last, layout.actor_tensor, of.fused, entropy)
+        per_token = activations.forward_pass(
+            model,
+            numbers,
+            last,
+            sequence=of.sequence_tokens,
+            tensor=layout.actor_tensor,
+            fused=of.fused,
+            entropy=entropy,
+        )
         return {"activations": int(tokens * per_token)}
 
     alignment = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
@@ -196,12 +204,13 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     update["activations"] = max(_training_bytes(of, stage, numbers, last), swapped)
     switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(of)}
+    since_update = {"left by the update": resident.left_by_update(of, stage)} if actor.recompute else {}
     phases = {
-        "rollout": {**always, **rollout},
+        "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
         "ref": {**always, "reference weights": plain, **forward(entropy=False)},
         "update": {**always, **update},
-        "switch": {**always, **switch},
+        "switch": {**always, **since_update, **switch},
     }
     return Die(stage, phases, resident.outside(of))
 
@@ -213,7 +222,15 @@ def _training_bytes(of: Subject, stage: int, numbers: range, last: bool) -> int:
     runs as many micro-batches ahead as stages follow it.
     """
     layout = of.layout
-    found = activations.training_pass(of.model, numbers, last, layout.actor_tensor, of.fused, of.config.actor.recompute)
+    found = activations.training_pass(
+        of.model,
+        numbers,
+        last,
+        sequence=of.sequence_tokens,
+        tensor=layout.actor_tensor,
+        fused=of.fused,
+        recompute=of.config.actor.recompute,
+    )
     tokens = layout.micro_batch * of.sequence_tokens
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
     in_flight = min(layout.actor_pipeline - stage, micro_batches)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from recipe.plan.activations import recomputed
 from recipe.plan.parameters import BF16, FP32, FP64
 from recipe.plan.subject import Subject
 
@@ -23,23 +24,35 @@ def engine(of: Subject) -> int:
     return ropes + mask + batch
 
 
-def dispatchers(of: Subject, stage: int) -> int:
-    """Bytes that the token dispatchers of actor and reference keep of their last pass (moe/token_dispatcher.py).
+def left_over(of: Subject, stage: int) -> int:
+    """Bytes that actor and reference keep of their last pass on a stage.
 
-    Probabilities in the router's float64, routing map, and the permutation, of every expert layer; and the routers'
-    biases and token counts.
+    Of every expert layer, its token dispatcher's probabilities in the router's float64, routing map and permutation
+    (moe/token_dispatcher.py), and the router's bias and counts; of every attention, the angles of its rope for a
+    sequence (yarn_rotary_pos_embedding.py caches them); of a later stage, its input (`set_input_tensor`).
     """
     model, layout = of.model, of.layout
     first = of.stage_start(stage)
-    layers = sum(n >= model.dense_layers for n in range(first, first + layout.stage_layers[stage]))
-    each = model.experts * (FP64 + 1) + model.experts_per_token * INDEX
+    numbers = range(first, first + layout.stage_layers[stage])
+    layers = sum(n >= model.dense_layers for n in numbers)
+    each = layers * (model.experts * (FP64 + 1) + model.experts_per_token * INDEX)
+    each += model.hidden * BF16 if stage else 0
     tokens = (layout.log_prob_micro_batch + layout.micro_batch) * of.sequence_tokens / layout.actor_tensor
-    return int(layers * (tokens * each + 2 * 2 * model.experts * FP32))
+    angles = len(numbers) * of.sequence_tokens * model.qk_rope_head_dim * FP32
+    return int(tokens * each) + 2 * (angles + layers * 2 * model.experts * FP32)
 
 
-def built(of: Subject) -> int:
-    """Bytes on the die while vLLM sizes its cache, beside weights and the trial step."""
-    return engine(of)
+def left_by_update(of: Subject, stage: int) -> int:
+    """Bytes that recomputed expert layers keep from an update until their next pass.
+
+    A dispatcher's probabilities lead to the layer's input as it was given to the recomputation, and to its gradient
+    (tensor_parallel/random.py, `CheckpointFunction`): two hidden states a layer.
+    """
+    layout, start = of.layout, of.stage_start(stage)
+    numbers = range(start, start + layout.stage_layers[stage])
+    again = sum(n >= of.model.dense_layers for n in recomputed(numbers, of.config.actor.recompute)[0])
+    tokens = layout.micro_batch * of.sequence_tokens / layout.actor_tensor
+    return int(again * 2 * tokens * of.model.hidden * BF16)
 
 
 def communicators(of: Subject) -> dict[str, int]:
