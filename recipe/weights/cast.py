@@ -58,7 +58,9 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
         finish=finish,
         small_bytes=sum(path.stat().st_size for path in copied) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
     )
-    return Planned(job, len(checkpoint.tensors), checkpoint.nbytes, tuple(_remarks(kept, beyond, sources, keep_mtp)))
+    read = [entry for one in kept for entry in one.entries]
+    remarks = tuple(_remarks(kept, beyond, sources, keep_mtp))
+    return Planned(job, len(read), sum(entry.nbytes for entry in read), remarks)
 
 
 def check_quantisation(checkpoint: HfCheckpoint) -> None:

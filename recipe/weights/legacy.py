@@ -16,7 +16,6 @@ from recipe.weights.legacy_layout import ITERATION, TRACKER, file_name, rank_ten
 from recipe.weights.legacy_options import LegacyOptions
 from recipe.weights.legacy_parts import RankParts, dtype_of
 from recipe.weights.model_sources import sources_of
-from recipe.weights.source import Source
 
 TOOL = "hf-to-legacy"
 
@@ -52,10 +51,6 @@ def plan(source: Path, output: Path, options: LegacyOptions) -> Planned:
         finish=lambda: [(TRACKER, str(ITERATION).encode())],
         small_bytes=200 * len(every_rank),
     )
-    read = [checkpoint.tensors[name] for source in sources.values() for name in _names(source)]
+    read = [entry for one in sources.values() for entry in one.entries]
     remark = f"{len(dropped)} tensors left behind (multi-token prediction, rotary buffers)"
     return Planned(job, len(read), sum(entry.nbytes for entry in read), (remark,) if dropped else ())
-
-
-def _names(source: Source) -> list[str]:
-    return [source.name] + ([source.scale.name] if source.scale else [])

@@ -42,6 +42,11 @@ class Source:
         return self.entry.where
 
     @property
+    def entries(self) -> tuple[TensorEntry, ...]:
+        """What is read for it."""
+        return (self.entry,) if self.scale is None else (self.entry, self.scale)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.entry.shape
 

@@ -166,7 +166,7 @@ def plan(source: Path, output: Path) -> Planned:
         finish=small_files,
         small_bytes=sum(len(content) for _, content in small_files()),
     )
-    read = [entry for one in sources.values() for entry in (one.entry, one.scale) if entry is not None]
+    read = [entry for one in sources.values() for entry in one.entries]
     names = {name for place in layout.places for name in place.names}
     remarks = [f"{len(names)} Megatron names, {sum(len(file.parts) for file in files)} pieces, loadable in any layout"]
     if dropped:
