@@ -108,11 +108,11 @@ class Pool:
             for place, (result, _) in enumerate(graded)
             if result.verdict is Verdict.UNPARSEABLE or (mixed and result.verdict not in given_up)
         ]
-        wanted: dict[Pair, int] = {}  # the sample that asked first
+        wanted: dict[Pair, int] = {}  # with one of the samples that ask
         for place in places:
 
             def note(answer: str, truth: str, place: int = place) -> Verdict:
-                wanted.setdefault((answer, truth), place)
+                wanted[answer, truth] = place
                 return Verdict.UNPARSEABLE
 
             verify(self.verifier, *samples[place], note)
