@@ -19,6 +19,7 @@ COMMANDS = {
     "weights": "recipe.weights.cli",
     "tiny-model": "recipe.tiny.cli",
     "launch": "recipe.launch.cli",
+    "node": "recipe.launch.node_cli",
     "show": "recipe.launch.cli",
     "preflight": "recipe.preflight.cli",
     "report": "recipe.report.cli",

@@ -74,18 +74,22 @@ class RunStatus:
 
 
 def read(run: Path) -> RunStatus:
-    """Read `run/manifest.jsonl`; a line cut short by a killed process is counted, not an error.
+    """Read `manifest.jsonl` of the run and of its other nodes.
+
+    A line cut short by a killed process is counted, not an error.
 
     Raises OverlayError when the run has none.
     """
     file = run / "manifest.jsonl"
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
+        for other in sorted(run.glob("nodes/*/manifest.jsonl")):
+            text += "\n" + other.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise OverlayError(f"{file} does not exist: expected the directory of a run, runs/<name>") from None
     processes: dict[tuple[str, int], Process] = {}
     broken = 0
-    for line in text.splitlines():
+    for line in filter(None, text.splitlines()):
         try:
             entry = json.loads(line)
             key, patch = (entry["host"], entry["pid"]), entry["patch"]

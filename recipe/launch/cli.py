@@ -18,18 +18,20 @@ JSON_RESPONSE_TOKENS = 64
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both commands."""
     launch = subparsers.add_parser("launch", help="run a run file to its report")
-    _add_run_options(launch)
+    add_run_options(launch)
     launch.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
+    launch.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
     launch.set_defaults(handler=_launch)
     show = subparsers.add_parser("show", help="print what is derived from a run file: environment and overrides")
-    _add_run_options(show)
+    add_run_options(show)
     form = show.add_mutually_exclusive_group()
     form.add_argument("--shell", action="store_true", help="as a bash script that sets the environment and starts verl")
     form.add_argument("--json", action="store_true", help="as JSON, with every derived size")
     show.set_defaults(handler=_show)
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the run file and the options that replace values of it."""
     parser.add_argument("config", type=Path, metavar="RUN.toml")
     parser.add_argument("--steps", type=int, help="number of steps, instead of the run file's")
     parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
@@ -47,11 +49,11 @@ def _launch(options: argparse.Namespace) -> int:
     # Until the supervisor takes the signals over, they end what is being made, children included.
     raise_on_stop_signals()
     try:
-        config = _config(options)
+        config = read_config(options)
         if options.prepare:
             prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
         else:
-            launch(config, options.config)
+            launch(config, options.config, fresh=options.fresh)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -65,7 +67,7 @@ def _show(options: argparse.Namespace) -> int:
     from recipe.launch.show import as_json, as_shell, as_text, everything
 
     try:
-        shown = everything(_config(options))
+        shown = everything(read_config(options))
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -76,7 +78,8 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
+def read_config(options: argparse.Namespace) -> RunConfig:
+    """The run that the options of `add_run_options` describe."""
     from recipe.launch.config import load
 
     config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)

@@ -28,10 +28,14 @@ PHASES = (
 class Follower:
     """The new whole lines of a growing text file, which need not exist yet."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, from_end: bool = False) -> None:
+        """`from_end`: leave out what the file holds already."""
         self._path = path
         self._file: TextIO | None = None
         self._rest = ""
+        if from_end and path.is_file():
+            self._file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115
+            self._file.seek(0, 2)
 
     def lines(self) -> list[str]:
         """Lines completed since the last call."""
@@ -60,13 +64,13 @@ class Clock:
 
 
 class Progress:
-    """Follows the metrics and the driver's log of a run and says what is new.
+    """Follows the metrics and the driver's log of a run and says what is new since this was made.
 
     `last_sign` is the time (monotonic) of the last sign of progress, `step` the last finished step.
     """
 
     def __init__(self, metrics: Path, log: Path, steps: int, clock: Clock) -> None:
-        self._metrics, self._log = Follower(metrics), Follower(log)
+        self._metrics, self._log = Follower(metrics, from_end=True), Follower(log)
         self._steps, self._clock = steps, clock
         self._phase = -1
         self._durations: list[float] = []

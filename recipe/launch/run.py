@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import secrets
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recipe.audit.fit import verify
 from recipe.launch.config import ON_POLICY, RunConfig
@@ -19,7 +18,7 @@ from recipe.launch.environment import (
     RunPaths,
     derived_environment,
     full_environment,
-    runs_dir,
+    run_directory,
     upstream_dir,
 )
 from recipe.launch.errors import ConfigError, LaunchError
@@ -27,49 +26,65 @@ from recipe.launch.layout import derive
 from recipe.launch.overrides import Inputs, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
+from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
 from recipe.launch.supervisor import Limits, supervise
 from recipe.report.recorder import append_line
 
-RESULT = "result.json"
+if TYPE_CHECKING:
+    from recipe.launch.cluster import Cluster
+
 DRIVER = ["-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer"]
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def launch(config: RunConfig, source: Path) -> Path:
+def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fresh: bool = False) -> Path:
     """Run it; returns the run directory, with the report in it.
+
+    Args:
+        config: the run.
+        source: its file.
+        cluster: forms the Ray that the driver joins; None for a driver that starts its own.
+        fresh: begin anew even if there is a checkpoint to go on from.
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
     """
     clock = Clock(sys.stdout)
     derive(config)
+    if cluster is None and not config.cluster.own_ray:
+        raise ConfigError(f"{source} needs Ray on its nodes: start `scripts/launch.sh {source}` on each of them")
     if not (upstream_dir() / "verl").is_dir():
         raise LaunchError(f"{upstream_dir()} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
     drifted = [one.line for one in verify([upstream_dir()]) if not one.fits]
     if drifted:
         raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])
-    run_dir = new_run_dir(config.run.name, clock)
-    (run_dir / "run.toml").write_bytes(source.read_bytes())
-    error: LaunchError | None = None
-    try:
-        _run(config, run_dir, clock)
-    except LaunchError as problem:
-        error = problem
-    result = {
-        "status": "finished" if error is None else "failed",
-        "error": None if error is None else str(error),
-        "wall_s": round(time.monotonic() - clock.start, 1),
-        "seed": config.run.seed,
-        "steps_wanted": config.run.steps,
-    }
-    (run_dir / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    _report(run_dir, clock, failed=error is not None)
+    run_dir = run_directory(config)
+    with only_launcher(run_dir):
+        checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
+        start = open_run(config, run_dir, checkpoints, fresh, clock)
+        begin_attempt(start)
+        (run_dir / "run.toml").write_bytes(source.read_bytes())
+        error: LaunchError | None = None
+        try:
+            _run(config, start, cluster, clock)
+        except LaunchError as problem:
+            error = problem
+        result = {
+            "status": "finished" if error is None else "failed",
+            "error": None if error is None else str(error),
+            "wall_s": round(time.monotonic() - clock.start, 1),
+            "seed": config.run.seed,
+            "steps_wanted": config.run.steps,
+            "resumed_from_step": start.step or None,
+        }
+        (run_dir / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        _report(run_dir, clock, failed=error is not None)
     if error is not None:
         raise error
     return run_dir
 
 
-def _run(config: RunConfig, run_dir: Path, clock: Clock) -> None:
+def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock) -> None:
+    run_dir = start.run_dir
     clock.say(f"run {config.run.name}: {config.run.steps} steps, seed {config.run.seed}, files in {run_dir}")
     inputs = prepare(config, clock.say, run_dir / "logs" / "prepare.log")
     layout = derive(config, inputs.prompt_tokens)
@@ -87,32 +102,39 @@ def _run(config: RunConfig, run_dir: Path, clock: Clock) -> None:
     paths = RunPaths(
         run_dir=run_dir,
         run_id=f"{config.run.name}-{secrets.token_hex(6)}",
-        ray_temp=Path(tempfile.mkdtemp(prefix="grpo-", dir=_short_temp())),
+        ray_temp=short_temp(),
+        checkpoint_dir=_checkpoint_dir(config),
     )
-    environment = derived_environment(config, layout, paths)
-    command = [sys.executable, *DRIVER, *hydra_overrides(config, layout, inputs, paths)]
-    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
-    (run_dir / "command.json").write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+    environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
+    overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
-    supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+    if cluster is None:
+        command = _describe(run_dir, config, environment, overrides)
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+        return
+    environment |= cluster.environment
+    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides])
+    with cluster.formed(config, paths, environment, clock) as alarm:
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm)
 
 
-def new_run_dir(name: str, clock: Clock) -> Path:
-    """An empty `runs/name`; a run that is there already is kept under another name."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
-    run_dir = runs_dir() / name
-    if run_dir.exists():
-        number = next(n for n in range(1, 10**6) if not (runs_dir() / f"{name}.{n}").exists())
-        run_dir.rename(runs_dir() / f"{name}.{number}")
-        clock.say(f"the earlier runs/{name} is now runs/{name}.{number}")
-    (run_dir / "logs").mkdir(parents=True)
-    return run_dir
+def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
+    """Write down what is derived, and return the driver's command."""
+    command = [sys.executable, *DRIVER, *overrides]
+    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
+    (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+    return command
 
 
-def _short_temp() -> str | None:
-    """A directory whose path leaves room for Ray's socket names; None for the system's default."""
-    return "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None
+def _checkpoint_dir(config: RunConfig) -> Path | None:
+    given = config.run.checkpoint_dir
+    return None if given is None else Path(given).expanduser().absolute()
+
+
+def short_temp() -> Path:
+    """A new directory whose path leaves room for Ray's socket names."""
+    parent = "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None
+    return Path(tempfile.mkdtemp(prefix="grpo-", dir=parent))
 
 
 def _report(run_dir: Path, clock: Clock, failed: bool) -> None:

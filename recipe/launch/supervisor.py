@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -28,6 +28,8 @@ POLL_S = 0.25
 SAMPLE_S = 2.0
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.
 LOST_WORKER_S = 30.0
+# A driver may notice sooner than its node's launcher that a node is gone; the launcher knows better why.
+ALARM_S = 3.0
 WORKER = "ray::WorkerDict"
 
 
@@ -67,6 +69,7 @@ def supervise(
     steps: int,
     limits: Limits,
     clock: Clock,
+    alarm: Callable[[], str | None] | None = None,
 ) -> None:
     """Run `command` to its end.
 
@@ -77,15 +80,17 @@ def supervise(
         steps: the last step that must be in the metrics.
         limits: deadlines.
         clock: prints the progress.
+        alarm: says what has happened to the nodes of the run, None while all is well; given for a run of several.
 
     Raises:
-        LaunchError: the driver failed, stalled or stopped early. The message is one line with the cause.
+        LaunchError: the driver failed, stalled or stopped early, or a node is lost. The message is one line with the
+            cause.
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived.
 
     In every case all processes of the run are gone when this returns; a watchdog sees to it when the launcher
     itself is killed.
     """
-    with _StopSignals() as stop, _Watchdog(paths), open(paths.driver_log, "wb") as log:
+    with StopSignals() as stop, Watchdog(paths), open(paths.driver_log, "wb") as log:
         progress = Progress(paths.metrics, paths.driver_log, steps, clock)
         driver = subprocess.Popen(
             list(command),
@@ -96,16 +101,16 @@ def supervise(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        sampler = _Sampler(paths)
+        sampler = Sampler(paths)
         try:
-            problem = _watch(driver, progress, sampler, limits, stop)
+            problem = _watch(driver, progress, sampler, limits, stop, alarm)
             progress.update()
         finally:
             sampler.stop()
             left = end_all(paths.run_id)
             driver.wait()
             progress.close()
-            _keep_ray_logs(paths)
+            keep_ray_logs(paths)
             shutil.rmtree(paths.ray_temp, ignore_errors=True)
             paths.slots.unlink(missing_ok=True)
     if left:
@@ -114,28 +119,50 @@ def supervise(
         raise Interrupted(stop.number)
     if problem is None and progress.step != steps:
         problem = f"the driver ended after step {progress.step or 0} of {steps}"
+    if isinstance(problem, _Alarm):
+        raise LaunchError(problem)
     if problem is not None:
         found = cause(paths.driver_log)
         raise LaunchError(f"{problem}{': ' + found if found else ''} (log: {paths.driver_log})")
 
 
+class _Alarm(str):
+    """What went wrong, where the driver's log does not tell the cause."""
+
+
 def _watch(
-    driver: subprocess.Popen[bytes], progress: Progress, sampler: _Sampler, limits: Limits, stop: _StopSignals
+    driver: subprocess.Popen[bytes],
+    progress: Progress,
+    sampler: Sampler,
+    limits: Limits,
+    stop: StopSignals,
+    alarm: Callable[[], str | None] | None,
 ) -> str | None:
     """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
     while True:
         code = driver.poll()
         progress.update()
-        if code is not None:
-            return None if code == 0 else f"{_place(progress)}: the driver {_ended(code)}"
-        if stop.number is not None:
+        if code == 0 or stop.number is not None:
             return None
+        if alarm is not None:
+            lost = alarm() if code is None else _soon(alarm)
+            if lost is not None:
+                return _Alarm(f"{_place(progress)}: {lost}")
+        if code is not None:
+            return f"{_place(progress)}: the driver {_ended(code)}"
         silent, limit = time.monotonic() - progress.last_sign, limits.step_s if progress.started else limits.setup_s
         if silent > limit:
             return f"{_place(progress)}: no progress for {limit:.0f} s, the limit set in [run] of the run file"
         if sampler.lost_for() > LOST_WORKER_S:
             return f"{_place(progress)}: the driver goes on{sampler.lost_text()}"
         time.sleep(POLL_S)
+
+
+def _soon(alarm: Callable[[], str | None]) -> str | None:
+    end = time.monotonic() + ALARM_S
+    while (lost := alarm()) is None and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return lost
 
 
 def _place(progress: Progress) -> str:
@@ -146,7 +173,7 @@ def _ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
-class _Sampler(threading.Thread):
+class Sampler(threading.Thread):
     """Writes the resident memory of the run's processes to the events, and notices workers that disappear."""
 
     def __init__(self, paths: RunPaths) -> None:
@@ -199,14 +226,14 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-class _StopSignals:
+class StopSignals:
     """Within the block SIGINT, SIGTERM and SIGHUP only set `number`, so that the end is always an orderly one."""
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> _StopSignals:
+    def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
@@ -219,14 +246,14 @@ class _StopSignals:
             signal.signal(number, handler)
 
 
-class _Watchdog:
+class Watchdog:
     """A process that outlives this one just long enough to end the run (see `recipe.launch.watchdog`)."""
 
     def __init__(self, paths: RunPaths) -> None:
         self._command = [sys.executable, "-m", "recipe.launch.watchdog", paths.run_id, str(paths.ray_temp)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> _Watchdog:
+    def __enter__(self) -> Watchdog:
         from recipe.launch.environment import REPO
 
         self._process = subprocess.Popen(
@@ -245,7 +272,7 @@ class _Watchdog:
         self._process.wait()
 
 
-def _keep_ray_logs(paths: RunPaths) -> None:
+def keep_ray_logs(paths: RunPaths) -> None:
     """Copy Ray's own logs (workers' output, raylet) beside the driver's log, without its event and metrics files."""
     source = paths.ray_temp / "session_latest" / "logs"
     if not source.is_dir():

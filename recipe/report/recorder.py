@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 EVENTS = "events"
+NODES = "nodes"
 
 
 def record(kind: str, **fields: Any) -> None:
@@ -84,7 +85,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return values
 
 
+def node_dirs(run_dir: Path) -> list[Path]:
+    """Where the processes of a run left their lines: its directory, and `nodes/NAME/` for each other node."""
+    return [run_dir, *sorted(path for path in (run_dir / NODES).glob("*") if path.is_dir())]
+
+
 def read_events(run_dir: Path) -> list[dict[str, Any]]:
-    """All events of a run, of all its processes, in order of time."""
-    events = [event for path in sorted((run_dir / EVENTS).glob("*.jsonl")) for event in read_lines(path)]
+    """All events of a run, of all its processes on all its nodes, in order of time."""
+    paths = [path for node in node_dirs(run_dir) for path in sorted((node / EVENTS).glob("*.jsonl"))]
+    events = [event for path in paths for event in read_lines(path)]
     return sorted(events, key=lambda event: float(event.get("time", 0.0)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.report.metrics import KL_KEYS, PEARSON, REWARD, STEP_SECONDS, Step, read_steps
-from recipe.report.recorder import read_events, read_lines
+from recipe.report.recorder import node_dirs, read_events, read_lines
 
 UPSTREAMS = ("verl", "vllm", "vllm-ascend", "megatron-core", "mindspeed")
 RUNTIME = ("torch", "ray", "transformers", "npu-sim")
@@ -23,8 +23,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     `val_score_last`, `reward_first`, `reward_last` (mean over the first and last training step's samples),
     `released_bytes_max` (largest device use by the rollout after a release, over all steps and ranks),
     `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps),
-    `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over all processes at one time),
-    `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in at least one process),
+    `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a node's processes at one
+    time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in at least one process),
     `patches_skipped`, `processes` (pid, role and number of live patches), and the outcome: `status`, `error`, `seed`.
     """
     steps = read_steps(run_dir / "metrics.jsonl")
@@ -32,7 +32,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     scores = [score for step in steps if (score := step.validation_score) is not None]
     events = read_events(run_dir)
     memory = [event for event in events if event.get("kind") == "memory"]
-    manifest = read_lines(run_dir / "manifest.jsonl")
+    manifest = [line for node in node_dirs(run_dir) for line in read_lines(node / "manifest.jsonl")]
     result = _read_json(run_dir / "result.json")
     rewards = [value for step in trained if (value := step.get(REWARD)) is not None]
     return {

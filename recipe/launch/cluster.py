@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's part in a run of several nodes: its Ray, the meeting of the nodes, and the end of both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import RunPaths, full_environment
+from recipe.launch.errors import LaunchError
+from recipe.launch.meeting import Meeting
+from recipe.launch.node import Place, present
+from recipe.launch.overrides import quote
+from recipe.launch.processes import end_all
+from recipe.launch.progress import Clock
+from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.supervisor import Watchdog, keep_ray_logs
+from recipe.report.recorder import NODES
+
+# In the run directory: by its content a worker recognises that it sees the same directory as the head.
+RUN_MARK = ".run-id"
+
+
+class Cluster:
+    """The Ray that a driver joins.
+
+    Args:
+        config: the run.
+        place: this node, which leads.
+        token, token_file: the cluster's token, and where it lies.
+        dashboard: whether Ray serves its dashboard, on 127.0.0.1 of this node.
+    """
+
+    def __init__(self, config: RunConfig, place: Place, token: bytes, token_file: Path, dashboard: bool) -> None:
+        self._place, self._token, self._dashboard = place, token, dashboard
+        self.interface = place.interface
+        self.environment = address_environment(place.address, config.cluster.nodes) | authentication(token_file)
+        # On a machine with several nodes the driver belongs to the head's.
+        self.overrides = [f"+ray_kwargs.ray_init._node_ip_address={quote(place.address)}"]
+
+    @contextmanager
+    def formed(
+        self, config: RunConfig, paths: RunPaths, environment: dict[str, str], clock: Clock
+    ) -> Iterator[Callable[[], str | None]]:
+        """Within the block all nodes of the run are part of its Ray; gives what says when that is no longer so.
+
+        At the end every node learns how the block ended, sends its logs to `nodes/NAME/` of the run directory, and
+        stops its Ray.
+
+        Raises:
+            LaunchError: Ray did not start here, or nodes are missing at the deadline.
+        """
+        cluster = config.cluster
+        (paths.run_dir / RUN_MARK).write_text(paths.run_id, encoding="ascii")
+        meeting = Meeting(
+            own=present(config, self._place),
+            port=head_ports(config)["the launchers' meeting"],
+            token=self._token,
+            nodes=cluster.nodes,
+            expected=cluster.hosts,
+            logs=paths.run_dir / NODES,
+            say=clock.say,
+        )
+        command = start_command(
+            config, self._place.name, self._place.address, self._place.ports, paths.ray_temp, None, self._dashboard
+        )
+        with Watchdog(paths), meeting:
+            outcome = ("finished", "")
+            try:
+                clock.say(
+                    f"starting Ray on {self._place.address}:{cluster.ray_port}, the head of {cluster.nodes} nodes"
+                )
+                ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
+                ray.wait_started()
+                meeting.invite({"gcs": cluster.ray_address, "run_dir": str(paths.run_dir), "run_id": paths.run_id})
+                if cluster.nodes > 1:
+                    clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")
+                meeting.wait(cluster.wait_deadline_s, ray.problem)
+                yield lambda: meeting.alarm() or ray.problem()
+            except LaunchError as error:
+                outcome = ("failed", str(error))
+                raise
+            except BaseException as error:
+                outcome = ("failed", f"{type(error).__name__} at the head")
+                raise
+            finally:
+                end_all(paths.run_id)
+                unreached = meeting.part(*outcome)
+                if unreached:
+                    clock.say(f"no logs from {', '.join(unreached)}, which cannot be reached; they are on those nodes")
+                if paths.ray_temp.is_dir():  # the driver never ran: its supervisor removes it otherwise
+                    keep_ray_logs(paths)
+                    shutil.rmtree(paths.ray_temp, ignore_errors=True)

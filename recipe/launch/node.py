@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who this node is in a run of several: its part, its addresses, its ports, and what it would run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import REPO, upstream_dir
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.meeting import NAME, Node
+from recipe.launch.network import (
+    address_of,
+    interface_of,
+    is_local,
+    is_loopback,
+    require_free,
+    resolve,
+    source_address,
+)
+from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
+
+_PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Place:
+    """This node's place: `head` is the head's address, `address` its own."""
+
+    head: str
+    address: str
+    leads: bool
+    name: str
+    ports: NodePorts
+    interface: str
+
+
+def find_place(
+    config: RunConfig,
+    head: str | None = None,
+    worker: bool = False,
+    address: str | None = None,
+    interface: str | None = None,
+    name: str | None = None,
+    ports: int | None = None,
+) -> Place:
+    """Find out what this node is.
+
+    Args:
+        config: the run.
+        head: the head's address or name; default: the run file's, or 127.0.0.1 for a run on one node.
+        worker: this node is a worker, even if the head's address is one of this machine's.
+        address: this node's own; default: that of `interface`, or the one from which the head is reached.
+        interface: the network interface between the nodes; default: the run file's.
+        name: of this node; default: its address.
+        ports: the first of its ports; default: the run file's ray_port + 2.
+
+    Raises:
+        ConfigError: an address or an interface that this machine does not have, or a head that others cannot reach.
+        LaunchError: the head cannot be reached from here.
+    """
+    cluster = config.cluster
+    head_name = head or cluster.head or ("127.0.0.1" if cluster.nodes == 1 else None)
+    if head_name is None:
+        raise ConfigError("no head node is named; set [cluster] head in the run file, or give --head ADDRESS")
+    head = resolve(head_name)
+    interface = interface or cluster.interface
+    leads = is_local(head) and not worker
+    if address is not None:
+        own = resolve(address)
+    elif leads:
+        own = head
+    else:
+        own = address_of(interface) if interface else source_address(head)
+    carrier = interface_of(own)
+    if interface and carrier != interface:
+        raise ConfigError(
+            f"{own} belongs to interface {carrier}, not to {interface}; name the interface that carries the head's "
+            "address, or another --address"
+        )
+    if not config.simulated and cluster.nodes > 1 and is_loopback(head):
+        raise ConfigError(
+            f"{head_name} is {head}, which no other node can reach; give the head's address in the network"
+        )
+    if leads and own != head:
+        raise ConfigError(f"--address {own} is not the head's address {head}; leave it out on the head")
+    name = name or own
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"node name {name!r}: use letters, digits, '.', '_', ':' and '-', at most 64, no leading mark"
+        )
+    base = default_base(config) if ports is None else ports
+    return Place(head, own, leads, name, NodePorts(base, cluster.dies_per_node), carrier)
+
+
+def require_free_ports(config: RunConfig, place: Place, dashboard: bool) -> None:
+    """All ports this node needs are free.
+
+    Raises:
+        ConfigError: two of them are the same, or beyond the last port.
+        LaunchError: one is in use.
+    """
+    wanted = place.ports.purposes()
+    others = head_ports(config) if place.leads else {}
+    if place.leads and dashboard:
+        others["Ray's dashboard"] = config.cluster.dashboard_port
+    for purpose, port in others.items():
+        if port in wanted:
+            raise ConfigError(f"port {port} is meant for {purpose} and for {wanted[port]}; choose others with --ports")
+        wanted[port] = purpose
+    if max(wanted) > 65535:
+        raise ConfigError(f"ports go up to {max(wanted)}, beyond 65535; choose a lower --ports or [cluster] ray_port")
+    require_free(wanted)
+
+
+def present(config: RunConfig, place: Place) -> Node:
+    """This node as it presents itself to the others."""
+    facts = {
+        "code": code_digest(),
+        "Python": "{}.{}".format(*sys.version_info[:2]),
+        "Ray": "{}.{}".format(*ray_version()),
+    }
+    return Node(
+        name=place.name,
+        address=place.address,
+        host=socket.gethostname(),
+        dies=config.cluster.dies_per_node,
+        facts=facts,
+        settings=comparable(config),
+    )
+
+
+def comparable(config: RunConfig) -> dict[str, object]:
+    """The run file's values that must be the same on all nodes: all but what each node finds by itself."""
+    values = dataclasses.asdict(config)
+    for key in ("head", "interface"):
+        values["cluster"].pop(key)
+    return values
+
+
+def code_digest() -> str:
+    """A short hash of our code and of what the upstream tree was made from: nodes of one run must agree in it."""
+    hasher = hashlib.sha256()
+    files = [path for room in ("recipe", *_PATCHES) for path in (REPO / room).rglob("*.py")]
+    for path in [*sorted(files), REPO / "upstreams.toml"]:
+        hasher.update(str(path.relative_to(REPO)).encode())
+        hasher.update(hashlib.sha256(path.read_bytes()).digest())
+    manifest = upstream_dir() / "MANIFEST.json"
+    hasher.update(manifest.read_bytes() if manifest.is_file() else b"")
+    return hasher.hexdigest()[:12]
+
+
+def read_token(path: Path, make: bool, deadline_s: float, say: Callable[[str], None]) -> bytes:
+    """The cluster's token: the head makes it when it is not there, a worker waits for it.
+
+    Raises:
+        ConfigError: others on the machine can read it, or it is no token.
+        LaunchError: it is not there at the deadline.
+    """
+    end, said = time.monotonic() + deadline_s, False
+    while not path.is_file():
+        if make:
+            _make_token(path)
+            say(f"made the cluster's token {path}; the other nodes need the same file")
+            break
+        if time.monotonic() > end:
+            raise LaunchError(f"no token at {path}; copy the head's there (mode 600), or give --token-file")
+        if not said:
+            said = True
+            say(f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file")
+        time.sleep(0.5)
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"{path} can be read by others on this machine; type: chmod 600 {path}")
+    token = path.read_bytes().strip()
+    if len(token) < 16:
+        raise ConfigError(
+            f"{path} holds no token (at least 16 characters); remove it on the head, which makes a new one"
+        )
+    return token
+
+
+def _make_token(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished, name = tempfile.mkstemp(dir=path.parent, prefix=".token-")
+    with open(unfinished, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(TOKEN_BYTES))
+    try:
+        os.link(name, path)  # unlike a rename it never replaces one that another launcher made meanwhile
+    except FileExistsError:
+        pass
+    finally:
+        os.unlink(name)

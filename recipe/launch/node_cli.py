@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe node RUN.toml`: this machine's part in a run; scripts/launch.sh calls it on every node."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from recipe.launch.config import RunConfig
+
+TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
+DETAILS = """\
+The same command on every node: the one that has the head's address leads, every other one is a worker.
+
+examples:
+  scripts/launch.sh configs/a3_256die.toml                          on every node; [cluster] head names the head
+  scripts/launch.sh configs/a3_256die.toml --head 10.0.0.1          another head than the run file's
+  scripts/launch.sh configs/a3_256die.toml --interface enp66s0f0    where the way to the head is not the right network
+
+exit code: 0 the run finished; 1 it failed, or a node was missing or lost; 2 a mistake in the run file or the options;
+130, 143 stopped by Ctrl-C or SIGTERM
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the `node` command."""
+    from recipe.launch.cli import add_run_options
+
+    parser = subparsers.add_parser(
+        "node", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_run_options(parser)
+    parser.add_argument("--head", metavar="ADDRESS", help="address or name of the head, instead of the run file's")
+    parser.add_argument(
+        "--worker", action="store_true", help="a worker, even though the head's address is this machine's"
+    )
+    parser.add_argument("--address", help="this node's own address (default: the one from which the head is reached)")
+    parser.add_argument("--interface", help="network interface between the nodes, instead of the run file's")
+    parser.add_argument("--node-name", metavar="NAME", help="name of this node (default: its address)")
+    parser.add_argument("--ports", type=int, metavar="FIRST", help="first of this node's ports (default: ray_port + 2)")
+    parser.add_argument("--deadline", type=int, metavar="SECONDS", help="how long to wait for the other nodes")
+    parser.add_argument(
+        "--token-file", type=Path, metavar="FILE",
+        help="the cluster's token, the same on all nodes; the head makes it (default: $RECIPE_TOKEN_FILE, else "
+        ".token in the directory of runs)",
+    )  # fmt: skip
+    parser.add_argument("--dashboard", action="store_true", help="serve Ray's dashboard, on 127.0.0.1 of the head")
+    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+    parser.add_argument("--no-preflight", action="store_true", help="do not check this machine and the run file first")
+    parser.set_defaults(handler=_node)
+
+
+def _node(options: argparse.Namespace) -> int:
+    from recipe.launch.errors import LaunchError
+    from recipe.launch.supervisor import raise_on_stop_signals
+
+    raise_on_stop_signals()
+    try:
+        return _take_part(options)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _take_part(options: argparse.Namespace) -> int:
+    from recipe.launch.cli import read_config
+    from recipe.launch.cluster import Cluster
+    from recipe.launch.environment import run_directory
+    from recipe.launch.node import find_place, read_token, require_free_ports
+    from recipe.launch.progress import Clock
+    from recipe.launch.ray_node import authentication
+    from recipe.launch.run import launch
+    from recipe.launch.worker import work
+
+    clock = Clock(sys.stdout)
+    config = read_config(options)
+    if config.cluster.own_ray:
+        if not options.no_preflight:
+            _preflight(config)
+        launch(config, options.config, fresh=options.fresh)
+        return 0
+    place = find_place(
+        config,
+        head=options.head,
+        worker=options.worker,
+        address=options.address,
+        interface=options.interface,
+        name=options.node_name,
+        ports=options.ports,
+    )
+    deadline = options.deadline or config.cluster.wait_deadline_s
+    cluster = dataclasses.replace(config.cluster, head=place.head, wait_deadline_s=deadline)
+    config = dataclasses.replace(config, cluster=cluster)
+    role = "head" if place.leads else "worker"
+    clock.say(f"{place.name}: {role} of a run on {config.cluster.nodes} nodes; {place.address} on {place.interface}")
+    if not options.no_preflight:
+        _preflight(config)
+    require_free_ports(config, place, options.dashboard)
+    token_file = options.token_file or Path(
+        os.environ.get("RECIPE_TOKEN_FILE", run_directory(config).parent / ".token")
+    )
+    token_file = token_file.expanduser().absolute()
+    token = read_token(token_file, place.leads, config.cluster.wait_deadline_s, clock.say)
+    if not authentication(token_file):
+        clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
+    if place.leads:
+        launch(config, options.config, Cluster(config, place, token, token_file, options.dashboard), options.fresh)
+    else:
+        work(config, place, token, token_file, clock)
+    return 0
+
+
+def _preflight(config: RunConfig) -> None:
+    """Say what preflight found; with an error in it, stop.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    from recipe.launch.errors import ConfigError
+    from recipe.preflight import run
+
+    report = run(config, node=True)
+    for finding in (*report.errors, *report.warnings):
+        print(f"preflight: {finding.line}", flush=True)
+    if not report.ok:
+        raise ConfigError(
+            f"preflight: {report.summary}; nothing was started (docs/PREFLIGHT.md; --no-preflight goes on all the same)"
+        )
+    print(f"preflight: {report.summary}", flush=True)

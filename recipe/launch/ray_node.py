@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of Ray that one node runs: how it is started, how its end is noticed.
+
+`ray start --block` stays the parent of this node's Ray and ends with it. All its processes carry the run's mark
+(`recipe.launch.processes`), by which they are ended; another Ray on the machine has other ports, another directory and
+no mark.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.launch.config import CUDA, RunConfig
+from recipe.launch.errors import LaunchError
+from recipe.launch.network import is_loopback
+from recipe.launch.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
+from recipe.launch.progress import plain
+
+POLL_S = 0.2
+# Ray itself gives up on a daemon that does not come up after about a minute.
+START_S = 180.0
+_STARTED = "Ray runtime started."
+# Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
+_SPARE_WORKER_PORTS = 64
+_FIXED = ("node manager", "object manager", "agent, gRPC", "runtime environments", "metrics", "agent, HTTP")
+
+
+@dataclass(frozen=True)
+class NodePorts:
+    """The ports of one node's Ray: six of its own from `base` on, then those of its workers."""
+
+    base: int
+    dies: int
+
+    @property
+    def workers(self) -> range:
+        return range(self.base + len(_FIXED), self.base + len(_FIXED) + self.dies + _SPARE_WORKER_PORTS)
+
+    @property
+    def width(self) -> int:
+        return len(_FIXED) + len(self.workers)
+
+    def purposes(self) -> dict[int, str]:
+        """What each port is for."""
+        fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(_FIXED)}
+        return fixed | dict.fromkeys(self.workers, "Ray, workers")
+
+
+def head_ports(config: RunConfig) -> dict[str, int]:
+    """What the head listens on besides its node's ports: Ray's GCS, and the launchers' meeting beside it."""
+    return {"Ray, GCS": config.cluster.ray_port, "the launchers' meeting": config.cluster.ray_port + 1}
+
+
+def default_base(config: RunConfig) -> int:
+    """The first of a node's ports when none is named."""
+    return config.cluster.ray_port + len(head_ports(config))
+
+
+def start_command(
+    config: RunConfig, name: str, address: str, ports: NodePorts, temp: Path, gcs: str | None, dashboard: bool
+) -> list[str]:
+    """`ray start` for one node.
+
+    Args:
+        config: the run.
+        name, address: of this node.
+        ports: its ports.
+        temp: Ray's directory on this node.
+        gcs: ADDRESS:PORT of the head to join; None on the head itself.
+        dashboard: serve Ray's dashboard, on 127.0.0.1 (head only).
+    """
+    cluster = config.cluster
+    resources = ["--num-gpus", str(cluster.dies_per_node)]
+    if cluster.device != CUDA:
+        resources = ["--resources", json.dumps({"NPU": cluster.dies_per_node})]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += ["--node-ip-address", address, "--node-name", name, "--temp-dir", str(temp), *resources]
+    if gcs is None:
+        command += ["--head", "--port", str(cluster.ray_port), "--include-dashboard", str(dashboard).lower()]
+        if dashboard:
+            command += ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(cluster.dashboard_port)]
+    else:
+        command += ["--address", gcs]
+    if config.simulated:
+        command += ["--num-cpus", str(cluster.dies_per_node + SPARE_CPUS)]
+        command += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
+    options = ("node-manager", "object-manager", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
+    for number, option in enumerate(options):
+        command += [f"--{option}-port", str(ports.base + number)]
+    command += ["--dashboard-agent-listen-port", str(ports.base + len(options))]
+    command += ["--min-worker-port", str(ports.workers.start), "--max-worker-port", str(ports.workers.stop - 1)]
+    return command
+
+
+def authentication(token: Path) -> dict[str, str]:
+    """The environment that makes Ray demand the token in `token`; empty where this Ray cannot (before 2.52)."""
+    if ray_version() < (2, 52):
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def ray_version() -> tuple[int, int]:
+    major, minor = importlib.metadata.version("ray").split(".")[:2]
+    return int(major), int(minor)
+
+
+def address_environment(address: str, nodes: int) -> dict[str, str]:
+    """Ray takes 127.0.0.1 for a mistake and uses another address instead, unless it is told that it is one machine's.
+
+    The switch is named for the systems where that is the default; with it no other node can join.
+    """
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if nodes == 1 and is_loopback(address) else "1"}
+
+
+class RayNode:
+    """One node's Ray. The caller ends it, by the mark in `environment`."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        with open(log, "wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def started(self) -> bool:
+        return _STARTED in self._text()
+
+    def wait_started(self, alarm: Callable[[], str | None] = lambda: None) -> None:
+        """Until this node is part of the cluster.
+
+        Raises:
+            LaunchError: it did not start, in one line with Ray's reason; or what `alarm` says.
+        """
+        end = time.monotonic() + START_S
+        while not self.started:
+            problem = self.problem() or alarm()
+            if problem is None and time.monotonic() > end:
+                problem = f"Ray did not start within {START_S:.0f} s (log: {self._log})"
+            if problem is not None:
+                raise LaunchError(problem)
+            time.sleep(POLL_S)
+
+    def problem(self) -> str | None:
+        """Why this node's Ray has ended; None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        verb = "ended" if self.started else "did not start"
+        return f"its Ray {verb}: {self._cause() or f'exit code {code}'} (log: {self._log})"
+
+    def _cause(self) -> str | None:
+        lines = [plain(line) for line in self._text().splitlines()]
+        exits = [line for line in lines if re.search(r"\[exit code=", line)]
+        errors = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
+        found = [*errors, *exits] or [line for line in lines if "ERR " in line or "PANIC" in line]
+        return re.sub(r"^[\d-]+ [\d:,]+\s+\w+ \S+ -- ", "", found[-1]).strip() if found else None
+
+    def _text(self) -> str:
+        try:
+            return self._log.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""

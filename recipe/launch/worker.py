@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's part in a run of several nodes: it presents itself at the head and runs its node's Ray until the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recipe.launch.channel import SILENCE_S, Channel, ChannelError
+from recipe.launch.cluster import RUN_MARK
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
+from recipe.launch.errors import LaunchError
+from recipe.launch.layout import derive
+from recipe.launch.node import Place, present
+from recipe.launch.node_logs import chunks
+from recipe.launch.processes import end_all
+from recipe.launch.progress import Clock
+from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.run import short_temp
+from recipe.launch.supervisor import Interrupted, Sampler, StopSignals, Watchdog, keep_ray_logs
+from recipe.report.recorder import NODES
+
+POLL_S = 0.2
+
+
+def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock: Clock) -> None:
+    """Take part in the run until its end.
+
+    Raises:
+        LaunchError: the head was not reached, turned this node away, is gone, or the run failed; or this node's Ray
+            ended.
+        Interrupted: a stop signal arrived.
+
+    In every case this node's Ray is gone when this returns.
+    """
+    port = head_ports(config)["the launchers' meeting"]
+    with StopSignals() as stop:
+        channel = _reach(place.head, port, token, config.cluster.wait_deadline_s, stop, clock)
+        head = _Head(channel, f"{place.head}:{port}", stop)
+        try:
+            channel.send({"node": dataclasses.asdict(present(config, place))})
+            head.wait("admitted")
+            clock.say(f"{place.name}: the head at {place.head} knows this node; waiting for its Ray")
+            invitation = head.wait("join")
+            _take_part(config, place, invitation, head, token_file, clock)
+        except ChannelError as error:
+            raise LaunchError(f"the head at {place.head} is gone: {error}") from None
+        finally:
+            channel.close()
+
+
+class _Head:
+    """The connection to the head, as a worker uses it; a stop signal ends every wait."""
+
+    def __init__(self, channel: Channel, where: str, stop: StopSignals) -> None:
+        self.channel, self._where, self._stop = channel, where, stop
+        self.over: dict[str, Any] | None = None
+
+    def attend(self) -> dict[str, Any] | None:
+        """What the head says within a moment, if anything.
+
+        Raises:
+            ChannelError: it is gone.
+            Interrupted: a stop signal arrived.
+            LaunchError: it turned this node away.
+        """
+        if self._stop.number is not None:
+            number = self._stop.number
+            self.channel.send({"kind": "lost", "text": str(Interrupted(number))})
+            raise Interrupted(number)
+        message = self.channel.receive(POLL_S)
+        self.channel.beat()
+        if message is not None and message["kind"] == "refused":
+            raise LaunchError(f"the head at {self._where} turned this node away: {message['text']}")
+        if message is not None and message["kind"] == "over":
+            self.over = message
+        return message
+
+    def wait(self, kind: str) -> dict[str, Any]:
+        """The next message of a kind.
+
+        Raises:
+            LaunchError: the run is over before.
+        """
+        while True:
+            message = self.attend()
+            if self.over is not None:
+                raise LaunchError(f"the run ended before this node took part: {self.over['text']}")
+            if message is not None and message["kind"] == kind:
+                return message
+
+
+def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSignals, clock: Clock) -> Channel:
+    end, said = time.monotonic() + deadline_s, False
+    while True:
+        try:
+            return Channel(socket.create_connection((head, port), timeout=5.0), token, server=False)
+        except ChannelError as error:
+            raise LaunchError(f"the head at {head}:{port} cannot be talked to: {error}") from None
+        except OSError as error:
+            reason = error.strerror or str(error)
+        if stop.number is not None:
+            raise Interrupted(stop.number)
+        if time.monotonic() > end:
+            raise LaunchError(
+                f"no head at {head}:{port} for {deadline_s:.0f} s ({reason}); is the launcher running there with the "
+                "same run file, and is the port open?"
+            )
+        if not said:
+            said = True
+            clock.say(f"waiting up to {deadline_s:.0f} s for the head at {head}:{port} ({reason})")
+        time.sleep(1.0)
+
+
+def _take_part(
+    config: RunConfig, place: Place, invitation: dict[str, Any], head: _Head, token_file: Path, clock: Clock
+) -> None:
+    shared = _sees(Path(invitation["run_dir"]), invitation["run_id"])
+    run_dir = Path(invitation["run_dir"]) if shared else run_directory(config)
+    # A mark of its own: several nodes may be on one machine, and each ends its own processes only.
+    mark = f"{config.run.name}-{secrets.token_hex(6)}"
+    paths = RunPaths(run_dir / NODES / place.name, mark, short_temp())
+    (paths.run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    environment = derived_environment(config, derive(config), paths, place.interface)
+    environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
+    # Whichever node the trainer runs on, the run's metrics are one file.
+    environment["VERL_FILE_LOGGER_PATH"] = str(Path(invitation["run_dir"]) / "metrics.jsonl")
+    command = start_command(
+        config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False
+    )
+    with Watchdog(paths), _ray(command, full_environment(environment), paths) as ray:
+        try:
+            ray.wait_started(alarm=_alarm(head))
+            head.channel.send({"kind": "ready"})
+            clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
+            while head.over is None:
+                head.attend()
+                problem = ray.problem()
+                if problem is not None:
+                    raise LaunchError(problem)
+        except ChannelError:
+            raise
+        except LaunchError as error:
+            _say_lost(head, str(error))
+            raise
+        finally:
+            end_all(paths.run_id)
+            keep_ray_logs(paths)
+            _part(head, None if shared else paths.run_dir)
+    assert head.over is not None
+    if head.over["status"] != "finished":
+        raise LaunchError(f"the run failed: {head.over['text']}")
+    clock.say(f"{place.name}: the run has finished")
+
+
+@contextmanager
+def _ray(command: list[str], environment: dict[str, str], paths: RunPaths) -> Iterator[RayNode]:
+    ray = RayNode(command, environment, paths.run_dir / "logs" / "ray-start.log")
+    sampler = Sampler(paths)
+    try:
+        yield ray
+    finally:
+        sampler.stop()
+        end_all(paths.run_id)
+        shutil.rmtree(paths.ray_temp, ignore_errors=True)
+        paths.slots.unlink(missing_ok=True)
+
+
+def _alarm(head: _Head) -> Callable[[], str | None]:
+    """While Ray starts, the head is listened to."""
+
+    def alarm() -> str | None:
+        head.attend()
+        return None if head.over is None else f"the run ended before this node took part: {head.over['text']}"
+
+    return alarm
+
+
+def _say_lost(head: _Head, text: str) -> None:
+    """Tell the head, which then ends the run, and wait until it says so: it wants the logs."""
+    if head.over is not None:
+        return
+    try:
+        head.channel.send({"kind": "lost", "text": text})
+        end = time.monotonic() + SILENCE_S
+        while head.over is None and time.monotonic() < end:
+            message = head.channel.receive(POLL_S)
+            head.channel.beat()
+            if message is not None and message["kind"] == "over":
+                head.over = message
+    except ChannelError:
+        pass
+
+
+def _part(head: _Head, logs: Path | None) -> None:
+    """Send the logs, where the head does not see them, and say goodbye."""
+    try:
+        if logs is not None:
+            for message in chunks(logs):
+                head.channel.send(message)
+        head.channel.send({"kind": "done"})
+    except (ChannelError, OSError):
+        pass
+
+
+def _sees(run_dir: Path, run_id: str) -> bool:
+    try:
+        return (run_dir / RUN_MARK).read_text(encoding="ascii") == run_id
+    except OSError:
+        return False
