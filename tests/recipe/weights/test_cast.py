@@ -270,7 +270,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(shards: dict[str, Tensors], 
     write(tmp_path / "in", shards)
     assert cast(tmp_path, "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "2 files" in lines[0] and "10 tensors" in lines[0]
+    assert "2 files" in lines[0] and "7 tensors" in lines[0]
     assert any("multi-token prediction" in line and "2 tensors" in line for line in lines)
     table = {line.split()[0]: line.split()[1:] for line in lines if line.startswith(" ")}
     assert table["0"] == ["1", str(256 * 300 * 2)] and table["1"] == ["2", str(576 * 256 * 2 + 7 * 4)]
