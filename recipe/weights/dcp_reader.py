@@ -25,6 +25,7 @@ from recipe.weights.source import Reader
 from recipe.weights.torch_pickle import STORAGE_CLASS
 
 _MODULE = "torch.distributed.checkpoint.metadata"
+_PLANNER = "torch.distributed.checkpoint.planner"
 # A checkpoint of 671B parameters with its optimizer needs about 100 MB.
 _MAX_METADATA = 2**31
 _MAX_DATA_PICKLE = 2**20
@@ -73,6 +74,12 @@ _METADATA_NAMES: dict[tuple[str, str], Any] = {
     (_MODULE, "StorageMeta"): _Record,
     (_MODULE, "_MEM_FORMAT_ENCODING"): int,
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Blob,
+    # Megatron-core keeps the plan of each rank, from which it saves again without asking the others.
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Record,
+    (_PLANNER, "SavePlan"): _Record,
+    (_PLANNER, "WriteItem"): _Record,
+    (_PLANNER, "TensorWriteData"): _Record,
+    (_PLANNER, "WriteItemType"): int,
     ("torch.serialization", "_get_layout"): str,
     ("torch", "Size"): tuple,
     ("collections", "OrderedDict"): OrderedDict,
