@@ -51,6 +51,12 @@ class Cache:
     blocks: int
     bytes_per_token: int
     tokens_wanted: int
+    longest: int
+
+    @property
+    def holds_one(self) -> bool:
+        """One sequence at its longest fits."""
+        return self.tokens >= self.longest
 
     @property
     def tokens(self) -> int:
@@ -93,8 +99,14 @@ class Memory:
     @property
     def fits(self) -> bool:
         """Every phase of every die fits, and so does one sequence at its longest in the cache."""
-        room = all(die.total(die.fullest) + die.outside_total <= self.limit for die in self.dies)
-        return room and self.cache.blocks > 0
+        return not self.too_full and self.cache.holds_one
+
+    @property
+    def too_full(self) -> list[tuple[Die, str]]:
+        """Dies and phases that need more than a die has."""
+        return [
+            (die, phase) for die in self.dies for phase in PHASES if die.total(phase) + die.outside_total > self.limit
+        ]
 
 
 def memory(of: Subject) -> Memory:
@@ -116,7 +128,7 @@ def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) 
     return host(subject(config, model)).pinned_total
 
 
-def stage_tensors(of: Subject, stage: int) -> list[Tensor]:
+def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
     """The actor's parameters on a die of a stage."""
     layout = of.layout
     return parameters.actor_parameters(
@@ -154,7 +166,7 @@ def _cache(of: Subject, weights: Mapping[str, int]) -> Cache:
     room = int(of.config.hbm_bytes_per_die * of.config.rollout.memory_share) - peak
     blocks_each = -(-of.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
-    return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted)
+    return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, of.sequence_tokens)
 
 
 def _engine_step(of: Subject) -> int:

@@ -7,6 +7,7 @@ attention with grouped experts) and vllm_ascend/models/deepseek_v2.py. Order is 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,16 +31,18 @@ class Tensor:
         return self.elements * self.element_bytes
 
 
+@functools.lru_cache(maxsize=4096)
 def actor_parameters(
     model: Architecture, first_layer: int, layers: int, *, tensor: int, expert: int, first: bool, last: bool
-) -> list[Tensor]:
+) -> tuple[Tensor, ...]:
     """The parameters of a die in a pipeline stage of `layers` layers from `first_layer` on (counted from 0).
 
     Args:
         tensor, expert: tensor and expert parallel sizes.
         first, last: the stage holds the embedding, the final norm and the output layer.
     """
-    h, out = model.hidden, []
+    h = model.hidden
+    out: list[Tensor] = []
     vocabulary = model.vocabulary // tensor * h
     if first:
         out.append(Tensor("embedding", vocabulary))
@@ -49,7 +52,7 @@ def actor_parameters(
         )]  # fmt: skip
     if last:
         out += [Tensor("final_layernorm", h), Tensor("output_layer", vocabulary)]
-    return out
+    return tuple(out)
 
 
 def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> Iterator[tuple[str, int, bool]]:
@@ -78,7 +81,8 @@ def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> I
         yield "mlp.shared_experts.linear_fc2", shared, False
 
 
-def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replicate_shared: bool) -> list[Tensor]:
+@functools.lru_cache(maxsize=256)
+def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replicate_shared: bool) -> tuple[Tensor, ...]:
     """The parameters of a die in a vLLM engine: attention and vocabulary over `tensor`, routed experts over `expert`.
 
     Args:
@@ -117,7 +121,7 @@ def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replica
             # verl 0.6.1's engine keeps the router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
             out.append(Tensor(f"layers.{layer}.gate", model.experts * h, FP32))
             out.append(Tensor(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
-    return [*out, Tensor("norm", h), Tensor("lm_head", vocabulary)]
+    return (*out, Tensor("norm", h), Tensor("lm_head", vocabulary))
 
 
 def derived_rollout_bytes(model: Architecture, tensor: int) -> int:

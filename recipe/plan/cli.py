@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe plan RUN.toml`: memory by phase, traffic and time of a step, and the smallest cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    plan = subparsers.add_parser("plan", help="what a run file needs: memory by phase, traffic, time, nodes")
+    plan.add_argument("config", type=Path, metavar="RUN.toml")
+    plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
+    plan.add_argument("--prompt-tokens", type=float, help="mean prompt, for traffic and time; default: the limit")
+    plan.add_argument("--response-tokens", type=float, help="mean answer, for traffic and time; default: the limit")
+    plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
+    plan.set_defaults(handler=_plan)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from recipe.launch.config import load
+    from recipe.launch.errors import LaunchError
+    from recipe.plan.page import as_json, as_text
+    from recipe.plan.plan import make_plan
+    from recipe.plan.subject import subject
+
+    for name in ("prompt_tokens", "response_tokens"):
+        given = getattr(options, name)
+        if given is not None and given <= 0:
+            print(f"error: --{name.replace('_', '-')} is {given:g}; expected more than 0", file=sys.stderr)
+            return 2
+    try:
+        of = subject(load(options.config))
+        made = make_plan(of, options.prompt_tokens, options.response_tokens, search=not options.no_search)
+    except LaunchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(as_json(made), indent=2) if options.json else as_text(made))
+    return 0

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest cluster that a run fits on: other numbers of nodes and layouts, all else as in the run file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recipe.launch.config import Actor, Cluster, Recompute, Rollout, RunConfig
+from recipe.launch.errors import ConfigError
+from recipe.plan.memory import Memory, memory
+from recipe.plan.parameters import BF16, FP32, total_parameters
+from recipe.plan.subject import Subject, subject
+
+MOST_NODES = 64
+ENGINE_SIZES = (1, 2, 4, 8, 16, 32)
+TRAINING = ("log_prob", "ref", "update")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The run on the smallest cluster, in the layout whose fullest die has most room."""
+
+    of: Subject
+    memory: Memory
+    fullest_bytes: int
+
+
+def smallest_cluster(of: Subject) -> Found | None:
+    """The least number of nodes (of a simulated machine: of dies) that the run fits on; None above `MOST_NODES`.
+
+    The tensor parallel size of the actor, the batch, the lengths and the offloads stay as they are. Micro-batches are
+    of one sequence, and with recomputation by "block" all layers of the new stages are recomputed. Layouts that the
+    batch does not divide by are left out, and so is one rank for all experts, which verl 0.6.1 cannot hand to the
+    rollout.
+    """
+    parameters = total_parameters(of.model)
+    for size in range(1, MOST_NODES + 1):
+        cluster = _cluster(of.config, size)
+        if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * of.config.hbm_bytes_per_die:
+            continue  # not even weights and gradients
+        found = None
+        for actor in _actors(of, cluster):
+            for rollout in _rollouts(of, cluster):
+                config = dataclasses.replace(of.config, cluster=cluster, rollout=rollout, actor=actor)
+                try:
+                    tried = subject(config, of.model, of.prompt_tokens)
+                except ConfigError:
+                    continue
+                needed = memory(tried)
+                if any(phase in TRAINING for _, phase in needed.too_full):
+                    break  # whatever the rollout's layout
+                if not needed.fits or not host_fits(tried, needed):
+                    continue
+                fullest = max(die.total(die.fullest) + die.outside_total for die in needed.dies)
+                if found is None or fullest < found.fullest_bytes:
+                    found = Found(tried, needed, fullest)
+        if found is not None:
+            return found
+    return None
+
+
+def host_fits(of: Subject, needed: Memory) -> bool:
+    """What the dies put on a node fits there, as far as the run file tells the node's memory."""
+    given = of.config.cluster.host_memory_gib_per_node
+    return given is None or needed.host.total <= given * 2**30
+
+
+def _cluster(config: RunConfig, size: int) -> Cluster:
+    if config.simulated:
+        return dataclasses.replace(config.cluster, nodes=1, dies_per_node=size)
+    return dataclasses.replace(config.cluster, nodes=size)
+
+
+def _actors(of: Subject, cluster: Cluster) -> Iterator[Actor]:
+    dies, tensor = cluster.nodes * cluster.dies_per_node, of.config.actor.tensor_parallel
+    for stages in _divisors(dies):
+        if stages > of.model.layers or dies // stages % tensor:
+            continue
+        experts = _most_experts(of.model.experts, dies // stages)
+        if experts == 1:
+            continue
+        for layers in _stage_lists(of.model.layers, stages):
+            yield dataclasses.replace(
+                of.config.actor,
+                stage_layers=layers,
+                expert_parallel=experts,
+                recompute=_recompute(of, layers),
+                micro_batch_tokens=of.sequence_tokens,
+                log_prob_micro_batch_tokens=of.sequence_tokens,
+            )
+
+
+def _rollouts(of: Subject, cluster: Cluster) -> Iterator[Rollout]:
+    dies, experts = cluster.nodes * cluster.dies_per_node, of.model.experts
+    for tensor in ENGINE_SIZES:
+        if dies % tensor or of.model.heads % tensor:
+            continue
+        instances = [n for n in _divisors(dies // tensor) if experts % (dies // n) == 0]
+        if instances:
+            yield dataclasses.replace(of.config.rollout, tensor_parallel=tensor, instances=instances[0])
+
+
+def _recompute(of: Subject, layers: list[int]) -> Recompute | None:
+    recompute = of.config.actor.recompute
+    if recompute is None or recompute.method != "block":
+        return recompute
+    return dataclasses.replace(recompute, layers=max(layers))
+
+
+def _stage_lists(layers: int, stages: int) -> list[list[int]]:
+    """Stages as even as verl can express: all but the first and the last have the same number of layers."""
+    if stages == 1:
+        return [[layers]]
+    out = []
+    for middle in {layers // stages, -(-layers // stages)}:
+        rest = layers - middle * (stages - 2)
+        if rest >= 2:
+            out.append([rest // 2, *[middle] * (stages - 2), rest - rest // 2])
+    return out
+
+
+def _most_experts(experts: int, dies: int) -> int:
+    return max(size for size in _divisors(dies) if experts % size == 0)
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]

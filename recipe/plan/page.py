@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan as a page for the terminal and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recipe.plan.memory import PHASES, Die
+from recipe.plan.plan import Plan
+from recipe.plan.sizes import size_text
+from recipe.plan.subject import Subject
+
+TITLES = {
+    "rollout": "rollout",
+    "log_prob": "old log-prob",
+    "ref": "reference",
+    "update": "update",
+    "switch": "switch",
+}
+
+
+def as_text(plan: Plan) -> str:
+    """The page."""
+    return "\n".join(_lines(plan))
+
+
+def layout_text(of: Subject) -> str:
+    """The layout in a line."""
+    layout = of.layout
+    instances = f"{layout.rollout_instances} x " if layout.rollout_instances > 1 else ""
+    return (
+        f"rollout {instances}DP{layout.rollout_data} TP{layout.rollout_tensor} EP{layout.rollout_expert}; actor "
+        f"DP{layout.actor_data} TP{layout.actor_tensor} PP{layout.actor_pipeline} EP{layout.actor_expert}, layers "
+        f"{','.join(str(layers) for layers in layout.stage_layers)}"
+    )
+
+
+def _lines(plan: Plan) -> Iterator[str]:
+    of, found = plan.of, plan.memory
+    cluster = of.config.cluster
+    yield f"{of.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(found.limit)}"
+    yield layout_text(of)
+    yield (
+        f"{of.config.train.prompts_per_step} prompts x {of.config.rollout.samples_per_prompt} answers a step, up to "
+        f"{of.prompt_tokens} + {of.response_tokens} tokens; micro-batches of {of.layout.micro_batch} (update) and "
+        f"{of.layout.log_prob_micro_batch} (log-prob) sequences"
+    )
+    yield ""
+    yield "Memory of the fullest die by phase"
+    yield from _memory_table({phase: found.worst(phase) for phase in PHASES})
+    cache = found.cache
+    yield (
+        f"KV cache: {cache.blocks} blocks, {cache.tokens} tokens of {cache.bytes_per_token} bytes; an engine's "
+        f"sequences at their longest want {cache.tokens_wanted}"
+    )
+    parts = ", ".join(f"{name} {size_text(size)}" for name, size in found.host.parts.items())
+    yield (
+        f"Host memory of a node: {size_text(found.host.total)} ({parts or 'nothing is offloaded'}), of it "
+        f"{size_text(found.host.pinned_total)} page-locked"
+    )
+    yield ""
+    yield (
+        f"Traffic of a die in a step, for prompts of {plan.mean.prompt:g} and answers of {plan.mean.response:g} tokens "
+        "on average"
+    )
+    yield from _table([(name, size_text(size)) for name, size in plan.traffic.items()])
+    yield ""
+    yield from _time(plan)
+    yield ""
+    yield from _verdict(plan)
+
+
+def _memory_table(dies: Mapping[str, Die]) -> Iterator[str]:
+    rows: list[Sequence[str]] = [["", *(TITLES[phase] for phase in dies)]]
+    outside = next(iter(dies.values())).outside
+    kinds = list(dict.fromkeys(kind for phase, die in dies.items() for kind in die.phases[phase]))
+    for kind in kinds:
+        sizes = [die.phases[phase].get(kind) for phase, die in dies.items()]
+        rows.append([kind, *("" if size is None else size_text(size) for size in sizes)])
+    for kind, size in outside.items():
+        rows.append([f"{kind} (outside torch)", *(size_text(size) for _ in dies)])
+    rows.append(["all", *(size_text(die.total(phase) + die.outside_total) for phase, die in dies.items())])
+    rows.append(["on a die of stage", *(str(die.stage) for die in dies.values())])
+    yield from _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as they need to be: the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    for row in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)]
+        yield "  ".join([f"  {row[0]:<{widths[0]}}", *cells]).rstrip()
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    if plan.estimate is None:
+        yield "Time of a step: simulated dies say nothing about speed"
+        return
+    found = plan.estimate
+    yield f"Estimated time of a step ({found.hardware.name}; constants of one published step, see docs/PLAN.md)"
+    yield from _table([*((name, f"{s:.0f} s") for name, s in found.phases.items()), ("step", f"{found.step:.0f} s")])
+    yield f"{found.tokens_per_second_per_device:.0f} tokens a second for each of {found.devices:g} devices"
+
+
+def _verdict(plan: Plan) -> Iterator[str]:
+    warnings = list(plan.warnings())
+    yield "FITS" if plan.memory.fits else "DOES NOT FIT"
+    yield from (f"  {warning}" for warning in warnings)
+    if not plan.searched:
+        return
+    found = plan.smallest
+    if found is None:
+        yield "No smaller or larger cluster of up to 64 nodes was found for this batch and these offloads"
+        return
+    cluster = found.of.config.cluster
+    yield (
+        f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies, with micro-batches of one "
+        f"sequence; its fullest die holds {size_text(found.fullest_bytes)}, a node "
+        f"{size_text(found.memory.host.total)}"
+    )
+    yield f"  {layout_text(found.of)}"
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan in bytes, seconds and tokens."""
+    found, estimate, smallest = plan.memory, plan.estimate, plan.smallest
+    return {
+        "run": plan.of.config.run.name,
+        "fits": found.fits,
+        "warnings": list(plan.warnings()),
+        "die_bytes": found.limit,
+        "memory": [
+            {"stage": die.stage, "phases": {p: dict(die.phases[p]) for p in PHASES}, "outside_torch": dict(die.outside)}
+            for die in found.dies
+        ],
+        "kv_cache": {
+            "blocks": found.cache.blocks,
+            "tokens": found.cache.tokens,
+            "bytes": found.cache.nbytes,
+            "tokens_wanted": found.cache.tokens_wanted,
+        },
+        "host": {"bytes": dict(found.host.parts), "pinned_bytes": found.host.pinned_total},
+        "mean_tokens": {"prompt": plan.mean.prompt, "response": plan.mean.response},
+        "traffic_bytes": dict(plan.traffic),
+        "seconds": None if estimate is None else {**estimate.phases, "step": estimate.step},
+        "smallest_cluster": None if smallest is None else {
+            "nodes": smallest.of.config.cluster.nodes,
+            "dies_per_node": smallest.of.config.cluster.dies_per_node,
+            "stage_layers": list(smallest.of.layout.stage_layers),
+            "expert_parallel": smallest.of.layout.actor_expert,
+            "rollout_tensor_parallel": smallest.of.layout.rollout_tensor,
+            "rollout_instances": smallest.of.layout.rollout_instances,
+            "fullest_die_bytes": smallest.fullest_bytes,
+        },
+    }  # fmt: skip

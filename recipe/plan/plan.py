@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that is planned of a run, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recipe.launch.errors import ConfigError
+from recipe.plan.cluster import Found, host_fits, smallest_cluster
+from recipe.plan.duration import Estimate, estimate
+from recipe.plan.memory import Memory, memory
+from recipe.plan.sizes import size_text
+from recipe.plan.subject import Subject
+from recipe.plan.traffic import Lengths, lengths, traffic
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`searched`: the smallest cluster was looked for; `smallest` is then None where there is none."""
+
+    of: Subject
+    memory: Memory
+    mean: Lengths
+    traffic: dict[str, int]
+    estimate: Estimate | None
+    searched: bool
+    smallest: Found | None
+
+    def warnings(self) -> Iterator[str]:
+        """What does not fit, and what will be slower than it looks."""
+        limit = self.memory.limit
+        for die, phase in self.memory.too_full:
+            over = die.total(phase) + die.outside_total - limit
+            yield f"stage {die.stage}, {phase}: {size_text(over)} more than a die has"
+        cache, rows = self.memory.cache, self.of.layout.rollout_sequences_per_engine
+        if not cache.holds_one:
+            yield f"the KV cache has room for {cache.tokens} tokens, less than one sequence of {cache.longest}"
+        elif cache.tokens < cache.tokens_wanted:
+            at_once = cache.tokens * rows // cache.tokens_wanted
+            yield (
+                f"the KV cache has room for {at_once} of an engine's {rows} sequences at their longest: beyond that "
+                "the engine preempts and computes again"
+            )
+        if not host_fits(self.of, self.memory):
+            yield "what the dies put on a node is more than [cluster] host_memory_gib_per_node"
+
+
+def make_plan(of: Subject, prompt: float | None = None, response: float | None = None, search: bool = True) -> Plan:
+    """Plan a run.
+
+    Args:
+        of: the run.
+        prompt, response: mean lengths in tokens; by default the limits of the run file.
+        search: look for the smallest cluster.
+
+    Raises:
+        ConfigError: a mean length above the run file's limit.
+    """
+    for name, given, limit in (("prompt", prompt, of.prompt_tokens), ("response", response, of.response_tokens)):
+        if given is not None and given > limit:
+            raise ConfigError(f"the mean {name} is {given:g} tokens, more than the run file's limit of {limit}")
+    mean = lengths(of, prompt, response)
+    return Plan(
+        of,
+        memory(of),
+        mean,
+        traffic(of, mean),
+        estimate(of, mean),
+        search,
+        smallest_cluster(of) if search else None,
+    )

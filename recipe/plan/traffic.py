@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes that a die sends to others, or exchanges with its host, in one step: arithmetic on sizes, by cause.
+
+Tokens are counted as they are, packed (verl's `use_remove_padding`), and spread evenly over the dies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.plan import reshard
+from recipe.plan.activations import recomputed
+from recipe.plan.memory import stage_buffers, stage_tensors
+from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.plan.subject import Subject
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a prompt and of an answer, which the work of a step grows with, and the longest answer."""
+
+    prompt: float
+    response: float
+    longest_response: int
+
+    @property
+    def sequence(self) -> float:
+        return self.prompt + self.response
+
+
+def lengths(of: Subject, prompt: float | None = None, response: float | None = None) -> Lengths:
+    """Mean lengths where given; else those of the run file's limits, the most there can be."""
+    return Lengths(prompt or of.prompt_tokens, response or of.response_tokens, of.response_tokens)
+
+
+def passes(of: Subject) -> dict[str, int]:
+    """Forward-like passes through the actor or reference by phase; a backward pass exchanges as much as a forward."""
+    again = 1 if of.config.actor.recompute and of.config.actor.recompute.granularity == "full" else 0
+    return {"log_prob": 0 if of.on_policy else 1, "ref": 1, "update": 2 + again}
+
+
+def traffic(of: Subject, mean: Lengths) -> dict[str, int]:
+    """Bytes by cause, of the die with the most of it."""
+    layout, model = of.layout, of.model
+    tokens = layout.actor_sequences_per_rank * mean.sequence / layout.actor_tensor
+    stages = range(layout.actor_pipeline)
+    expert_layers = max(_expert_layers(of, stage) for stage in stages)
+    away = 1 - 1 / layout.actor_expert
+    # moe/token_dispatcher.py: hidden states and float64 probabilities go to the experts, hidden states come back.
+    each = model.experts_per_token * (2 * model.hidden * BF16 + FP64) * away
+    run = passes(of)
+    out = {name: tokens * expert_layers * each * count for name, count in run.items()}
+    exchanged = {f"expert all-to-all, {name}": value for name, value in out.items() if value}
+
+    neighbours = min(1, layout.actor_pipeline - 1)
+    forwards, backwards = sum(run.values()) - run["update"] + 1, 1
+    pipeline = tokens * model.hidden * BF16 * neighbours * (forwards + backwards)
+
+    laid = max((stage_buffers(of, stage) for stage in stages), key=lambda buffers: buffers.dense)
+    shared = 1 - 1 / layout.actor_data
+    shared_experts = 1 - 1 / layout.expert_data
+    # Gradients are reduce-scattered in float32, updated parameters gathered in bfloat16.
+    updates = of.config.train.updates_per_step
+    optimizer = updates * (FP32 + BF16) * (laid.dense * shared + laid.expert * shared_experts)
+
+    rollout_tokens = layout.rollout_sequences_per_engine * mean.sequence / layout.rollout_tensor
+    rollout_each = model.experts_per_token * 2 * model.hidden * BF16 * (1 - 1 / layout.rollout_expert)
+    reduced = 2 * layout.rollout_sequences_per_engine * mean.sequence * model.hidden * BF16 * 2 * model.layers
+    found = {
+        **{f"reshard, {name}": size for name, size in reshard.received_bytes(of).items()},
+        "expert all-to-all, rollout": rollout_tokens * model.moe_layers * rollout_each,
+        "tensor all-reduce, rollout": reduced * (1 - 1 / layout.rollout_tensor),
+        **exchanged,
+        "pipeline": pipeline,
+        "gradients and parameters": optimizer,
+        "host, offloads": _offloads(of),
+    }
+    return {name: int(size) for name, size in found.items() if size >= 1}
+
+
+def _expert_layers(of: Subject, stage: int) -> int:
+    start = of.stage_start(stage)
+    return sum(n >= of.model.dense_layers for n in range(start, start + of.layout.stage_layers[stage]))
+
+
+def recomputed_share(of: Subject) -> float:
+    """Share of the layers that an update computes twice."""
+    layout = of.layout
+    again = 0
+    for stage, count in enumerate(layout.stage_layers):
+        start = of.stage_start(stage)
+        again += len(recomputed(range(start, start + count), of.config.actor.recompute)[0])
+    return again / layout.layers
+
+
+def _offloads(of: Subject) -> int:
+    """Between a die and its host: verl loads and offloads parameters around every phase, and swaps the optimizer."""
+    actor, moved = of.config.actor, 0
+    for stage in range(of.layout.actor_pipeline):
+        laid, here = stage_buffers(of, stage), 0
+        if actor.offload_parameters:
+            phases = 2 + (0 if of.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
+            reference = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
+            here += 2 * phases * laid.parameter_bytes + 2 * reference
+        if actor.offload_optimizer or actor.swap_optimizer:
+            updates = of.config.train.updates_per_step if actor.swap_optimizer else 1
+            here += 2 * updates * laid.optimizer_bytes
+        moved = max(moved, here)
+    return moved
