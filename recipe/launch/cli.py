@@ -27,7 +27,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     form = show.add_mutually_exclusive_group()
     form.add_argument("--shell", action="store_true", help="as a bash script that sets the environment and starts verl")
     form.add_argument("--json", action="store_true", help="as JSON, with every derived size")
+    show.add_argument(
+        "--keys", action=_Keys, nargs=0, help="print docs/CONFIG.md, with every key of run files, and exit"
+    )
     show.set_defaults(handler=_show)
+
+
+class _Keys(argparse.Action):
+    """Like --help: needs no run file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from recipe.launch.config_doc import page
+
+        print(page(), end="")
+        parser.exit()
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

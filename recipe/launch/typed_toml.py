@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Collection
@@ -34,7 +35,7 @@ def key(
         meaning: one or two sentences for the user.
         default: its value where the file leaves it out; without one the file must have it.
         unit: of the value, if it is not a count.
-        gives: the settings that follow from it.
+        gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
         least, most: limits of a number, both included; whole numbers are never negative.
     """
@@ -105,6 +106,8 @@ def _check_limits(value: Any, about: Any, label: str) -> None:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"{label} is {value!r}; expected one of {', '.join(choices)}{hint}")
     for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{label} is {number}; expected a finite number")
         if least is not None and not number >= least:
             raise ConfigError(f"{label} is {number}; expected at least {least}")
         if most is not None and not number <= most:
