@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,12 @@ def run(
 
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir())
+    if cluster:
+        from recipe.preflight.packages import COMPARED
+        from recipe.preflight.ray_facts import ask
+
+        ray = ask(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
+        facts = dataclasses.replace(facts, ray=ray)
     kinds: Iterable[str] = ["static", "files", *(["node"] if node else []), *(["cluster"] if cluster else [])]
     return examine([one for one in every_check() if one.needs in kinds], facts)
 

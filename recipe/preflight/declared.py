@@ -1,8 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports every module that declares checks."""
 
-from recipe.preflight import dataset, environment, memory, node, packages, readable, rollout, sizes, training, weights
+from recipe.preflight import (
+    cluster,
+    dataset,
+    environment,
+    memory,
+    node,
+    packages,
+    readable,
+    rollout,
+    sizes,
+    training,
+    weights,
+)
 
 __all__ = [
-    "dataset", "environment", "memory", "node", "packages", "readable", "rollout", "sizes", "training", "weights",
+    "cluster", "dataset", "environment", "memory", "node", "packages", "readable", "rollout", "sizes", "training",
+    "weights",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.preflight.catalogue import CannotTell, NoMatter
 from recipe.preflight.machine import Machine
+from recipe.preflight.ray_facts import RayFacts
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Facts:
     node: bool
     upstream: Path
     repo: Path = REPO
+    ray: RayFacts | None = None
     # What one check has read and another needs too.
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -93,6 +95,18 @@ class Facts:
             first = cluster.hccl_base_port
             wanted |= dict.fromkeys(range(first, first + cluster.dies_per_node), "HCCL")
         return wanted
+
+    @property
+    def ray_address(self) -> str:
+        """ADDRESS:PORT of the run's Ray."""
+        return f"{self.config.cluster.head or '127.0.0.1'}:{self.config.cluster.ray_port}"
+
+    @property
+    def shared_paths(self) -> list[str]:
+        """What every node reads."""
+        model, data = self.config.model, self.config.data
+        given = (model.path, model.checkpoint, data.path, data.train_path, data.validation_path)
+        return [str(Path(path).expanduser()) for path in given if path is not None]
 
     @property
     def leads(self) -> bool:

@@ -11,6 +11,8 @@ from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, d
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine, canonical
 
+# What every node must have in the same version.
+COMPARED = ("ray", "torch", "torch-npu", "transformers", "tokenizers", "numpy", "tensordict", "omegaconf", "pyarrow")
 SYNC = "run: python -m recipe sync"
 
 _REQUIREMENT = re.compile(
