@@ -48,6 +48,24 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("[train]", '[train]\nloss_mode = "ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
         ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is a layout of graph mode; set graph_mode = true"),
         ("[run]", "[run", "not valid TOML"),
+        ("[rollout]", "[rollout]\ntop_p = 1.5", "[rollout] top_p is 1.5; expected at most 1"),
+        ("[rollout]", "[rollout]\ntemprature = 1.0", "[rollout] unknown key 'temprature'; did you mean 'temperature'?"),
+        ("memory_share = 0.5", "memory_share = nan", "[rollout] memory_share is nan; expected a finite number"),
+        ("learning_rate = 3e-4", "learning_rate = -3e-4", "[train] learning_rate is -0.0003; expected at least 0"),
+        ("[cluster]", '[cluster]\ndevice = "nup"', "expected one of sim, npu, cuda; did you mean 'npu'?"),
+        ("[cluster]", '[cluster]\ndevice = "npu"', '[cluster] device = "npu" runs models and data of yours'),
+        ("[run]", '[run]\nresume = "always"', "[run] resume is 'always'; expected one of auto, never"),
+        ("[model]", '[model]\ncheckpoint = "/x"', '[model] checkpoint goes with kind = "path", and only with it'),
+        ("[data]", '[data]\npath = "/x"', '[data] path does not go with kind = "arithmetic"; remove one of them'),
+        ("[actor]", '[actor]\nrecompute = { granularity = "full" }', '[actor.recompute] granularity = "full" needs'),
+        (
+            "[actor]",
+            "[actor]\nrecompute = { layer = 8 }",
+            "[actor.recompute] unknown key 'layer'; did you mean 'layers'?",
+        ),
+        ("[actor]", "[actor]\nrecompute = true", "'recompute' is a bool; expected a table recompute = { ... }"),
+        ("[train]", "[environment]\nHCCL_DEBUG = 1\n[train]", "environment.HCCL_DEBUG is 1 (int); expected a text"),
+        ("[train]", '[environment]\n"A-B" = "1"\n[train]', "[environment] 'A-B' = '1' cannot be a variable"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -84,3 +102,29 @@ def test_options_replace_values_and_none_does_not() -> None:
     assert (config.run.steps, config.run.name, config.run.seed) == (2, "sim", 7)
     data = config.with_json_data(Path("/x/gsm8k.json"), max_response_tokens=64).data
     assert (data.kind, data.path, data.max_response_tokens) == ("json", "/x/gsm8k.json", 64)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('head = "192.0.2.1"', "", "[cluster] key 'head' is missing; give the address of the head node"),
+        ('checkpoint = "', 'path2 = "', "[model] unknown key 'path2'; did you mean 'path'?"),
+        ('kind = "path"', 'kind = "random_init"', '[model] checkpoint goes with kind = "path"'),
+        ('kind = "parquet"', 'kind = "json"', '[data] kind = "json" needs path'),
+        ('architecture = "deepseek_v3_671b"', 'architecture = "deepseek_v3"', "did you mean 'deepseek_v3_671b'?"),
+        ("nodes = 16", 'nodes = 16\nhosts = ["a", "b"]', "[cluster] hosts names 2 nodes, and nodes is 16"),
+        (
+            "nodes = 16",
+            "nodes = 16\nhccl_base_port = 65530",
+            "[cluster] hccl_base_port is 65530; expected at most 65504",
+        ),
+    ],
+)
+def test_a_mistake_about_a_cluster_is_one_line_too(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    text = (CONFIGS / "a3_256die.toml").read_text(encoding="utf-8")
+    assert old in text
+    path = tmp_path / "run.toml"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
