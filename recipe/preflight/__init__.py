@@ -58,11 +58,13 @@ def run(
     return examine([one for one in every_check() if one.needs in kinds], facts)
 
 
-def run_file(path: Path, *, node: bool | None = None, cluster: bool | None = None) -> Report:
+def run_file(
+    path: Path, *, node: bool | None = None, cluster: bool | None = None, machine: Machine | None = None
+) -> Report:
     """Check the run of a file, the file included. `cluster` defaults to whether the run has a Ray to be asked."""
     from recipe.preflight.readable import Unreadable, read
 
     config = read(path)
     if isinstance(config, Unreadable):
         return examine([one for one in every_check() if one.id == "C001"], config)
-    return run(config, node=node, cluster=not config.simulated if cluster is None else cluster)
+    return run(config, node=node, cluster=not config.simulated if cluster is None else cluster, machine=machine)
