@@ -114,7 +114,8 @@ def _free_port() -> int:
 def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[dict[str, Any]]]]:
     """Run tasks in `world` processes on a device; result[rank][task].
 
-    mindspeed: an upstream tree with MindSpeed, which then takes part; reverted: ids of patches to take off before.
+    mindspeed: an upstream tree with MindSpeed, which then takes part; reverted: ids of patches to take off before;
+    limit: seconds that the processes may take.
     """
 
     def run(
@@ -125,6 +126,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list
         world: int = 1,
         mindspeed: Path | None = None,
         reverted: tuple[str, ...] = (),
+        limit: float = 150,
     ) -> list[list[dict[str, Any]]]:
         directory = tmp_path_factory.mktemp("job")
         job = {
@@ -159,7 +161,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list
             for rank in range(world)
         ]
         try:
-            codes = [process.wait(timeout=150) for process in processes]
+            codes = [process.wait(timeout=limit) for process in processes]
         finally:
             for process in processes:
                 process.kill()

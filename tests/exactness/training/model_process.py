@@ -15,7 +15,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -324,7 +324,7 @@ def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return Trainer(job, task).step()
 
 
-def checkpoint_manager(trainer: Trainer) -> Any:
+def checkpoint_manager(trainer: Trainer, contents: Sequence[str] = ("model", "optimizer", "extra")) -> Any:
     """verl's, as its worker makes it."""
     from types import SimpleNamespace
 
@@ -333,15 +333,15 @@ def checkpoint_manager(trainer: Trainer) -> Any:
 
     return MegatronCheckpointManager(
         config=SimpleNamespace(model=SimpleNamespace(path=trainer.job["hf"])),
-        checkpoint_config=CheckpointConfig(),
+        checkpoint_config=CheckpointConfig(save_contents=list(contents)),
         model_config=None,
         transformer_config=trainer.config,
         role="actor",
         model=trainer.modules,
-        arch="DeepseekV3ForCausalLM",
+        arch=trainer.hf_config.architectures[0],
         hf_config=trainer.hf_config,
         param_dtype=trainer.dtype,
-        share_embeddings_and_output_weights=False,
+        share_embeddings_and_output_weights=bool(trainer.hf_config.tie_word_embeddings),
         processing_class=None,
         optimizer=trainer.optimizer,
         optimizer_scheduler=None,
@@ -357,6 +357,12 @@ def task_save(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     trainer.step()
     checkpoint_manager(trainer).save_checkpoint(task["directory"], global_step=2)
     return after(trainer)
+
+
+def task_store(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint in `task["directory"]` of the weights as they were loaded, with the parts in `task["contents"]`."""
+    checkpoint_manager(Trainer(job, task), task["contents"]).save_checkpoint(task["directory"], global_step=0)
+    return {}
 
 
 def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
