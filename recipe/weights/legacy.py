@@ -12,9 +12,9 @@ from recipe.weights.cast import check_quantisation
 from recipe.weights.hf_checkpoint import open_checkpoint
 from recipe.weights.job import Job, OutputFile, identity_of
 from recipe.weights.job_cli import Planned
-from recipe.weights.legacy_layout import ITERATION, TRACKER, file_name, rank_tensors, ranks
+from recipe.weights.legacy_layout import ITERATION, TRACKER, file_name, ranks
 from recipe.weights.legacy_options import LegacyOptions
-from recipe.weights.legacy_parts import RankParts, dtype_of
+from recipe.weights.legacy_parts import RankParts
 from recipe.weights.model_sources import sources_of
 
 TOOL = "hf-to-legacy"
@@ -39,18 +39,20 @@ def plan(source: Path, output: Path, options: LegacyOptions) -> Planned:
     every_rank = ranks(options, config)
     check_quantisation(checkpoint)
     sources, dropped = sources_of(checkpoint, key_maps.layout_of(config, source / "config.json"))
-    for rank in every_rank[:: options.tensor * options.expert]:
-        for tensor in rank_tensors(rank, options, config):
-            dtype_of(tensor, sources)
+    files = [RankFile(file_name(rank, options), RankParts(rank, options, config, sources)) for rank in every_rank]
+    # Sizes need every tensor of every rank: what does not fit together is found here, before anything is written.
+    sizes = [file.nbytes for file in files]
     job = Job(
         tool=TOOL,
         input=source,
         output=output,
         identity=identity_of(TOOL, checkpoint.tensors.values(), {**asdict(options), "config": config}),
-        files=[RankFile(file_name(rank, options), RankParts(rank, options, config, sources)) for rank in every_rank],
+        files=files,
         finish=lambda: [(TRACKER, str(ITERATION).encode())],
         small_bytes=200 * len(every_rank),
     )
     read = [entry for one in sources.values() for entry in one.entries]
-    remark = f"{len(dropped)} tensors left behind (multi-token prediction, rotary buffers)"
-    return Planned(job, len(read), sum(entry.nbytes for entry in read), (remark,) if dropped else ())
+    remarks = [f"{len(files)} ranks, files of {min(sizes)} to {max(sizes)} bytes"]
+    if dropped:
+        remarks.append(f"{len(dropped)} tensors left behind (multi-token prediction, rotary buffers)")
+    return Planned(job, len(read), sum(entry.nbytes for entry in read), tuple(remarks))

@@ -60,7 +60,7 @@ class RankParts(Sequence[Part]):
         return len(rank_tensors(self.rank, self.options, self.config)) * 2 + 1
 
 
-def dtype_of(tensor: LegacyTensor, sources: Mapping[str, Source]) -> str:
+def _dtype_of(tensor: LegacyTensor, sources: Mapping[str, Source]) -> str:
     """The dtype of a legacy tensor: that of all its sources; raises WeightsError where they differ."""
     first = sources[tensor.chunks[0].blocks[0].tensor]
     for chunk in tensor.chunks:
@@ -74,7 +74,7 @@ def dtype_of(tensor: LegacyTensor, sources: Mapping[str, Source]) -> str:
 
 
 def _archive(tensors: list[LegacyTensor], sources: Mapping[str, Source]) -> Archive:
-    kinds = [dtype_of(tensor, sources) for tensor in tensors]
+    kinds = [_dtype_of(tensor, sources) for tensor in tensors]
     model = {
         tensor.name: torch_pickle.tensor(kind, tensor.shape, key)
         for key, (tensor, kind) in enumerate(zip(tensors, kinds, strict=True))
