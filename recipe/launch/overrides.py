@@ -168,14 +168,12 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
             role + "megatron.param_offload": config.actor.offload_parameters,
         }
     prefix = actor + "megatron.override_transformer_config."
-    values |= {
-        _settle(prefix + key): value for key, value in (_transformer(config, layout) | inputs.transformer).items()
-    }
+    values |= {_settle(prefix + key): value for key, value in transformer_config(config, layout, inputs).items()}
     return values
 
 
-def _transformer(config: RunConfig, layout: Layout) -> dict[str, Any]:
-    """Entries of `override_transformer_config` that follow from the run file alone."""
+def transformer_config(config: RunConfig, layout: Layout, inputs: Inputs) -> dict[str, Any]:
+    """verl's `override_transformer_config`: what the run file asks for, and what the model needs."""
     values: dict[str, Any] = {}
     if not layout.even_stages:
         values["num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
@@ -188,7 +186,7 @@ def _transformer(config: RunConfig, layout: Layout) -> dict[str, Any]:
             values |= {"recompute_method": recompute.method, "recompute_num_layers": recompute.layers}
     if config.actor.moe_profile == "stable":
         values |= STABLE_ROUTER
-    return values
+    return values | inputs.transformer
 
 
 # Pai-Megatron-Patch's settings for the 671B model in reinforcement learning: the router is trained by the policy loss

@@ -19,7 +19,8 @@ from recipe.launch.environment import (
 )
 from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import Layout, derive, longest_sequence
-from recipe.launch.overrides import Inputs, hydra_overrides
+from recipe.launch.overrides import Inputs, hydra_overrides, transformer_config
+from recipe.launch.ports import require_apart
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 
 DRIVER = ("-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer")
@@ -34,6 +35,11 @@ class Shown:
     inputs: Inputs
     environment: dict[str, str]
     overrides: list[str]
+
+    @property
+    def transformer(self) -> dict[str, Any]:
+        """verl's `override_transformer_config`."""
+        return transformer_config(self.config, self.layout, self.inputs)
 
     @property
     def arguments(self) -> list[str]:
@@ -51,6 +57,8 @@ def everything(config: RunConfig) -> Shown:
         ConfigError: nothing can be derived from this run file.
     """
     layout, inputs = derive(config), given_inputs(config)
+    if not config.cluster.own_ray:
+        require_apart(config)
     name = config.run.name
     checkpoints = config.run.checkpoint_dir
     paths = RunPaths(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.launch import architecture
 from recipe.launch.architecture import Architecture
-from recipe.launch.config import NPU, RunConfig
+from recipe.launch.config import HCCL_PORTS, NPU, RunConfig
 from recipe.launch.environment import REPO, RunPaths, runs_dir
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive, longest_sequence
@@ -93,7 +93,7 @@ class Facts:
             wanted[cluster.dashboard_port] = "Ray's dashboard"
         if self.device == NPU:
             first = cluster.hccl_base_port
-            wanted |= dict.fromkeys(range(first, first + cluster.dies_per_node), "HCCL")
+            wanted |= dict.fromkeys(range(first, first + HCCL_PORTS), "HCCL")
         return wanted
 
     @property

@@ -231,5 +231,52 @@ def an_overlay_that_comes_after_mindspeed_holds_from_the_next_repatch() -> None:
     assert math.isclose(attention_scale(0.3), 0.3, rel_tol=1e-5)
 
 
+@check
+def the_published_runs_are_understood() -> None:
+    """Their stages, their optimizer, and no setting of the transformer that nobody reads."""
+    import dataclasses
+    from pathlib import Path
+
+    from omegaconf import OmegaConf
+
+    worker()
+    from mindspeed.args_utils import get_full_args
+
+    known = {*vars(get_full_args()), "use_flash_attn"}  # read with a default where it is not registered
+    from megatron.core import parallel_state
+    from megatron.core.optimizer import distrib_optimizer
+    from megatron.core.transformer import transformer_block, transformer_layer
+    from megatron.core.transformer.transformer_config import MLATransformerConfig
+
+    from recipe.launch.config import load
+    from recipe.launch.show import everything
+
+    fields = {field.name for field in dataclasses.fields(MLATransformerConfig)}
+    module = importlib.import_module("verl.workers.megatron_workers")
+    files = sorted((Path(__file__).resolve().parents[2] / "configs").glob("a3_*.toml"))
+    assert len(files) == 4
+    for file in files:
+        config = load(file)
+        asked = everything(config).transformer
+        assert not set(asked) - fields - known, set(asked) - fields - known
+        module.repatch(OmegaConf.create(asked))
+        assert distrib_optimizer.DistributedOptimizer.__name__ == "SwapDistributedOptimizer"
+        stages = config.actor.stage_layers
+        settings = {name: value for name, value in asked.items() if name in fields}
+        transformer = MLATransformerConfig(
+            num_layers=61, hidden_size=7168, num_attention_heads=128, num_moe_experts=256, moe_router_topk=8,
+            add_bias_linear=False, pipeline_model_parallel_size=len(stages), pipeline_dtype=torch.bfloat16, **settings,
+        )  # fmt: skip
+        parallel_state.set_pipeline_model_parallel_world_size(len(stages))
+        built, offsets = [], []
+        for rank in range(len(stages)):
+            parallel_state.set_pipeline_model_parallel_rank(rank)
+            built.append(transformer_block.get_num_layers_to_build(transformer))
+            # Megatron-core's own: it must say the same as MindSpeed's list.
+            offsets.append(transformer_layer.get_transformer_layer_offset(transformer))
+        assert built == stages, built
+        assert offsets == [sum(stages[:rank]) for rank in range(len(stages))], offsets
+
+
 if __name__ == "__main__":
     CHECKS[sys.argv[1]]()

@@ -34,6 +34,7 @@ def run(check: str, upstream: Path) -> None:
         "patches_for_machines_without_mindspeed_step_aside",
         pytest.param("the_softmax_scale_is_the_layers_after_every_repatch", marks=pytest.mark.proves(SCALE)),
         "an_overlay_that_comes_after_mindspeed_holds_from_the_next_repatch",
+        "the_published_runs_are_understood",
     ],
 )
 def test_check(check: str, mindspeed_upstream: Path) -> None:

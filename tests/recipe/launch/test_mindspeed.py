@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from recipe.launch import mindspeed
-from recipe.launch.config import load
+from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
 
-SIM = load(Path(__file__).resolve().parents[3] / "configs" / "sim.toml")
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+SIM, NPU, CUDA = (load(CONFIGS / f"{name}.toml") for name in ("sim", "a3_256die", "h20_128gpu_math_lighteval"))
 
 
 def test_without_mindspeed_it_is_told_nothing(tmp_path: Path) -> None:
@@ -27,3 +28,28 @@ def test_with_mindspeed_a_layout_it_refuses_does_not_start(tmp_path: Path) -> No
     split = dataclasses.replace(SIM, actor=dataclasses.replace(SIM.actor, tensor_parallel=2))
     with pytest.raises(ConfigError, match="tensor_parallel is 2, which MindSpeed refuses"):
         mindspeed.overrides(split, tmp_path, said.append)
+
+
+def test_npus_have_it_wherever_the_run_file_is_read(tmp_path: Path) -> None:
+    told = mindspeed.overrides(NPU, tmp_path, pytest.fail)
+    assert told.items() >= mindspeed.transformer_overrides().items()
+    assert told["swap_optimizer"] is True
+    assert told["pipeline_num_transformer_layers"] == [[6], *[[8]] * 6, [7]]
+
+
+def test_gpus_never_have_it(tmp_path: Path) -> None:
+    (tmp_path / "mindspeed").mkdir()
+    assert mindspeed.overrides(CUDA, tmp_path, pytest.fail) == {}
+
+
+@pytest.mark.parametrize("config", [SIM, CUDA], ids=["sim", "cuda"])
+def test_its_optimizer_is_refused_without_it(tmp_path: Path, config: RunConfig) -> None:
+    swapping = dataclasses.replace(config, actor=dataclasses.replace(config.actor, swap_optimizer=True))
+    with pytest.raises(ConfigError, match="swap_optimizer is MindSpeed's, which does not take part"):
+        mindspeed.overrides(swapping, tmp_path, pytest.fail)
+
+
+def test_two_ways_to_move_the_optimizer_are_one_too_many(tmp_path: Path) -> None:
+    both = dataclasses.replace(NPU, actor=dataclasses.replace(NPU.actor, offload_optimizer=True))
+    with pytest.raises(ConfigError, match="set one to false"):
+        mindspeed.overrides(both, tmp_path, pytest.fail)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,11 @@ from vllm.config import SchedulerConfig
 from vllm_ascend.ascend_config import AscendConfig, check_ascend_config, clear_ascend_config, init_ascend_config
 from vllm_ascend.core.schedule_config import AscendSchedulerConfig
 
+from recipe.launch.config import load
+from recipe.launch.show import as_json, everything
 from verl_patches.workers.rollout.vllm_rollout.engine_args import GRAPH_ONLY_OPTIONS, deep_merge, npu_engine_args
+
+REPO = Path(__file__).resolve().parents[5]
 
 
 def stock(**changes: Any) -> dict[str, Any]:
@@ -167,3 +172,16 @@ def test_a_merge_has_everything_of_the_second_and_the_rest_of_the_first(base: An
     for key, value in over.items():
         if not isinstance(value, dict):
             assert merged[key] == value
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_run_file_gives_arguments_that_vllm_ascend_accepts(path: Path) -> None:
+    shown = everything(load(path))
+    args = as_json(shown)["vllm"]
+    if shown.config.cluster.device == "cuda":
+        assert args is None
+        return
+    scheduler = accepted_by_vllm_ascend(args)
+    longest = shown.config.data.max_prompt_tokens + shown.config.data.max_response_tokens
+    assert scheduler.chunked_prefill_enabled == (shown.config.rollout.max_batched_tokens < longest)
+    assert args["enforce_eager"] is not shown.config.rollout.graph_mode
