@@ -22,6 +22,7 @@ COMMANDS = {
     "node": "recipe.launch.node_cli",
     "show": "recipe.launch.cli",
     "preflight": "recipe.preflight.cli",
+    "doctor": "recipe.doctor.cli",
     "plan": "recipe.plan.cli",
     "report": "recipe.report.cli",
 }

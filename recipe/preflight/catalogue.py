@@ -93,7 +93,7 @@ class Check:
             said = list(self.function(facts) or ())
         except NoMatter:
             return None
-        except CannotTell as reason:
+        except (CannotTell, ModuleNotFoundError) as reason:
             return [Finding(self.id, self.title, "not run", _line(str(reason)), "", "")]
         return [
             Finding(self.id, self.title, one.level, _line(one.found), _line(one.expected), _line(one.fix or self.fix))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from recipe.doctor.pains import PAINS
 from recipe.preflight import every_check
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "PREFLIGHT.md"
@@ -42,6 +43,16 @@ machine; with `--node` a missing file is an error of its own. `--json` prints th
 A check looks at one of: **static**, the run file alone; **files**, what the run reads, as far as it is on this machine;
 **node**, this machine as one of the run's; **cluster**, the Ray at `[cluster] head`.
 """
+_DOCTOR = """\
+## X: What users of this stack keep reporting
+
+`python -m recipe doctor` needs no run file, no torch and no package. It prints what is installed here, then what is
+wrong, with those of the checks above that hold for any run, and these. It looks at this machine and at the log of the
+latest run, if that run did not finish. It reads only: processes of former runs are named, never ended.
+
+| id | what is checked | otherwise | what to do |
+|---|---|---|---|
+"""
 _COLUMNS = "| id | needs | what is checked | otherwise | what to do |\n|---|---|---|---|---|\n"
 
 
@@ -69,6 +80,8 @@ def text() -> str:
         ]
         if rows:
             parts.append(f"## {letter}: {subject}\n\n{_COLUMNS}{''.join(rows)}")
+    pains = "".join(f"| {one.id} | {' | '.join(map(_cell, (one.title, one.why, one.fix)))} |\n" for one in PAINS)
+    parts.append(_DOCTOR + pains)
     return "\n".join(parts)
 
 

@@ -48,6 +48,14 @@ class Report:
             f"be run here, {len(self.without_matter)} do not matter to this run"
         )
 
+    def __add__(self, other: Report) -> Report:
+        """Both reports as one."""
+        return Report(
+            _sorted(self.findings + other.findings),
+            self.passed + other.passed,
+            self.without_matter + other.without_matter,
+        )
+
     def lines(self) -> list[str]:
         """Every finding in a line, worst first, those that could not tell together by their reason, and the summary."""
         untold: dict[str, list[str]] = {}
@@ -76,5 +84,8 @@ def examine(checks: Iterable[Check], facts: Any) -> Report:
         elif not found:
             passed.append(one.id)
         findings += found or ()
-    findings.sort(key=lambda one: (LEVELS.index(one.level), one.id))
-    return Report(tuple(findings), tuple(passed), tuple(without_matter))
+    return Report(_sorted(findings), tuple(passed), tuple(without_matter))
+
+
+def _sorted(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(findings, key=lambda one: (LEVELS.index(one.level), one.id)))
