@@ -81,9 +81,7 @@ def layout(config: dict[str, Any]) -> Layout:
         groups = config.get("num_key_value_heads") or heads
         sizes = {"num_key_value_heads": groups, "head_dim": config.get("head_dim") or hidden // heads}
         if heads % groups:
-            raise WeightsError(
-                f"config.json: num_key_value_heads {groups} does not divide num_attention_heads {heads}"
-            )
+            raise WeightsError(f"config.json: num_key_value_heads {groups} does not divide num_attention_heads {heads}")
         return _layout(config | sizes, FAMILIES[config["model_type"]])
     except KeyError as error:
         raise WeightsError(f"config.json: {error.args[0]} is missing; a dense model needs it") from error
