@@ -51,11 +51,13 @@ class DoctorFacts:
     @cached_property
     def fits(self) -> dict[str, Fit]:
         """Whether each patch fits the sources, by its id. CannotTell where there are no sources."""
-        from recipe.audit.fit import verify
+        from recipe.audit.declarations import collect
+        from recipe.audit.fit import check
 
         if not (self.node.upstream / "verl").is_dir():
             raise CannotTell(f"{self.node.upstream} holds no verl; run: python -m recipe sync")
-        return {one.declaration.id: one for one in verify([self.node.upstream])}
+        # Not fit.verify, which keeps what it found on the disk.
+        return {one.id: check(one, [self.node.upstream]) for one in collect()}
 
     @cached_property
     def latest_run(self) -> Path:

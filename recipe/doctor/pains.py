@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from recipe.doctor.facts import DoctorFacts
-from recipe.launch.config import NPU, Cluster
+from recipe.launch.config import HCCL_PORTS, NPU, Cluster
 from recipe.preflight.catalogue import CannotTell, Catalogue, NoMatter, Said, bad, doubtful
 
 PAINS = Catalogue()
@@ -140,7 +140,7 @@ def _hccl_ports(facts: DoctorFacts) -> Iterator[Said]:
     if facts.device != NPU:
         raise NoMatter
     cluster: Cluster = facts.node.config.cluster
-    wanted = range(cluster.hccl_base_port, cluster.hccl_base_port + max(facts.machine.dies, 1))
+    wanted = range(cluster.hccl_base_port, cluster.hccl_base_port + HCCL_PORTS)
     taken = sorted(facts.machine.listening & set(wanted))
     if taken:
         yield bad(f"something listens on port {', '.join(map(str, taken))}", f"{wanted[0]} to {wanted[-1]} free")

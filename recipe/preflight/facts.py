@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.launch import architecture
 from recipe.launch.architecture import Architecture
-from recipe.launch.config import HCCL_PORTS, NPU, RunConfig
+from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, RunPaths, runs_dir
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive, longest_sequence
@@ -82,24 +82,21 @@ class Facts:
         return sum(one.elements for one in whole)
 
     @cached_property
-    def ports(self) -> dict[int, str]:
-        """What each port that the run wants on a node is for; the head's are counted on every node that may be it."""
-        from recipe.launch.ray_node import NodePorts, default_base, head_ports
+    def ports(self) -> dict[str, range]:
+        """The ports that the run wants on this node, by purpose."""
+        from recipe.launch.ports import planned
+        from recipe.launch.ray_node import head_ports
 
-        cluster = self.config.cluster
-        wanted = NodePorts(default_base(self.config), cluster.dies_per_node).purposes()
+        wanted = planned(self.config)
         if self.leads:
-            wanted |= {port: purpose for purpose, port in head_ports(self.config).items()}
-            wanted[cluster.dashboard_port] = "Ray's dashboard"
-        if self.device == NPU:
-            first = cluster.hccl_base_port
-            wanted |= dict.fromkeys(range(first, first + HCCL_PORTS), "HCCL")
-        return wanted
+            return wanted
+        of_head = {self.config.cluster.dashboard_port, *head_ports(self.config).values()}
+        return {purpose: ports for purpose, ports in wanted.items() if ports[0] not in of_head}
 
     @property
     def ray_address(self) -> str:
         """ADDRESS:PORT of the run's Ray."""
-        return f"{self.config.cluster.head or '127.0.0.1'}:{self.config.cluster.ray_port}"
+        return self.config.cluster.ray_address
 
     @property
     def shared_paths(self) -> list[str]:

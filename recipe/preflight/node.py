@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.config import CUDA, NPU, SIM
+from recipe.launch.config import CUDA, HCCL_PORTS, NPU, SIM
 from recipe.launch.overrides import OBJECT_STORE_BYTES
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
@@ -174,12 +174,12 @@ def _locked(facts: Facts) -> Iterator[Said]:
     fix="end what listens there, or set [cluster] ray_port, dashboard_port or hccl_base_port",
 )  # fmt: skip
 def _ports(facts: Facts) -> Iterator[Said]:
-    taken: dict[str, list[int]] = {}
-    for port, purpose in facts.ports.items():
-        if port in facts.machine.listening:
-            taken.setdefault(purpose, []).append(port)
-    for purpose, ports in taken.items():
-        yield bad(f"port {', '.join(map(str, ports))} ({purpose}) is in use", "a free port")
+    if facts.device == SIM:
+        raise NoMatter  # its ports are chosen at the launch
+    for purpose, ports in facts.ports.items():
+        taken = sorted(facts.machine.listening & set(ports))
+        if taken:
+            yield bad(f"port {', '.join(map(str, taken))} ({purpose}) is in use", "a free port")
 
 
 @check(
@@ -196,7 +196,7 @@ def _ephemeral(facts: Facts) -> Iterator[Said]:
         raise CannotTell("the kernel's range of ephemeral ports cannot be read")
     low, high = facts.machine.ephemeral_ports
     first = facts.config.cluster.hccl_base_port
-    last = first + facts.config.cluster.dies_per_node - 1
+    last = first + HCCL_PORTS - 1
     if first <= high and last >= low:
         yield doubtful(f"HCCL's ports {first} to {last}, ephemeral ports {low} to {high}", "no port in both")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
-from recipe.preflight.catalogue import Said, bad, check
+from recipe.preflight.catalogue import CATALOGUE, CannotTell, Said, bad, check
 from recipe.preflight.facts import Facts
 
 
@@ -28,6 +28,28 @@ class Unreadable:
 def _readable(facts: Facts | Unreadable) -> Iterator[Said]:
     if isinstance(facts, Unreadable):
         yield bad(facts.reason, "a run file like those in configs/")
+
+
+# Checks that say for themselves why nothing can be derived.
+_SAID_BY = ("D004", "E015", "L013", "T004", "T005", "W003", "W004", "W012")
+
+
+@check(
+    "C002", "everything that verl is told can be derived", needs="static",
+    why="the launcher stops where it cannot; this is what no check of its own has seen coming",
+    fix="correct the run file as the message says (python -m recipe show RUN.toml prints what is derived)",
+)  # fmt: skip
+def _derivable(facts: Facts) -> Iterator[Said]:
+    from recipe.launch.show import everything
+
+    others = [CATALOGUE[id].findings(facts) or () for id in _SAID_BY]
+    if any(one.level == "error" for findings in others for one in findings):
+        raise CannotTell(f"first what {', '.join(_SAID_BY)} found must be put right")
+    assert facts.layout
+    try:
+        everything(facts.config)
+    except ConfigError as error:
+        yield bad(str(error), "a run file that leads to one command")
 
 
 def read(path: Path) -> RunConfig | Unreadable:

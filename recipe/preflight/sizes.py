@@ -14,11 +14,13 @@ from recipe.preflight.facts import Facts
 A3_DIES = 16
 
 
-def _rule(rule: str) -> Callable[[Facts], Iterator[Said]]:
+def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts], Iterator[Said]]:
+    """A check that says where a run breaks this rule of `recipe.launch.layout.problems`."""
+
     def found(facts: Facts) -> Iterator[Said]:
         for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
             if problem.rule == rule:
-                yield bad(problem.text, "sizes that go together")
+                yield say(problem.text, "sizes that go together")
 
     return found
 
@@ -48,7 +50,7 @@ for _id, _name, _title, _why, _fix in (
      "verl cuts a mini-batch into equal parts, and stops where it cannot",
      "change [train] prompts_per_step or updates_per_step"),
 ):  # fmt: skip
-    check(_id, _title, needs="static", why=_why, fix=_fix)(_rule(_name))
+    check(_id, _title, needs="static", why=_why, fix=_fix)(broken(_name))
 
 
 @check(

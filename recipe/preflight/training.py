@@ -6,8 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recipe.launch.config import NPU, ON_POLICY, SIM
-from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
+from recipe.launch.errors import ConfigError
+from recipe.launch.inputs import given_inputs
+from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.preflight.sizes import broken
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
 SLOWEST_STEP_S = 1800
@@ -28,15 +31,11 @@ def _on_policy(facts: Facts) -> Iterator[Said]:
         yield bad(f"loss_mode {ON_POLICY} with updates_per_step = {train.updates_per_step}", "one update a step")
 
 
-@check(
+check(
     "T002", "the updates of a step share its prompts evenly", needs="static",
     why="verl cuts the batch of a step into mini-batches of one size",
     fix="make [train] updates_per_step divide prompts_per_step",
-)  # fmt: skip
-def _updates(facts: Facts) -> Iterator[Said]:
-    train = facts.config.train
-    if train.prompts_per_step % train.updates_per_step:
-        yield bad(f"{train.prompts_per_step} prompts for {train.updates_per_step} updates", "a whole number each")
+)(broken("updates"))  # fmt: skip
 
 
 @check(
@@ -168,13 +167,22 @@ def _deadlines(facts: Facts) -> Iterator[Said]:
 
 @check(
     "T012", "training picks the experts that the rollout picks", needs="static",
-    why="verl does not tell Megatron-core of the expert groups; the launcher adds them from config.json, and an "
-        "[environment] or a hand-made override without them trains other experts than vLLM samples with",
-    fix="make n_group divide n_routed_experts in config.json, with topk_group at most n_group",
+    why="vLLM routes within groups of experts, and verl does not tell Megatron-core of them: half of the tokens would "
+        "be trained on other experts than they were sampled with; the launcher tells it, from config.json",
+    fix="correct config.json: n_group divides n_routed_experts, topk_group is at most n_group",
 )  # fmt: skip
 def _expert_groups(facts: Facts) -> Iterator[Said]:
     sizes = facts.architecture
-    if sizes.expert_groups and sizes.experts % sizes.expert_groups:
-        yield bad(f"{sizes.expert_groups} groups of {sizes.experts} experts", "groups of one size")
-    elif not 1 <= sizes.expert_groups_kept <= max(1, sizes.expert_groups):
-        yield bad(f"topk_group = {sizes.expert_groups_kept} of {sizes.expert_groups} groups", "at most n_group")
+    groups, kept = max(1, sizes.expert_groups), sizes.expert_groups_kept
+    if sizes.experts % groups:
+        yield bad(f"{groups} groups of {sizes.experts} experts", "groups of one size")
+    elif groups > 1 and not 1 <= kept <= groups:
+        yield bad(f"topk_group = {kept} of {groups} groups", "at most n_group")
+    elif groups > 1:
+        try:
+            told = given_inputs(facts.config).transformer
+        except ConfigError as error:
+            raise CannotTell(str(error)) from None
+        wanted = {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
+        if {name: told.get(name) for name in wanted} != wanted:
+            yield bad(f"Megatron-core is told {told}", f"{wanted} among it", "report it: the launcher is at fault")

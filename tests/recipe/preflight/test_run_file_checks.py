@@ -41,7 +41,7 @@ TRIPS = {
         "error",
         "updates_per_step = 2",
     ),
-    "T002": ("cluster", {"train_updates_per_step": 3}, "error", "512 prompts for 3 updates"),
+    "T002": ("cluster", {"train_updates_per_step": 3}, "error", "updates_per_step is 3"),
     "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
     "T004": ("cluster", {"actor_offload_optimizer": True}, "error", "both are true"),
     "T005": ("cluster", {"cluster_device": "cuda"}, "error", "swap_optimizer with device cuda"),
@@ -142,3 +142,19 @@ def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any)
     for id in ("V002", "L012", "M001"):
         (finding,) = cluster.findings(id)
         assert finding.level == "not run" and "the L findings" in finding.found
+
+
+def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
+    from recipe.launch import inputs
+
+    assert cluster.findings("T012") == []
+    monkeypatch.setattr(inputs, "model_overrides", lambda config: {})
+    assert "Megatron-core is told" in cluster.findings("T012")[0].found
+
+
+def test_c002_what_no_other_check_has_seen_coming(cluster: Any) -> None:
+    assert cluster.findings("C002") == []
+    cluster.set(cluster_dashboard_port=cluster.config.cluster.ray_port)
+    assert "move one of them" in cluster.findings("C002")[0].found
+    cluster.set(actor_offload_optimizer=True)
+    assert [one.level for one in cluster.findings("C002")] == ["not run"]
