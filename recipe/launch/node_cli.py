@@ -99,7 +99,7 @@ def _take_part(options: argparse.Namespace) -> int:
     role = "head" if place.leads else "worker"
     clock.say(f"{place.name}: {role} of a run on {config.cluster.nodes} nodes; {place.address} on {place.interface}")
     if not options.no_preflight:
-        _preflight(config)
+        _preflight(config, options.ports)
     require_free_ports(config, place, options.dashboard)
     token_file = options.token_file or Path(
         os.environ.get("RECIPE_TOKEN_FILE", run_directory(config).parent / ".token")
@@ -115,8 +115,8 @@ def _take_part(options: argparse.Namespace) -> int:
     return 0
 
 
-def _preflight(config: RunConfig) -> None:
-    """Say what preflight found; with an error in it, stop.
+def _preflight(config: RunConfig, base_port: int | None = None) -> None:
+    """Say what preflight found; with an error in it, stop. `base_port`: as --ports.
 
     Raises:
         ConfigError: there is one.
@@ -124,7 +124,7 @@ def _preflight(config: RunConfig) -> None:
     from recipe.launch.errors import ConfigError
     from recipe.preflight import run
 
-    report = run(config, node=True)
+    report = run(config, node=True, base_port=base_port)
     for finding in (*report.errors, *report.warnings):
         print(f"preflight: {finding.line}", flush=True)
     if not report.ok:

@@ -29,7 +29,12 @@ def every_check() -> tuple[Check, ...]:
 
 
 def run(
-    config: RunConfig, *, node: bool | None = None, cluster: bool = False, machine: Machine | None = None
+    config: RunConfig,
+    *,
+    node: bool | None = None,
+    cluster: bool = False,
+    base_port: int | None = None,
+    machine: Machine | None = None,
 ) -> Report:
     """Check a run.
 
@@ -38,6 +43,7 @@ def run(
         node: whether this machine is one of the run's: what the run reads must then be here, and the machine itself is
             checked. Default: for a simulated run, whose only machine is this one.
         cluster: also ask the Ray at [cluster] head, which must be up with all its nodes.
+        base_port: the first of this node's Ray ports, where it is not the run file's.
         machine: this machine's facts, read if not given.
 
     Returns: the report; `report.ok` is false when an error was found, `report.lines()` says all of it.
@@ -47,7 +53,7 @@ def run(
     from recipe.preflight.machine import this_machine
 
     node = config.simulated if node is None else node
-    facts = Facts(config, machine or this_machine(), node, upstream_dir())
+    facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
     if cluster:
         from recipe.preflight.packages import COMPARED
         from recipe.preflight.ray_facts import ask

@@ -35,6 +35,8 @@ class Facts:
     upstream: Path
     repo: Path = REPO
     ray: RayFacts | None = None
+    # The first of this node's Ray ports, where it is not the run file's.
+    base_port: int | None = None
     # What one check has read and another needs too.
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -85,9 +87,15 @@ class Facts:
     def ports(self) -> dict[str, range]:
         """The ports that the run wants on this node, by purpose."""
         from recipe.launch.ports import planned
-        from recipe.launch.ray_node import head_ports
+        from recipe.launch.ray_node import default_base, head_ports
 
         wanted = planned(self.config)
+        if self.base_port is not None:
+            usual = default_base(self.config)
+            wanted = {
+                purpose: range(self.base_port, self.base_port + len(ports)) if ports[0] == usual else ports
+                for purpose, ports in wanted.items()
+            }
         if self.leads:
             return wanted
         of_head = {self.config.cluster.dashboard_port, *head_ports(self.config).values()}

@@ -48,6 +48,7 @@ class Machine:
     shm_free: int | None
     limits: Mapping[str, int | None]
     dies: int
+    gpus: int
     driver: str | None
     interfaces: Mapping[str, str]
     listening: frozenset[int]
@@ -75,7 +76,8 @@ def this_machine() -> Machine:
         memory_available=_meminfo("MemAvailable"),
         shm_free=free_bytes(Path("/dev/shm")) if Path("/dev/shm").is_dir() else None,
         limits={name: _limit(getattr(resource, f"RLIMIT_{name.upper()}")) for name in ("nofile", "nproc", "memlock")},
-        dies=len(die_files()),
+        dies=len(device_files("davinci")),
+        gpus=len(device_files("nvidia")),
         driver=_driver(),
         interfaces=_interfaces(),
         listening=frozenset(_listening()),
@@ -102,9 +104,9 @@ def installed() -> dict[str, str]:
     return found
 
 
-def die_files(directory: Path = Path("/dev")) -> list[Path]:
-    """The device files of the NPUs, one for each die."""
-    return sorted(file for file in directory.glob("davinci*") if re.fullmatch(r"davinci[0-9]+", file.name))
+def device_files(name: str, directory: Path = Path("/dev")) -> list[Path]:
+    """The device files davinci0, davinci1, ... of the NPUs, one for each die, or nvidia0, ... of the GPUs."""
+    return sorted(file for file in directory.glob(f"{name}*") if re.fullmatch(rf"{name}[0-9]+", file.name))
 
 
 def free_bytes(path: Path) -> int | None:

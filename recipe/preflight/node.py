@@ -35,13 +35,14 @@ def _gib(size: int) -> str:
     fix="correct [cluster] dies_per_node, or start the container with all /dev/davinci* (scripts/run_container.sh)",
 )  # fmt: skip
 def _dies(facts: Facts) -> Iterator[Said]:
-    if facts.device != NPU:
+    if facts.device == SIM:
         raise NoMatter
-    wanted = facts.config.cluster.dies_per_node
-    if facts.machine.dies < wanted:
-        yield bad(f"{facts.machine.dies} of /dev/davinci0, 1, ...", f"{wanted}")
-    elif facts.machine.dies > wanted:
-        yield doubtful(f"{facts.machine.dies} dies on this node, of which {wanted} would work", f"{wanted}")
+    wanted, machine = facts.config.cluster.dies_per_node, facts.machine
+    there, files = (machine.dies, "davinci") if facts.device == NPU else (machine.gpus, "nvidia")
+    if there < wanted:
+        yield bad(f"{there} of /dev/{files}0, 1, ...", f"{wanted}")
+    elif there > wanted:
+        yield doubtful(f"{there} dies on this node, of which {wanted} would work", f"{wanted}")
 
 
 @check(

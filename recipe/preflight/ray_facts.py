@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 90
+CONNECT_S = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ def ask(
     address: str, paths: list[str], packages: list[str], upstream: Path, deadline_s: float = DEADLINE_S
 ) -> RayFacts:
     """The facts of the Ray at `address`."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError as error:
+        return RayFacts(f"nothing answers there ({error.strerror or error})")
     question = {"address": address, "paths": paths, "packages": packages, "upstream": str(upstream)}
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = os.pathsep.join(

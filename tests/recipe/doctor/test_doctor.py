@@ -43,6 +43,7 @@ class Patient:
             shm_free=12 * GIB,
             limits={"nofile": 20000, "nproc": None, "memlock": None},
             dies=0,
+            gpus=0,
             driver=None,
             interfaces={"lo": "127.0.0.1"},
             listening=frozenset({22}),

@@ -82,6 +82,7 @@ def machine(**values: Any) -> Machine:
         "shm_free": 500 * GIB,
         "limits": {"nofile": 1048576, "nproc": None, "memlock": None},
         "dies": 16,
+        "gpus": 0,
         "driver": "25.0.rc1",
         "interfaces": {"lo": "127.0.0.1", "eth0": "10.1.1.1"},
         "listening": frozenset({22}),

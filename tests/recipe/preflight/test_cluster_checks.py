@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -109,6 +110,13 @@ def test_a_node_that_does_not_answer_is_named(up: Any) -> None:
 def test_one_node_too_many(up: Any) -> None:
     _ray(nodes=(*up.more["ray"].nodes, node(16)))(up)
     assert up.findings("R002")[0].found == "17 nodes"
+
+
+def test_where_nothing_listens_the_answer_comes_at_once(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        assert ask(address, [], [], tmp_path).problem == "nothing answers there (Connection refused)"
 
 
 @pytest.mark.slow

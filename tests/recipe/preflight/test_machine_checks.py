@@ -162,6 +162,22 @@ def test_e008_loopback_between_nodes_is_refused(cluster: Any) -> None:
     assert "an interface to the other nodes" in cluster.findings("E008")[0].expected
 
 
+def test_n001_counts_gpus_where_they_are_the_device(cluster: Any) -> None:
+    cluster.set(cluster_device="cuda", cluster_dies_per_node=8)
+    assert "0 of /dev/nvidia0" in cluster.findings("N001")[0].found
+    cluster.set_machine(gpus=8)
+    assert cluster.findings("N001") == []
+
+
+def test_n010_looks_at_the_ports_that_the_launcher_was_given(cluster: Any) -> None:
+    cluster.set_machine(listening=frozenset({6381}))
+    assert cluster.findings("N010")
+    cluster.more["base_port"] = 7000
+    assert cluster.findings("N010") == []
+    cluster.set_machine(listening=frozenset({7001}))
+    assert "port 7001" in cluster.findings("N010")[0].found
+
+
 def test_e007_a_head_that_the_proxy_leaves_alone_passes(cluster: Any) -> None:
     cluster.set_environ(https_proxy="http://proxy:3128", no_proxy="localhost,10.1.1.1")
     assert cluster.findings("E007") == []
