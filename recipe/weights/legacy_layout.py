@@ -16,6 +16,11 @@ from typing import Any
 from recipe.weights.legacy_options import LegacyOptions, stages
 
 ITERATION = 1
+# What the up-projections of queries and of keys and values, and the norm before the latter, are called.
+_ATTENTION = {
+    "2.1": ("linear_qb", "linear_kvb", "k_layernorm"),
+    "2.2": ("linear_q_up_proj", "linear_kv_up_proj", "kv_layernorm"),
+}
 DIRECTORY = f"iter_{ITERATION:07d}"
 TRACKER = "latest_checkpointed_iteration.txt"
 
@@ -121,6 +126,7 @@ class _RankPlan:
         config, hidden = self.config, self.hidden
         q_rank, kv_rank, heads = config["q_lora_rank"], config["kv_lora_rank"], config["num_attention_heads"]
         nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
+        q_up, kv_up, kv_norm = _ATTENTION[self.options.mindspeed_llm]
         down = (
             Block(hf + "q_a_proj.weight", 0, q_rank, 0, hidden),
             Block(hf + "kv_a_proj_with_mqa.weight", 0, kv_rank + rope, 0, hidden),
@@ -128,7 +134,7 @@ class _RankPlan:
         yield LegacyTensor(to + "linear_qkv.weight", (q_rank + kv_rank + rope, hidden), (Chunk(down),))
         yield self._columns(to + "linear_proj.weight", hf + "o_proj.weight", hidden, heads * value)
         yield _vector(to + "q_layernorm.weight", hf + "q_a_layernorm.weight", q_rank)
-        yield _vector(to + "k_layernorm.weight", hf + "kv_a_layernorm.weight", kv_rank)
+        yield _vector(f"{to}{kv_norm}.weight", hf + "kv_a_layernorm.weight", kv_rank)
         q_b, kv_b = hf + "q_b_proj.weight", hf + "kv_b_proj.weight"
         if self.options.mla_mm_split:
             yield self._of_heads(to + "linear_qk_nope.weight", q_b, nope + rope, 0, nope, q_rank)
@@ -136,8 +142,8 @@ class _RankPlan:
             yield self._of_heads(to + "linear_kv_nope.weight", kv_b, nope + value, 0, nope, kv_rank)
             yield self._of_heads(to + "linear_v.weight", kv_b, nope + value, nope, value, kv_rank)
         else:
-            yield self._rows(to + "linear_qb.weight", q_b, heads * (nope + rope), q_rank)
-            yield self._rows(to + "linear_kvb.weight", kv_b, heads * (nope + value), kv_rank)
+            yield self._rows(f"{to}{q_up}.weight", q_b, heads * (nope + rope), q_rank)
+            yield self._rows(f"{to}{kv_up}.weight", kv_b, heads * (nope + value), kv_rank)
 
     def _moe(self, to: str, hf: str) -> Iterator[LegacyTensor]:
         config = self.config

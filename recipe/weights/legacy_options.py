@@ -13,6 +13,9 @@ from typing import Any
 
 from recipe.weights.errors import WeightsError
 
+# Of MindSpeed-LLM, each the last or the first with its names of the tensors of attention.
+VERSIONS = ("2.1", "2.2")
+
 
 @dataclass(frozen=True)
 class LegacyOptions:
@@ -21,6 +24,7 @@ class LegacyOptions:
     layer_list: layers of each pipeline stage; None: the same number in all.
     num_layers, first_k_dense_replace: what the user takes the model for; None: whatever config.json says.
     tp_extend_ep: the experts of one expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced.
+    mindspeed_llm: whose names of attention's tensors: one of VERSIONS.
     """
 
     tensor: int = 1
@@ -32,6 +36,7 @@ class LegacyOptions:
     grouped_gemm: bool = False
     tp_extend_ep: bool = False
     mla_mm_split: bool = False
+    mindspeed_llm: str = "2.1"
 
     @property
     def expert_ranks(self) -> int:
@@ -57,6 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--moe-grouped-gemm", action="store_true", help="experts of a rank as weight1 and weight2")
     group.add_argument("--moe-tp-extend-ep", action="store_true", help="deal whole experts to tensor-parallel ranks")
     group.add_argument("--mla-mm-split", action="store_true", help="the up-projections of MLA as four matrices")
+    group.add_argument(
+        "--mindspeed-llm",
+        choices=VERSIONS,
+        default=VERSIONS[0],
+        help="whose names: 2.1 and before have linear_qb, linear_kvb and k_layernorm, 2.2 and later linear_q_up_proj, "
+        "linear_kv_up_proj and kv_layernorm (default: %(default)s)",
+    )
 
 
 def from_arguments(arguments: argparse.Namespace) -> LegacyOptions:
@@ -78,6 +90,7 @@ def from_arguments(arguments: argparse.Namespace) -> LegacyOptions:
         grouped_gemm=arguments.moe_grouped_gemm,
         tp_extend_ep=arguments.moe_tp_extend_ep,
         mla_mm_split=arguments.mla_mm_split,
+        mindspeed_llm=arguments.mindspeed_llm,
     )
 
 

@@ -76,6 +76,11 @@ class _Rank:
         else:
             out["self_attention.linear_qb.weight"] = self.part(q, 0)
             out["self_attention.linear_kvb.weight"] = self.part(kv, 0)
+        if self.options.mindspeed_llm == "2.2":
+            later = {"k_layernorm": "kv_layernorm", "linear_qb": "linear_q_up_proj", "linear_kvb": "linear_kv_up_proj"}
+            for old, new in later.items():
+                for name in [name for name in out if f".{old}." in name]:
+                    out[name.replace(old, new)] = out.pop(name)
         return out | (self.mlp(at + "mlp.", "mlp.") if dense else self.moe(at + "mlp."))
 
     def mlp(self, at: str, to: str) -> Tensors:

@@ -113,6 +113,8 @@ SPLITS = {
     "as the recipe, MLA split": LegacyOptions(
         4, 3, 2, (1, 2, 2), grouped_gemm=True, tp_extend_ep=True, mla_mm_split=True
     ),
+    "for a later MindSpeed-LLM": LegacyOptions(tensor=2, grouped_gemm=True, mindspeed_llm="2.2"),
+    "for a later MindSpeed-LLM, MLA split": LegacyOptions(tensor=2, mla_mm_split=True, mindspeed_llm="2.2"),
 }  # fmt: skip
 
 
