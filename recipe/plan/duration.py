@@ -101,8 +101,14 @@ def calibrated() -> Rates:
     return Rates(forward, update, row.generation / _LIMIT_TOKENS - floor, row.reward / row.sequences)
 
 
-def estimate(of: Subject, mean: Lengths) -> Estimate | None:
-    """Seconds of each phase of a step; None for simulated dies, about whose speed nothing can be said."""
+def estimate(of: Subject, mean: Lengths, recomputed: float | None = None) -> Estimate | None:
+    """Seconds of each phase of a step; None for simulated dies, about whose speed nothing can be said.
+
+    Args:
+        of: the run.
+        mean: mean lengths, and the longest answer.
+        recomputed: share of the layers that an update computes twice, if another than the run file's.
+    """
     hardware = BY_DEVICE.get(of.config.cluster.device)
     if hardware is None:
         return None
@@ -113,7 +119,8 @@ def estimate(of: Subject, mean: Lengths) -> Estimate | None:
     passes = work * bubble(layout.actor_sequences_per_rank // layout.log_prob_micro_batch, layout.actor_pipeline)
     one = passes / layout.dies / (rates.forward_flops * speed)
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
-    update = work * (3 + recomputed_share(of)) * bubble(micro_batches, layout.actor_pipeline)
+    again = recomputed_share(of) if recomputed is None else recomputed
+    update = work * (3 + again) * bubble(micro_batches, layout.actor_pipeline)
     floor = engine_floor_s(
         model,
         layout.rollout_tensor,

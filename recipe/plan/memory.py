@@ -255,27 +255,20 @@ def host(of: Subject) -> Host:
     verl/utils/megatron_utils.py: the actor's parameters are offloaded to pinned memory, the reference's and the
     optimizer's to ordinary memory; gradients are dropped. MindSpeed's swap optimizer holds its states pinned.
     """
-    config, layout = of.config, of.layout
-    sizes = {"actor weights": 0, "reference weights": 0, "optimizer": 0}
-    pinned = {"actor weights"}
-    laid = [stage_buffers(of, stage) for stage in range(layout.actor_pipeline)]
+    layout, actor = of.layout, of.config.actor
+    stages = []
+    for stage in range(layout.actor_pipeline):
+        laid = stage_buffers(of, stage)
+        plain = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
+        sizes = {"actor weights": laid.parameter_bytes, "reference weights": plain} if actor.offload_parameters else {}
+        if actor.swap_optimizer or actor.offload_optimizer:
+            sizes["optimizer"] = laid.optimizer_bytes
+        stages.append(sizes)
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
-    # stage where a stage fills nodes; the stage with the most counts.
-    per_stage = layout.dies // layout.actor_pipeline
-    here = config.cluster.dies_per_node
-    stages_here = max(1, here // per_stage)
-    dies_of_each = here // stages_here
-    if config.actor.offload_parameters:
-        plain = [sum(t.nbytes for t in stage_tensors(of, s)) for s in range(layout.actor_pipeline)]
-        sizes["actor weights"] = dies_of_each * _most([b.parameter_bytes for b in laid], stages_here)
-        sizes["reference weights"] = dies_of_each * _most(plain, stages_here)
-    if config.actor.swap_optimizer or config.actor.offload_optimizer:
-        sizes["optimizer"] = dies_of_each * _most([b.optimizer_bytes for b in laid], stages_here)
-    if config.actor.swap_optimizer:
-        pinned.add("optimizer")
-    return Host({name: size for name, size in sizes.items() if size}, frozenset(pinned))
-
-
-def _most(sizes: list[int], count: int) -> int:
-    """The largest sum of `count` neighbours."""
-    return max(sum(sizes[start : start + count]) for start in range(len(sizes) - count + 1))
+    # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.
+    here = of.config.cluster.dies_per_node
+    together = max(1, here // (layout.dies // layout.actor_pipeline))
+    nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
+    fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
+    parts = {name: here // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
+    return Host(parts, frozenset({"actor weights", "optimizer"} if actor.swap_optimizer else {"actor weights"}))

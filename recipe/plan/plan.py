@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from recipe.launch.errors import ConfigError
 from recipe.plan.cluster import Found, host_fits, smallest_cluster
 from recipe.plan.duration import Estimate, estimate
-from recipe.plan.memory import Memory, memory
+from recipe.plan.memory import PHASES, Memory, memory
 from recipe.plan.sizes import size_text
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, lengths, traffic
@@ -30,9 +30,13 @@ class Plan:
     def warnings(self) -> Iterator[str]:
         """What does not fit, and what will be slower than it looks."""
         limit = self.memory.limit
-        for die, phase in self.memory.too_full:
-            over = die.total(phase) + die.outside_total - limit
-            yield f"stage {die.stage}, {phase}: {size_text(over)} more than a die has"
+        for phase in PHASES:
+            over = {die.stage: die.total(phase) + die.outside_total - limit for die in self.memory.dies}
+            full = [stage for stage, size in over.items() if size > 0]
+            if full:
+                stages = "stage" if len(full) == 1 else "stages"
+                numbers = ", ".join(str(stage) for stage in full)
+                yield f"{phase}: up to {size_text(max(over.values()))} more than a die has, on {stages} {numbers}"
         cache, rows = self.memory.cache, self.of.layout.rollout_sequences_per_engine
         if not cache.holds_one:
             yield f"the KV cache has room for {cache.tokens} tokens, less than one sequence of {cache.longest}"

@@ -11,6 +11,9 @@ from recipe.launch.config import NPU, ON_POLICY, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive
 
+# The longest prompt of the sums that go with the tiny model, padded as at launch.
+TINY_PROMPT_TOKENS = 16
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -54,12 +57,14 @@ def subject(config: RunConfig, model: Architecture | None = None, prompt_tokens:
     Args:
         config: the run.
         model: its sizes; by default those that `architecture_of` finds.
-        prompt_tokens: the padded prompt length, where the data sets a shorter one than the run file.
+        prompt_tokens: the padded prompt length; by default the run file's limit, or that of the tiny model's sums.
 
     Raises:
         ConfigError: a layout that does not exist, or a model whose sizes cannot be known.
     """
     model = architecture_of(config) if model is None else model
+    if prompt_tokens is None and config.data.kind == "arithmetic":
+        prompt_tokens = min(TINY_PROMPT_TOKENS, config.data.max_prompt_tokens)
     layout = derive(config, prompt_tokens)
     if layout.layers != model.layers:
         raise ConfigError(

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan beside what was published, as the Markdown tables of docs/PLAN.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from recipe.launch.config import load
+from recipe.plan.duration import estimate
+from recipe.plan.memory import PHASES, memory
+from recipe.plan.published import ROWS, Row
+from recipe.plan.subject import Subject, subject
+from recipe.plan.traffic import lengths
+
+GIB = 2**30
+
+
+def planned(row: Row, configs: Path) -> Subject:
+    """The run file of a published row."""
+    return subject(load(configs / f"{row.config}.toml"))
+
+
+def phases(row: Row, of: Subject) -> dict[str, tuple[float, float]]:
+    """Seconds published and estimated, by phase; what the published run did not do is left out."""
+    found = estimate(of, lengths(of, row.prompt, row.response), row.recomputed)
+    assert found is not None
+    published = {
+        "generation and switches": row.generation + row.switches,
+        "reward": row.reward,
+        "log_prob": row.log_prob,
+        "ref": row.ref,
+        "update": row.update,
+    }
+    pairs = {name: (seconds, found.phases[name]) for name, seconds in published.items() if seconds}
+    return {**pairs, "step": (row.step, sum(estimated for _, estimated in pairs.values()))}
+
+
+def time_table(configs: Path) -> Iterator[str]:
+    """Published and estimated seconds of every row."""
+    yield "| published step | phase | published s | estimated s | off |"
+    yield "|---|---|---:|---:|---:|"
+    for row in ROWS:
+        for name, (seconds, estimated) in phases(row, planned(row, configs)).items():
+            yield f"| {row.name} | {name} | {seconds:.1f} | {estimated:.1f} | {estimated / seconds - 1:+.0%} |"
+
+
+def memory_table(configs: Path, names: list[str]) -> Iterator[str]:
+    """GiB of the fullest die by phase, and per node, of run files."""
+    yield "| run file | die has | rollout | old log-prob | reference | update | switch | node, of it page-locked |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    for name in names:
+        found = memory(subject(load(configs / f"{name}.toml")))
+        cells = [f"{found.limit / GIB:.0f}"]
+        for phase in PHASES:
+            die = found.worst(phase)
+            cells.append(f"{(die.total(phase) + die.outside_total) / GIB:.1f}")
+        cells.append(f"{found.host.total / GIB:.0f}, {found.host.pinned_total / GIB:.0f}")
+        yield f"| `{name}.toml` | {' | '.join(cells)} |"

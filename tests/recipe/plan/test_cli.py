@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe plan` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.__main__ import main
+from recipe.launch.config import load
+from recipe.launch.layout import derive
+from recipe.plan.memory import memory
+from recipe.plan.subject import subject
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+ALL = sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_run_file_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(CONFIGS / f"{name}.toml"), "--json", "--no-search"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    stages = len(derive(load(CONFIGS / f"{name}.toml")).stage_layers)
+    assert [die["stage"] for die in plan["memory"]] == list(range(stages))
+    assert plan["fits"] is (name != "h20_128gpu_math_lighteval")
+    assert (plan["seconds"] is None) is name.startswith("sim")
+    assert plan["traffic_bytes"]["reshard, expert all-gather"] > 0
+
+
+def test_the_page_names_phases_verdict_and_smallest_cluster(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(CONFIGS / "a3_256die.toml")]) == 0
+    page = capsys.readouterr().out
+    for text in ("rollout  old log-prob", "KV cache", "page-locked", "Estimated time of a step", "\nFITS\n"):
+        assert text in page
+    assert "The smallest cluster this fits on: 8 x 16 dies" in page
+    assert max(len(line) for line in page.splitlines()) < 200
+
+
+def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    from recipe.plan.cluster import smallest_cluster
+
+    of = subject(load(CONFIGS / "sim_4die.toml"))
+    found = smallest_cluster(of)
+    assert found is not None
+    assert memory(found.of).fits
+    assert found.of.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
+
+
+def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(CONFIGS / "h20_128gpu_math_lighteval.toml"), "--no-search"]) == 0
+    page = capsys.readouterr().out
+    assert "DOES NOT FIT" in page
+    assert "update: up to" in page
+
+
+def test_shorter_answers_take_less_time_and_no_less_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = []
+    for extra in ([], ["--prompt-tokens", "175.1", "--response-tokens", "1385"]):
+        assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--json", "--no-search", *extra]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    assert plans[1]["seconds"]["update"] < plans[0]["seconds"]["update"]
+    assert plans[1]["traffic_bytes"]["pipeline"] < plans[0]["traffic_bytes"]["pipeline"]
+    assert plans[1]["memory"] == plans[0]["memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["none.toml"], "none.toml: cannot be read"),
+        ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
+        ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "4096"], "more than the run file's limit of 2048"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_no_torch_is_needed() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from recipe.__main__ import main\n"
+        f"sys.exit(main(['plan', {str(CONFIGS / 'sim.toml')!r}, '--json']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fits"]

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which parts are on a die in which phase, and how they grow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe.launch.config import Recompute, RunConfig, load
+from recipe.launch.errors import ConfigError
+from recipe.plan.memory import PHASES, host, memory, memory_by_phase, pinned_bytes_per_host
+from recipe.plan.subject import TINY_PROMPT_TOKENS, subject
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+BIG = load(CONFIGS / "a3_256die.toml")
+GIB = 2**30
+
+
+def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+def fullest(config: RunConfig, phase: str) -> int:
+    return memory_by_phase(config)[phase]
+
+
+def test_the_big_run_by_hand() -> None:
+    """Stage 1 of the 256-die run: 8 layers, 8 of 256 experts, one die of 32 for the rest."""
+    die = memory(subject(BIG)).dies[1]
+    expert = 3 * 7168 * 2048
+    attention = 7168 * (1536 + 576) + 1536 * 128 * 192 + 512 * 128 * 256 + 128 * 128 * 7168
+    norms = 2 * 7168 + 1536 + 512
+    count = 8 * (8 * expert + attention + expert + 256 * 7168 + norms)
+    assert die.phases["update"]["actor weights"] == pytest.approx(2 * count, rel=1e-4)
+    assert die.phases["update"]["gradients"] == 2 * die.phases["update"]["actor weights"]
+    # A node of 16 such dies: bf16 of actor and reference, 12 bytes for every expert parameter and a 32nd of the others.
+    states = 12 * (64 * expert + (count - 64 * expert) / 32)
+    found = host(subject(BIG))
+    assert found.total == pytest.approx(16 * (4 * count + states), rel=1e-3)
+    assert found.pinned_total == pinned_bytes_per_host(BIG) == pytest.approx(16 * (2 * count + states), rel=1e-3)
+
+
+def test_every_phase_is_reported_with_what_torch_does_not_count() -> None:
+    found = memory(subject(BIG))
+    by_phase = memory_by_phase(BIG)
+    assert tuple(by_phase) == PHASES
+    outside = found.dies[0].outside_total
+    assert outside > 4 * GIB
+    assert by_phase["update"] == max(die.total("update") for die in found.dies) + outside
+
+
+def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
+    swapped, kept = BIG, with_(BIG, "actor", swap_optimizer=False, offload_optimizer=True)
+    assert fullest(kept, "update") - fullest(swapped, "update") > 25 * GIB
+    assert fullest(kept, "log_prob") == fullest(swapped, "log_prob")
+    assert pinned_bytes_per_host(swapped) - pinned_bytes_per_host(kept) > 400 * GIB
+    resident = with_(kept, "actor", offload_optimizer=False)
+    assert fullest(resident, "ref") - fullest(kept, "ref") > 25 * GIB
+
+
+def test_without_offload_weights_stay_in_every_phase_once() -> None:
+    stays = with_(BIG, "actor", offload_parameters=False)
+    for phase in PHASES:
+        assert fullest(stays, phase) > fullest(BIG, phase)
+    assert "actor weights" not in host(subject(stays)).parts
+    die = memory(subject(stays)).dies[0]
+    assert sum("actor weights" in kind for kind in die.phases["update"]) == 1
+
+
+def test_recomputation_trades_activations() -> None:
+    none = with_(BIG, "actor", recompute=None)
+    half = with_(BIG, "actor", recompute=Recompute(granularity="full", method="block", layers=4))
+    assert fullest(none, "update") > fullest(half, "update") > fullest(BIG, "update")
+    assert fullest(none, "ref") == fullest(BIG, "ref")
+
+
+@settings(max_examples=20)
+@given(share=st.floats(0.5, 0.95), samples=st.sampled_from([8, 16, 32]))
+def test_weights_and_cache_fill_the_share_and_no_more(share: float, samples: int) -> None:
+    config = with_(with_(BIG, "rollout", samples_per_prompt=samples), "rollout", memory_share=share)
+    found = memory(subject(config))
+    used = found.dies[0].phases["rollout"]
+    filled = used["rollout weights"] + used["derived weights"] + used["KV cache"] + used["engine step"]
+    block = found.cache.bytes_per_token * 128
+    assert filled + found.dies[0].outside_total <= share * found.limit
+    assert filled + found.dies[0].outside_total + used["engine buffers"] > share * found.limit - 2 * block
+
+
+def test_a_cache_without_room_for_a_sequence_does_not_fit() -> None:
+    found = memory(subject(with_(BIG, "rollout", memory_share=0.3)))
+    assert not found.cache.holds_one
+    assert not found.fits
+    assert not found.too_full
+
+
+def test_stages_that_are_not_the_models_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sums to 60, but the model has 61 layers"):
+        subject(with_(BIG, "actor", stage_layers=[6, 8, 8, 8, 8, 8, 8, 6]))
+
+
+def test_sizes_come_from_config_json_where_it_can_be_seen(tmp_path: Path) -> None:
+    from recipe.tiny.config import tiny_fields
+
+    (tmp_path / "config.json").write_text(json.dumps(tiny_fields() | {"num_hidden_layers": 61, "hidden_size": 256}))
+    config = with_(BIG, "model", path=str(tmp_path), architecture=None)
+    assert subject(config).model.hidden == 256
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"no config\.json on this machine"):
+        subject(config)
+
+
+def test_the_sums_of_the_tiny_model_have_the_prompts_that_are_planned() -> None:
+    from recipe.data.templates import get_template
+    from recipe.tiny.arithmetic import split_sums
+    from recipe.tiny.tokenizer import train_tokenizer
+
+    tokenizer, template = train_tokenizer(), get_template("r1_zero")
+    train, validation = split_sums(19, 0.2, seed=0)
+    # The chat template of the tiny tokenizer adds one token at each end of the question.
+    longest = max(len(tokenizer.encode(template.messages(s.question)[-1]["content"]).ids) for s in train + validation)
+    assert TINY_PROMPT_TOKENS - 8 < longest + 2 <= TINY_PROMPT_TOKENS
