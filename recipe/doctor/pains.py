@@ -43,9 +43,13 @@ def _in_log(facts: DoctorFacts, pattern: str) -> str | None:
 )  # fmt: skip
 def _sleep_mode(facts: DoctorFacts) -> Iterator[Said]:
     yield from _patch_fits(facts, ROLLOUT)
-    line = _in_log(facts, r"(?i)sleep mode.*(not|fail)|CaMem.*(error|fail)")
+    line = _in_log(facts, r"Sleep mode (can only be|is not (supported|enabled))|used for one instance per process")
     if line:
-        yield bad(f"{facts.latest_run.name}: {line}", "a rollout without sleep mode", "remove enable_sleep_mode")
+        yield bad(
+            f"{facts.latest_run.name}: {line}",
+            "a rollout without sleep mode",
+            "remove enable_sleep_mode from engine_kwargs",
+        )
 
 
 @check(

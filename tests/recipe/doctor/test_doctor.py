@@ -25,6 +25,7 @@ from recipe.preflight.packages import requirements
 
 REPO = Path(__file__).resolve().parents[3]
 GIB = 2**30
+SLEEP_MODE = "Sleep mode can only be used for one instance per process."  # vllm_ascend/worker/worker_v1.py
 
 
 class Patient:
@@ -143,7 +144,7 @@ def _other_commit(one: Patient) -> None:
 PAINFUL: dict[str, list[tuple[Callable[[Patient], None], str, str]]] = {
     "X001": [
         (_no_rollout, "error", "sync_rollout"),
-        (lambda one: one.failed_run("RuntimeError: Sleep mode is not enabled"), "error", "sick: RuntimeError"),
+        (lambda one: one.failed_run(f"AssertionError: {SLEEP_MODE}"), "error", "sick: AssertionError"),
     ],
     "X002": [
         (lambda one: one.set(processes=(Process(77, "ray::WorkerDict", "a3-1"),)), "warning", "run a3-1 (pid 77)"),
