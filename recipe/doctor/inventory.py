@@ -53,8 +53,10 @@ def _lines(facts: DoctorFacts) -> Iterator[tuple[str, str]]:
 def _overlay(facts: DoctorFacts) -> str:
     try:
         found = facts.fits.values()
-    except (CannotTell, ModuleNotFoundError) as reason:
+    except CannotTell as reason:
         return f"not checked: {reason}"
+    except ModuleNotFoundError as error:
+        return f"not checked: the package {error.name} is not installed"
     absent = sum(one.verdict == "absent" for one in found)
     drifted = sum(not one.fits for one in found)
     return (

@@ -93,12 +93,17 @@ class Check:
             said = list(self.function(facts) or ())
         except NoMatter:
             return None
-        except (CannotTell, ModuleNotFoundError) as reason:
-            return [Finding(self.id, self.title, "not run", _line(str(reason)), "", "")]
+        except CannotTell as reason:
+            return [self._untold(str(reason))]
+        except ModuleNotFoundError as error:
+            return [self._untold(f"the package {error.name} is not installed")]
         return [
             Finding(self.id, self.title, one.level, _line(one.found), _line(one.expected), _line(one.fix or self.fix))
             for one in said
         ]
+
+    def _untold(self, reason: str) -> Finding:
+        return Finding(self.id, self.title, "not run", _line(reason), "", "")
 
 
 def _line(text: str) -> str:

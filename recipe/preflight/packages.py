@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipe.launch.config import SIM
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine, canonical
 
 # What every node must have in the same version.
 COMPARED = ("ray", "torch", "torch-npu", "transformers", "tokenizers", "numpy", "tensordict", "omegaconf", "pyarrow")
+# Of many things of one kind, so many are named.
+SHOWN = 6
 SYNC = "run: python -m recipe sync"
 
 _REQUIREMENT = re.compile(
@@ -62,7 +65,9 @@ def _versions(facts: Facts) -> Iterator[Said]:
         for name, there, version in differing(facts.machine, requirements(file, facts.machine.python))
     ]
     if wrong:
-        yield bad("; ".join(wrong), f"the versions of {file.name}", f"run: pip install -r {file.name}")
+        fix = "run: scripts/setup.sh" if facts.device == SIM else f"run: pip install -r {file.name}"
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        yield bad("; ".join(wrong[:SHOWN]) + more, f"the versions of {file.name}", fix)
 
 
 @check(
@@ -138,9 +143,11 @@ def _overlay(facts: Facts) -> Iterator[Said]:
     if not (facts.upstream / "verl").is_dir():
         raise CannotTell(f"{facts.upstream} holds no verl (P003)")
     findings = verify([facts.upstream])
-    for one in findings:
-        if not one.fits:
-            yield bad(one.line.splitlines()[0], "the function the patch was written for")
+    drifted = [one.line.splitlines()[0] for one in findings if not one.fits]
+    for line in drifted[:SHOWN]:
+        yield bad(line, "the function the patch was written for")
+    if len(drifted) > SHOWN:
+        yield bad(f"{len(drifted) - SHOWN} more patches do not fit", "none")
     needed = {"verl", "vllm", "vllm_ascend", "megatron"} | ({"mindspeed"} if facts.device == "npu" else set())
     absent = sorted(needed & set(unchecked(findings)))
     if absent:
