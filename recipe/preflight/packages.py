@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.config import SIM
+from recipe.launch.config import CUDA, NPU, SIM
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine, canonical
@@ -58,6 +58,8 @@ def _python(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _versions(facts: Facts) -> Iterator[Said]:
     file = facts.requirements_file
+    if facts.device == CUDA:
+        raise CannotTell("no file pins the packages of a GPU's environment")
     if not file.is_file():
         raise CannotTell(f"{file.name} is not there")
     wrong = [
@@ -119,7 +121,7 @@ def _pins(facts: Facts) -> Iterator[Said]:
     if manifest is None:
         raise CannotTell(f"{facts.upstream} has no manifest (P003)")
     name = str(manifest.get("profile"))
-    if facts.device == "npu" and name != "a3":
+    if facts.device == NPU and name != "a3":
         yield bad(f"profile {name} in {facts.upstream}", "profile a3 for NPUs", SYNC + " --profile a3")
         return
     try:
@@ -148,7 +150,8 @@ def _overlay(facts: Facts) -> Iterator[Said]:
         yield bad(line, "the function the patch was written for")
     if len(drifted) > SHOWN:
         yield bad(f"{len(drifted) - SHOWN} more patches do not fit", "none")
-    needed = {"verl", "vllm", "vllm_ascend", "megatron"} | ({"mindspeed"} if facts.device == "npu" else set())
+    needed = {"verl", "megatron"} | ({"mindspeed"} if facts.device == NPU else set())
+    needed |= set() if facts.device == CUDA else {"vllm", "vllm_ascend"}
     absent = sorted(needed & set(unchecked(findings)))
     if absent:
         yield bad(f"{', '.join(absent)} is not in {facts.upstream}", "every package that is patched", SYNC)
@@ -161,7 +164,11 @@ def _overlay(facts: Facts) -> Iterator[Said]:
     fix="uninstall it (pip uninstall), or start Ray by scripts/launch.sh only",
 )  # fmt: skip
 def _second_copy(facts: Facts) -> Iterator[Said]:
-    for package in ("verl", "vllm", "vllm_ascend", "megatron", "mindspeed"):
+    # On GPUs vLLM is the installed one, with its kernels.
+    packages = (
+        ("verl", "megatron") if facts.device == CUDA else ("verl", "vllm", "vllm_ascend", "megatron", "mindspeed")
+    )
+    for package in packages:
         for entry in dict.fromkeys(facts.machine.path):
             place = Path(entry or ".")
             marks = ("__init__.py", "core/__init__.py")
@@ -176,15 +183,15 @@ def _second_copy(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _device_package(facts: Facts) -> Iterator[Said]:
     simulated, real = facts.machine.version("npu-sim"), facts.machine.version("torch-npu")
-    if facts.device == "cuda":
+    if facts.device == CUDA:
         raise NoMatter
-    if facts.device == "sim" and simulated is None:
+    if facts.device == SIM and simulated is None:
         yield bad("npu-sim is not installed", "the simulated NPU", "run: scripts/setup.sh")
-    if facts.device == "npu" and real is None:
+    if facts.device == NPU and real is None:
         yield bad("torch-npu is not installed", "torch-npu 2.5.1.post1")
-    if simulated and (real or facts.device == "npu"):
+    if simulated and (real or facts.device == NPU):
         yield bad(
             "npu-sim is installed" + (" beside torch-npu" if real else ""),
-            "one package named torch_npu", "run: pip uninstall npu-sim" if facts.device == "npu" else
+            "one package named torch_npu", "run: pip uninstall npu-sim" if facts.device == NPU else
             "run: pip uninstall torch-npu, or use an environment of its own",
         )  # fmt: skip

@@ -152,6 +152,17 @@ def test_p002_without_the_file_of_pins_the_check_says_so(cluster: Any) -> None:
     assert finding.level == "not run" and "requirements.txt is not there" in finding.found
 
 
+def test_p002_looks_at_the_pins_of_the_device(cluster: Any) -> None:
+    cluster.repo = cluster.root
+    (cluster.root / "requirements.txt").write_text("torch==2.5.1\ntorch-npu==2.5.1.post1\n")
+    cluster.set_machine(packages={"torch": "2.5.1+cpu", "torch-npu": "2.5.1.post1"})
+    assert cluster.findings("P002") == []
+    cluster.set_machine(packages={"torch": "2.6.0"})
+    assert "torch 2.6.0 (pinned: 2.5.1); torch-npu is missing" in cluster.findings("P002")[0].found
+    cluster.set(cluster_device="cuda")
+    assert [one.level for one in cluster.findings("P002")] == ["not run"]
+
+
 def test_p008_the_simulated_device_beside_the_real_one(laptop: Any) -> None:
     laptop.set_machine(packages={"npu-sim": "0.1.0", "torch-npu": "2.5.1"})
     assert "beside torch-npu" in laptop.findings("P008")[0].found
