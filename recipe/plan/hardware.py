@@ -16,26 +16,23 @@ class Hardware:
     tflops_bf16: float
     memory_gb_s: float
     link_gb_s: float
-    host_gb_s: float
     source: str
 
 
 BY_DEVICE = {
-    # Half of a package of two dies: 780 TFLOPS, 3200 GB/s and 784 GB/s in both directions. The host link is assumed.
+    # Half of a package of two dies: 780 TFLOPS, 3200 GB/s and 784 GB/s in both directions.
     NPU: Hardware(
         "Ascend A3, one die of two",
         tflops_bf16=390,
         memory_gb_s=1600,
         link_gb_s=196,
-        host_gb_s=20,
-        source="public reports of the Ascend 910C package, halved; host link assumed",
+        source="public reports of the Ascend 910C package, halved",
     ),
     CUDA: Hardware(
         "NVIDIA H20",
         tflops_bf16=148,
         memory_gb_s=4000,
         link_gb_s=50,
-        host_gb_s=50,
-        source="NVIDIA's data sheet; between nodes 400 Gb/s a GPU and PCIe 5 x16 to the host are assumed",
+        source="NVIDIA's data sheet; 400 Gb/s a GPU between nodes are assumed",
     ),
 }

@@ -207,14 +207,16 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
         )
         return {"activations": int(tokens * per_token)}
 
-    alignment = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
-    rollout = {**weights, "KV cache": cache.nbytes, "cache alignment": alignment, "engine step": _engine_step(of)}
+    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(of)}
+    if of.on_ascend:
+        rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
     if not actor.swap_optimizer:
         update["optimizer"] = laid.optimizer_bytes
     swapped = shards.swapped_in_bytes(tensors, laid) if actor.swap_optimizer else 0
     # The optimizer's step comes after the backward pass: the larger of the two counts.
-    update["activations"] = max(_training_bytes(of, stage, numbers, last), swapped)
+    passes = _training_bytes(of, stage, numbers, last)
+    update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
     switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(of)}
     since_update = {"left by the update": resident.left_by_update(of, stage)} if actor.recompute else {}
     phases = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.launch.architecture import KNOWN, Architecture, from_config_json, from_directory
-from recipe.launch.config import NPU, ON_POLICY, RunConfig
+from recipe.launch.config import CUDA, NPU, ON_POLICY, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive
 
@@ -45,6 +45,11 @@ class Subject:
     @property
     def on_npu(self) -> bool:
         return self.config.cluster.device == NPU
+
+    @property
+    def on_ascend(self) -> bool:
+        """vLLM-Ascend runs the rollout: on an NPU or a simulated one."""
+        return self.config.cluster.device != CUDA
 
     def stage_start(self, stage: int) -> int:
         """The number of the first layer of a pipeline stage, from 0."""

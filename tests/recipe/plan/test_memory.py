@@ -64,6 +64,15 @@ def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
     assert fullest(resident, "ref") - fullest(kept, "ref") > 25 * GIB
 
 
+def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() -> None:
+    dies = memory(subject(BIG)).dies
+    portion = (64 * 3 * 7168 * 2048) / 16  # elements, but for those that are not experts'
+    swapped = dies[6].phases["update"]["optimizer swapped in"]
+    assert swapped == pytest.approx(2 * 12 * portion, rel=0.05)
+    assert "activations" not in dies[6].phases["update"]
+    assert dies[7].phases["update"]["activations"] > swapped  # the output layer's logits
+
+
 def test_without_offload_weights_stay_in_every_phase_once() -> None:
     stays = with_(BIG, "actor", offload_parameters=False)
     for phase in PHASES:

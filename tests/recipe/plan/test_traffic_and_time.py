@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes sent and seconds taken: by hand, and how they follow from the layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.launch.architecture import KNOWN
+from recipe.launch.config import ON_POLICY, RunConfig, load
+from recipe.plan.duration import active_parameters, bubble, estimate, forward_flops
+from recipe.plan.memory import stage_tensors
+from recipe.plan.subject import subject
+from recipe.plan.traffic import lengths, traffic
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+BIG = load(CONFIGS / "a3_256die.toml")
+SIM4 = load(CONFIGS / "sim_4die.toml")
+MODEL = KNOWN["deepseek_v3_671b"]
+
+
+def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+def sent(config: RunConfig, **means: float) -> dict[str, int]:
+    of = subject(config)
+    return traffic(of, lengths(of, **means))
+
+
+def test_the_stock_sync_brings_all_experts_to_every_die() -> None:
+    found = sent(BIG)
+    experts = MODEL.moe_layers * MODEL.experts * 3 * MODEL.moe_intermediate * MODEL.hidden * 2
+    assert found["reshard, expert all-gather"] == experts * 31 // 32
+    assert "reshard, tensor all-gather" not in found
+
+
+def test_experts_receive_each_token_once_a_pass_and_chosen_expert() -> None:
+    found = sent(BIG, prompt=100, response=400)
+    tokens = 256 * 500  # of the sequences of one of 32 data parallel ranks
+    one_pass = tokens * 8 * 8 * (2 * 7168 * 2 + 8) * 31 / 32  # 8 layers of the fullest stage, 8 experts a token
+    assert found["expert all-to-all, ref"] == pytest.approx(one_pass, rel=1e-6)
+    # Forward, recomputed forward, and backward.
+    assert found["expert all-to-all, update"] == pytest.approx(3 * one_pass, rel=1e-6)
+
+
+def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16() -> None:
+    one = sent(BIG)["gradients and parameters"]
+    shared = max(  # the first and the last stage have a vocabulary beside their layers
+        sum(t.elements for t in stage_tensors(subject(BIG), stage) if not t.expert) for stage in range(8)
+    )
+    assert one == pytest.approx((4 + 2) * shared * 31 / 32, rel=1e-4)
+    assert sent(with_(BIG, "train", updates_per_step=2))["gradients and parameters"] == pytest.approx(2 * one)
+
+
+def test_without_the_pass_for_the_old_log_probs_there_is_none_of_its_traffic_and_time() -> None:
+    without = with_(BIG, "train", loss_mode=ON_POLICY)
+    assert "expert all-to-all, log_prob" not in sent(without)
+    assert sent(without)["host, offloads"] < sent(BIG)["host, offloads"]
+    of = subject(without)
+    found = estimate(of, lengths(of))
+    assert found is not None
+    assert found.phases["log_prob"] == 0
+    assert found.phases["ref"] > 0
+
+
+def test_one_stage_sends_nothing_down_a_pipeline() -> None:
+    assert "pipeline" in sent(SIM4)
+    assert "pipeline" not in sent(with_(SIM4, "actor", stage_layers=[4]))
+
+
+def test_a_token_passes_37_billion_parameters() -> None:
+    # DeepSeek-V3's report: 37 B activated for each token, the embedding of 0.93 B among them.
+    assert (active_parameters(MODEL) + 129280 * 7168) / 1e9 == pytest.approx(37, abs=0.6)
+    assert forward_flops(MODEL, 1, 4096) == pytest.approx(2 * active_parameters(MODEL) + 61 * 128 * (192 + 128) * 4096)
+
+
+def test_a_pipeline_waits_less_with_more_micro_batches() -> None:
+    assert bubble(1, 8) == 8
+    assert bubble(8, 1) == 1
+    assert bubble(256, 8) == pytest.approx(1.027, abs=1e-3)
+
+
+def test_twice_the_dies_take_about_half_the_time_in_training_and_not_in_generation() -> None:
+    means = {"prompt": 175.0, "response": 1385.0}
+    of, more = subject(BIG), subject(with_(with_(BIG, "cluster", nodes=32), "rollout", instances=2))
+    one, two = estimate(of, lengths(of, **means)), estimate(more, lengths(more, **means))
+    assert one is not None and two is not None
+    assert two.phases["update"] / one.phases["update"] == pytest.approx(0.5, abs=0.03)
+    assert two.phases["generation and switches"] / one.phases["generation and switches"] > 0.9
+
+
+def test_simulated_dies_have_no_speed() -> None:
+    of = subject(SIM4)
+    assert estimate(of, lengths(of)) is None
