@@ -70,6 +70,7 @@ def measure(records: list[dict[str, str]], repeats: int) -> dict[str, float | No
     """The figures of the issue; None where a package is not installed."""
     typical = typical_batch(records)
     with_hostile = hostile_batch(typical)
+    # Ours first: with the others loaded, as they never are where a run grades, Python collects its garbage more slowly.
     ours = statistics.median(seconds(grade_all, typical) for _ in range(repeats))
     hostile = statistics.median(seconds(grade_all, with_hostile) for _ in range(repeats))
     mathruler, math_verify = mathruler_grader(), math_verify_grader()

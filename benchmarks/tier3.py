@@ -64,7 +64,8 @@ def main() -> int:
         require("math_verify")
     except ValueError as error:
         raise SystemExit(f"error: {error}") from None
-    tier3, rows, wrong = Tier3(), [], 0
+    rows: list[dict[str, Any]] = []
+    tier3, wrong = Tier3(), 0
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "written"
         tier3.ask([("\\sin x", "\\cos x")])  # what the start costs is not an answer's
