@@ -34,7 +34,10 @@ ALLOWED: dict[tuple[str, str], tuple[int, str]] = {
     ("tests/recipe/weights/test_convert.py", "torch.load"): (2, "what the conversion wrote, weights only"),
     ("tests/recipe/weights/test_dcp_metadata.py", "pickle.loads"): (1, "what the test wrote"),
     ("tests/recipe/weights/test_dcp_reader.py", "pickle.loads"): (2, "what the test wrote"),
-    ("tests/recipe/weights/test_torch_zip.py", "torch.load"): (1, "what the test wrote, weights only"),
+    ("tests/recipe/weights/test_legacy.py", "torch.load"): (1, "what the conversion wrote, weights only"),
+    ("tests/recipe/weights/test_legacy_megatron.py", "torch.load"): (1, "what Megatron saved, weights only"),
+    ("tests/recipe/weights/test_torch_zip.py", "torch.load"): (3, "what the test wrote, weights only"),
+    ("verl_patches/utils/reward_score/tier3_worker.py", "getattr(builtins)"): (1, "to guard eval and exec"),
 }
 
 
@@ -52,6 +55,9 @@ def found_in_python(source: str) -> Counter[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             found[_forbidden_name(node, from_modules, aliases)] += 1
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
+            named = node.args[0] if node.args else None
+            found["getattr(builtins)"] += isinstance(named, ast.Name) and aliases.get(named.id, named.id) == "builtins"
         elif isinstance(node, ast.keyword) and node.arg in FLAGS and not _is_false(node.value):
             found[f"{node.arg}="] += 1
         elif isinstance(node, ast.Dict):
@@ -59,8 +65,7 @@ def found_in_python(source: str) -> Counter[str]:
                 flag = str(key.value).rpartition(".")[2] if isinstance(key, ast.Constant) else ""
                 if flag in FLAGS and not _is_false(value):
                     found[f"{flag}="] += 1
-    del found[""]
-    return found
+    return Counter({what: count for what, count in found.items() if what and count})
 
 
 def _is_false(node: ast.expr) -> bool:
@@ -120,6 +125,7 @@ def test_our_tree_has_only_what_is_allowed() -> None:
         ("eval('1')", "eval"),
         ("f = exec", "exec"),
         ("import builtins; builtins.eval('1')", "eval"),
+        ("import builtins as b; getattr(b, 'ev' + 'al')('1')", "getattr(builtins)"),
         ("import pickle; pickle.load(f)", "pickle.load"),
         ("import pickle as p; p.loads(b'')", "pickle.loads"),
         ("from pickle import load as l; l(f)", "pickle.load"),
