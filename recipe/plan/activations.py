@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes per token that a pass through Megatron-core 0.12.1's layers of DeepSeek-V3 holds on a die.
 
-Every term is a tensor that the code keeps for its backward pass (listed with saved_tensors_hooks on a simulated die,
-docs/PLAN.md) or holds at its fullest moment. The plain-torch stand-ins keep a norm's input and normalised input in
+Every term is a tensor that the code keeps for its backward pass (listed with torch's saved_tensors_hooks on a
+simulated die) or holds at its fullest moment. The plain-torch stand-ins keep a norm's input and normalised input in
 float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too, with
 the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum with a
 last axis of 8). Tokens are assumed to spread evenly over the experts.
@@ -106,15 +106,15 @@ def backward_most(model: Architecture, number: int, fused: bool) -> float:
     """The fullest moment of a layer's backward pass beyond what it kept.
 
     Of an expert layer: the gradient of the gated activation. In the stand-ins it is made in the router's float64, of
-    five pieces as wide as the activation; a fused kernel writes the gradient of both halves. The second layer's input
-    is given back by then.
+    five pieces as wide as the activation; a fused kernel writes the gradient of both halves. The gradient that comes in
+    is as wide as the second layer's input, which is given back by then.
     """
     h = model.hidden
     if number < model.dense_layers:
         return h * BF16 + 4 * model.dense_intermediate * BF16
     wide = model.experts_per_token * model.moe_intermediate
     gradient = 2 * wide * BF16 if fused else 5 * wide * FP64
-    return h * BF16 + wide * BF16 + gradient - wide * BF16
+    return h * BF16 + gradient
 
 
 def engine_most(model: Architecture) -> float:

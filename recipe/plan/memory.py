@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from recipe.launch.architecture import Architecture
 from recipe.launch.config import RunConfig
 from recipe.plan import activations, parameters, reshard, resident, shards
-from recipe.plan.parameters import BF16, Tensor
+from recipe.plan.parameters import BF16
+from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 
 PHASES = ("rollout", "log_prob", "ref", "update", "switch")
@@ -126,25 +127,6 @@ def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dic
 def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
     """Page-locked bytes of a node: offloaded parameters and MindSpeed's swapped optimizer."""
     return host(subject(config, model)).pinned_total
-
-
-def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
-    """The actor's parameters on a die of a stage."""
-    layout = of.layout
-    return parameters.actor_parameters(
-        of.model,
-        of.stage_start(stage),
-        layout.stage_layers[stage],
-        tensor=layout.actor_tensor,
-        expert=layout.actor_expert,
-        first=stage == 0,
-        last=stage == layout.actor_pipeline - 1,
-    )
-
-
-def stage_buffers(of: Subject, stage: int) -> shards.Buffers:
-    """The actor's buffers on a die of a stage."""
-    return shards.buffers(stage_tensors(of, stage), of.layout.actor_data, of.layout.expert_data)
 
 
 def _rollout_weights(of: Subject) -> dict[str, int]:

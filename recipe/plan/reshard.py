@@ -7,23 +7,15 @@ group, then renamed and loaded into vLLM's weights.
 
 from __future__ import annotations
 
-from recipe.plan.parameters import BF16, actor_parameters
+from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject
 
 
 def buffer_bytes(of: Subject) -> int:
     """The most at once: the broadcast copy of the largest tensor, the gathered ones, and what they are put into."""
     layout, most = of.layout, 0
-    for first, layers in _stages(of):
-        for tensor in actor_parameters(
-            of.model,
-            first,
-            layers,
-            tensor=layout.actor_tensor,
-            expert=layout.actor_expert,
-            first=first == 0,
-            last=first + layers == layout.layers,
-        ):
+    for stage in range(layout.actor_pipeline):
+        for tensor in stage_tensors(of, stage):
             group = layout.actor_expert if tensor.expert else layout.actor_tensor
             broadcast = tensor.nbytes if layout.actor_pipeline > 1 else 0
             # Gathered pieces are put together in a new tensor, an expert's one by one, and so is a single piece.
@@ -33,28 +25,16 @@ def buffer_bytes(of: Subject) -> int:
     return most
 
 
-def _stages(of: Subject) -> list[tuple[int, int]]:
-    return [(of.stage_start(stage), layers) for stage, layers in enumerate(of.layout.stage_layers)]
-
-
 def received_bytes(of: Subject) -> dict[str, int]:
     """Bytes that a die receives in one sync, by collective: the whole model passes every die."""
     layout = of.layout
     dense = expert = 0
-    for first, layers in _stages(of):
-        for tensor in actor_parameters(
-            of.model,
-            first,
-            layers,
-            tensor=layout.actor_tensor,
-            expert=layout.actor_expert,
-            first=first == 0,
-            last=first + layers == layout.layers,
-        ):
+    for stage in range(layout.actor_pipeline):
+        for tensor in stage_tensors(of, stage):
             if tensor.expert:
-                expert += tensor.elements * BF16
+                expert += tensor.nbytes
             else:
-                dense += tensor.elements * BF16
+                dense += tensor.nbytes
     stages = layout.actor_pipeline
     return {
         "pipeline broadcast": (dense + expert) * (stages - 1) // stages,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
-from recipe.plan.memory import stage_buffers, stage_tensors
 from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
 
 

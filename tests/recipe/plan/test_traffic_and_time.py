@@ -12,7 +12,7 @@ import pytest
 from recipe.launch.architecture import KNOWN
 from recipe.launch.config import ON_POLICY, RunConfig, load
 from recipe.plan.duration import active_parameters, bubble, estimate, forward_flops
-from recipe.plan.memory import stage_tensors
+from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
 

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the dies of each pipeline stage hold of the actor, and of the reference, which is laid out alike."""
+
+from __future__ import annotations
+
+from recipe.plan import parameters, shards
+from recipe.plan.parameters import Tensor
+from recipe.plan.subject import Subject
+
+
+def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
+    """The actor's parameters on a die of a stage."""
+    layout = of.layout
+    return parameters.actor_parameters(
+        of.model,
+        of.stage_start(stage),
+        layout.stage_layers[stage],
+        tensor=layout.actor_tensor,
+        expert=layout.actor_expert,
+        first=stage == 0,
+        last=stage == layout.actor_pipeline - 1,
+    )
+
+
+def stage_buffers(of: Subject, stage: int) -> shards.Buffers:
+    """The actor's buffers on a die of a stage."""
+    return shards.buffers(stage_tensors(of, stage), of.layout.actor_data, of.layout.expert_data)
