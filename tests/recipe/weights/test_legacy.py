@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from recipe.weights import legacy, transpose
@@ -140,6 +142,44 @@ def test_fp8_is_dequantised_as_whole_tensors_are(
     convert(source, tmp_path / "out", options)
     check(tmp_path / "out", expected(meant, LARGE, options))
     verify_job(legacy.plan(source, tmp_path / "out", options).job)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> tuple[dict[str, Any], LegacyOptions]:
+    """A model of odd sizes and a split that it has."""
+    tensor, expert = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2, 3]))
+    stages = tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)))
+    grouped = draw(st.booleans())
+
+    def size(multiple: int = 1) -> int:
+        return multiple * draw(st.integers(1, 5))
+
+    config = CONFIG | {
+        "vocab_size": size(tensor), "hidden_size": size(), "intermediate_size": size(tensor),
+        "moe_intermediate_size": size(tensor), "num_hidden_layers": sum(stages), "num_attention_heads": size(tensor),
+        "n_routed_experts": size(tensor * expert), "n_shared_experts": draw(st.integers(1, 2)),
+        "first_k_dense_replace": draw(st.integers(0, sum(stages))), "q_lora_rank": size(), "kv_lora_rank": size(),
+        "qk_nope_head_dim": size(), "qk_rope_head_dim": size(), "v_head_dim": size(),
+    }  # fmt: skip
+    options = LegacyOptions(
+        tensor, len(stages), expert, stages, grouped_gemm=grouped, tp_extend_ep=grouped and draw(st.booleans()),
+        mla_mm_split=draw(st.booleans()), mindspeed_llm=draw(st.sampled_from(["2.1", "2.2"])),
+    )  # fmt: skip
+    return config, options
+
+
+@settings(max_examples=25, deadline=None)
+@given(models(), st.booleans())
+def test_any_model_in_any_split(
+    tmp_path_factory: pytest.TempPathFactory, model: tuple[dict[str, Any], LegacyOptions], quantised: bool
+) -> None:
+    config, options = model
+    scratch = tmp_path_factory.mktemp("any")
+    stored = meant = random_weights(config, torch.bfloat16)
+    if quantised:
+        stored, meant = to_fp8(meant)
+    convert(write(scratch / "hf", stored, config), scratch / "out", options)
+    check(scratch / "out", expected(meant, config, options))
 
 
 def test_float32_comes_out_as_float32(tmp_path: Path) -> None:
