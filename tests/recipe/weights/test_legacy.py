@@ -198,6 +198,30 @@ def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "3" / file).read_bytes(), file
 
 
+def test_another_split_is_refused_and_overwriting_leaves_no_rank_of_the_first(tmp_path: Path) -> None:
+    weights = random_weights(CONFIG, torch.bfloat16)
+    source = write(tmp_path / "hf", weights, CONFIG)
+    first, second = SPLITS["as the recipe"], SPLITS["tensor"]
+    convert(source, tmp_path / "out", first)
+    with pytest.raises(WeightsError, match="other input or options"):
+        convert(source, tmp_path / "out", second)
+    check(tmp_path / "out", expected(weights, CONFIG, first))
+    run_job(legacy.plan(source, tmp_path / "out", second).job, overwrite=True)
+    check(tmp_path / "out", expected(weights, CONFIG, second))
+
+
+def test_verify_names_the_rank_and_the_tensor_of_a_changed_byte(tmp_path: Path) -> None:
+    source = write(tmp_path / "hf", random_weights(CONFIG, torch.bfloat16), CONFIG)
+    convert(source, tmp_path / "out", SPLITS["expert, grouped"])
+    file = tmp_path / "out" / "iter_0000001" / "mp_rank_00_001" / "model_optim_rng.pt"
+    raw = bytearray(file.read_bytes())
+    held = bits(torch.load(file, weights_only=True)["model"]["decoder.layers.4.mlp.experts.weight2"]).numpy().tobytes()
+    raw[raw.index(held) + 7] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(WeightsError, match=r"mp_rank_00_001/.*model\.layers\.4\.mlp\.experts\.4\.down_proj.* differs"):
+        verify_job(legacy.plan(source, tmp_path / "out", SPLITS["expert, grouped"]).job)
+
+
 @pytest.mark.parametrize("shape", [(64, 32), (128, 96), (192, 256), (3, 5), (64, 20), (65, 32)])
 @pytest.mark.parametrize("kind", ["uint16", "uint32"])
 def test_columns_become_rows(shape: tuple[int, int], kind: str) -> None:
