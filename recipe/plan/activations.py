@@ -5,7 +5,7 @@ Every term is a tensor that the code keeps for its backward pass (listed with to
 simulated die) or holds at its fullest moment. The plain-torch stand-ins keep a norm's input and normalised input in
 float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too, with
 the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum with a
-last axis of 8). Tokens are assumed to spread evenly over the experts.
+last axis of 8). `load` is how many times its even share of tokens a die's experts are sent.
 
 Widths below are elements per token; with tensor parallelism a die has its share of every one (sequence parallelism).
 """
@@ -73,25 +73,27 @@ def dense_mlp(model: Architecture, fused: bool) -> int:
     return norm(model.hidden, fused) + model.hidden * BF16 + 2 * width * BF16 + width * BF16
 
 
-def moe_mlp(model: Architecture, fused: bool) -> float:
+def moe_mlp(model: Architecture, fused: bool, load: float) -> float:
     """What an expert layer's MLP keeps, with the norm before it (moe/router.py, token_dispatcher.py, experts.py)."""
     h, k, experts, width = model.hidden, model.experts_per_token, model.experts, model.moe_intermediate
-    kept = norm(h, fused) + h * BF16
+    kept: float = norm(h, fused) + h * BF16
     # The router works in float64 (verl: moe_router_dtype): its input, its logits and scores, and the chosen ones.
     kept += h * FP64 + experts * (2 * FP64 + FP32 + 1 + FP64) + k * (INT64 + FP64) + 2 * FP64
     kept += experts * (FP64 + 1)  # probabilities and routing map, which the dispatcher holds until its next use
     kept += k * (INT64 + FP64)  # the permutation and the probabilities that went along
-    kept += k * (h + 2 * width + width) * BF16  # inputs of the experts, of their activation, of their second layer
+    kept += (
+        load * k * (h + 2 * width + width) * BF16
+    )  # inputs of the experts, of their activation, of their second layer
     return kept + model.shared_experts * 3 * width * BF16
 
 
-def layer(model: Architecture, number: int, fused: bool) -> float:
+def layer(model: Architecture, number: int, fused: bool, load: float) -> float:
     """What the layer of this number, from 0, keeps per token."""
-    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused)
+    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load)
     return attention(model, fused) + mlp
 
 
-def forward_most(model: Architecture, fused: bool) -> float:
+def forward_most(model: Architecture, fused: bool, load: float) -> float:
     """The fullest moment of an expert layer's forward pass that keeps nothing: the experts' activation.
 
     The experts' inputs, first outputs, activated outputs, their product with the probabilities in the router's float64,
@@ -99,10 +101,11 @@ def forward_most(model: Architecture, fused: bool) -> float:
     """
     k, width = model.experts_per_token, model.moe_intermediate
     product = BF16 if fused else FP64
-    return k * (model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * product) + 3 * model.hidden * BF16
+    received = model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * product
+    return load * k * received + 3 * model.hidden * BF16
 
 
-def backward_most(model: Architecture, number: int, fused: bool) -> float:
+def backward_most(model: Architecture, number: int, fused: bool, load: float) -> float:
     """The fullest moment of a layer's backward pass beyond what it kept.
 
     Of an expert layer: the gradient of the gated activation. In the stand-ins it is made in the router's float64, of
@@ -112,16 +115,17 @@ def backward_most(model: Architecture, number: int, fused: bool) -> float:
     h = model.hidden
     if number < model.dense_layers:
         return h * BF16 + 4 * model.dense_intermediate * BF16
-    wide = model.experts_per_token * model.moe_intermediate
+    wide = load * model.experts_per_token * model.moe_intermediate
     gradient = 2 * wide * BF16 if fused else 5 * wide * FP64
     return h * BF16 + gradient
 
 
-def engine_most(model: Architecture) -> float:
+def engine_most(model: Architecture, load: float) -> float:
     """The fullest moment of vLLM-Ascend's expert layer (ops/fused_moe.py): every token's copies for its experts before
     and after they are exchanged, the experts' first outputs and activated outputs, and what comes back."""
     k = model.experts_per_token
-    return k * (4 * model.hidden + 3 * model.moe_intermediate) * BF16 + 3 * model.hidden * BF16
+    sent, received = 2 * model.hidden, 2 * model.hidden + 3 * model.moe_intermediate
+    return k * (sent + load * received) * BF16 + 3 * model.hidden * BF16
 
 
 def head_forward_most(vocabulary: int, entropy: bool) -> float:
@@ -144,7 +148,15 @@ def head_backward_most(vocabulary: int) -> int:
 
 
 def forward_pass(
-    model: Architecture, numbers: range, last: bool, *, sequence: int, tensor: int, fused: bool, entropy: bool
+    model: Architecture,
+    numbers: range,
+    last: bool,
+    *,
+    sequence: int,
+    tensor: int,
+    fused: bool,
+    load: float,
+    entropy: bool,
 ) -> float:
     """The most bytes per token of a pass without gradients through the layers `numbers`.
 
@@ -152,6 +164,8 @@ def forward_pass(
         last: the stage has the output layer.
         sequence: tokens of a sequence.
         tensor: tensor parallel size.
+        fused: the kernels are MindSpeed's or Transformer Engine's.
+        load: see above.
         entropy: the pass computes the entropy too.
     """
     h = model.hidden * BF16
@@ -160,7 +174,7 @@ def forward_pass(
     if numbers and numbers[0] < model.dense_layers:
         moments.append(3 * h + 3 * model.dense_intermediate * BF16)
     if numbers and numbers[-1] >= model.dense_layers:
-        moments.append(forward_most(model, fused) + _gathered(h, tensor) * tensor)
+        moments.append(forward_most(model, fused, load) + _gathered(h, tensor) * tensor)
     if last:
         moments.append(h + head_forward_most(model.vocabulary, entropy))
     return max(moments) / tensor
@@ -179,19 +193,20 @@ def training_pass(
     sequence: int,
     tensor: int,
     fused: bool,
+    load: float,
     recompute: Recompute | None,
 ) -> Pass:
     """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
     again, group = recomputed(numbers, recompute)
     h = model.hidden * BF16
-    kept = [h / group if n in again else layer(model, n, fused) for n in numbers]
+    kept = [h / group if n in again else layer(model, n, fused, load) for n in numbers]
     head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
     moments = [float(head_backward_most(model.vocabulary))] if last else []
     for number in numbers:
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
-        rebuilt = sum(layer(model, n, fused) for n in numbers if n in again and number - group < n <= number)
-        most = max(backward_most(model, number, fused), attention_most(model, fused, sequence))
+        rebuilt = sum(layer(model, n, fused, load) for n in numbers if n in again and number - group < n <= number)
+        most = max(backward_most(model, number, fused, load), attention_most(model, fused, sequence))
         moments.append(most + _gathered(h, tensor) * tensor + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 

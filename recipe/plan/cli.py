@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,6 +17,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
     plan.add_argument("--prompt-tokens", type=float, help="mean prompt, for traffic and time; default: the limit")
     plan.add_argument("--response-tokens", type=float, help="mean answer, for traffic and time; default: the limit")
+    plan.add_argument(
+        "--expert-load",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="memory for a die whose experts are sent X times their even share of tokens",
+    )
     plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
     plan.set_defaults(handler=_plan)
 
@@ -27,13 +35,14 @@ def _plan(options: argparse.Namespace) -> int:
     from recipe.plan.plan import make_plan
     from recipe.plan.subject import subject
 
-    for name in ("prompt_tokens", "response_tokens"):
+    for name, above in (("prompt_tokens", 0.0), ("response_tokens", 0.0), ("expert_load", 0.999)):
         given = getattr(options, name)
-        if given is not None and given <= 0:
-            print(f"error: --{name.replace('_', '-')} is {given:g}; expected more than 0", file=sys.stderr)
+        if given is not None and not above < given < float("inf"):
+            least = "more than 0" if above == 0 else "1 or more"
+            print(f"error: --{name.replace('_', '-')} is {given:g}; expected {least}", file=sys.stderr)
             return 2
     try:
-        of = subject(load(options.config))
+        of = dataclasses.replace(subject(load(options.config)), expert_load=options.expert_load)
         made = make_plan(of, options.prompt_tokens, options.response_tokens, search=not options.no_search)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)

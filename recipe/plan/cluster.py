@@ -46,6 +46,7 @@ def smallest_cluster(of: Subject) -> Found | None:
                 config = dataclasses.replace(of.config, cluster=cluster, rollout=rollout, actor=actor)
                 try:
                     tried = subject(config, of.model, of.prompt_tokens)
+                    tried = dataclasses.replace(tried, expert_load=of.expert_load)
                 except ConfigError:
                     continue
                 needed = memory(tried)

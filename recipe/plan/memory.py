@@ -155,7 +155,7 @@ def _engine_step(of: Subject) -> int:
     """A step of the engine at its token budget, every prompt ending in it."""
     model, layout = of.model, of.layout
     budget, rows = of.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
-    layers = budget / layout.rollout_tensor * activations.engine_most(model)
+    layers = budget / layout.rollout_tensor * activations.engine_most(model, of.expert_load)
     logits = min(rows, budget) * model.vocabulary * BF16
     return int(max(layers, logits + budget * model.hidden * BF16))
 
@@ -185,6 +185,7 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
             sequence=of.sequence_tokens,
             tensor=layout.actor_tensor,
             fused=of.fused,
+            load=of.expert_load,
             entropy=entropy,
         )
         return {"activations": int(tokens * per_token)}
@@ -225,6 +226,7 @@ def _training_bytes(of: Subject, stage: int, numbers: range, last: bool) -> int:
         sequence=of.sequence_tokens,
         tensor=layout.actor_tensor,
         fused=of.fused,
+        load=of.expert_load,
         recompute=of.config.actor.recompute,
     )
     tokens = layout.micro_batch * of.sequence_tokens

@@ -20,7 +20,8 @@ class Subject:
     """A run to be planned. `prompt_tokens` is the padded prompt length.
 
     `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
-    ones that stand in for them on a simulated die.
+    ones that stand in for them on a simulated die. `expert_load`: the fullest die's experts are sent so many times the
+    tokens of an even spread.
     """
 
     config: RunConfig
@@ -28,6 +29,7 @@ class Subject:
     model: Architecture
     prompt_tokens: int
     fused: bool
+    expert_load: float = 1.0
 
     @property
     def response_tokens(self) -> int:

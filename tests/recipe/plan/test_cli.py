@@ -67,11 +67,25 @@ def test_shorter_answers_take_less_time_and_no_less_memory(capsys: pytest.Captur
     assert plans[1]["memory"] == plans[0]["memory"]
 
 
+def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pytest.CaptureFixture[str]) -> None:
+    plans = []
+    for extra in ([], ["--expert-load", "4"]):
+        assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--json", "--no-search", *extra]) == 0
+        plans.append(json.loads(capsys.readouterr().out))
+    even, uneven = (plan["memory"][1]["phases"] for plan in plans)
+    assert plans[1]["kv_cache"]["tokens"] < plans[0]["kv_cache"]["tokens"]
+    for phase in ("ref", "update"):
+        assert sum(uneven[phase].values()) > sum(even[phase].values())
+    assert uneven["update"]["gradients"] == even["update"]["gradients"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["none.toml"], "none.toml: cannot be read"),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
+        ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "0.5"], "--expert-load is 0.5; expected 1 or more"),
+        ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "nan"], "--expert-load is nan; expected 1 or more"),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "4096"], "more than the run file's limit of 2048"),
     ],
 )

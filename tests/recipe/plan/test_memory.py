@@ -89,7 +89,7 @@ def test_recomputation_trades_activations() -> None:
     assert fullest(none, "ref") == fullest(BIG, "ref")
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(share=st.floats(0.5, 0.95), samples=st.sampled_from([8, 16, 32]))
 def test_weights_and_cache_fill_the_share_and_no_more(share: float, samples: int) -> None:
     config = with_(with_(BIG, "rollout", samples_per_prompt=samples), "rollout", memory_share=share)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.launch.architecture import KNOWN, from_config_json
@@ -22,6 +22,7 @@ def test_the_big_model_has_its_published_number_of_parameters() -> None:
     assert round(total_parameters(BIG) / 1e9) == 671  # DeepSeek-V3's report, without the prediction layer
 
 
+@settings(deadline=None)
 @given(
     cuts=st.lists(st.integers(1, 60), max_size=7, unique=True),
     expert=st.sampled_from([1, 2, 8, 32, 256]),
@@ -42,6 +43,7 @@ def test_the_stages_of_any_layout_hold_the_whole_model_together(cuts: list[int],
     assert experts * expert + (others - norms - routers) * tensor + norms + routers == total_parameters(BIG)
 
 
+@settings(deadline=None)
 @given(data=st.sampled_from([1, 2, 3, 32, 96]), experts=st.sampled_from([1, 2, 4]))
 def test_the_optimizers_of_a_group_cover_its_parameters_once_with_little_padding(data: int, experts: int) -> None:
     held = actor_parameters(TINY, 0, 4, tensor=1, expert=2, first=True, last=True)
