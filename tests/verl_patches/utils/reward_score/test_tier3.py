@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_patches.utils.reward_score import tier3
+from verl_patches.utils.reward_score import batch, tier3
 from verl_patches.utils.reward_score.batch import Pool
 from verl_patches.utils.reward_score.errors import CanaryError, GraderError
 from verl_patches.utils.reward_score.grade import grade_answer
@@ -171,7 +171,9 @@ def test_a_wrong_canary_stops_the_run(stand_in: Callable[..., Tier3]) -> None:
         stand_in(same="True").ask([OTHER])
 
 
-@pytest.mark.parametrize("main", ["sys.exit(1)", "print('no', flush=True)", "tier3_worker.say('steady'); time.sleep(60)"])
+@pytest.mark.parametrize(
+    "main", ["sys.exit(1)", "print('no', flush=True)", "tier3_worker.say('steady'); time.sleep(60)"]
+)
 def test_processes_that_do_not_start_are_one_error(stand_in: Callable[..., Tier3], main: str) -> None:
     made = stand_in(main=main)
     with pytest.raises(GraderError, match=r"do not start; run .*grader\.py to see why"):
@@ -314,6 +316,18 @@ def test_a_sample_that_was_given_up_is_not_read_again(mix: dict[str, float] | No
     (graded,) = pool.grade([(respond("\\die"), "\\sin x")])
     pool.close()
     assert graded.result.verdict is Verdict.ERROR and recorder.seen == []
+
+
+def test_a_run_names_it_beside_its_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "_POOLS", {})
+    monkeypatch.setattr(batch, "Tier3", lambda count: Recorder())
+    monkeypatch.setitem(tier3.GRADERS, "math_verify", "json")  # a package that is there
+    given = (["x"], [respond("\\sin x")], ["\\sin(x)"])
+    for name, verdict in ((None, "unparseable"), ("math_verify", "correct"), (None, "unparseable")):
+        (graded,) = compute_scores(*given, workers=1, tier3=name)
+        assert graded["verdict"] == verdict
+    for pool in batch._POOLS.values():
+        pool.close()
 
 
 def test_a_missing_package_is_one_error_before_anything_is_graded(monkeypatch: pytest.MonkeyPatch) -> None:
