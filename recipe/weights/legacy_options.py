@@ -96,13 +96,10 @@ def from_arguments(arguments: argparse.Namespace) -> LegacyOptions:
 
 def given(arguments: argparse.Namespace) -> list[str]:
     """The legacy options that a command line sets, by their names there."""
-    group = argparse.ArgumentParser(add_help=False)
-    add_arguments(group)
-    return [
-        action.option_strings[0]
-        for action in group._actions
-        if getattr(arguments, action.dest, action.default) != action.default
-    ]
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(arguments, name) != default]
 
 
 def stages(options: LegacyOptions, config: dict[str, Any]) -> list[range]:
