@@ -407,6 +407,21 @@ def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return {"pieces": pieces}
 
 
+def task_reshard(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load in a layout and hand back what verl would give the rollout: every Hugging Face tensor."""
+    from verl.models.mcore import get_mcore_weight_converter
+    from verl.utils.megatron_utils import per_tensor_generator
+
+    dtype = getattr(torch, task["dtype"])
+    make_groups(task["layout"], job["device"])
+    modules, config, hf_config = build(job, task["layout"], dtype, ddp=False)
+    load(modules, job["checkpoint"])
+    names = {"qkv_layer_name": "self_attention.linear_qkv.", "gate_proj_layer_name": "linear_fc1."}
+    converter = get_mcore_weight_converter(hf_config, dtype)
+    given = per_tensor_generator(modules, hf_config, converter, config, names)
+    return {"tensors": {name: tensor.cpu().clone() for name, tensor in given}}
+
+
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     start(job["device"], job["mindspeed"], job["reverted"])

@@ -155,7 +155,8 @@ def check_every_element(whole: dict[str, torch.Tensor], ranks: list[list[Any]], 
 
 
 class Four:
-    """What four processes have loaded: pieces[model, layout, spec][rank]; and saved: saved[model, layout] is where."""
+    """What four processes have loaded: pieces[model, layout, spec][rank]; saved: saved[model, layout] is where; and
+    would give the rollout: resharded[rank], in the last of the layouts."""
 
     def __init__(
         self, run_job: Any, models: dict[str, Any], loads: list[Any], saves: list[Any], directory: Path
@@ -172,7 +173,9 @@ class Four:
                 contents.remove("optimizer")
             what = {"task": "store", "directory": str(where), "contents": contents}
             tasks.append({**what, "layout": LAYOUTS[name], "dtype": "bfloat16", **models[model].fields})
-        results = run_job(models["deepseek_v3"], tasks, device="npu", world=4, limit=270)
+        across = {"task": "reshard", "layout": LAYOUTS["tp2-pp2-ep2-uneven"], "dtype": "bfloat16"}
+        results = run_job(models["deepseek_v3"], [*tasks, across], device="npu", world=4, limit=270)
+        self.resharded = [rank[-1]["tensors"] for rank in results]
         self.pieces = {key: [rank[task]["pieces"] for rank in results] for task, key in enumerate(loads)}
 
 
@@ -227,6 +230,16 @@ def test_every_element_is_loaded_elsewhere(case: tuple[str, str, str], models: d
 
 def tensors(output: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in output.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def test_the_rollout_is_given_what_was_loaded(models: dict[str, Any], fast: Four) -> None:
+    """On every rank, all of it, and the router's bias still in float32."""
+    source = in_bfloat16(models["deepseek_v3"].model.state_dict())
+    for found in fast.resharded:
+        assert found.keys() == source.keys()
+        for name, tensor in source.items():
+            assert found[name].dtype == tensor.dtype, name
+            assert torch.equal(found[name], tensor), name
 
 
 def check_way_back(case: tuple[str, str], models: dict[str, Any], four: Four, output: Path) -> None:
