@@ -10,13 +10,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 [[ -x "$PYTHON" ]] || PYTHON="$(command -v python3 || true)"
 [[ -n "$PYTHON" ]] || fail "no python3 found; run scripts/setup.sh first, or start this in the container"
 
-# CANN's settings, where it is installed and this shell has not read them. They use variables that may be unset.
-cann="${ASCEND_TOOLKIT_HOME:-/usr/local/Ascend/ascend-toolkit}/set_env.sh"
-if [[ -z "${ASCEND_TOOLKIT_HOME:-}" && -r "$cann" ]]; then
-    set +u
-    # shellcheck disable=SC1090
-    source "$cann"
-    set -u
+# CANN's settings and those of its acceleration library, where they are installed and this shell has not read them. Both
+# use variables that may be unset.
+if [[ -z "${ASCEND_TOOLKIT_HOME:-}" ]]; then
+    for file in /usr/local/Ascend/ascend-toolkit/set_env.sh /usr/local/Ascend/nnal/atb/set_env.sh; do
+        [[ -r "$file" ]] || continue
+        set +u
+        # shellcheck disable=SC1090
+        source "$file"
+        set -u
+    done
 fi
 
 export PYTHONPATH="$REPO${PYTHONPATH:+:$PYTHONPATH}"

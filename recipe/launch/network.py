@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import psutil
 
@@ -98,18 +98,6 @@ def require_free(ports: Mapping[int, str]) -> None:
             raise LaunchError(
                 f"port {port} ({purpose}) is in use{_holder(port)}; end what holds it, or choose others with --ports"
             )
-
-
-def free_base(width: int, candidates: Iterable[int]) -> int:
-    """The first of `candidates` from which on `width` ports are free.
-
-    Raises:
-        LaunchError: none is.
-    """
-    for base in candidates:
-        if all(_free(port) for port in range(base, base + width)):
-            return base
-    raise LaunchError(f"no {width} free ports in a row were found; choose a range with --ports")
 
 
 def _free(port: int) -> bool:

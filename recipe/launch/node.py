@@ -76,13 +76,14 @@ def find_place(
         raise ConfigError("no head node is named; set [cluster] head in the run file, or give --head ADDRESS")
     head = resolve(head_name)
     interface = interface or cluster.interface
+    there = address_of(interface) if interface else None
     leads = is_local(head) and not worker
     if address is not None:
         own = resolve(address)
     elif leads:
         own = head
     else:
-        own = address_of(interface) if interface else source_address(head)
+        own = there or source_address(head)
     carrier = interface_of(own)
     if interface and carrier != interface:
         raise ConfigError(

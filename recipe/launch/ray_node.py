@@ -9,6 +9,7 @@ no mark.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import re
 import subprocess
@@ -30,27 +31,35 @@ START_S = 180.0
 _STARTED = "Ray runtime started."
 # Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
 _SPARE_WORKER_PORTS = 64
-_FIXED = ("node manager", "object manager", "agent, gRPC", "runtime environments", "metrics", "agent, HTTP")
+_OPTIONS = {
+    "node-manager-port": "node manager",
+    "object-manager-port": "object manager",
+    "dashboard-agent-grpc-port": "agent, gRPC",
+    "dashboard-agent-listen-port": "agent, HTTP",
+    "runtime-env-agent-port": "runtime environments",
+    "metrics-export-port": "metrics",
+    "ray-client-server-port": "clients",
+}
 
 
 @dataclass(frozen=True)
 class NodePorts:
-    """The ports of one node's Ray: six of its own from `base` on, then those of its workers."""
+    """The ports of one node's Ray: those of its daemons from `base` on, then those of its workers."""
 
     base: int
     dies: int
 
     @property
     def workers(self) -> range:
-        return range(self.base + len(_FIXED), self.base + len(_FIXED) + self.dies + _SPARE_WORKER_PORTS)
+        return range(self.base + len(_OPTIONS), self.base + len(_OPTIONS) + self.dies + _SPARE_WORKER_PORTS)
 
     @property
     def width(self) -> int:
-        return len(_FIXED) + len(self.workers)
+        return len(_OPTIONS) + len(self.workers)
 
     def purposes(self) -> dict[int, str]:
         """What each port is for."""
-        fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(_FIXED)}
+        fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(_OPTIONS.values())}
         return fixed | dict.fromkeys(self.workers, "Ray, workers")
 
 
@@ -92,10 +101,10 @@ def start_command(
     if config.simulated:
         command += ["--num-cpus", str(cluster.dies_per_node + SPARE_CPUS)]
         command += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
-    options = ("node-manager", "object-manager", "dashboard-agent-grpc", "runtime-env-agent", "metrics-export")
-    for number, option in enumerate(options):
-        command += [f"--{option}-port", str(ports.base + number)]
-    command += ["--dashboard-agent-listen-port", str(ports.base + len(options))]
+    for number, option in enumerate(_OPTIONS):
+        # Ray serves clients on the head only, where gRPC's Python package is installed; else the option is an error.
+        if option != "ray-client-server-port" or (gcs is None and importlib.util.find_spec("grpc") is not None):
+            command += [f"--{option}", str(ports.base + number)]
     command += ["--min-worker-port", str(ports.workers.start), "--max-worker-port", str(ports.workers.stop - 1)]
     return command
 

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# cann-recipes-train's 256-die run with random weights and answers of full length, to measure speed.
+# On every node; options as for scripts/launch.sh (docs/LAUNCH.md). usage: scripts/train_deepseekv3_256die_random_init.sh [--head ADDRESS] ...
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+exec bash "$here/launch.sh" "$here/../configs/a3_256die_random_init.toml" "$@"
