@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from recipe.weights.errors import InterruptedJobError
 
-BUFFER_BYTES = 8 * 2**20
+BUFFER_BYTES = 4 * 2**20
 # O_DIRECT wants addresses, offsets and lengths in multiples of the disk's block.
 _BLOCK = 4096
 # Bytes asked of a reader at a time: the checksum then finds them in a core's cache.
