@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recipe.weights.dcp_metadata import Chunk, StoredTensor
 from recipe.weights.dcp_reader import Storage, is_row_major, read_storage
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import ITEM_BYTES
+from recipe.weights.hf_checkpoint import ITEM_BYTES, TensorEntry
 from recipe.weights.output import Sink
 from recipe.weights.source import Reader
 
@@ -111,37 +111,75 @@ class Gather:
 
     def emit(self, sink: Sink, reader: Reader) -> None:
         for section in self.sections:
-            for rows in self._batches(section, reader):
-                sink.write(memoryview(rows).cast("B"))
+            storages = [
+                (chunk, read_storage(self.directory, section.name, chunk, self.dtype, reader))
+                for chunk in section.chunks
+            ]
+            runs = self._runs(section, storages)
+            if runs is None:
+                for rows in self._batches(section, storages, reader):
+                    sink.write(memoryview(rows).cast("B"))
+            else:
+                for run in runs:
+                    sink.fill(run.nbytes, run.reader(reader))
 
-    def _batches(self, section: Section, reader: Reader) -> Iterator[NDArray[Any]]:
-        storages = [
-            (chunk, read_storage(self.directory, section.name, chunk, self.dtype, reader)) for chunk in section.chunks
-        ]
+    def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_Run] | None:
+        """The bytes of the section where they stand, or None when rows are cut or not in the order of the axes."""
+        item = ITEM_BYTES[self.dtype]
+        runs = []
+        for chunk, storage in storages:
+            common = section.box.common(_box(chunk))
+            assert common is not None, "a chunk of the section's"
+            if common.sizes[section.leading + 1 :] != section.box.sizes[section.leading + 1 :]:
+                return None
+            if not is_row_major(common.sizes, storage.strides):
+                return None
+            begin = _first(storage, common, _box(chunk)) * item
+            runs.append((common.offsets, _Run(storage.entry, begin, math.prod(common.sizes) * item)))
+        return [run for _, run in sorted(runs, key=lambda one: one[0])]
+
+    def _batches(
+        self, section: Section, storages: list[tuple[Chunk, Storage]], reader: Reader
+    ) -> Iterator[NDArray[Any]]:
+        """Some rows after the other, in a buffer that the next ones overwrite."""
         item = ITEM_BYTES[self.dtype]
         nbytes = math.prod(section.box.sizes) * item
         plain = all(is_row_major(storage.shape, storage.strides) for _, storage in storages)
         step = section.rows
         if plain or nbytes > _WHOLE_BYTES:
             step = max(1, min(step, _BATCH_BYTES * section.rows // nbytes))
+        whole = np.empty(section.batch(0, step).sizes, _ELEMENT[item])
         for first in range(0, section.rows, step):
             box = section.batch(first, min(step, section.rows - first))
-            out = np.empty(box.sizes, _ELEMENT[item])
+            out = whole[(slice(None),) * section.leading + (slice(box.sizes[section.leading]),)]
             for chunk, storage in storages:
                 if common := box.common(_box(chunk)):
                     _read_box(storage, common, _box(chunk), out[common.within(box)], reader)
             yield out
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Bytes [begin, begin + nbytes) of an entry."""
+
+    entry: TensorEntry
+    begin: int
+    nbytes: int
+
+    def reader(self, reader: Reader) -> Callable[[int, memoryview], None]:
+        return lambda at, into: reader.read_raw(self.entry, self.begin + at, into)
+
+
+def _first(storage: Storage, wanted: Box, chunk: Box) -> int:
+    """The number, in the storage of the chunk, of the first element of `wanted`."""
+    low = (a - b for a, b in zip(wanted.offsets, chunk.offsets, strict=True))
+    return storage.offset + sum(at * stride for at, stride in zip(low, storage.strides, strict=True))
+
+
 def _read_box(storage: Storage, wanted: Box, chunk: Box, into: NDArray[Any], reader: Reader) -> None:
     """Fill `into` with the elements of `wanted`, which lies in the chunk."""
-    item = into.itemsize
-    low = [a - b for a, b in zip(wanted.offsets, chunk.offsets, strict=True)]
-    first = storage.offset + sum(at * stride for at, stride in zip(low, storage.strides, strict=True))
-    extent = 1 + sum((n - 1) * stride for n, stride in zip(wanted.sizes, storage.strides, strict=True))
-    if into.flags.c_contiguous and is_row_major(wanted.sizes, storage.strides):
-        reader.read_raw(storage.entry, first * item, memoryview(into).cast("B"))
-        return
-    raw = np.empty(extent, into.dtype)
-    reader.read_raw(storage.entry, first * item, memoryview(raw).cast("B"))
-    into[...] = as_strided(raw, wanted.sizes, [stride * item for stride in storage.strides], writeable=False)
+    begin = _first(storage, wanted, chunk) * into.itemsize
+    raw = np.empty(1 + sum((n - 1) * s for n, s in zip(wanted.sizes, storage.strides, strict=True)), into.dtype)
+    reader.read_raw(storage.entry, begin, memoryview(raw).cast("B"))
+    strides = [stride * into.itemsize for stride in storage.strides]
+    into[...] = as_strided(raw, wanted.sizes, strides, writeable=False)

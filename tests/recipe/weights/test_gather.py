@@ -32,6 +32,13 @@ class Collected:
         self.content += bytes(data)
         return 0
 
+    def fill(self, nbytes: int, read: Any) -> int:
+        for at in range(0, nbytes, 14):
+            into = bytearray(min(14, nbytes - at))
+            read(at, memoryview(into))
+            self.content += into
+        return 0
+
 
 @st.composite
 def cuts(draw: st.DrawFn, size: int) -> list[tuple[int, int]]:
