@@ -182,7 +182,7 @@ def _cann(facts: Facts) -> Iterator[Said]:
 
 @check(
     "E011", "no switch for debugging is on", needs="node",
-    why="they make every operator wait for the one before, or log it: steps take several times as long",
+    why="they make every operator wait for the one before, or write a line about it",
     fix="unset it once the fault is found",
 )  # fmt: skip
 def _debugging(facts: Facts) -> Iterator[Said]:

@@ -80,7 +80,7 @@ def _graph_size(facts: Facts) -> Iterator[Said]:
 
 @check(
     "V006", "the rollout on NPUs decodes with compiled graphs", needs="static",
-    why="without them every operator of every token is started by the host, which several times outlasts its work",
+    why="without them the host starts every operator of every token; all published runs use them",
     fix="set [rollout] graph_mode = true (leave it off to debug)",
 )  # fmt: skip
 def _graph_mode(facts: Facts) -> Iterator[Said]:

@@ -119,7 +119,7 @@ def _heads(facts: Facts) -> Iterator[Said]:
 
 @check(
     "L015", "tensor-parallel groups stay within a node", needs="static",
-    why="they reduce activations in every layer; across nodes a decode step takes several times as long",
+    why="they reduce activations in every layer; between nodes that goes over the slower network",
     fix="make both tensor_parallel divide [cluster] dies_per_node",
 )  # fmt: skip
 def _within_node(facts: Facts) -> Iterator[Said]:
@@ -148,8 +148,8 @@ def _dies(facts: Facts) -> Iterator[Said]:
 
 @check(
     "L017", "every pipeline stage has room for the embedding and the head", needs="static",
-    why="the first stage also holds the embedding, the last one the output projection and the loss; at 671B each is "
-        "worth a layer's memory",
+    why="the first stage also holds the embedding, the last one the output projection and the loss; with 8 of the "
+        "671B model's experts on a die, each is more than a layer",
     fix="give the first and the last of [actor] stage_layers no more layers than the others",
 )  # fmt: skip
 def _ends(facts: Facts) -> Iterator[Said]:

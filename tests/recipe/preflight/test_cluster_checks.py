@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from recipe.preflight import run
 from recipe.preflight.ray_facts import RayFacts, RayHost, ask
 
 OPEN_RAY = """
-import ray, sys, tempfile
+import ray, sys
 context = ray.init(address="local", num_cpus=2, resources={"NPU": 2}, include_dashboard=False, log_to_driver=False,
                    object_store_memory=80 * 2**20, _node_ip_address="127.0.0.1",
-                   _temp_dir=tempfile.mkdtemp(prefix="pf", dir="/tmp"))
+                   _temp_dir=sys.argv[1])
 print(context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
@@ -121,15 +123,20 @@ def test_where_nothing_listens_the_answer_comes_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_real_ray_is_asked_and_left_as_it_was(laptop: Any, tmp_path: Path) -> None:
+    temp = tempfile.mkdtemp(prefix="pf", dir="/tmp")  # short: Ray puts sockets with a 107-byte limit under it
     environment = {
         **os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "VLLM_DP_SIZE": "7", "RAY_prestart_worker_first_driver": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
     }  # fmt: skip
     ray = subprocess.Popen(
-        [sys.executable, "-c", OPEN_RAY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", OPEN_RAY, temp],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     try:
-        assert ray.stdout is not None and ray.stdin is not None
+        assert ray.stdout is not None
         address = ray.stdout.readline().strip()
         with pytest.MonkeyPatch.context() as patch:
             for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
@@ -146,6 +153,5 @@ def test_a_real_ray_is_asked_and_left_as_it_was(laptop: Any, tmp_path: Path) -> 
         assert [one.id for one in report.errors] == ["R010"]
         assert ray.poll() is None
     finally:
-        assert ray.stdin is not None
-        ray.stdin.close()
-        ray.wait(60)
+        ray.communicate("", timeout=60)
+        shutil.rmtree(temp, ignore_errors=True)
