@@ -87,8 +87,8 @@ def _micro_batch(facts: Facts) -> Iterator[Said]:
 
 @check(
     "T007", "the learning rate is of the order that models of this size are trained with", needs="static",
-    why="published runs of the 671B model use 1e-6 and 2e-7; a rate of a small model's run is a hundred times that, and "
-        "at 0 nothing is learned",
+    why="published runs of the 671B model use 1e-6 and 2e-7; a small model's run has a hundred times that, and at "
+        "0 nothing is learned",
     fix="set [train] learning_rate (671B: 1e-6)",
 )  # fmt: skip
 def _learning_rate(facts: Facts) -> Iterator[Said]:
@@ -167,8 +167,8 @@ def _deadlines(facts: Facts) -> Iterator[Said]:
 
 @check(
     "T012", "training picks the experts that the rollout picks", needs="static",
-    why="vLLM routes within groups of experts, and verl does not tell Megatron-core of them: half of the tokens would "
-        "be trained on other experts than they were sampled with; the launcher tells it, from config.json",
+    why="vLLM routes within groups of experts, and verl does not tell Megatron-core of them: trainer and sampler "
+        "would take the same token to other experts; the launcher tells it, from config.json",
     fix="correct config.json: n_group divides n_routed_experts, topk_group is at most n_group",
 )  # fmt: skip
 def _expert_groups(facts: Facts) -> Iterator[Said]:

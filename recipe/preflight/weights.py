@@ -214,7 +214,8 @@ def _whole(facts: Facts) -> Iterator[Said]:
 
 @check(
     "W010", "the checkpoint is of this model", needs="files",
-    why="names and shapes are compared when the ranks load it, after all else is up; with more layers than the model it even loads",
+    why="names and shapes are compared when the ranks load it, after all else is up; surplus layers are "
+        "not noticed at all",
     fix="correct [model] checkpoint or path, or " + CONVERT,
 )  # fmt: skip
 def _of_this_model(facts: Facts) -> Iterator[Said]:
