@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recipe.launch import architecture
 from recipe.launch.architecture import Architecture
 from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO, RunPaths, runs_dir
+from recipe.launch.environment import REPO, RunPaths, run_directory
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.preflight.catalogue import CannotTell, NoMatter
@@ -60,19 +60,9 @@ class Facts:
     @property
     def paths(self) -> RunPaths:
         """Where the run would keep things; the names that a launch makes up are placeholders."""
-        return RunPaths(runs_dir() / self.config.run.name, "ID", Path("/tmp/grpo-ID"))
-
-    @property
-    def output_directory(self) -> Path:
-        """Where the run's directory is made."""
-        given = self.config.run.output_dir
-        return Path(given).expanduser() if given else runs_dir()
-
-    @property
-    def checkpoint_directory(self) -> Path:
-        """Where checkpoints go."""
         given = self.config.run.checkpoint_dir
-        return Path(given).expanduser() if given else self.output_directory / self.config.run.name
+        checkpoints = None if given is None else Path(given).expanduser().absolute()
+        return RunPaths(run_directory(self.config), "ID", Path("/tmp/grpo-ID"), checkpoints)
 
     @cached_property
     def parameters(self) -> int:

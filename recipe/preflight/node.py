@@ -85,11 +85,11 @@ def _memory(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _disk(facts: Facts) -> Iterator[Said]:
     wanted = RUN_DISK[facts.device]
-    free = facts.machine.free_bytes(facts.output_directory)
+    free = facts.machine.free_bytes(facts.paths.run_dir)
     if free is None:
-        raise CannotTell(f"the file system of {facts.output_directory} cannot be asked")
+        raise CannotTell(f"the file system of {facts.paths.run_dir} cannot be asked")
     if free < wanted:
-        yield bad(f"{_gib(free)} free for {facts.output_directory}", f"{_gib(wanted)}")
+        yield bad(f"{_gib(free)} free for {facts.paths.run_dir}", f"{_gib(wanted)}")
 
 
 @check(
@@ -103,12 +103,12 @@ def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
     if run.save_every == 0:
         raise NoMatter
     wanted = (run.keep_checkpoints + 1) * 14 * facts.parameters
-    free = facts.machine.free_bytes(facts.checkpoint_directory)
+    free = facts.machine.free_bytes(facts.paths.checkpoints)
     if free is None:
-        raise CannotTell(f"the file system of {facts.checkpoint_directory} cannot be asked")
+        raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
         yield bad(
-            f"{_gib(free)} free for {facts.checkpoint_directory}",
+            f"{_gib(free)} free for {facts.paths.checkpoints}",
             f"{_gib(wanted)}: {run.keep_checkpoints + 1} checkpoints of {_gib(14 * facts.parameters)}",
         )
 
@@ -248,7 +248,7 @@ def _clock(facts: Facts) -> Iterator[Said]:
     fix="correct the permissions, or set [run] output_dir and checkpoint_dir",
 )  # fmt: skip
 def _writable(facts: Facts) -> Iterator[Said]:
-    for directory in dict.fromkeys((facts.output_directory, facts.checkpoint_directory)):
+    for directory in dict.fromkeys((facts.paths.run_dir, facts.paths.checkpoints)):
         place = directory
         while not place.exists() and place != place.parent:
             place = place.parent
