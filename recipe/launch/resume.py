@@ -18,6 +18,7 @@ from typing import Any
 from recipe.launch.config import RunConfig
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import differing
+from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
 
 RESULT = "result.json"
@@ -54,25 +55,24 @@ class Start:
             return ["trainer.resume_mode=disable"]
         return [
             "trainer.resume_mode=resume_path",
-            f"trainer.resume_from_path={self.checkpoint}",
+            f"trainer.resume_from_path={quote(str(self.checkpoint))}",
             # This step has been validated, or is not to be; its metrics would stand in the file twice.
             "trainer.val_before_train=false",
         ]
 
 
 @contextmanager
-def only_launcher(run_dir: Path) -> Iterator[None]:
-    """While the block runs no other launcher works in `run_dir`.
+def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
+    """While the block runs no other launcher works on the run `name` in `run_dir`.
 
     Raises:
         ConfigError: a name that is no file name.
         LaunchError: another launcher does.
     """
-    root, name = run_dir.parent, run_dir.name
     if not _NAME.fullmatch(name):
         raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / f".{name}.lock", "a+", encoding="ascii") as lock:
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    with open(run_dir.with_name(f".{name}.lock"), "a+", encoding="ascii") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -58,7 +58,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     if drifted:
         raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])
     run_dir = run_directory(config)
-    with only_launcher(run_dir):
+    with only_launcher(config.run.name, run_dir):
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
         start = open_run(config, run_dir, checkpoints, fresh, clock)
         begin_attempt(start)

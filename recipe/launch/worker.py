@@ -123,8 +123,8 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
 def _take_part(
     config: RunConfig, place: Place, invitation: dict[str, Any], head: _Head, token_file: Path, clock: Clock
 ) -> None:
-    shared = _sees(Path(invitation["run_dir"]), invitation["run_id"])
-    run_dir = Path(invitation["run_dir"]) if shared else run_directory(config)
+    run_dir = run_directory(config)
+    shared = str(run_dir) == invitation["run_dir"] and _sees(run_dir, invitation["run_id"])
     # A mark of its own: several nodes may be on one machine, and each ends its own processes only.
     mark = f"{config.run.name}-{secrets.token_hex(6)}"
     paths = RunPaths(run_dir / NODES / place.name, mark, short_temp())
