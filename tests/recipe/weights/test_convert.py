@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
@@ -176,91 +175,49 @@ def test_left_behind_are_the_prediction_layer_and_rotary_buffers(
 
 
 def damage(hf: Any, directory: Path, kind: str) -> None:
-    """Spoil a good two-shard checkpoint in one way."""
-    first = directory / "model-00001-of-00002.safetensors"
-    index = directory / "model.safetensors.index.json"
+    """Spoil a good two-shard checkpoint in one way; test_bad_input.py has those that every tool shares."""
+    first, index = directory / "model-00001-of-00002.safetensors", directory / "model.safetensors.index.json"
     config = json.loads((directory / "config.json").read_text())
     weights = hf.tensors(torch.bfloat16)
-    if kind == "missing shard":
-        first.unlink()
-    elif kind == "truncated":
-        os.truncate(first, first.stat().st_size - 1)
-    elif kind == "cut in the header":
-        os.truncate(first, 40)
-    elif kind == "empty":
+    if kind == "empty":
         first.write_bytes(b"")
-    elif kind == "corrupt header":
-        raw = bytearray(first.read_bytes())
-        raw[8] = ord("x")
-        first.write_bytes(raw)
     elif kind == "lying header":
-        (length,) = struct.unpack("<Q", first.read_bytes()[:8])
         raw = first.read_bytes()
+        (length,) = struct.unpack("<Q", raw[:8])
         head = json.loads(raw[8 : 8 + length])
-        name = "lm_head.weight"
-        head[name]["shape"] = [23, 8]
+        head["lm_head.weight"]["shape"] = [23, 8]
         text = json.dumps(head, separators=(",", ":")).encode()
         first.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
     elif kind == "no config":
         (directory / "config.json").unlink()
+    elif kind == "index out of the directory":
+        listed = json.loads(index.read_text())
+        listed["weight_map"]["model.norm.weight"] = "../hf/" + first.name
+        index.write_text(json.dumps(listed))
     else:
         changed = {
-            "missing tensor": lambda: weights.pop("model.layers.1.mlp.experts.2.up_proj.weight"),
-            "wrong shape": lambda: weights.update({NORM: torch.zeros(9)}),
-            "fp8 without scale": lambda: weights.update({NORM: torch.zeros(8).to(torch.float8_e4m3fn)}),
-            "scale without fp8": lambda: weights.update({NORM + "_scale_inv": torch.zeros(1, 1)}),
             "other numbers": lambda: weights.update({NORM: torch.zeros(8, dtype=torch.int32)}),
             "a layer too many": lambda: weights.update({"model.layers.3.eh_proj.weight": torch.zeros(8)}),
-            "unknown tensor": lambda: weights.update({"model.layers.0.mlp.bias": torch.zeros(8)}),
-            "mixed dtypes": lambda: weights.update({"model.layers.0.mlp.gate_proj.weight": torch.zeros(12, 8)}),
             "other model": lambda: config.update(model_type="gemma"),
-            "tied": lambda: config.update(tie_word_embeddings=True),
             "no size": lambda: config.pop("kv_lora_rank"),
-            "quantised otherwise": lambda: config.update(quantization_config={**FP8, "weight_block_size": [64, 64]}),
-            "stale index": lambda: None,
-            "index out of the directory": lambda: None,
-            "duplicate": lambda: None,
         }
         changed[kind]()
         shutil.rmtree(directory)
         hf.write(directory, weights)
         (directory / "config.json").write_text(json.dumps(config))
-        listed = json.loads(index.read_text())
-        if kind == "stale index":
-            listed["weight_map"]["model.gone.weight"] = first.name
-        elif kind == "index out of the directory":
-            listed["weight_map"]["model.norm.weight"] = "../hf/" + first.name
-        elif kind == "duplicate":
-            save_file({"lm_head.weight": weights["lm_head.weight"]}, directory / "model-00003-of-00002.safetensors")
-            listed["weight_map"]["model.norm.weight"] = "model-00003-of-00002.safetensors"
-        index.write_text(json.dumps(listed))
 
 
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("missing shard", ["model-00001-of-00002.safetensors", "cannot be read"]),
-        ("truncated", ["model-00001-of-00002.safetensors", "truncated", "model.norm.weight"]),
-        ("cut in the header", ["model-00001-of-00002.safetensors", "header claims"]),
         ("empty", ["model-00001-of-00002.safetensors", "0 bytes"]),
-        ("corrupt header", ["model-00001-of-00002.safetensors", "corrupt header"]),
         ("lying header", ["lm_head.weight", "takes 368 bytes", "gives it 384"]),
         ("no config", ["config.json", "No such file"]),
-        ("missing tensor", ["model.layers.1.mlp.experts.2.up_proj.weight", "no tensor"]),
-        ("wrong shape", ["model.norm.weight", "[9]", "[8]"]),
-        ("fp8 without scale", ["model.norm.weight", "FP8", "scales"]),
-        ("scale without fp8", ["model.norm.weight_scale_inv", "BF16"]),
+        ("index out of the directory", ["index.json", "outside"]),
         ("other numbers", ["model.norm.weight", "I32"]),
         ("a layer too many", ["model.layers.3.eh_proj.weight", "no place"]),
-        ("unknown tensor", ["model.layers.0.mlp.bias", "no place"]),
-        ("mixed dtypes", ["decoder.layers.0.mlp.linear_fc1.weight", "BF16", "F32"]),
-        ("other model", ["config.json", "gemma", "deepseek_v3"]),
-        ("tied", ["config.json", "tie_word_embeddings"]),
+        ("other model", ["config.json", "gemma", "deepseek_v3", "qwen2"]),
         ("no size", ["config.json", "kv_lora_rank"]),
-        ("quantised otherwise", ["quantization_config", "[64, 64]"]),
-        ("stale index", ["index.json", "model.gone.weight"]),
-        ("index out of the directory", ["index.json", "outside"]),
-        ("duplicate", ["lm_head.weight", "is also in"]),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(
@@ -272,14 +229,6 @@ def test_bad_input_gets_one_line_and_leaves_nothing(
     assert err.startswith("error: ") and err.count("\n") == 1
     assert all(word in err for word in said), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
-
-
-@pytest.mark.parametrize("where", ["hf", "hf/mcore", "."])
-def test_refuses_an_output_in_or_around_the_input(where: str, source: Path, tmp_path: Path) -> None:
-    before = sorted(str(path) for path in tmp_path.rglob("*"))
-    with pytest.raises(WeightsError, match="must lie beside the input"):
-        convert(source, tmp_path / where, overwrite=True)
-    assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 
 def test_a_rerun_does_nothing_and_over_other_input_refuses(
