@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numba kernel of `recipe.weights.fp8`; importing it costs numba (100 MiB), so only `fp8` does, when it is used.
-
-The compiled code is kept in numba's cache beside this file (or in the user's cache directory), per kind of processor.
-"""
+"""The numba kernel of `recipe.weights.fp8`; importing it costs numba (100 MiB), so only `fp8` does, when it is used."""
 
 from __future__ import annotations
 
@@ -10,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
+
+from recipe.weights.compiled import compiled
 
 
 def _lower(_: Any, byte: Any, scale: Any) -> Any:
@@ -43,7 +41,7 @@ def _lower(_: Any, byte: Any, scale: Any) -> Any:
 _convert: Any = intrinsic(_lower)
 
 
-@njit("uint8(uint8[::1],int64,int64,float32[:,::1],uint16[::1])", nogil=True, cache=True, error_model="numpy")
+@compiled("uint8(uint8[::1],int64,int64,float32[:,::1],uint16[::1])")
 def dequantise(raw: Any, first: int, columns: int, scales: Any, out: Any) -> Any:
     """See `recipe.weights.fp8.dequantise`; returns a number with bit 0x80 set where a byte is NaN."""
     size = raw.size

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from recipe.weights.compiled import compiled
 
 # Of the tile, in rows and in words of four columns.
 TILE_ROWS = 64
 TILE_WORDS = 8
 
 
-@njit("void(uint64[:,::1],int64,uint64[:,::1])", nogil=True, cache=True, error_model="numpy")
+@compiled("void(uint64[:,::1],int64,uint64[:,::1])")
 def columns_as_rows(matrix: Any, first: int, out: Any) -> None:
     """Words [first, first + len(out) / 4) of each row of `matrix` [R, C/4], transposed, into `out` [c, R/4].
 
