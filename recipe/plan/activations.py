@@ -55,16 +55,17 @@ def attention(model: Architecture, fused: bool) -> float:
     return kept
 
 
-def attention_most(model: Architecture, fused: bool, sequence: int) -> float:
-    """The fullest moment of attention, forward or backward, beyond what it keeps.
+def attention_most(model: Architecture, fused: bool, sequence: int, backward: bool) -> float:
+    """The fullest moment of attention beyond what it keeps.
 
     The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
-    the packed ones; a fused kernel forms none of it.
+    the packed ones, and in the backward pass the gradients of all of them; a fused kernel forms none of it.
     """
     if fused:
         return 0.0
     key, value = model.qk_nope_head_dim + model.qk_rope_head_dim, model.v_head_dim
-    return model.heads * ((2 * sequence + 2 * key + value) * FP32 + (2 * key + value) * BF16)
+    gradients = 2 * (key + value) if backward else 0
+    return model.heads * ((2 * sequence + 2 * key + value + gradients) * FP32 + (2 * key + value) * BF16)
 
 
 def dense_mlp(model: Architecture, fused: bool) -> int:
@@ -93,31 +94,35 @@ def layer(model: Architecture, number: int, fused: bool, load: float) -> float:
     return attention(model, fused) + mlp
 
 
-def forward_most(model: Architecture, fused: bool, load: float) -> float:
+def forward_most(model: Architecture, load: float) -> float:
     """The fullest moment of an expert layer's forward pass that keeps nothing: the experts' activation.
 
     The experts' inputs, first outputs, activated outputs, their product with the probabilities in the router's float64,
     and that again in bfloat16, beside residual and MLP input (moe/experts.py, fused_bias_swiglu.py).
     """
     k, width = model.experts_per_token, model.moe_intermediate
-    product = BF16 if fused else FP64
-    received = model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * product
+    received = model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * FP64
     return load * k * received + 3 * model.hidden * BF16
 
 
-def backward_most(model: Architecture, number: int, fused: bool, load: float) -> float:
+def backward_most(model: Architecture, number: int, load: float) -> float:
     """The fullest moment of a layer's backward pass beyond what it kept.
 
-    Of an expert layer: the gradient of the gated activation. In the stand-ins it is made in the router's float64, of
-    five pieces as wide as the activation; a fused kernel writes the gradient of both halves. The gradient that comes in
+    Of an expert layer: the gradient of the gated activation, made in the router's float64 of five pieces as wide as the
+    activation (fused_bias_swiglu.py, `weighted_swiglu_back`; MindSpeed leaves it as it is). The gradient that comes in
     is as wide as the second layer's input, which is given back by then.
     """
     h = model.hidden
     if number < model.dense_layers:
         return h * BF16 + 4 * model.dense_intermediate * BF16
-    wide = load * model.experts_per_token * model.moe_intermediate
-    gradient = 2 * wide * BF16 if fused else 5 * wide * FP64
+    gradient = 5 * load * model.experts_per_token * model.moe_intermediate * FP64
     return h * BF16 + gradient
+
+
+def stacked_bytes(model: Architecture, expert: int) -> int:
+    """The copy of a die's experts of one layer that MindSpeed f6688 makes in every forward pass and keeps for the
+    backward one (mindspeed/te/pytorch/module/grouped_linear.py: `torch.cat([w.t() for w in self.total_weight])`)."""
+    return model.experts // expert * 3 * model.moe_intermediate * model.hidden * BF16
 
 
 def engine_most(model: Architecture, load: float) -> float:
@@ -170,11 +175,11 @@ def forward_pass(
     """
     h = model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    moments = [attention_most(model, fused, sequence) + (2 * key + value) * BF16 + 3 * h]
+    moments = [attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h]
     if numbers and numbers[0] < model.dense_layers:
         moments.append(3 * h + 3 * model.dense_intermediate * BF16)
     if numbers and numbers[-1] >= model.dense_layers:
-        moments.append(forward_most(model, fused, load) + _gathered(h, tensor) * tensor)
+        moments.append(forward_most(model, load) + _gathered(h, tensor) * tensor)
     if last:
         moments.append(h + head_forward_most(model.vocabulary, entropy))
     return max(moments) / tensor
@@ -206,7 +211,7 @@ def training_pass(
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
         rebuilt = sum(layer(model, n, fused, load) for n in numbers if n in again and number - group < n <= number)
-        most = max(backward_most(model, number, fused, load), attention_most(model, fused, sequence))
+        most = max(backward_most(model, number, load), attention_most(model, fused, sequence, backward=True))
         moments.append(most + _gathered(h, tensor) * tensor + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 

@@ -188,7 +188,8 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
             load=of.expert_load,
             entropy=entropy,
         )
-        return {"activations": int(tokens * per_token)}
+        # The copy of an expert layer's first weights is there while its outputs are made.
+        return {"activations": int(tokens * per_token) + 2 * _stack(of, numbers) // 3}
 
     rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(of)}
     if of.on_ascend:
@@ -232,7 +233,16 @@ def _training_bytes(of: Subject, stage: int, numbers: range, last: bool) -> int:
     tokens = layout.micro_batch * of.sequence_tokens
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
     in_flight = min(layout.actor_pipeline - stage, micro_batches)
-    return int(tokens * (in_flight * found.kept + found.most))
+    again = activations.recomputed(numbers, of.config.actor.recompute)[0]
+    kept_stacks = sum(number not in again and number >= of.model.dense_layers for number in numbers)
+    stacks = in_flight * kept_stacks + (1 if again else 0)
+    return int(tokens * (in_flight * found.kept + found.most)) + stacks * _stack(of, numbers)
+
+
+def _stack(of: Subject, numbers: range) -> int:
+    """Bytes of the copy of one layer's experts, where there is one."""
+    there = of.stacked and bool(numbers) and numbers[-1] >= of.model.dense_layers
+    return activations.stacked_bytes(of.model, of.layout.actor_expert) if there else 0
 
 
 def host(of: Subject) -> Host:

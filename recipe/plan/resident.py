@@ -13,15 +13,16 @@ HCCL_BUFFER_MIB = 300  # HCCL_BUFFSIZE of both published launchers
 HCCL_BUFFERS_EACH = 2  # CANN 8: "each communicator occupies 2 x HCCL_BUFFSIZE", one to send and one to receive
 CONTEXT_MIB = 1024  # context, kernels and streams of a process: assumed, not measured here
 INDEX = 8
+CAUSAL_MASK = 2048  # mindspeed/core/transformer/flash_attention: a mask of 2048 x 2048 bytes, kept
 
 
 def engine(of: Subject) -> int:
-    """Bytes that the engine keeps after `release`: rope tables, prefill mask, the input batch, the routers' biases."""
+    """Bytes that the engine keeps after `release`: rope tables, prefill mask, input batch; the trainer's mask."""
     model, rollout = of.model, of.config.rollout
     ropes = ROPE_TABLES * model.max_positions * model.qk_rope_head_dim * BF16
     mask = RING_MASK * RING_MASK * BF16
     batch = rollout.max_batched_tokens * 4 * INDEX  # token ids, positions, slots, places in the sequences
-    return ropes + mask + batch
+    return ropes + mask + batch + (CAUSAL_MASK**2 if of.stacked else 0)
 
 
 def left_over(of: Subject, stage: int) -> int:

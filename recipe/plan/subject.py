@@ -20,7 +20,8 @@ class Subject:
     """A run to be planned. `prompt_tokens` is the padded prompt length.
 
     `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
-    ones that stand in for them on a simulated die. `expert_load`: the fullest die's experts are sent so many times the
+    ones that stand in for them on a simulated die. `stacked`: MindSpeed's grouped layers, which copy their experts'
+    weights in every pass. `expert_load`: the fullest die's experts are sent so many times the
     tokens of an even spread.
     """
 
@@ -29,6 +30,7 @@ class Subject:
     model: Architecture
     prompt_tokens: int
     fused: bool
+    stacked: bool
     expert_load: float = 1.0
 
     @property
@@ -77,7 +79,14 @@ def subject(config: RunConfig, model: Architecture | None = None, prompt_tokens:
         raise ConfigError(
             f"[actor] stage_layers sums to {layout.layers}, but the model has {model.layers} layers; correct the list"
         )
-    return Subject(config, layout, model, prompt_tokens or config.data.max_prompt_tokens, not config.simulated)
+    return Subject(
+        config,
+        layout,
+        model,
+        prompt_tokens or config.data.max_prompt_tokens,
+        not config.simulated,
+        config.cluster.device == NPU,
+    )
 
 
 def architecture_of(config: RunConfig) -> Architecture:

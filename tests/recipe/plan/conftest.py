@@ -19,6 +19,7 @@ import pytest
 
 from recipe.launch.config import Recompute, RunConfig, load
 from recipe.launch.environment import REPO, RunPaths, derived_environment
+from recipe.launch.mindspeed import transformer_overrides as mindspeed_overrides
 from recipe.launch.overrides import Inputs, hydra_overrides
 from recipe.launch.prepare import transformer_overrides
 from recipe.plan.memory import BLOCK_TOKENS, Die, Memory, memory
@@ -39,6 +40,7 @@ class Layout:
     rollout_tensor: int = 1
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
+    mindspeed: bool = False
 
     def planned(self) -> Subject:
         config = load(REPO / "configs/sim.toml")
@@ -55,7 +57,8 @@ class Layout:
             "train": {"prompts_per_step": 4},
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        return subject(dataclasses.replace(config, **changed), prompt_tokens=PROMPT)
+        of = subject(dataclasses.replace(config, **changed), prompt_tokens=PROMPT)
+        return dataclasses.replace(of, fused=self.mindspeed, stacked=self.mindspeed)
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,17 @@ def make_model(directory: Path) -> Made:
     return made
 
 
-def run_workers(of: Subject, made: Made, directory: Path) -> list[dict[str, Any]]:
-    """What each rank counted."""
+def run_workers(of: Subject, made: Made, directory: Path, mindspeed: Path | None) -> list[dict[str, Any]]:
+    """What each rank counted; `mindspeed`: the upstream tree that has it, where it takes part."""
     config: RunConfig = of.config
     paths = RunPaths(directory, "plan", directory / "ray")
     nowhere = directory / "none.parquet"
-    inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer_overrides(made.hf))
+    transformer = transformer_overrides(made.hf)
+    path = os.environ["PYTHONPATH"]
+    if mindspeed is not None:
+        transformer |= mindspeed_overrides()
+        path = os.pathsep.join([str(REPO), str(mindspeed), path])
+    inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer)
     overrides = hydra_overrides(config, of.layout, inputs, paths)
     job = {
         "overrides": [o for o in overrides if not o.startswith("hydra.")]
@@ -100,7 +108,7 @@ def run_workers(of: Subject, made: Made, directory: Path) -> list[dict[str, Any]
     shared = {
         **os.environ,
         **derived_environment(config, of.layout, paths),
-        "PYTHONPATH": os.environ["PYTHONPATH"],
+        "PYTHONPATH": path,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(of.layout.dies),
@@ -181,11 +189,15 @@ def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture
-def plan_and_count(tiny_made: Made, tmp_path: Path) -> Callable[..., dict[str, tuple[int, int]]]:
+def plan_and_count(
+    tiny_made: Made, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[..., dict[str, tuple[int, int]]]:
     """Plans a `Layout`, given by its fields, runs it, and sets both beside one another."""
 
     def run(**fields: Any) -> dict[str, tuple[int, int]]:
-        of = Layout(**fields).planned()
-        return comparison(of, memory(of), run_workers(of, tiny_made, tmp_path))
+        layout = Layout(**fields)
+        tree = request.getfixturevalue("mindspeed_upstream") if layout.mindspeed else None
+        of = layout.planned()
+        return comparison(of, memory(of), run_workers(of, tiny_made, tmp_path, tree))
 
     return run

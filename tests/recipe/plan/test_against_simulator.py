@@ -16,6 +16,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2, half recomputed": {"dies": 2, "recompute": Recompute(granularity="full", method="block", layers=2)},
     "dp4 ep2": {"dies": 4},
     "pp2 ep2, uneven; rollout tp2": {"dies": 4, "stages": (1, 3), "rollout_tensor": 2},
+    "ep2, MindSpeed": {"dies": 2, "mindspeed": True},
+    "ep2, MindSpeed, recomputed": {
+        "dies": 2,
+        "mindspeed": True,
+        "recompute": Recompute(granularity="full", method="block", layers=4),
+    },
     "tp2 ep2; rollout tp2": {"dies": 2, "tensor": 2, "rollout_tensor": 2},
 }
 TOLERANCE = 0.05
@@ -26,9 +32,12 @@ UNEVEN = {"most in ref": 0.10}
 TENSOR_PARALLEL = {"most in switch": 0.10, "most in ref": 0.20}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "ep2" else pytest.mark.slow) for name in LAYOUTS]
-)
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    slow = [] if name == "ep2" else [pytest.mark.slow]
+    return [*slow, pytest.mark.mindspeed] if "MindSpeed" in name else slow
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in LAYOUTS])
 def test_planned_bytes_are_within_5_percent_of_the_counted(
     name: str, plan_and_count: Callable[..., dict[str, tuple[int, int]]]
 ) -> None:

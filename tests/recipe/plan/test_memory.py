@@ -65,12 +65,12 @@ def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
 
 
 def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() -> None:
-    dies = memory(subject(BIG)).dies
+    assert "activations" in memory(subject(BIG)).dies[6].phases["update"]
+    short = with_(BIG, "data", max_prompt_tokens=64, max_response_tokens=64)
+    update = memory(subject(short)).dies[6].phases["update"]
     portion = (64 * 3 * 7168 * 2048) / 16  # elements, but for those that are not experts'
-    swapped = dies[6].phases["update"]["optimizer swapped in"]
-    assert swapped == pytest.approx(2 * 12 * portion, rel=0.05)
-    assert "activations" not in dies[6].phases["update"]
-    assert dies[7].phases["update"]["activations"] > swapped  # the output layer's logits
+    assert update["optimizer swapped in"] == pytest.approx(2 * 12 * portion, rel=0.05)
+    assert "activations" not in update
 
 
 def test_without_offload_weights_stay_in_every_phase_once() -> None:
