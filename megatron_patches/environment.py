@@ -23,6 +23,12 @@ def plain_megatron_on_npu() -> bool:
     return _installed("torch_npu") and plain_megatron()
 
 
+def without_transformer_engine() -> bool:
+    """Transformer Engine is installed, whose Adam Megatron-core saves and loads by itself"""
+    # MindSpeed puts an empty module of that name where there is none.
+    return _installed("mindspeed") or not _installed("transformer_engine")
+
+
 # Version of Transformer Engine whose optional features the stand-ins answer for: 1.10 brought k and v channels of
 # different size and the softmax scale; from 2.0 on Megatron-core would look for FP8 tensor classes.
 TRANSFORMER_ENGINE_VERSION = "1.13.0"

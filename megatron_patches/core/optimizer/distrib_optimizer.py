@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from megatron_patches.core.optimizer.cuda_type_names import cuda_type_names
-from megatron_patches.environment import plain_megatron, plain_megatron_on_npu
+from megatron_patches.core.optimizer.swapped_states import host_copies, host_or_device, load_swapped, swaps
+from megatron_patches.environment import plain_megatron, plain_megatron_on_npu, without_transformer_engine
 from recipe.overlay import patch
 
 
@@ -54,20 +55,46 @@ def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], se
 
 
 @patch(
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._get_main_param_and_optimizer_states",
+    why="MindSpeed's swap optimizer leaves tensors without storage on the device and their data in host memory, and a "
+    'state that is None: saving a checkpoint stops with "NoneType has no attribute dtype"',
+    upstream="megatron-core==0.12.1",
+    fingerprint="sha256:23ea89a980b97f0fc1a378577c73723f86b075546915b67757b6db541449af19",
+    remove_when="MindSpeed's swap optimizer can be saved by Megatron-core's distributed checkpoints",
+    when=without_transformer_engine,
+)
+def get_main_param_and_optimizer_states(
+    original: Callable[..., dict[str, Any]], self: Any, model_param: torch.Tensor
+) -> dict[str, Any]:
+    """Main parameter and states of a parameter's shard by name: param, exp_avg, exp_avg_sq."""
+    tensors = original(self, model_param)
+    # NPU-ADAPTATION: what is swapped out is taken from host memory, and what is not there is left out
+    return host_or_device(tensors, host_copies(self, tensors["param"]))
+
+
+@patch(
     "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._set_main_param_and_optimizer_states",
     why="it copies all of a parameter's state from the checkpoint, where the number of steps of torch's Adam is not: "
-    "that is kept once for all parameters, and what loads it gives them one tensor, to which each then adds its steps",
+    "that is kept once for all parameters, and what loads it gives them one tensor, to which each then adds its steps; "
+    "and MindSpeed's swap optimizer keeps the state in host memory, where it is not copied to",
     upstream="megatron-core==0.12.1",
     fingerprint="sha256:49851fe45eb1740a975db5a8df3f4a693ea6ee7ce00ea14cc7ec31166cf4d922",
-    remove_when="Megatron-core loads a checkpoint into a torch optimizer",
-    when=plain_megatron,
+    remove_when="Megatron-core loads a checkpoint into a torch optimizer, and into MindSpeed's swap optimizer",
+    when=without_transformer_engine,
 )
 def set_main_param_and_optimizer_states(
     original: Callable[..., None], self: Any, model_param: torch.Tensor, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Copy `tensors` (param, exp_avg, exp_avg_sq) into the optimizer's shard of a parameter."""
     group, place = self.model_param_group_index_map[model_param]
-    state = self.optimizer.state[self.optimizer.param_groups[group]["params"][place]]
+    main_param = self.optimizer.param_groups[group]["params"][place]
+    state = self.optimizer.state[main_param]
+    if swaps(self):
+        # NPU-ADAPTATION: loading made new groups, and the step reads learning rate and number of steps through this map
+        self.optimizer.param_to_group_map[main_param] = self.optimizer.param_groups[group]
+    if (host := host_copies(self, main_param)) is not None:
+        load_swapped(self, main_param, state, host, tensors)  # NPU-ADAPTATION: into host memory
+        return
     if "step" in state:  # NPU-ADAPTATION: a parameter keeps the number of steps, as a tensor of its own
         state["step"] = state["step"].clone()
         tensors = {**tensors, "step": state["step"]}

@@ -115,6 +115,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list
     """Run tasks in `world` processes on a device; result[rank][task].
 
     mindspeed: an upstream tree with MindSpeed, which then takes part; reverted: ids of patches to take off before;
+    transformer: what MindSpeed is told besides;
     limit: seconds that the processes may take.
     """
 
@@ -126,12 +127,13 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list
         world: int = 1,
         mindspeed: Path | None = None,
         reverted: tuple[str, ...] = (),
+        transformer: dict[str, Any] | None = None,
         limit: float = 150,
     ) -> list[list[dict[str, Any]]]:
         directory = tmp_path_factory.mktemp("job")
         job = {
             **case.fields, "device": device, "tasks": tasks, "out": str(directory / "result"),
-            "mindspeed": mindspeed is not None, "reverted": reverted,
+            "mindspeed": mindspeed is not None, "reverted": reverted, "transformer": transformer,
         }  # fmt: skip
         (directory / "job.json").write_text(json.dumps(job))
         path = os.environ["PYTHONPATH"]

@@ -43,26 +43,34 @@ def become_cpu() -> None:
     torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign,assignment]
 
 
-def adapt_with_mindspeed(reverted: list[str]) -> None:
-    """Import MindSpeed where a worker does, take the patches of these ids off, and adapt Megatron-core twice."""
+def adapt_with_mindspeed(reverted: list[str], more: dict[str, Any]) -> None:
+    """Import MindSpeed where a worker does, take the patches of these ids off, and adapt Megatron-core twice.
+
+    more: entries of `override_transformer_config` besides those that every model needs.
+    """
     from recipe import overlay
     from recipe.launch.mindspeed import transformer_overrides
 
     repatch = importlib.import_module("verl.workers.megatron_workers").repatch
     assert repatch is not None, "verl has not found MindSpeed"
-    repatch(transformer_overrides())
+    repatch(transformer_overrides() | more)
     if reverted:  # without a name it takes all of them off
         overlay.revert(*reverted)
-    repatch(transformer_overrides())
+    repatch(transformer_overrides() | more)
 
 
-def start(device: str, mindspeed: bool = False, reverted: list[str] | None = None) -> None:
+def start(
+    device: str,
+    mindspeed: bool = False,
+    reverted: list[str] | None = None,
+    transformer: dict[str, Any] | None = None,
+) -> None:
     """Join the process group; afterwards verl and Megatron-core can be imported with the overlay live."""
     if device == "cpu":
         become_cpu()
     importlib.import_module("verl_patches.prelude_patch")
     if mindspeed:
-        adapt_with_mindspeed(reverted or [])
+        adapt_with_mindspeed(reverted or [], transformer or {})
     else:
         assert importlib.util.find_spec("mindspeed") is None, "this job is to run without MindSpeed"
     from verl.utils.device import get_device_name
@@ -424,7 +432,7 @@ def task_reshard(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
-    start(job["device"], job["mindspeed"], job["reverted"])
+    start(job["device"], job["mindspeed"], job["reverted"], job["transformer"])
     results = []
     for task in job["tasks"]:
         merged = {**job, **{k: task[k] for k in ("hf", "checkpoint", "tokens", "lengths", "derive") if k in task}}

@@ -15,6 +15,7 @@ LOAD = "verl_patches.utils.checkpoint.megatron_checkpoint_manager:load_checkpoin
 
 FRESH = "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_state_dict"
 STEPS = "megatron_patches.core.optimizer.distrib_optimizer:set_main_param_and_optimizer_states"
+STATES = "megatron_patches.core.optimizer.distrib_optimizer:get_main_param_and_optimizer_states"
 
 
 def check(tiny: Any, run_job: Callable[..., Results], directory: Path, **options: Any) -> None:
@@ -41,3 +42,12 @@ def test_with_mindspeed(
     tiny: Any, run_job: Callable[..., Results], tmp_path: Path, mindspeed_upstream: Path
 ) -> None:
     check(tiny, run_job, tmp_path / "checkpoint", mindspeed=mindspeed_upstream)
+
+
+@pytest.mark.mindspeed
+@pytest.mark.proves(LOAD, STATES, STEPS)
+def test_with_mindspeeds_optimizer_in_host_memory(
+    tiny: Any, run_job: Callable[..., Results], tmp_path: Path, mindspeed_upstream: Path
+) -> None:
+    swapping = {"mindspeed": mindspeed_upstream, "transformer": {"swap_optimizer": True}}
+    check(tiny, run_job, tmp_path / "checkpoint", **swapping)

@@ -126,3 +126,21 @@ def test_compiled_rope_and_permutation_are_the_public_ones():
     )
     assert build("npu_moe_token_permute").npu_moe_token_permute is torch_npu.npu_moe_token_permute
     assert build("npu_moe_token_unpermute").npu_moe_token_unpermute is torch_npu.npu_moe_token_unpermute
+
+
+@settings(max_examples=10, deadline=None)
+@given(step=st.integers(1, 50), decay=st.sampled_from([0.0, 0.1]), low=st.booleans())
+def test_the_swapping_optimizers_step_is_pytorchs_adamw(step, decay, low):
+    op = build("npu_apply_fused_adamw_v2").npu_apply_fused_adamw_v2
+    param, first, second = torch.randn(7), torch.randn(7), torch.rand(7)
+    grad = torch.randn(7).to(torch.bfloat16 if low else torch.float32)
+    leaf = torch.nn.Parameter(param.clone())
+    leaf.grad = grad.float()
+    adam = torch.optim.AdamW([leaf], lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=decay)
+    adam.state[leaf] = {"step": torch.tensor(step - 1.0), "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+    adam.step()
+    on_npu = [tensor.npu() for tensor in (param, grad, first, second)]
+    op(*on_npu, torch.empty(0), torch.tensor(step).npu(), 1e-2, 0.9, 0.95, decay, 1e-8, False, False)
+    torch.testing.assert_close(on_npu[0].cpu(), leaf.detach(), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(on_npu[2].cpu(), adam.state[leaf]["exp_avg"], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(on_npu[3].cpu(), adam.state[leaf]["exp_avg_sq"], rtol=1e-6, atol=1e-7)

@@ -125,6 +125,40 @@ def npu_groupmatmul_add_fp32(x: Tensor, weight: Tensor, group_list: Tensor, grad
     grad.view(groups, x.shape[1], weight.shape[1]).add_(weight_gradient(x.float(), weight.float(), bounds))
 
 
+# Without amsgrad MindSpeed gives an empty host tensor for what is not read.
+@op("mindspeed.npu_apply_fused_adamw_v2", host=("max_exp_avg_sq",))
+def npu_apply_fused_adamw_v2(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    max_exp_avg_sq: Tensor | None,
+    step: Tensor,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    eps: float,
+    amsgrad: bool,
+    maximize: bool,
+) -> None:
+    """One AdamW step (decoupled weight decay) on float32 ``param``, ``exp_avg`` and ``exp_avg_sq``, in place.
+
+    step: one-element int64 tensor, the number of this step from 1. max_exp_avg_sq is not read.
+    """
+    name = "npu_apply_fused_adamw_v2"
+    for label, tensor in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+        checks.dtype(name, label, tensor, (torch.float32,))
+        checks.shape(name, label, tensor, tuple(param.shape))
+    checks.dtype(name, "step", step, checks.INT64)
+    checks.only(name, (False,), amsgrad=amsgrad, maximize=maximize)
+    # PyTorch's own, as MindSpeed's AdamW that does not swap.
+    torch._fused_adamw_(
+        [param], [grad.float()], [exp_avg], [exp_avg_sq], [], [step.float().reshape(())],
+        lr=lr, beta1=beta1, beta2=beta2, weight_decay=weight_decay, eps=eps, amsgrad=False, maximize=False,
+    )  # fmt: skip
+
+
 def _gmm_module() -> SimpleNamespace:
     return SimpleNamespace(
         npu_gmm=npu_gmm, npu_gmm_backward=npu_gmm_backward, npu_gmm_backward_fusion=npu_gmm_backward_fusion
@@ -136,6 +170,7 @@ MODULES: dict[str, Callable[[], SimpleNamespace]] = {
     "grouped_matmul_v2": _gmm_module,
     "npu_matmul_add_fp32": lambda: SimpleNamespace(npu_matmul_add_fp32=npu_matmul_add_fp32),
     "npu_groupmatmul_add_fp32": lambda: SimpleNamespace(npu_groupmatmul_add_fp32=npu_groupmatmul_add_fp32),
+    "npu_apply_fused_adamw_v2": lambda: SimpleNamespace(npu_apply_fused_adamw_v2=npu_apply_fused_adamw_v2),
     "npu_rotary_position_embedding": lambda: SimpleNamespace(
         npu_rotary_position_embedding=npu_rotary_position_embedding
     ),
