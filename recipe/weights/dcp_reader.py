@@ -7,16 +7,18 @@ of tensors consists of is refused.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import io
 import json
 import math
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from recipe.weights.dcp_metadata import METADATA, TORCH_DTYPES, Blob, Chunk, StoredTensor
 from recipe.weights.errors import WeightsError
@@ -89,8 +91,10 @@ _METADATA_NAMES: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, names: dict[tuple[str, str], Any], storage: Callable[[Any], Any] | None) -> None:
-        super().__init__(io.BytesIO(content))
+    def __init__(
+        self, stream: IO[bytes], names: dict[tuple[str, str], Any], storage: Callable[[Any], Any] | None
+    ) -> None:
+        super().__init__(stream)
         self._names, self._storage = names, storage
 
     def find_class(self, module: str, name: str) -> Any:
@@ -106,13 +110,25 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _unpickle(
-    content: bytes, names: dict[tuple[str, str], Any], where: str, storage: Callable[[Any], Any] | None = None
+    stream: IO[bytes], names: dict[tuple[str, str], Any], where: str, storage: Callable[[Any], Any] | None = None
 ) -> Any:
     try:
-        return _Unpickler(content, names, storage).load()
+        return _Unpickler(stream, names, storage).load()
     # Damaged bytes can make any opcode fail in any way.
     except Exception as error:
         raise WeightsError(f"{where}: cannot be read as a checkpoint ({error})") from error
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """For millions of objects without a cycle: looking for one again and again would double the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _integers(value: Any) -> tuple[int, ...]:
@@ -137,10 +153,10 @@ def read_metadata(directory: Path, wanted: Container[str]) -> dict[str, StoredTe
     try:
         if file.stat().st_size > _MAX_METADATA:
             raise WeightsError(f"{file}: {file.stat().st_size} bytes; at most {_MAX_METADATA} are read")
-        content = file.read_bytes()
+        with file.open("rb") as stream, _no_collection():
+            found = _unpickle(stream, _METADATA_NAMES, str(file))
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}); is the checkpoint complete?") from error
-    found = _unpickle(content, _METADATA_NAMES, str(file))
     try:
         if not isinstance(found, _Metadata):
             raise TypeError(f"{type(found).__name__} instead of Metadata")
@@ -250,7 +266,7 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
             records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if records["data.pkl"].file_size > _MAX_DATA_PICKLE:
                 raise ValueError("its data.pkl is too large for one tensor's")
-            content = archive.read(records["data.pkl"])
+            content = io.BytesIO(archive.read(records["data.pkl"]))
             found = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _Reference(pid[1], pid[2], pid[4]))
             reference, offset, shape, strides = found
             info = records[f"data/{reference.key}"]
