@@ -91,7 +91,8 @@ class Demonstrations:
 def prompt_ids(item: Sum, template: Template, tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Token ids of the rendered prompt, the very ones that verl's dataset sends to the rollout."""
     text = tokenizer.apply_chat_template(template.messages(item.question), add_generation_prompt=True, tokenize=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def train(
