@@ -202,7 +202,8 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     passes = _training_bytes(of, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
     switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(of)}
-    since_update = {"left by the update": resident.left_by_update(of, stage)} if actor.recompute else {}
+    left = resident.left_by_update(of, stage)
+    since_update = {"left by the update": left} if left else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},

@@ -44,16 +44,18 @@ def left_over(of: Subject, stage: int) -> int:
 
 
 def left_by_update(of: Subject, stage: int) -> int:
-    """Bytes that recomputed expert layers keep from an update until their next pass.
+    """Bytes that layers keep from an update until their next pass.
 
-    A dispatcher's probabilities lead to the layer's input as it was given to the recomputation, and to its gradient
-    (tensor_parallel/random.py, `CheckpointFunction`): two hidden states a layer.
+    A recomputed expert layer's dispatcher holds probabilities that lead to the layer's input as it was given to the
+    recomputation, and to its gradient (tensor_parallel/random.py, `CheckpointFunction`): two hidden states a layer. The
+    stand-in's attention holds the mask of its last batch.
     """
     layout, start = of.layout, of.stage_start(stage)
     numbers = range(start, start + layout.stage_layers[stage])
     again = sum(n >= of.model.dense_layers for n in recomputed(numbers, of.config.actor.recompute)[0])
     tokens = layout.micro_batch * of.sequence_tokens / layout.actor_tensor
-    return int(again * 2 * tokens * of.model.hidden * BF16)
+    masks = 0 if of.fused else len(numbers) * of.sequence_tokens**2 * FP32
+    return int(again * 2 * tokens * of.model.hidden * BF16) + masks
 
 
 def communicators(of: Subject) -> dict[str, int]:
