@@ -2,7 +2,8 @@
 """FP8 e4m3 with one float32 scale for every block of 128x128 elements, to bfloat16.
 
 The value is float32(byte) * scale in float32, rounded to bfloat16 to nearest even, as in DeepSeek's published
-weight_dequant. Done by a numba kernel, or by torch where numba cannot be imported; both give the same bits.
+weight_dequant. Done by code that LLVM compiles for the processor, or by torch where that cannot be had; both give the
+same bits.
 """
 
 from __future__ import annotations
@@ -45,25 +46,20 @@ _chosen: list[Kernel] = []
 
 
 def kernel() -> Kernel:
-    """The kernel that `dequantise` uses; the first call imports numba (or torch)."""
+    """The kernel that `dequantise` uses; the first call compiles it (or imports torch)."""
     if not _chosen:
         try:
-            _chosen.append(numba_kernel())
+            _chosen.append(llvm_kernel())
         except ImportError:
             _chosen.append(torch_kernel())
     return _chosen[0]
 
 
-def numba_kernel() -> Kernel:
-    """`dequantise` by numba. Raises ImportError without it."""
+def llvm_kernel() -> Kernel:
+    """`dequantise` by LLVM. Raises ImportError without llvmlite, and where the processor lacks half precision."""
     from recipe.weights import fp8_kernel
 
-    def run(
-        raw: NDArray[np.uint8], first: int, columns: int, scales: NDArray[np.float32], out: NDArray[np.uint16]
-    ) -> bool:
-        return not fp8_kernel.dequantise(raw, first, columns, scales, out) & 0x80
-
-    return run
+    return fp8_kernel.compile_kernel()
 
 
 def torch_kernel() -> Kernel:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recipe.weights import fp8
 
-KERNELS = {"numba": fp8.numba_kernel(), "torch": fp8.torch_kernel()}
+KERNELS = {"llvm": fp8.llvm_kernel(), "torch": fp8.torch_kernel()}
 FINITE = np.array([byte for byte in range(256) if byte & 0x7F != 0x7F], np.uint8)
 
 
@@ -78,12 +78,41 @@ def test_nan_is_seen_wherever_it_stands(kernel: str, byte: int, at: int) -> None
     assert not KERNELS[kernel](raw, 0, 128, scales, out)
 
 
-def test_without_numba_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_llvm_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> fp8.Kernel:
-        raise ImportError("no numba")
+        raise ImportError("no llvmlite")
 
     monkeypatch.setattr(fp8, "_chosen", [])
-    monkeypatch.setattr(fp8, "numba_kernel", absent)
+    monkeypatch.setattr(fp8, "llvm_kernel", absent)
     raw, out = np.array([0x38, 0xB8], np.uint8), np.empty(2, np.uint16)  # 1.0 and -1.0
     assert fp8.dequantise(raw, 0, 2, np.full((1, 1), 2, np.float32), out)
     assert out.tolist() == [0x4000, 0xC000]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scales": np.ones((1, 1), np.float32)}, {"scales": np.ones((2, 2), np.float64)}, {"first": 1}, {"first": -1},
+        {"out": np.empty(10, np.uint16)}, {"out": np.empty(400, np.uint16)[::2]}, {"raw": np.zeros(200, np.int16)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_arrays_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
+    """Compiled code looks at no bounds."""
+    good = {
+        "raw": np.zeros(200, np.uint8), "first": 0, "columns": 200, "scales": np.ones((1, 2), np.float32),
+        "out": np.empty(200, np.uint16),
+    }  # fmt: skip
+    assert KERNELS["llvm"](*good.values())
+    if changes == {"first": 1}:
+        changes = {"first": 127 * 200 + 1}  # ends in a row of the next blocks
+    with pytest.raises(ValueError):
+        KERNELS["llvm"](*(good | changes).values())
+
+
+def test_a_processor_without_half_precision_has_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipe.weights import fp8_kernel
+
+    monkeypatch.setattr(fp8_kernel.llvm, "get_host_cpu_features", lambda: {"f16c": False})
+    with pytest.raises(ImportError, match="half precision"):
+        fp8.llvm_kernel()
