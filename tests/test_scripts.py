@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,28 +86,3 @@ def test_without_any_python(tmp_path: Path) -> None:
 )
 def test_a_wrong_option(tmp_path: Path, name: str, arguments: list[str], expected: str) -> None:
     assert expected in one_line(script(name, *arguments, PATH=tools(tmp_path / "bin")))
-
-
-def test_ci_runs_the_readme_s_test_command() -> None:
-    command = "bash scripts/test.sh"
-    assert command in (REPO / "README.md").read_text(encoding="utf-8")
-    assert (REPO / ".ci" / "run").read_text(encoding="utf-8").rstrip().endswith(f"exec {command}")
-
-
-def test_both_readmes_give_the_same_commands() -> None:
-    commands = []
-    for name in ("README.md", "README_zh.md"):
-        lines = (REPO / name).read_text(encoding="utf-8").splitlines()
-        commands.append([line.partition("#")[0].strip() for line in lines if line.startswith(("bash ", ".venv/"))])
-    assert commands[0] == commands[1] and len(commands[0]) == 9
-
-
-@pytest.mark.parametrize("arguments", ["sync --check", "patches list", "patches verify"])
-def test_the_commands_for_an_audit_do_what_the_readmes_say(arguments: str) -> None:
-    assert f".venv/bin/python -m recipe {arguments} " in (REPO / "README.md").read_text(encoding="utf-8")
-    environment = {key: value for key, value in os.environ.items() if key != "RECIPE_UPSTREAM"}
-    done = subprocess.run(
-        [sys.executable, "-m", "recipe", *arguments.split()],
-        capture_output=True, text=True, timeout=120, check=False, cwd=REPO, env=environment,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
