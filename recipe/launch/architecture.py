@@ -39,7 +39,8 @@ class Architecture:
         return self.layers - self.dense_layers
 
 
-_KEYS = {
+# Our names and those of config.json.
+KEYS = {
     "layers": "num_hidden_layers",
     "dense_layers": "first_k_dense_replace",
     "hidden": "hidden_size",
@@ -94,11 +95,11 @@ def from_config_json(config: Mapping[str, Any]) -> Architecture:
     """
     if config.get("model_type") != "deepseek_v3":
         raise ValueError(f"config.json: model_type is {config.get('model_type')!r}; expected 'deepseek_v3'")
-    missing = [name for name in _KEYS.values() if not isinstance(config.get(name), int)]
+    missing = [name for name in KEYS.values() if not isinstance(config.get(name), int)]
     if missing:
         raise ValueError(f"config.json: no whole number for {', '.join(missing)}")
     factor = float((config.get("rope_scaling") or {}).get("factor", 1.0))
-    return Architecture(**{ours: config[theirs] for ours, theirs in _KEYS.items()}, rope_factor=factor)
+    return Architecture(**{ours: config[theirs] for ours, theirs in KEYS.items()}, rope_factor=factor)
 
 
 def from_directory(model: Path) -> Architecture | None:

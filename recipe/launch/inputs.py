@@ -92,12 +92,13 @@ def model_overrides(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError: config.json cannot be used.
     """
-    sizes, values = architecture(config), config_json(config)
+    values = config_json(config)
     if values is not None:
         try:
             return transformer_overrides(dict(values))
         except (ValueError, KeyError) as error:
             raise ConfigError(f"{config.model.path}: {error}") from None
+    sizes = architecture(config)
     if sizes is None or sizes.expert_groups == 1:
         return {}
     return {"moe_router_num_groups": sizes.expert_groups, "moe_router_group_topk": sizes.expert_groups_kept}

@@ -20,6 +20,7 @@ from recipe.launch.cache import cached, digest
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, cache_dir, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.inputs import architecture
 from recipe.launch.overrides import Inputs
 from verl_patches.utils.reward_score.tier3 import require
 
@@ -45,17 +46,42 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
     log.parent.mkdir(parents=True, exist_ok=True)
     made = prepare_model(config, say, log)
     model = made / "model" if config.model.kind == "tiny" else made
-    data = _data(config, made, say, log)
-    checkpoint = _checkpoint(model, say, log)
-    prompt_tokens = padded_prompt_tokens(_prompt_lengths(model, data, log), config.data.max_prompt_tokens, say)
+    if config.model.architecture is not None:
+        architecture(config)  # a config.json of another model stops here
+    if config.model.kind == "random_init":
+        checkpoint = None
+    elif config.model.checkpoint is not None:
+        checkpoint = _given(
+            config.model.checkpoint, "[model] checkpoint", ".metadata", "scripts/convert_hf_to_mcore.py"
+        )
+    else:
+        checkpoint = _checkpoint(model, say, log)
+    if config.data.kind == "parquet":
+        maker = "scripts/json_to_parquet.py"
+        train = _given(str(config.data.train_path), "[data] train_path", "", maker)
+        validation = _given(str(config.data.validation_path), "[data] validation_path", "", maker)
+        prompt_tokens = config.data.max_prompt_tokens
+    else:
+        data = _data(config, made, say, log)
+        train, validation = data / "train.parquet", data / "validation.parquet"
+        prompt_tokens = padded_prompt_tokens(_prompt_lengths(model, data, log), config.data.max_prompt_tokens, say)
     return Inputs(
         model=model,
         checkpoint=checkpoint,
-        train=data / "train.parquet",
-        validation=data / "validation.parquet",
+        train=train,
+        validation=validation,
         prompt_tokens=prompt_tokens,
         transformer=transformer_overrides(model) | adaptation,
     )
+
+
+def _given(path: str, key: str, inside: str, maker: str) -> Path:
+    """The file or directory that the run file names; `inside` is what a directory must hold."""
+    found = Path(path).expanduser().absolute()
+    if not (found / inside).is_file():
+        what = f"holds no {inside}" if inside else "is not a file"
+        raise ConfigError(f"{key}: {found} {what}; give what {maker} made")
+    return found
 
 
 def _require_tier3(config: RunConfig) -> None:
@@ -69,7 +95,7 @@ def _require_tier3(config: RunConfig) -> None:
 
 def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
     """The tiny model's directory (with `model/` and `problems/`), or the Hugging Face directory of the run file."""
-    if config.model.kind == "path":
+    if config.model.kind != "tiny":
         path = Path(str(config.model.path)).expanduser().absolute()
         if not (path / "config.json").is_file():
             raise ConfigError(f"[model] path: {path} holds no config.json; give a Hugging Face model directory")

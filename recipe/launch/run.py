@@ -23,7 +23,7 @@ from recipe.launch.environment import (
 )
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.layout import derive
-from recipe.launch.overrides import Inputs, hydra_overrides
+from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
 from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
@@ -32,8 +32,6 @@ from recipe.report.recorder import append_line
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster
-
-DRIVER = ["-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer"]
 
 
 def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fresh: bool = False) -> Path:
@@ -156,16 +154,3 @@ def _say_summary(summary: dict[str, Any], run_dir: Path, clock: Clock) -> None:
     text = " -> ".join("none" if value is None else f"{value:.3f}" for value in score)
     clock.say(f"finished {summary['steps']} steps in {minutes(summary['wall_s'])}; validation score {text}")
     clock.say(f"report: {run_dir / 'report.html'}")
-
-
-def placeholder_inputs(config: RunConfig) -> Inputs:
-    """Inputs as `show` prints them, before anything is made: names instead of paths, the limit as prompt length."""
-    missing = Path("/made/at/launch")
-    return Inputs(
-        model=missing / "model",
-        checkpoint=missing / "torch_dist",
-        train=missing / "train.parquet",
-        validation=missing / "test.parquet",
-        prompt_tokens=config.data.max_prompt_tokens,
-        transformer={},
-    )

@@ -19,11 +19,9 @@ from recipe.launch.environment import (
 )
 from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import Layout, derive, longest_sequence
-from recipe.launch.overrides import Inputs, hydra_overrides, transformer_config
+from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
 from recipe.launch.ports import require_apart
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
-
-DRIVER = ("-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer")
 
 
 @dataclass(frozen=True)

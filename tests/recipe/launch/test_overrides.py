@@ -26,20 +26,29 @@ SIM = next(path for path in CONFIGS if path.stem == "sim")
 PATHS = RunPaths(Path("/runs/it's {a}, [b] = c"), "id", Path("/tmp/grpo-1"))
 
 COMPOSE = """
-import json, sys
+import dataclasses, json, sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 import verl
 from verl.utils.config import omega_conf_to_dataclass, validate_config
+from verl.workers.config import McoreActorConfig, McoreEngineConfig, McoreOptimizerConfig, RolloutConfig
+from megatron.core.transformer.transformer_config import MLATransformerConfig
 
+MINDSPEED = {"use_flash_attn", "swap_optimizer", "pipeline_num_transformer_layers"}
+fields = {field.name for field in dataclasses.fields(MLATransformerConfig)}
 answers = []
 with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
     for overrides in json.load(sys.stdin):
         config = compose("ppo_megatron_trainer", overrides=overrides)
         validate_config(config, use_reference_policy=True, use_critic=False)
-        omega_conf_to_dataclass(config.actor_rollout_ref.rollout)
-        omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        assert isinstance(omega_conf_to_dataclass(config.actor_rollout_ref.rollout), RolloutConfig)
+        actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+        assert isinstance(actor, McoreActorConfig) and isinstance(actor.megatron, McoreEngineConfig)
+        assert isinstance(actor.optim, McoreOptimizerConfig) and actor.clip_ratio_high >= actor.clip_ratio_low
+        transformer = OmegaConf.to_container(config.actor_rollout_ref.actor.megatron.override_transformer_config)
+        # The rest is MindSpeed's: verl drops what nobody knows with a warning, and a run goes on without it.
+        assert set(transformer) <= fields | MINDSPEED, set(transformer) - fields - MINDSPEED
         answers.append(OmegaConf.to_container(config, resolve=True))
 print("ANSWER" + json.dumps(answers))
 """

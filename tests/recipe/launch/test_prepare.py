@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from pathlib import Path
@@ -12,10 +13,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from recipe.launch.architecture import KEYS, KNOWN
 from recipe.launch.cache import cached, digest
-from recipe.launch.config import load
+from recipe.launch.config import RunConfig, load
 from recipe.launch.environment import REPO
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.inputs import given_inputs
 from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
 from verl_patches.utils.reward_score.tier3 import GRADERS
@@ -111,3 +114,63 @@ def test_a_failing_tool_is_one_line_with_its_last_words(tmp_path: Path) -> None:
         _run("-c", "print('trying'); raise SystemExit('error: no such model')", log=log)
     assert str(caught.value) == f"-c failed with exit code 1: error: no such model (log: {log})"
     assert log.read_text(encoding="utf-8").startswith("trying\n")
+
+
+def on_a_cluster(tmp_path: Path, **model: object) -> RunConfig:
+    """The 256-die run with its files in `tmp_path`: a config.json, a checkpoint and two Parquet files."""
+    config = load(REPO / "configs" / "a3_256die.toml")
+    for name in ("hf/config.json", "torch_dist/.metadata", "train.parquet", "test.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(published_config()), encoding="utf-8")
+    paths = {"path": str(tmp_path / "hf"), "checkpoint": str(tmp_path / "torch_dist")}
+    data = {"train_path": str(tmp_path / "train.parquet"), "validation_path": str(tmp_path / "test.parquet")}
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **(paths | model)),
+        data=dataclasses.replace(config.data, **data),
+    )
+
+
+def published_config() -> dict[str, object]:
+    sizes = KNOWN["deepseek_v3_671b"]
+    values = {theirs: getattr(sizes, ours) for ours, theirs in KEYS.items()}
+    yarn = {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0}
+    return {"model_type": "deepseek_v3", "scoring_func": "sigmoid", "rope_scaling": yarn, **values}
+
+
+def test_on_a_cluster_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipe.launch.prepare._run", lambda *arguments, log: pytest.fail(f"ran {arguments}"))
+    inputs = prepare(on_a_cluster(tmp_path), lambda line: None, tmp_path / "log")
+    assert inputs.checkpoint == tmp_path / "torch_dist"
+    assert (inputs.train, inputs.validation) == (tmp_path / "train.parquet", tmp_path / "test.parquet")
+    assert inputs.prompt_tokens == 1024
+    # As `show` says it on a machine that sees nothing of this.
+    assert inputs.transformer == given_inputs(load(REPO / "configs" / "a3_256die.toml")).transformer
+    random = on_a_cluster(tmp_path, kind="random_init", checkpoint=None)
+    assert prepare(random, lambda line: None, tmp_path / "log").checkpoint is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("hf/config.json", "holds no config.json"),
+        ("torch_dist/.metadata", "[model] checkpoint: "),
+        ("train.parquet", "[data] train_path: "),
+        ("test.parquet", "[data] validation_path: "),
+    ],
+)
+def test_on_a_cluster_what_is_missing_is_named(tmp_path: Path, missing: str, expected: str) -> None:
+    config = on_a_cluster(tmp_path)
+    (tmp_path / missing).unlink()
+    with pytest.raises(ConfigError) as caught:
+        prepare(config, lambda line: None, tmp_path / "log")
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_another_model_than_the_run_files_is_refused(tmp_path: Path) -> None:
+    config = on_a_cluster(tmp_path)
+    smaller = published_config() | {"n_routed_experts": 64, "num_hidden_layers": 27}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(smaller), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"differs from .* in layers, experts; correct one of them"):
+        prepare(config, lambda line: None, tmp_path / "log")
