@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The head's meeting and the channel below it: who is taken in, who is turned away, and who is noticed to be gone."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe.launch import channel as channels
+from recipe.launch.channel import Channel, ChannelError
+from recipe.launch.errors import LaunchError
+from recipe.launch.meeting import Meeting, Node, differing
+from recipe.launch.node_logs import chunks, write_chunk
+
+TOKEN = b"the token of this test"
+FACTS = {"code": "abc", "Python": "3.11", "Ray": "2.60"}
+
+
+def node(name: str, **changes: Any) -> Node:
+    fields = {"address": name, "host": f"host-{name}", "dies": 16, "facts": FACTS, "settings": {"run": {"steps": 5}}}
+    return Node(name=name, **(fields | changes))
+
+
+class Head:
+    def __init__(self, tmp_path: Path, nodes: int, expected: list[str]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = int(probe.getsockname()[1])
+        self.said: list[str] = []
+        self.logs = tmp_path / "nodes"
+        own = node("10.0.0.1", address="127.0.0.1")
+        self.meeting = Meeting(own, self.port, TOKEN, nodes, expected, self.logs, self.said.append)
+        self.open: list[Channel] = []
+
+    def call(self, token: bytes = TOKEN) -> Channel:
+        self.open.append(Channel(socket.create_connection(("127.0.0.1", self.port)), token, server=False))
+        return self.open[-1]
+
+    def come(self, who: Node) -> tuple[Channel, dict[str, Any]]:
+        """A launcher that presents itself; its channel and the answer."""
+        channel = self.call()
+        channel.send({"node": dataclasses.asdict(who)})
+        answer = channel.receive(5.0)
+        assert answer is not None
+        return channel, answer
+
+    def join(self, name: str) -> Channel:
+        channel, answer = self.come(node(name))
+        assert answer == {"kind": "admitted"}
+        assert channel.receive(5.0) == {"kind": "join", "gcs": "10.0.0.1:6379"}
+        channel.send({"kind": "ready"})
+        return channel
+
+
+Open = Callable[..., Head]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    heads: list[Head] = []
+
+    def make(nodes: int = 3, expected: tuple[str, ...] = ()) -> Head:
+        heads.append(Head(tmp_path, nodes, list(expected)))
+        heads[-1].meeting.__enter__()
+        heads[-1].meeting.invite({"gcs": "10.0.0.1:6379"})
+        return heads[-1]
+
+    yield make
+    for head in heads:
+        for channel in head.open:
+            channel.close()
+        head.meeting.__exit__()
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+def test_nodes_meet_run_and_part(opened: Open, tmp_path: Path) -> None:
+    head = opened()
+    first, second = head.join("10.0.0.2"), head.join("10.0.0.3")
+    head.meeting.wait(5, lambda: None)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "ray.log").write_text("all of it")
+    for message in chunks(tmp_path / "own"):
+        first.send(message)
+    for channel in (first, second):
+        channel.send({"kind": "done"})
+    assert head.meeting.part("finished", "") == []
+    assert (head.logs / "10.0.0.2" / "ray.log").read_text() == "all of it"
+
+
+def test_who_is_missing_is_said_by_name(opened: Open) -> None:
+    head = opened(nodes=4, expected=("10.0.0.1", "host-10.0.0.2", "10.0.0.3", "10.0.0.4"))
+    head.join("10.0.0.2")
+    _, answer = head.come(node("10.0.0.3"))  # comes, but its Ray never joins
+    assert answer["kind"] == "admitted"
+    until(lambda: "10.0.0.2 has joined Ray (2 of 4 nodes)" in head.said)
+    with pytest.raises(LaunchError) as caught:
+        head.meeting.wait(0.3, lambda: None)
+    assert str(caught.value) == (
+        "2 of 4 nodes after 0 s: 10.0.0.3 has come, but its Ray has not joined; 10.0.0.4 has not come"
+    )
+
+
+def test_a_count_is_said_where_no_names_are_known(opened: Open) -> None:
+    head = opened(nodes=4)
+    head.join("10.0.0.2")
+    until(lambda: head.meeting.missing() == ["2 have not come, here are only 10.0.0.1, 10.0.0.2"])
+
+
+@pytest.mark.parametrize(
+    ("who", "reason"),
+    [
+        (node("10.0.0.4"), "one node too many: the run has 3, and 10.0.0.1, 10.0.0.2, 10.0.0.3 are here"),
+        (node("10.0.0.2"), "a node named 10.0.0.2 is here already; nodes on one machine need a --node-name each"),
+        (node("10.0.0.1"), "a node named 10.0.0.1 is here already"),
+    ],
+)
+def test_a_run_that_is_complete_takes_nobody_in(opened: Open, who: Node, reason: str) -> None:
+    head = opened()
+    head.join("10.0.0.2"), head.join("10.0.0.3")
+    _, answer = head.come(who)
+    assert answer["kind"] == "refused" and answer["text"].startswith(reason)
+    assert head.meeting.alarm() is None, "the run goes on"
+    assert any(line.startswith(f"turned away {who.name} (host-{who.name}): ") for line in head.said)
+
+
+@pytest.mark.parametrize(
+    ("who", "reason"),
+    [
+        (node("10.0.0.9"), "it is not among the nodes of this run (10.0.0.1, 10.0.0.2, 10.0.0.3)"),
+        (node("10.0.0.2", dies=8), "it has 8 dies for the run, the head 16"),
+        (node("10.0.0.2", facts=FACTS | {"Ray": "2.41"}), "its Ray is 2.41, the head's is 2.60"),
+        (node("10.0.0.2", facts=FACTS | {"code": "def"}), "its code is def, the head's is abc; bring both to the same"),
+        (
+            node("10.0.0.2", settings={"run": {"steps": 6}}),
+            "its run file differs from the head's: [run] steps is 6 there and 5 here",
+        ),
+    ],
+)
+def test_who_would_run_something_else_is_turned_away(opened: Open, who: Node, reason: str) -> None:
+    head = opened(expected=("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+    _, answer = head.come(who)
+    assert (answer["kind"], answer["text"]) == ("refused", reason) or answer["text"].startswith(reason)
+
+
+def test_a_node_that_leaves_before_it_has_joined_may_come_again(opened: Open) -> None:
+    head = opened(nodes=2)
+    channel, _ = head.come(node("10.0.0.2"))
+    channel.close()
+    until(lambda: any("left again: its launcher is gone" in line for line in head.meeting.missing()))
+    assert head.meeting.alarm() is None
+    head.join("10.0.0.2")
+    head.meeting.wait(5, lambda: None)
+
+
+@pytest.mark.parametrize("how", ["says so", "closes", "falls silent"])
+def test_a_node_that_is_lost_raises_the_alarm(opened: Open, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if how == "falls silent":
+        monkeypatch.setattr(channels, "SILENCE_S", 0.5)
+    head = opened(nodes=2)
+    channel = head.join("10.0.0.2")
+    if how == "says so":
+        channel.send({"kind": "lost", "text": "its Ray ended: raylet"})
+    elif how == "closes":
+        channel.close()
+    until(head.meeting.alarm)
+    expected = {"says so": "its Ray ended: raylet", "closes": "its launcher is gone: the connection"}
+    expected["falls silent"] = "its launcher is gone: it has not answered for 0 s"
+    assert str(head.meeting.alarm()).startswith(f"node 10.0.0.2 (host-10.0.0.2): {expected[how]}")
+
+
+def test_another_token_is_told_from_a_broken_line(opened: Open) -> None:
+    head = opened()
+    with pytest.raises(ChannelError, match="holds another token: copy the head's token file to every node"):
+        head.call(token=b"a guess of somebody else")
+    until(lambda: any("holds another token" in line for line in head.said))
+    assert head.meeting.missing() == ["2 have not come, here are only 10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "bytes_sent", [b"GET / HTTP/1.1\r\n\r\n", b"recipe-launch-1 short\n", b"\x00" * 64 + b"\n", b""]
+)
+def test_a_stranger_on_the_port_is_shown_the_door(opened: Open, bytes_sent: bytes) -> None:
+    head = opened()
+    with socket.create_connection(("127.0.0.1", head.port)) as stranger:
+        stranger.sendall(bytes_sent)
+        stranger.shutdown(socket.SHUT_WR)
+        until(lambda: any(line.startswith("turned away a caller from 127.0.0.1") for line in head.said))
+    head.join("10.0.0.2")
+
+
+def test_a_line_cannot_be_replayed() -> None:
+    # Everything the client sends passes through this test's hands.
+    (left, right), (between, outer) = _pair(), _pair()
+    made: list[Channel] = []
+    server = threading.Thread(target=lambda: made.append(Channel(right, TOKEN, server=True)))
+    server.start()
+    client_side: list[Channel] = []
+    client = threading.Thread(target=lambda: client_side.append(Channel(outer, TOKEN, server=False)))
+    client.start()
+    for _ in range(2):  # greeting and first line, both ways
+        left.sendall(_line(between))
+        between.sendall(_line(left))
+    server.join(10)
+    client.join(10)
+    client_side[0].send({"kind": "ready"})
+    line = _line(between)
+    left.sendall(line)
+    assert made[0].receive(5.0) == {"kind": "ready"}
+    left.sendall(line)
+    with pytest.raises(ChannelError, match="another token"):
+        made[0].receive(5.0)
+    for one in (left, right, between, outer):
+        one.close()
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        near = socket.create_connection(server.getsockname())
+        far, _ = server.accept()
+    near.settimeout(10)
+    return near, far
+
+
+def _line(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        data += connection.recv(1)
+    return data
+
+
+@pytest.mark.parametrize("name", ["../../escape.log", "/tmp/escape.log", "logs/x.sh"])
+def test_logs_stay_where_they_belong(tmp_path: Path, name: str) -> None:
+    write_chunk(tmp_path / "node", {"file": name, "first": True, "data": "eA=="})
+    assert list(tmp_path.rglob("*")) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.binary(max_size=3_000))
+def test_logs_arrive_as_they_are(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+    directory = tmp_path_factory.mktemp("logs")
+    (directory / "own" / "ray").mkdir(parents=True)
+    (directory / "own" / "ray" / "raylet.out").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipe.launch.node_logs._CHUNK", 1000)
+        patch.setattr("recipe.launch.node_logs.LARGEST_FILE", 2500)
+        for message in [*chunks(directory / "own")] * 2:  # sent twice, they are there once
+            write_chunk(directory / "head", message)
+    arrived = directory / "head" / "ray" / "raylet.out"
+    assert (arrived.read_bytes() if content else b"") == content[-2500:]
+
+
+def test_differences_are_named_with_their_section() -> None:
+    ours = {"run": {"steps": 5}, "model": {"recompute": None}, "list": [1]}
+    theirs = {"run": {"steps": 5, "new": True}, "model": {"recompute": {"layers": 8}}, "list": [1]}
+    assert differing(ours, theirs) == [
+        "[run] new is True there and None here",
+        "[model] recompute is {'layers': 8} there and None here",
+    ]
