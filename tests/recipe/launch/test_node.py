@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which node this is, what it listens on, what Ray is told, and whose token is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import socket
+import stat
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from recipe.launch.config import load
+from recipe.launch.environment import REPO
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.network import address_of, interface_of, require_free, source_address
+from recipe.launch.node import comparable, find_place, present, read_token, require_free_ports
+from recipe.launch.ray_node import NodePorts, authentication, start_command
+
+SIM = load(REPO / "configs" / "sim.toml")
+TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
+NPU = load(REPO / "configs" / "a3_256die.toml")
+
+
+def own_address() -> str:
+    """An address of this machine that is not loopback, or loopback where there is no other."""
+    found = [
+        entry.address
+        for name, entries in psutil.net_if_addrs().items()
+        for entry in entries
+        if entry.family == socket.AF_INET and psutil.net_if_stats()[name].isup and not entry.address.startswith("127.")
+    ]
+    return found[0] if found else "127.0.0.1"
+
+
+def test_the_node_with_the_head_s_address_leads() -> None:
+    place = find_place(TWO)
+    assert (place.leads, place.address, place.name, place.interface) == (True, "127.0.0.2", "127.0.0.2", "lo")
+    worker = find_place(TWO, worker=True, address="127.0.0.3", name="second")
+    assert (worker.leads, worker.head, worker.address, worker.name) == (False, "127.0.0.2", "127.0.0.3", "second")
+
+
+def test_a_worker_s_address_is_the_one_that_leads_to_the_head() -> None:
+    # 192.0.2.1 is nobody's; the kernel says from where it would be reached, and nothing is sent.
+    try:
+        expected = source_address("192.0.2.1")
+    except LaunchError:
+        pytest.fail("this machine has no route at all")
+    place = find_place(dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, head="192.0.2.1")))
+    assert (place.leads, place.address) == (False, expected)
+    assert address_of(place.interface) == expected
+
+
+def test_an_interface_is_found_by_each_of_its_addresses() -> None:
+    assert interface_of("127.0.0.77") == interface_of("127.0.0.1") == "lo"
+    assert address_of(interface_of(own_address())) == own_address()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"interface": "eth77"}, "interface eth77 does not exist; this machine has .*lo"),
+        ({"address": "192.0.2.9", "worker": True}, "192.0.2.9 is not an address of this machine, which has .*lo"),
+        ({"head": "no-such-host.invalid"}, "no-such-host.invalid: no IPv4 address is known for this name"),
+        ({"name": "a/b"}, "node name 'a/b': use letters"),
+        ({"address": "127.0.0.3"}, "--address 127.0.0.3 is not the head's address 127.0.0.2; leave it out on the head"),
+    ],
+)
+def test_a_place_that_cannot_be(options: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        find_place(TWO, **options)  # type: ignore[arg-type]
+
+
+def test_npus_on_several_nodes_cannot_meet_on_loopback() -> None:
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which no other node can reach"):
+        find_place(NPU, head="127.0.0.1")
+
+
+def test_a_busy_port_is_named_with_its_holder() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        with pytest.raises(LaunchError) as caught:
+            require_free({port: "Ray, GCS"})
+    assert str(caught.value).startswith(f"port {port} (Ray, GCS) is in use by ")
+    assert f"(pid {psutil.Process().pid})" in str(caught.value)
+    require_free({port: "Ray, GCS"})
+
+
+def test_ports_that_overlap_are_refused() -> None:
+    place = find_place(TWO, ports=TWO.cluster.ray_port - 3)
+    with pytest.raises(ConfigError, match="is meant for Ray, GCS and for Ray, agent, HTTP"):
+        require_free_ports(TWO, place, dashboard=False)
+
+
+def test_ray_is_told_everything_it_would_otherwise_choose(tmp_path: Path) -> None:
+    place = find_place(TWO)
+    command = start_command(TWO, "head", "127.0.0.2", place.ports, tmp_path, None, dashboard=True)
+    options = dict(itertools.pairwise(command))
+    assert options["--node-ip-address"] == "127.0.0.2" and options["--temp-dir"] == str(tmp_path)
+    assert json.loads(options["--resources"]) == {"NPU": TWO.cluster.dies_per_node}
+    assert (options["--include-dashboard"], options["--dashboard-host"]) == ("true", "127.0.0.1")
+    named = {int(value) for option, value in options.items() if option.endswith("-port") and value.isdigit()}
+    # 10001 is what Ray takes for its clients where nobody names another.
+    assert named <= set(place.ports.purposes()) | {TWO.cluster.ray_port, TWO.cluster.dashboard_port}
+    worker = start_command(TWO, "w", "127.0.0.3", place.ports, tmp_path, "127.0.0.2:6379", dashboard=False)
+    assert "--head" not in worker and worker[worker.index("--address") + 1] == "127.0.0.2:6379"
+
+
+def test_gpus_are_gpus(tmp_path: Path) -> None:
+    config = load(REPO / "configs" / "h20_128gpu_math_lighteval.toml")
+    command = start_command(config, "h", "10.0.0.1", NodePorts(7000, 8), tmp_path, None, dashboard=False)
+    assert command[command.index("--num-gpus") + 1] == "8" and "--resources" not in command
+    assert command[command.index("--include-dashboard") + 1] == "false"
+
+
+@pytest.mark.parametrize(("version", "there"), [("2.46.0", False), ("2.52.0", True), ("2.60.0", True), ("3.0.0", True)])
+def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, version: str, there: bool) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
+    expected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"} if there else {}
+    assert authentication(Path("/t")) == expected
+
+
+def test_the_head_makes_the_token_for_its_user_only(tmp_path: Path) -> None:
+    said: list[str] = []
+    path = tmp_path / "runs" / ".token"
+    token = read_token(path, make=True, deadline_s=0, say=said.append)
+    assert len(token) == 64 and stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert read_token(path, make=True, deadline_s=0, say=said.append) == token
+    assert len(said) == 1 and list(path.parent.iterdir()) == [path]
+
+
+def test_a_worker_waits_for_the_token(tmp_path: Path) -> None:
+    path, said = tmp_path / ".token", list[str]()
+
+    def bring() -> None:
+        time.sleep(0.3)
+        read_token(path, make=True, deadline_s=0, say=lambda line: None)
+
+    bringer = threading.Thread(target=bring)
+    bringer.start()
+    assert len(read_token(path, make=False, deadline_s=20, say=said.append)) == 64
+    bringer.join()
+    assert said == [f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file"]
+
+
+def test_tokens_that_are_none(tmp_path: Path) -> None:
+    path = tmp_path / ".token"
+    with pytest.raises(LaunchError, match=r"no token at .*; copy the head's there"):
+        read_token(path, make=False, deadline_s=0, say=lambda line: None)
+    path.write_text("0123456789abcdef")
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match="can be read by others on this machine; type: chmod 600"):
+        read_token(path, make=False, deadline_s=0, say=lambda line: None)
+    path.chmod(0o600)
+    path.write_text("short")
+    with pytest.raises(ConfigError, match="holds no token"):
+        read_token(path, make=True, deadline_s=0, say=lambda line: None)
+
+
+def test_nodes_compare_what_must_be_the_same() -> None:
+    there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, head="10.9.9.9", interface="enp1"))
+    assert comparable(there) == comparable(NPU)
+    longer = NPU.with_run(steps=NPU.run.steps + 1)
+    assert comparable(longer) != comparable(NPU)
+    node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()))
+    assert set(node.facts) == {"code", "Python", "Ray"} and node.dies == 16

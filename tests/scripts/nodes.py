@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several nodes on this machine: scripts/launch.sh started on addresses of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+REPO = Path(__file__).resolve().parents[2]
+HEAD = "127.0.0.2"
+# Ports one node needs, with room, and where to look for them: below what Linux hands out to clients.
+WIDTH = 80
+CANDIDATES = range(21000, 30000, 400)
+
+
+@dataclass
+class Nodes:
+    """What is started here is stopped by `end`, whatever became of it."""
+
+    directory: Path
+    python: Path | None = None
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.base = next(base for base in CANDIDATES if all(map(_free, range(base, base + 5 * WIDTH))))
+        self.runs = self.directory / "runs"
+
+    def run_file(self, config: str = "sim.toml", **changes: str) -> Path:
+        """A run file of one die a node; `changes` replace or add `key = value` lines, by the section and the key."""
+        text = (REPO / "configs" / config).read_text(encoding="utf-8")
+        lines = [line for line in text.splitlines() if line.partition("=")[0].strip() not in changes]
+        added: dict[str, list[str]] = {section: [] for section in ("cluster", *SECTIONS.values())}
+        added["cluster"].append(f"ray_port = {self.base}")
+        for key, value in changes.items():
+            section = SECTIONS.get(key, "cluster")
+            added[section].append(f"{key} = {value}")
+        out = []
+        for line in lines:
+            out.append(line)
+            out += added.pop(line.partition("]")[0].lstrip("["), []) if line.startswith("[") else []
+        path = self.directory / "run.toml"
+        path.write_text("\n".join(out) + "\n", encoding="utf-8")
+        return path
+
+    def start(
+        self, file: Path, number: int = 1, *options: str, runs: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start the launcher of node `number`, whose address is 127.0.0.(number + 1); the first one leads."""
+        arguments = ["--head", HEAD, "--no-preflight", *options]
+        if number > 1:
+            ports = self.base + (number - 1) * WIDTH
+            arguments += ["--worker", "--address", f"127.0.0.{number + 1}", "--ports", str(ports)]
+        command = ["bash", str(REPO / "scripts" / "launch.sh"), str(file), *arguments]
+        added = {"RECIPE_RUNS": str(runs or self.runs), "RECIPE_TOKEN_FILE": str(self.directory / "token")}
+        if self.python is not None:
+            added["RECIPE_VENV"] = str(self.python.parents[1])
+        self.started.append(
+            subprocess.Popen(
+                command,
+                env={**os.environ, **added, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+        return self.started[-1]
+
+    def end(self) -> None:
+        for launcher in self.started:
+            if launcher.poll() is None:
+                launcher.terminate()
+            launcher.communicate(timeout=60)
+
+
+SECTIONS = {
+    **dict.fromkeys(("name", "steps", "save_every", "validate_every", "setup_deadline_s", "step_deadline_s"), "run"),
+    "warm_start_steps": "model",
+    "prompts_per_step": "train",
+    "expert_parallel": "actor",
+    "validation_samples": "rollout",
+}
+
+
+def stand_in_python(directory: Path) -> Path:
+    """An interpreter for scripts/launch.sh that runs the recipe with a stand-in for the trainer."""
+    python = directory / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    harness = Path(__file__).with_name("recipe_with_stand_in.py")
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{harness}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    return python
+
+
+def end_of(launcher: subprocess.Popen[str], limit_s: float = 120) -> tuple[int, str]:
+    """Exit code and everything it said."""
+    output, _ = launcher.communicate(timeout=limit_s)
+    return launcher.returncode, output
+
+
+def until(condition: Callable[[], object], launchers: Sequence[subprocess.Popen[str]], limit_s: float = 90) -> None:
+    """Wait for `condition`; the launchers must live meanwhile."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        for launcher in launchers:
+            assert launcher.poll() is None, launcher.communicate()[0]
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.2)
+
+
+def marked_in(directory: Path) -> list[psutil.Process]:
+    """The processes of runs whose directory is below `directory`."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RECIPE_RUN_DIR", "").startswith(str(directory)):
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HEAD, port)) != 0
