@@ -44,6 +44,8 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
         files.setdefault(found.entry.file.name, []).append(tensor)
     copied = companions(source)
     config = cast_config(checkpoint.config, keep_mtp)
+    beside = [(path.name, status.st_size, status.st_mtime_ns) for path in copied for status in [path.stat()]]
+    options = {"keep_mtp": keep_mtp, "config": config.decode(), "beside": beside}
 
     def finish() -> list[tuple[str, bytes]]:
         small = [(path.name, path.read_bytes()) for path in copied]
@@ -53,10 +55,10 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
         tool=TOOL,
         input=source,
         output=output,
-        identity=identity_of(TOOL, checkpoint.tensors.values(), {"keep_mtp": keep_mtp, "config": config.decode()}),
+        identity=identity_of(TOOL, checkpoint.tensors.values(), options),
         files=[safetensors_file(name, files[name]) for name in sorted(files)],
         finish=finish,
-        small_bytes=sum(path.stat().st_size for path in copied) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
+        small_bytes=sum(size for _, size, _ in beside) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
     )
     read = [entry for one in kept for entry in one.entries]
     remarks = tuple(_remarks(kept, beyond, sources, keep_mtp))

@@ -162,6 +162,8 @@ def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Pr
         except WeightsError:
             work.discard()
             raise
+        except OSError as error:
+            raise InterruptedJobError(f"{job.output}: {error}; the same command goes on from here") from error
     return True
 
 

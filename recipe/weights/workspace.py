@@ -166,9 +166,11 @@ class Workspace:
             raise InterruptedJobError(f"{output}: cannot be made ({error.strerror})") from error
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._stream.close()
             raise WeightsError(f"{output}: another process is writing it; wait for it or stop it") from error
+        except OSError:
+            pass  # a file system without locks
         try:
             if complete:
                 self.complete = True
@@ -238,7 +240,7 @@ class Workspace:
     def publish(self, tool: str) -> None:
         """Move everything into the output, the small file that was added last at the end; then nothing is left to do.
 
-        Raises InterruptedJobError when the file system refuses; a rerun goes on.
+        Raises OSError when the file system refuses; a rerun goes on.
         """
         *small, commit_point = self._small
         large = sorted(name for name in self._done if name not in self._small)
@@ -247,21 +249,18 @@ class Workspace:
             for f in (self._done[name] for name in (*large, *small, commit_point))
         ]
         manifest = {"format": _FORMAT, "tool": tool, "identity": self._identity, "files": records}
-        try:
-            write_small(self.work / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
-            self._step("publish")
-            if "cleared" not in self._steps:
-                self._clear_older()
-                self._step("cleared")
-            for name in (*large, *small, MANIFEST):
-                self._move(name)
-            for directory in {self.output / name for name in (*large, *small)}:
-                sync_directory(directory.parent)
-            self._move(commit_point)
-            sync_directory((self.output / commit_point).parent)
-            self._remove_work()
-        except OSError as error:
-            raise InterruptedJobError(f"{self.output}: {error.strerror}; a rerun goes on from here") from error
+        write_small(self.work / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        self._step("publish")
+        if "cleared" not in self._steps:
+            self._clear_older()
+            self._step("cleared")
+        for name in (*large, *small, MANIFEST):
+            self._move(name)
+        for directory in {(self.output / name).parent for name in (*large, *small, MANIFEST)}:
+            sync_directory(directory)
+        self._move(commit_point)
+        sync_directory((self.output / commit_point).parent)
+        self._remove_work()
 
     def discard(self) -> None:
         """Leave nothing of this job behind."""
