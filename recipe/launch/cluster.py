@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recipe import preflight
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import Meeting
 from recipe.launch.node import Place, present
 from recipe.launch.overrides import quote
@@ -18,10 +20,28 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
 from recipe.launch.supervisor import Watchdog, keep_ray_logs
+from recipe.preflight import Report
 from recipe.report.recorder import NODES
 
 # In the run directory: by its content a worker recognises that it sees the same directory as the head.
 RUN_MARK = ".run-id"
+
+
+def require_ready(report: Report) -> None:
+    """Say what preflight found; with an error in it, stop.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for finding in (*report.errors, *report.warnings):
+        print(f"preflight: {finding.line}", flush=True)
+    print(f"preflight: {report.summary}", flush=True)
+    if not report.ok:
+        raise ConfigError(
+            f"preflight: {report.errors[0].line}"
+            + (f" (and {len(report.errors) - 1} more, above)" if len(report.errors) > 1 else "")
+            + "; the run was not started (docs/PREFLIGHT.md; --no-preflight goes on all the same)"
+        )
 
 
 class Cluster:
@@ -32,10 +52,19 @@ class Cluster:
         place: this node, which leads.
         token, token_file: the cluster's token, and where it lies.
         dashboard: whether Ray serves its dashboard, on 127.0.0.1 of this node.
+        preflight: whether every node is asked before the run starts whether it can take part.
     """
 
-    def __init__(self, config: RunConfig, place: Place, token: bytes, token_file: Path, dashboard: bool) -> None:
-        self._place, self._token, self._dashboard = place, token, dashboard
+    def __init__(
+        self,
+        config: RunConfig,
+        place: Place,
+        token: bytes,
+        token_file: Path,
+        dashboard: bool = False,
+        preflight: bool = True,
+    ) -> None:
+        self._place, self._token, self._dashboard, self._preflight = place, token, dashboard, preflight
         self.interface = place.interface
         self.environment = address_environment(place.address, config.cluster.nodes) | authentication(token_file)
         # On a machine with several nodes the driver belongs to the head's.
@@ -51,7 +80,7 @@ class Cluster:
         stops its Ray.
 
         Raises:
-            LaunchError: Ray did not start here, or nodes are missing at the deadline.
+            LaunchError: Ray did not start here, nodes are missing at the deadline, or preflight found an error.
         """
         cluster = config.cluster
         (paths.run_dir / RUN_MARK).write_text(paths.run_id, encoding="ascii")
@@ -79,6 +108,11 @@ class Cluster:
                 if cluster.nodes > 1:
                     clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")
                 meeting.wait(cluster.wait_deadline_s, ray.problem)
+                if self._preflight:
+                    clock.say("asking every node whether the run can start on it")
+                    # The question is asked by a process that takes Ray's token from the environment.
+                    os.environ.update(self.environment)
+                    require_ready(preflight.run(config, node=False, cluster=True))
                 yield lambda: meeting.alarm() or ray.problem()
             except LaunchError as error:
                 outcome = ("failed", str(error))

@@ -8,10 +8,6 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from recipe.launch.config import RunConfig
 
 TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
 DETAILS = """\
@@ -69,19 +65,20 @@ def _node(options: argparse.Namespace) -> int:
 
 def _take_part(options: argparse.Namespace) -> int:
     from recipe.launch.cli import read_config
-    from recipe.launch.cluster import Cluster
+    from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.environment import run_directory
     from recipe.launch.node import find_place, read_token, require_free_ports
     from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication
     from recipe.launch.run import launch
     from recipe.launch.worker import work
+    from recipe.preflight import run as preflight
 
     clock = Clock(sys.stdout)
     config = read_config(options)
     if config.cluster.own_ray:
         if not options.no_preflight:
-            _preflight(config)
+            require_ready(preflight(config, node=True))
         launch(config, options.config, fresh=options.fresh)
         return 0
     place = find_place(
@@ -94,12 +91,13 @@ def _take_part(options: argparse.Namespace) -> int:
         ports=options.ports,
     )
     deadline = options.deadline or config.cluster.wait_deadline_s
-    cluster = dataclasses.replace(config.cluster, head=place.head, wait_deadline_s=deadline)
-    config = dataclasses.replace(config, cluster=cluster)
+    config = dataclasses.replace(
+        config, cluster=dataclasses.replace(config.cluster, head=place.head, wait_deadline_s=deadline)
+    )
     role = "head" if place.leads else "worker"
     clock.say(f"{place.name}: {role} of a run on {config.cluster.nodes} nodes; {place.address} on {place.interface}")
     if not options.no_preflight:
-        _preflight(config, options.ports)
+        require_ready(preflight(config, node=True, base_port=options.ports))
     require_free_ports(config, place, options.dashboard)
     token_file = options.token_file or Path(
         os.environ.get("RECIPE_TOKEN_FILE", run_directory(config).parent / ".token")
@@ -109,26 +107,8 @@ def _take_part(options: argparse.Namespace) -> int:
     if not authentication(token_file):
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
-        launch(config, options.config, Cluster(config, place, token, token_file, options.dashboard), options.fresh)
+        cluster = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
+        launch(config, options.config, cluster, options.fresh)
     else:
         work(config, place, token, token_file, clock)
     return 0
-
-
-def _preflight(config: RunConfig, base_port: int | None = None) -> None:
-    """Say what preflight found; with an error in it, stop. `base_port`: as --ports.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    from recipe.launch.errors import ConfigError
-    from recipe.preflight import run
-
-    report = run(config, node=True, base_port=base_port)
-    for finding in (*report.errors, *report.warnings):
-        print(f"preflight: {finding.line}", flush=True)
-    if not report.ok:
-        raise ConfigError(
-            f"preflight: {report.summary}; nothing was started (docs/PREFLIGHT.md; --no-preflight goes on all the same)"
-        )
-    print(f"preflight: {report.summary}", flush=True)

@@ -199,18 +199,6 @@ def test_ctrl_c_ends_the_run(runs: Path, start: Start) -> None:
     check_nothing_left(run_dir)
 
 
-def launch_with(runs: Path, name: str, steps: int, changes: dict[str, object]) -> subprocess.Popen[str]:
-    """A launcher of sim.toml with other settings of verl's trainer."""
-    script, file = Path(__file__).with_name("launch_with.py"), run_file(runs, "sim.toml")
-    return subprocess.Popen(
-        [sys.executable, str(script), str(file), name, str(steps), json.dumps(changes)],
-        env={**os.environ, "RECIPE_RUNS": str(runs)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("name", ["plain", pytest.param("mindspeed", marks=pytest.mark.mindspeed)])
 def test_a_killed_run_is_resumed_from_its_checkpoint(
     runs: Path,
@@ -221,24 +209,24 @@ def test_a_killed_run_is_resumed_from_its_checkpoint(
 ) -> None:
     if name == "mindspeed":
         monkeypatch.setenv("RECIPE_UPSTREAM", str(request.getfixturevalue("mindspeed_upstream")))
-    saved, resumed = runs / f"saved-{name}", runs / f"resumed-{name}"
-    latest = saved / "checkpoints" / "latest_checkpointed_iteration.txt"
-    launchers.append(launch_with(runs, saved.name, 50, {"trainer.save_freq": 2}))
+    file, run_dir = run_file(runs, "sim.toml"), runs / f"resumed-{name}"
+    file.write_text(file.read_text(encoding="utf-8").replace("[run]", "[run]\nsave_every = 2"), encoding="utf-8")
+    latest = run_dir / "checkpoints" / "latest_checkpointed_iteration.txt"
+    launchers.append(launch(runs, file, run_dir.name, 4))
     until(latest.is_file, launchers[-1])
-    workers(saved)[0].kill()
+    assert latest.read_text(encoding="utf-8") == "2"
+    workers(run_dir)[0].kill()
     launchers[-1].communicate(timeout=120)
     assert launchers[-1].returncode == 1
-    assert latest.read_text(encoding="utf-8") == "2"
-    changes = {
-        "trainer.resume_mode": "resume_path",
-        "trainer.resume_from_path": str(saved / "checkpoints" / "global_step_2"),
-    }
-    launchers.append(launch_with(runs, resumed.name, 4, changes))
+    launchers.append(launch(runs, file, run_dir.name, 4))
     output, error = launchers[-1].communicate(timeout=600)
     assert launchers[-1].returncode == 0, error + output
-    _, third, fourth = metrics(resumed)  # a validation at step 2 comes first
-    assert (third["training/global_step"], fourth["training/global_step"]) == (3, 4)
-    # The reference is the model both runs started from; an actor that was not restored would be the same.
+    assert f"going on in {run_dir} from its checkpoint of step 2\n" in output
+    steps = [data["training/global_step"] for data in metrics(run_dir)]
+    assert steps == [1, 2, 3, 4], "every step once"
+    third = metrics(run_dir)[2]
+    # The reference is the model the run started from; an actor that was not restored would be the same.
     assert third["actor/kl_loss"] > 0.01
     assert third["training/rollout_actor_probs_pearson_corr"] >= 0.999
-    check_nothing_left(resumed)
+    assert (run_dir / "attempts" / "1" / "logs" / "driver.log").is_file()
+    check_nothing_left(run_dir)

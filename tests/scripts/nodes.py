@@ -51,10 +51,16 @@ class Nodes:
         return path
 
     def start(
-        self, file: Path, number: int = 1, *options: str, runs: Path | None = None, **environment: str
+        self,
+        file: Path,
+        number: int = 1,
+        *options: str,
+        runs: Path | None = None,
+        preflight: bool = False,
+        **environment: str,
     ) -> subprocess.Popen[str]:
         """Start the launcher of node `number`, whose address is 127.0.0.(number + 1); the first one leads."""
-        arguments = ["--head", HEAD, "--no-preflight", *options]
+        arguments = ["--head", HEAD, *([] if preflight else ["--no-preflight"]), *options]
         if number > 1:
             ports = self.base + (number - 1) * WIDTH
             arguments += ["--worker", "--address", f"127.0.0.{number + 1}", "--ports", str(ports)]

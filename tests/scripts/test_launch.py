@@ -128,6 +128,7 @@ def test_a_missing_node_is_named_at_the_deadline(nodes: Nodes) -> None:
     assert json.loads((nodes.runs / "sim" / "result.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_lost_nodes_end_the_run_and_the_next_one_goes_on(nodes: Nodes) -> None:
     file = nodes.run_file(nodes="2", dies_per_node="1", steps="5", save_every="2")
     run_dir = nodes.runs / "sim"
