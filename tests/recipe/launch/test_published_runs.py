@@ -66,6 +66,8 @@ def test_verls_run_on_256_dies() -> None:
         "rollout.gpu_memory_utilization": "0.8",
         "rollout.tensor_model_parallel_size": "2",
         "rollout.temperature": "1.0",
+        "rollout.top_p": "1.0",
+        "rollout.top_k": "-1",
         "rollout.enforce_eager": "false",
         "actor.optim.lr": "1e-06",
         "actor.kl_loss_coef": "0.001",
