@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from recipe.plan.comparison import memory_table, phases, planned, time_table
+from recipe.plan.duration import calibrated
 from recipe.plan.memory import memory
 from recipe.plan.published import NPUS, R1_ASCEND, ROWS, TRUE_WEIGHT, Row
 
@@ -50,3 +51,9 @@ def test_the_documented_tables_are_the_computed_ones() -> None:
     for table in (time_table(CONFIGS), memory_table(CONFIGS, BIG)):
         missing = [line for line in table if line not in text]
         assert not missing, "docs/PLAN.md lacks\n" + "\n".join(missing)
+    rates = calibrated()
+    constants = (
+        f"c₁ = {rates.engine_step_s * 1e3:.0f} ms, r₁ = {rates.forward_flops / 1e12:.1f} and "
+        f"r₂ = {rates.update_flops / 1e12:.1f} TFLOPS a die, c₂ = {rates.reward_s_per_answer * 1e3:.1f} ms"
+    )
+    assert constants in "\n".join(text)
