@@ -134,6 +134,18 @@ def test_lost_nodes_end_the_run_and_the_next_one_goes_on(nodes: Nodes) -> None:
     run_dir = nodes.runs / "sim"
     head, worker = nodes.start(file, STAND_IN_STEP="3"), nodes.start(file, 2)
     until(lambda: (run_dir / "metrics.jsonl").is_file() and metrics(run_dir) == [1, 2, 3], [head, worker])
+    # Who does not have the token is refused by Ray, on whichever address it listens.
+    program = f"import ray; ray.init('{HEAD}:{nodes.base}', _node_ip_address='{HEAD}')"
+    guess = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef"}
+    for environment in (guess, {"RAY_AUTH_MODE": "disabled"}):
+        intruder = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert intruder.returncode != 0 and "AuthenticationError" in intruder.stderr, intruder.stderr
     raylets = [one for one in marked_in(run_dir / "nodes") if one.name() == "raylet"]
     min(raylets, key=psutil.Process.create_time).kill()
     code, said = end_of(head)
