@@ -13,6 +13,8 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from recipe.weights.llvm_code import compile_code
+
 # Moving the 7 bits of exponent and fraction to a half's place gives the value times 2**(7 - 15), subnormal numbers
 # included, which every processor with half precision widens at no cost (subnormal float32 would be slow). The NaNs of
 # e4m3, 0x7F and 0xFF, are the only bytes whose lower bits plus one carry into the highest.
@@ -94,22 +96,9 @@ done:
 
 def compile_kernel() -> Callable[[Any, int, int, Any, Any], bool]:
     """`recipe.weights.fp8.dequantise`. Raises ImportError on a processor that does not widen half precision itself."""
-    features = llvm.get_host_cpu_features()
-    if features.get("f16c") is False:
+    if llvm.get_host_cpu_features().get("f16c") is False:
         raise ImportError("this processor has no half precision")
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3
-    )
-    module = llvm.parse_assembly(_CODE)
-    module.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = tuning.loop_unrolling = tuning.loop_interleaving = True
-    passes = llvm.create_pass_builder(machine, tuning)
-    passes.getModulePassManager().run(module, passes)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    engine.finalize_object()
+    engine = compile_code(_CODE)
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     signature = ctypes.CFUNCTYPE(ctypes.c_uint8, pointer, number, number, number, pointer, number, pointer)
     # Calling through ctypes lets go of the GIL.

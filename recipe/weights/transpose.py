@@ -1,44 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of a matrix as the rows of another, a panel at a time.
 
-By a numba kernel for 16-bit elements where the sizes are multiples of its tile, as a real model's are, and by numpy
+By a kernel for elements of 16 bits where the sizes are multiples of its blocks, as a real model's are, and by numpy
 otherwise; both give the same bits.
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Kernel = Callable[[NDArray[np.uint16], int, NDArray[np.uint16]], None]
 
 
 def columns_as_rows(matrix: NDArray[Any], first: int, out: NDArray[Any]) -> None:
     """out[i] = matrix[:, first + i] for every i.
 
     matrix: [R, C] contiguous, unsigned integers of any width; out: [c, R] contiguous, of the same type. The GIL is
-    released meanwhile.
+    released meanwhile. Raises ValueError for shapes that do not fit together.
     """
-    if matrix.itemsize == 2 and _kernel() is not None:
-        kernel = _kernel()
-        rows, step = kernel.TILE_ROWS, 4 * kernel.TILE_WORDS
-        if not (matrix.shape[0] % rows or out.shape[0] % step or matrix.shape[1] % 4 or first % 4):
-            kernel.columns_as_rows(matrix.view(np.uint64), first // 4, out.view(np.uint64))
-            return
-    out[...] = matrix[:, first : first + len(out)].T
+    count, rows = out.shape
+    if rows != matrix.shape[0] or first < 0 or first + count > matrix.shape[1] or matrix.dtype != out.dtype:
+        raise ValueError(
+            f"columns {first} to {first + count} of {matrix.dtype} {matrix.shape} as rows of {out.dtype} {out.shape}"
+        )
+    straight = matrix.flags.c_contiguous and out.flags.c_contiguous
+    if straight and matrix.dtype == np.uint16 and (kernel := _kernel(rows, count)) is not None:
+        kernel(matrix, first, out)
+    else:
+        out[...] = matrix[:, first : first + count].T
 
 
-_loaded: list[Any] = []
+_compiled: list[Kernel | None] = []
 
 
-def _kernel() -> Any:
-    """The module of the kernel, None without numba or where words hold their bytes the other way round."""
-    if not _loaded:
-        try:
-            from recipe.weights import transpose_kernel
-        except ImportError:
-            _loaded.append(None)
-        else:
-            _loaded.append(transpose_kernel if sys.byteorder == "little" else None)
-    return _loaded[0]
+def _kernel(rows: int, columns: int) -> Kernel | None:
+    """The kernel, compiled at the first call; None without llvmlite, and for sizes that it does not know."""
+    try:
+        from recipe.weights import transpose_kernel
+    except ImportError:
+        return None
+    if rows % transpose_kernel.ROWS or columns % transpose_kernel.COLUMNS:
+        return None
+    if not _compiled:
+        _compiled.append(transpose_kernel.compile_kernel())
+    return _compiled[0]

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -128,12 +129,12 @@ def test_every_element_of_every_rank(options: LegacyOptions, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["tensor and expert, sliced", "as the recipe, MLA split"])
-@pytest.mark.parametrize("kernel", ["numba", "without numba"])
+@pytest.mark.parametrize("kernel", ["compiled", "numpy"])
 def test_fp8_is_dequantised_as_whole_tensors_are(
     name: str, kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kernel == "without numba":
-        monkeypatch.setattr(transpose, "_loaded", [None])
+    if kernel == "numpy":
+        monkeypatch.setattr(transpose, "_kernel", lambda rows, columns: None)
     options = SPLITS[name]
     if options.layer_list:
         options = LegacyOptions(4, 2, 1, (2, 1), grouped_gemm=True, tp_extend_ep=True, mla_mm_split=True)
@@ -222,16 +223,25 @@ def test_verify_names_the_rank_and_the_tensor_of_a_changed_byte(tmp_path: Path) 
         verify_job(legacy.plan(source, tmp_path / "out", SPLITS["expert, grouped"]).job)
 
 
-@pytest.mark.parametrize("shape", [(64, 32), (128, 96), (192, 256), (3, 5), (64, 20), (65, 32)])
+@pytest.mark.parametrize("shape", [(32, 8), (64, 32), (128, 96), (192, 256), (3, 5), (64, 20), (65, 32)])
 @pytest.mark.parametrize("kind", ["uint16", "uint32"])
 def test_columns_become_rows(shape: tuple[int, int], kind: str) -> None:
-    import numpy as np
-
     matrix = np.random.default_rng(3).integers(0, 2**16, shape).astype(kind)
-    for first, count in ((0, shape[1]), (shape[1] // 2 // 4 * 4, shape[1] // 2 // 4 * 4), (1, 2)):
-        out = np.empty((count, shape[0]), kind)
-        transpose.columns_as_rows(matrix, first, out)
-        assert np.array_equal(out, matrix[:, first : first + count].T)
+    for first in range(0, shape[1], 3):
+        for count in {1, 8, 16, shape[1] - first}:
+            if first + count <= shape[1]:
+                out = np.empty((count, shape[0]), kind)
+                transpose.columns_as_rows(matrix, first, out)
+                assert np.array_equal(out, matrix[:, first : first + count].T)
+
+
+@pytest.mark.parametrize(
+    ("first", "shape", "kind"),
+    [(1, (8, 32), "uint16"), (-1, (8, 32), "uint16"), (0, (8, 64), "uint16"), (0, (8, 32), "uint32")],
+)
+def test_machine_code_is_not_let_loose_beside_the_arrays(first: int, shape: tuple[int, int], kind: str) -> None:
+    with pytest.raises(ValueError, match="as rows of"):
+        transpose.columns_as_rows(np.zeros((32, 8), np.uint16), first, np.zeros(shape, kind))
 
 
 REFUSED = [
