@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from recipe.weights.layout import Layout, Place
 
 TOOL = "mcore-to-hf"
 DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
+# Of a file: no more than the published ones have, and no fewer files than keep some workers busy.
 SHARD_BYTES = 4 * 2**30
+_FILES, _LEAST_BYTES = 16, 256 * 2**20
 
 
 class _ModelNames(Container[str]):
@@ -87,11 +89,12 @@ def _stored_name(directory: Path, place: Place, stored: dict[str, StoredTensor])
     return name
 
 
-def _shards(tensors: Iterable[OutTensor]) -> dict[str, list[OutTensor]]:
+def _shards(tensors: Sequence[OutTensor]) -> dict[str, list[OutTensor]]:
     shards: list[list[OutTensor]] = [[]]
     size = 0
+    most = min(SHARD_BYTES, max(_LEAST_BYTES, sum(tensor.nbytes for tensor in tensors) // _FILES))
     for tensor in tensors:
-        if shards[-1] and size + tensor.nbytes > SHARD_BYTES:
+        if shards[-1] and size + tensor.nbytes > most:
             shards.append([])
             size = 0
         shards[-1].append(tensor)
