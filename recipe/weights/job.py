@@ -6,7 +6,7 @@ goes on from there), or OUT with files and without its commit point (a rerun fin
 The commit point is the last file that appears, and no reader takes the directory for complete without it.
 
 Workers are threads: reading, the kernel, the checksum and writing all let go of Python's lock, and one process means
-one numba and one torch in memory.
+one Python and one kernel in memory.
 """
 
 from __future__ import annotations
