@@ -87,9 +87,6 @@ def edited(text: str, section: str, line: str) -> str:
 
 
 MACHINE = this_machine()
-# What the arithmetic says of a shipped file: verl brings the whole optimizer to the device for an update, which the
-# published run of 128 GPUs did otherwise.
-KNOWN = {GPUS: {"M001"}}
 
 
 def reported(file: Path) -> Report:
@@ -108,7 +105,7 @@ def ids(report: Report) -> frozenset[str]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_shipped_run_file_has_no_error(file: Path) -> None:
     report = reported(file)
-    assert {one.id for one in report.errors} == KNOWN.get(file.stem, set()), report.lines()
+    assert not report.errors, report.lines()
     assert len(report.passed) >= 30
 
 
