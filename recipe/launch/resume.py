@@ -20,6 +20,7 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
+from recipe.report.recorder import NODES
 
 RESULT = "result.json"
 COMMAND = "command.json"
@@ -170,6 +171,9 @@ def begin_attempt(start: Start) -> None:
         if (run_dir / name).exists():
             (run_dir / name).rename(aside / name)
     (run_dir / "logs").mkdir()
+    for logs in (run_dir / NODES).glob("*/logs"):
+        (aside / NODES / logs.parent.name).mkdir(parents=True)
+        logs.rename(aside / NODES / logs.parent.name / "logs")
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
         return

@@ -182,6 +182,17 @@ def test_a_node_that_is_lost_raises_the_alarm(opened: Open, how: str, monkeypatc
     assert str(head.meeting.alarm()).startswith(f"node 10.0.0.2 (host-10.0.0.2): {expected[how]}")
 
 
+def test_a_node_that_is_gone_is_not_waited_for_at_the_end(opened: Open) -> None:
+    head = opened(nodes=2)
+    head.join("10.0.0.2").close()
+    until(head.meeting.alarm)
+    unreached: list[str] = []
+    parting = threading.Thread(target=lambda: unreached.extend(head.meeting.part("failed", "")), daemon=True)
+    parting.start()
+    parting.join(20)
+    assert not parting.is_alive() and unreached == ["10.0.0.2"]
+
+
 def test_another_token_is_told_from_a_broken_line(opened: Open) -> None:
     head = opened()
     with pytest.raises(ChannelError, match="holds another token: copy the head's token file to every node"):

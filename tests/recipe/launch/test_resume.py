@@ -55,11 +55,14 @@ def test_it_goes_on_after_the_last_checkpoint(run_dir: Path) -> None:
     start, said = opened(run_dir)
     assert start == Start(run_dir, run_dir / "checkpoints" / "global_step_4") and start.step == 4
     assert f"going on in {run_dir} from its checkpoint of step 4" in said
+    (run_dir / "nodes" / "10.0.0.2" / "logs").mkdir(parents=True)
+    (run_dir / "nodes" / "10.0.0.2" / "logs" / "ray-start.log").write_text("of the first attempt")
     begin_attempt(start)
     kept = [json.loads(line)["step"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert kept == [0, 1, 2, 3, 4]
     aside = run_dir / "attempts" / "1"
     assert (aside / "logs" / "driver.log").read_text() == "first attempt"
+    assert (aside / "nodes" / "10.0.0.2" / "logs" / "ray-start.log").read_text() == "of the first attempt"
     assert (aside / "metrics.jsonl").read_text().endswith('{"step": 6, "da')
     assert (run_dir / "logs").is_dir() and not (run_dir / "result.json").exists()
     assert start.overrides() == [
