@@ -44,7 +44,11 @@ class Run:
     )
     save_every: int = key("steps between checkpoints; 0: none", 0, gives="trainer.save_freq")
     keep_checkpoints: int = key(
-        "so many of the latest checkpoints are kept", 2, least=1, gives="trainer.max_actor_ckpt_to_keep"
+        "so many of the latest checkpoints are kept; verl removes the oldest before it writes the next, so that with 1 "
+        "an end meanwhile would leave none",
+        2,
+        least=2,
+        gives="trainer.max_actor_ckpt_to_keep",
     )
     resume: str = key(
         "auto: go on from the last checkpoint of this run, if there is one; never: start anew",
