@@ -92,6 +92,8 @@ SECTIONS = {
     "prompts_per_step": "train",
     "expert_parallel": "actor",
     "validation_samples": "rollout",
+    "temperature": "rollout",
+    "max_batched_tokens": "rollout",
 }
 
 

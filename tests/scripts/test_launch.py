@@ -195,3 +195,35 @@ def test_shellcheck_finds_nothing_in_any_script() -> None:
         [Path(sys.executable).with_name("shellcheck"), "-x", *scripts], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [
+        ("ray_start_grpo_npu.sh", "a3_256die.toml"),
+        ("run_grpo_deepseekv3_671b_npu_megatron.sh", "a3_256die.toml"),
+        ("train_deepseekv3_256die_random_init.sh", "a3_256die_random_init.toml"),
+        ("train_deepseekv3_256die_true_weight.sh", "a3_256die_true_weight.toml"),
+    ],
+)
+def test_the_published_entries_launch_their_run_files(tmp_path: Path, script: str, config: str) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", str(REPO / "scripts" / script), "--head", "a b"],
+        env={**os.environ, "RECIPE_VENV": str(tmp_path)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    *command, file, option, value = done.stdout.splitlines()
+    assert (command, option, value) == (["-m", "recipe", "node"], "--head", "a b"), done.stderr
+    assert Path(file).resolve() == REPO / "configs" / config and Path(file).is_file()
+
+
+def test_a_failed_preflight_starts_nothing(nodes: Nodes) -> None:
+    file = nodes.run_file(nodes="2", dies_per_node="1", steps="2", temperature="0.5", max_batched_tokens="1")
+    code, said = end_of(nodes.start(file, preflight=True))
+    assert code == 2 and "the run was not started (docs/PREFLIGHT.md; --no-preflight goes on all the same)" in said, (
+        said
+    )
+    assert not nodes.runs.exists()
