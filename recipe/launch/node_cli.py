@@ -67,6 +67,7 @@ def _take_part(options: argparse.Namespace) -> int:
     from recipe.launch.cli import read_config
     from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.environment import run_directory
+    from recipe.launch.errors import ConfigError
     from recipe.launch.node import find_place, read_token, require_free_ports
     from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication
@@ -77,6 +78,12 @@ def _take_part(options: argparse.Namespace) -> int:
     clock = Clock(sys.stdout)
     config = read_config(options)
     if config.cluster.own_ray:
+        given = [name for name in ("head", "worker", "address", "interface", "ports") if getattr(options, name)]
+        if given:
+            raise ConfigError(
+                f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it out, "
+                "or set nodes"
+            )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
         launch(config, options.config, fresh=options.fresh)

@@ -189,6 +189,11 @@ def test_a_place_that_cannot_be_is_refused(nodes: Nodes, options: list[str], exp
     assert code == 2 and expected in said, said
 
 
+def test_a_second_node_of_a_run_on_one_is_refused(nodes: Nodes) -> None:
+    code, said = end_of(nodes.start(nodes.run_file(nodes="1"), 2))
+    assert code == 2 and "error: --head is for runs on several nodes, and [cluster] nodes of " in said, said
+
+
 def test_shellcheck_finds_nothing_in_any_script() -> None:
     scripts = sorted(map(str, REPO.glob("scripts/*.sh")))
     done = subprocess.run(
