@@ -81,8 +81,8 @@ def _take_part(options: argparse.Namespace) -> int:
         given = [name for name in ("head", "worker", "address", "interface", "ports") if getattr(options, name)]
         if given:
             raise ConfigError(
-                f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it out, "
-                "or set nodes"
+                f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
+                "out, or set nodes"
             )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
