@@ -230,9 +230,6 @@ def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _
                 if file is None:
                     return
                 do(file, worker)
-        except BaseException:
-            stop.set()
-            raise
         finally:
             worker.sink.close()
             worker.reader.close()

@@ -22,7 +22,7 @@ from recipe.weights.workspace import MANIFEST
 
 CONFIG: dict[str, Any] = {
     "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "num_hidden_layers": 2,
-    "num_nextn_predict_layers": 1, "torch_dtype": "bfloat16", "rope_theta": 10000,
+    "num_nextn_predict_layers": 1, "torch_dtype": "float16", "rope_theta": 10000,
     "quantization_config": {
         "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
     },
