@@ -14,7 +14,7 @@ from tests.recipe.weights.tools import REPOSITORY, TOOLS, Inputs, Tool, make_inp
 
 WORKERS = 2
 MIB = 2**20
-# Every tool finishes with this many addresses, numba, threads and all.
+# Every tool finishes with this many addresses, code and threads and all.
 ADDRESS_SPACE = 1024 * MIB
 RESIDENT = {"cast": 96 + 80 * WORKERS, "torch_dist": 820, "legacy": 1024, "mcore_to_hf": 1024}
 MODEL = Fp8Model(
