@@ -3,24 +3,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from recipe.weights import fp8
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import INDEX_NAME, HfCheckpoint, open_checkpoint
+from recipe.weights.hf_checkpoint import HfCheckpoint, open_checkpoint
+from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
 from recipe.weights.job import Copy, Job, identity_of
 from recipe.weights.job_cli import Planned
 from recipe.weights.source import Source, make_sources
-from recipe.weights.workspace import MANIFEST
 
 TOOL = "fp8_cast_bf16"
-# Files beside the weights that are not copied: other forms of the weights, and what is written anew.
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
-_OWN = {"config.json", INDEX_NAME, MANIFEST}
 _CONFIG_BYTES = 16 * 1024
 _INDEX_BYTES_EACH = 160
 
@@ -43,7 +39,7 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
         tensor = OutTensor(found.name, found.dtype, found.shape, (Copy(found, 0, found.nbytes),))
         files.setdefault(found.entry.file.name, []).append(tensor)
     copied = companions(source)
-    config = cast_config(checkpoint.config, keep_mtp)
+    config = plain_config(checkpoint.config, "BF16", keep_mtp=keep_mtp)
     beside = [(path.name, status.st_size, status.st_mtime_ns) for path in copied for status in [path.stat()]]
     options = {"keep_mtp": keep_mtp, "config": config.decode(), "beside": beside}
 
@@ -101,28 +97,6 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
                 )
             found.add(name)
     return frozenset(found)
-
-
-def cast_config(config: dict[str, Any], keep_mtp: bool) -> bytes:
-    """config.json of the output: bfloat16, not quantised, and without multi-token prediction unless it is kept."""
-    out = {key: value for key, value in config.items() if key != "quantization_config"}
-    out["torch_dtype"] = "bfloat16"
-    if not keep_mtp:
-        out["num_nextn_predict_layers"] = 0
-    return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def companions(source: Path) -> list[Path]:
-    """Tokenizer, generation settings, model code, licence: every plain file that holds no weights."""
-    return sorted(
-        path
-        for path in source.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and path.name not in _OWN
-        and path.suffix not in _WEIGHTS
-        and not path.name.endswith(".index.json")
-    )
 
 
 def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:

@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from recipe.weights import key_maps
-from recipe.weights.cast import companions
 from recipe.weights.dcp_metadata import METADATA, StoredTensor
 from recipe.weights.dcp_reader import read_metadata
 from recipe.weights.errors import WeightsError
 from recipe.weights.gather import Box, ChunkIndex, Gather, Section
 from recipe.weights.hf_checkpoint import TensorEntry, read_json
+from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
 from recipe.weights.job import Job, identity_of
 from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
@@ -43,7 +41,7 @@ def find_checkpoint(directory: Path) -> Path:
 
 
 def find_config(directory: Path, given: Path | None) -> Path:
-    """The Hugging Face directory with config.json and tokenizer: the one given, or the `huggingface` that verl makes.
+    """The directory with config.json and tokenizer: the one given, or the `huggingface` that verl and we make.
 
     Raises WeightsError when there is none.
     """
@@ -128,17 +126,10 @@ def _entries(directory: Path, tensors: Iterable[OutTensor]) -> list[TensorEntry]
     return [*entries, TensorEntry(METADATA, "U8", (), metadata, 0, metadata.stat().st_size)]
 
 
-def _config(config: dict[str, Any], tensors: Iterable[OutTensor]) -> bytes:
-    """config.json: not quantised, in the dtype of the matrices, without multi-token prediction."""
-    out = {key: value for key, value in config.items() if key != "quantization_config"}
+def _main_dtype(tensors: Iterable[OutTensor]) -> str:
+    """That of the matrices, the widest where they differ."""
     dtypes = {tensor.dtype for tensor in tensors if len(tensor.shape) > 1}
-    names = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-    # transformers has renamed the key.
-    key = "dtype" if "dtype" in out else "torch_dtype"
-    out[key] = names[next(dtype for dtype in ("F32", "F16", "BF16") if dtype in dtypes)]
-    if "num_nextn_predict_layers" in out:
-        out["num_nextn_predict_layers"] = 0
-    return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
+    return next(dtype for dtype in ("F32", "F16", "BF16") if dtype in dtypes)
 
 
 def plan(source: Path, output: Path, hf_config: Path | None = None) -> Planned:
@@ -153,7 +144,7 @@ def plan(source: Path, output: Path, hf_config: Path | None = None) -> Planned:
     tensors = _tensors(directory, key_maps.layout_of(config, described / "config.json"))
     entries = _entries(directory, tensors)
     shards = _shards(tensors)
-    content = _config(config, tensors)
+    content = plain_config(config, _main_dtype(tensors))
     copied = companions(described)
     index = index_file(shards)
     small = [(path, path.stat().st_size) for path in copied]
@@ -182,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--save-dir", type=Path, required=True, metavar="OUT", help="Hugging Face directory to make")
     parser.add_argument(
         "--hf-config", type=Path, metavar="HF",
-        help="directory with config.json and tokenizer (default: the huggingface directory that verl saves beside)",
+        help="directory with config.json and tokenizer (default: `huggingface` in or beside CHECKPOINT)",
     )  # fmt: skip
     add_job_arguments(parser)
     options = parser.parse_args(arguments)

@@ -4,7 +4,8 @@
 The directory holds metadata.json (the format), common.pt (an empty dict), `__<n>_0.distcp` files of torch.save
 archives, and `.metadata`, which says where each piece of each tensor is. Every Hugging Face tensor is a contiguous run
 of a Megatron one, so a piece is some of its rows with an archive around them. Nothing loads the directory without
-`.metadata`, so that is the commit point.
+`.metadata`, so that is the commit point. `huggingface/` in it has config.json and tokenizer: what the rollout, whose
+weights come from the actor, needs of a Hugging Face directory.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recipe.weights import key_maps, torch_pickle
 from recipe.weights.cast import check_quantisation
 from recipe.weights.dcp_metadata import FORMAT, METADATA, Blob, Chunk, StoredTensor, metadata_pickle
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import open_checkpoint
+from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.job import Job, OutputFile, identity_of
 from recipe.weights.job_cli import Planned
 from recipe.weights.layout import Layout, Place
@@ -37,6 +40,7 @@ FILE_BYTES = 512 * 2**20
 _ALIGN = 64
 _BLOCK_ROWS = 128
 _EXTRA_STATES = "__extra_state_0.distcp"
+HUGGING_FACE = "huggingface"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -143,6 +147,13 @@ def _small_files(layout: Layout, files: Sequence[OutputFile]) -> list[tuple[str,
     ]
 
 
+def _description(source: Path, config: dict[str, Any], dtype: str) -> list[tuple[str, bytes]]:
+    small = [(path.name, path.read_bytes()) for path in companions(source)]
+    return [
+        (f"{HUGGING_FACE}/{name}", content) for name, content in (*small, ("config.json", plain_config(config, dtype)))
+    ]
+
+
 def plan(source: Path, output: Path) -> Planned:
     """The job that converts `source`, from headers alone.
 
@@ -157,14 +168,15 @@ def plan(source: Path, output: Path) -> Planned:
     pieces = (piece for place in layout.places for piece in _pieces(place, sources[place.hf_name]))
     files = [OutputFile(f"__{number}_0.distcp", parts) for number, parts in enumerate(_files(pieces))]
     small_files = functools.cache(lambda: _small_files(layout, files))
+    described = _description(source, config, sources[layout.places[0].hf_name].dtype)
     job = Job(
         tool=TOOL,
         input=source,
         output=output,
         identity=identity_of(TOOL, checkpoint.tensors.values(), {"config": config, "cuts": [PIECE_BYTES, FILE_BYTES]}),
         files=files,
-        finish=small_files,
-        small_bytes=sum(len(content) for _, content in small_files()),
+        finish=lambda: [*described, *small_files()],
+        small_bytes=sum(len(content) for _, content in (*described, *small_files())),
     )
     read = [entry for one in sources.values() for entry in one.entries]
     names = {name for place in layout.places for name in place.names}

@@ -97,7 +97,7 @@ def test_small_pieces_and_many_files_change_nothing(
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in directory.iterdir()}
+    return {str(file.relative_to(directory)): file.read_bytes() for file in directory.rglob("*") if file.is_file()}
 
 
 def quantise(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -147,7 +147,7 @@ def test_extra_states_and_sizes(source: Path, tmp_path: Path) -> None:
     }
     assert torch.load(tmp_path / "out" / "common.pt", weights_only=True) == {}
     assert torch.load(tmp_path / "out" / "__extra_state_0.distcp", weights_only=True) == [None]
-    on_disk = sum(file.stat().st_size for file in (tmp_path / "out").iterdir() if file.name != MANIFEST)
+    on_disk = sum(len(content) for name, content in contents(tmp_path / "out").items() if name != MANIFEST)
     assert on_disk == job.nbytes + job.small_bytes
 
 
@@ -160,6 +160,20 @@ def test_the_archives_cost_next_to_nothing() -> None:
         content += count * nbytes
         overhead += count * (torch_dist._archive("BF16", (1, *shape), nbytes)[1] - nbytes + 64)
     assert overhead <= 0.0005 * content
+
+
+def test_what_the_rollout_needs_of_a_hugging_face_directory_comes_along(hf: Any, tmp_path: Path) -> None:
+    stored, _ = quantise(hf.tensors(torch.bfloat16))
+    hf.write(tmp_path / "fp8", stored, shards=2, quantization_config=FP8, num_nextn_predict_layers=1)
+    (tmp_path / "fp8" / "tokenizer.json").write_text("{}")
+    convert(tmp_path / "fp8", tmp_path / "out")
+    before, after = (json.loads((tmp_path / at / "config.json").read_text()) for at in ("fp8", "out/huggingface"))
+    assert before.pop("quantization_config") == FP8
+    assert after == before | {"num_nextn_predict_layers": 0, "torch_dtype": "bfloat16"}
+    assert sorted(file.name for file in (tmp_path / "out" / "huggingface").iterdir()) == [
+        "config.json",
+        "tokenizer.json",
+    ]
 
 
 def test_left_behind_are_the_prediction_layer_and_rotary_buffers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,6 +143,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         config.unlink()
     elif damage == "no hf config":
         command = command[:-2]
+        shutil.rmtree(tmp_path / "mcore" / "huggingface")
     elif damage == "inside":
         command[3] = str(tmp_path / "mcore" / "hf")
     elif damage == "around the config":
