@@ -61,10 +61,9 @@ def read_ledger(output: Path) -> Ledger | None:
         if "step" in record:
             steps.add(record["step"])
         else:
-            file = Finished(**record)
-            if _is_whole(output, file, "cleared" in steps):
-                done[file.name] = file
-    return Ledger(identity, overwrite, done, frozenset(steps))
+            done[record["name"]] = Finished(**record)
+    whole = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
+    return Ledger(identity, overwrite, whole, frozenset(steps))
 
 
 def _is_whole(output: Path, file: Finished, publishing: bool) -> bool:
@@ -269,6 +268,10 @@ class Workspace:
             self.output.rmdir()
 
     def _remove_work(self) -> None:
+        """Remove OUT/.partial, the ledger last: while it stands, a rerun knows what is done."""
+        for path in self.work.iterdir() if self.work.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
     def _log(self, record: dict[str, Any]) -> None:
