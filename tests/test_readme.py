@@ -105,7 +105,7 @@ def test_the_other_commands() -> None:
 def test_the_launch_line_is_taken_up_to_the_placeholder_for_the_head() -> None:
     (line,) = (line for line in COMMANDS if "scripts/launch.sh" in line)
     done = run(line)
-    assert done.returncode == 2 and "nothing was started" in done.stderr, done.stdout + done.stderr
+    assert done.returncode == 2 and "the run was not started" in done.stderr, done.stdout + done.stderr
     assert "V012 error: [cluster] head = 192.0.2.1" in done.stdout
 
 
