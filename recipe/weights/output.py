@@ -3,7 +3,7 @@
 
 A page-cache write costs more than everything else here: the kernel allocates and copies every page before the disk
 sees it. So the bytes are gathered in aligned buffers and written with O_DIRECT (plain writes where a file system does
-not have it), one buffer going out while the next is filled.
+not have it), several buffers going out while one is filled.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import contextlib
 import errno
 import mmap
 import os
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,8 @@ from numpy.typing import NDArray
 from recipe.weights.errors import InterruptedJobError
 
 BUFFER_BYTES = 4 * 2**20
+# One is filled while the others go out: a disk is faster with several writes in its queue.
+_BUFFERS = 4
 # O_DIRECT wants addresses, offsets and lengths in multiples of the disk's block.
 _BLOCK = 4096
 # Bytes asked of a reader at a time: the checksum then finds them in a core's cache.
@@ -34,7 +38,10 @@ class Target(Protocol):
     """Where a sink's buffers go, in order."""
 
     def put(self, data: memoryview, offset: int) -> None:
-        """Take `data`, which begins at byte `offset` of the file; the buffer behind it is page aligned."""
+        """Take `data`, which begins at byte `offset` of the file; the buffer behind it is page aligned.
+
+        Called from several threads at once, but for the last data of a file, which comes alone.
+        """
 
     def patch(self, data: bytes, offset: int) -> None:
         """Replace bytes that went by already; called after the last `put`."""
@@ -51,6 +58,8 @@ class FileTarget:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._mutex = threading.Lock()
+        self._left: list[int] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
             self._handle = os.open(path, flags | os.O_DIRECT, 0o644)
@@ -85,24 +94,28 @@ class FileTarget:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        os.close(self._handle)
+        for handle in (*self._left, self._handle):
+            os.close(handle)
 
     def _write(self, data: memoryview, offset: int) -> None:
         done = 0
         while done < len(data):
+            direct, handle = self._direct, self._handle  # in this order: a plain handle takes what a direct one does
             try:
-                done += os.pwrite(self._handle, data[done:], offset + done)
+                done += os.pwrite(handle, data[done:], offset + done)
             except OSError as error:
-                if not self._direct or error.errno != errno.EINVAL:
+                if not direct or error.errno != errno.EINVAL:
                     raise
                 # A file system that takes the flag and not the writes, or a write that stopped within a block.
                 self._buffered()
 
     def _buffered(self) -> None:
-        """Go on through the page cache."""
-        os.close(self._handle)
-        self._handle = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        self._direct = False
+        """Go on through the page cache; other threads may still be writing by the handle that is left."""
+        with self._mutex:
+            if self._direct:
+                self._left.append(self._handle)
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+                self._direct = False
 
     def _failed(self, error: OSError) -> InterruptedJobError:
         return InterruptedJobError(f"{self.path} cannot be written ({error.strerror}); what is done so far is kept")
@@ -118,12 +131,14 @@ class CompareTarget:
         self.path = path
         self._differ: dict[int, int] = {}
         self._buffer = np.empty(_CHUNK, np.uint8)
+        self._mutex = threading.Lock()
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def put(self, data: memoryview, offset: int) -> None:
-        for at in range(0, len(data), _CHUNK):
-            self._compare(np.frombuffer(data[at : at + _CHUNK], np.uint8), offset + at)
+        with self._mutex:
+            for at in range(0, len(data), _CHUNK):
+                self._compare(np.frombuffer(data[at : at + _CHUNK], np.uint8), offset + at)
 
     def patch(self, data: bytes, offset: int) -> None:
         for at in range(offset, offset + len(data)):
@@ -157,16 +172,16 @@ class CompareTarget:
 class Sink:
     """What the parts of a file are written into, one after the other; one for each worker, used for file after file.
 
-    The buffers are the only memory: 2 * buffer_bytes. Offsets count from the beginning of the file.
+    The buffers are the only memory: 4 * buffer_bytes. Offsets count from the beginning of the file.
     """
 
     def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
         if buffer_bytes % _BLOCK:
             raise ValueError(f"a buffer of {buffer_bytes} bytes; it must be a multiple of {_BLOCK}")
-        self._views = [memoryview(mmap.mmap(-1, buffer_bytes)) for _ in range(2)]
+        self._views = [memoryview(mmap.mmap(-1, buffer_bytes)) for _ in range(_BUFFERS)]
         self._size = buffer_bytes
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(_BUFFERS - 1)
+        self._pending: deque[Future[None]] = deque()
 
     def begin(self, target: Target) -> None:
         """Start a file."""
@@ -247,19 +262,26 @@ class Sink:
         self._pool.shutdown()
 
     def _flush(self) -> None:
-        self._wait()
+        """Send the buffer out and turn to one that is free."""
         if not self._filled:
             return
+        if self._filled < self._size:
+            self._wait()
         data = self._views[self._turn][: self._filled]
-        self._pending = self._pool.submit(self._target.put, data, self._base)
+        self._pending.append(self._pool.submit(self._target.put, data, self._base))
         self._base += self._filled
         self._filled = 0
-        self._turn = 1 - self._turn
+        self._turn = (self._turn + 1) % _BUFFERS
+        if len(self._pending) == _BUFFERS:
+            self._pending.popleft().result()
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+        """Until all that was sent is written; raises the first error, when no thread is at a buffer any more."""
+        pending = list(self._pending)
+        self._pending.clear()
+        wait(pending)
+        for future in pending:
+            future.result()
 
 
 def write_small(path: Path, content: bytes) -> None:
