@@ -95,21 +95,21 @@ def _disk(facts: Facts) -> Iterator[Said]:
 @check(
     "N005", "the disk has room for the checkpoints that are kept", needs="node",
     why="one checkpoint has the weights in bfloat16 and, for going on, 12 bytes of optimizer state for each parameter; "
-        "the next is written before the oldest goes",
+        "verl removes the oldest before it writes the next",
     fix="make room, set [run] checkpoint_dir to another disk, or lower keep_checkpoints",
 )  # fmt: skip
 def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
     run = facts.config.run
     if run.save_every == 0:
         raise NoMatter
-    wanted = (run.keep_checkpoints + 1) * 14 * facts.parameters
+    wanted = run.keep_checkpoints * 14 * facts.parameters
     free = facts.machine.free_bytes(facts.paths.checkpoints)
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
         yield bad(
             f"{_gib(free)} free for {facts.paths.checkpoints}",
-            f"{_gib(wanted)}: {run.keep_checkpoints + 1} checkpoints of {_gib(14 * facts.parameters)}",
+            f"{_gib(wanted)}: {run.keep_checkpoints} checkpoints of {_gib(14 * facts.parameters)}",
         )
 
 

@@ -43,9 +43,6 @@ class Target(Protocol):
         Called from several threads at once, but for the last data of a file, which comes alone.
         """
 
-    def patch(self, data: bytes, offset: int) -> None:
-        """Replace bytes that went by already; called after the last `put`."""
-
     def finish(self, nbytes: int) -> None:
         """All `nbytes` of the file went by."""
 
@@ -76,14 +73,6 @@ class FileTarget:
             if whole < len(data):
                 self._buffered()
                 self._write(data[whole:], offset + whole)
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def patch(self, data: bytes, offset: int) -> None:
-        try:
-            if self._direct:
-                self._buffered()
-            os.pwrite(self._handle, data, offset)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -124,12 +113,9 @@ class FileTarget:
 class CompareTarget:
     """An existing file that the bytes are compared with; `differs_at()` tells the first byte that differs."""
 
-    # Bytes that differ are kept to be compared again with the patches that come last: four for each checksum.
-    _KEPT = 2**16
-
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._differ: dict[int, int] = {}
+        self._first: int | None = None
         self._buffer = np.empty(_CHUNK, np.uint8)
         self._mutex = threading.Lock()
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -140,21 +126,16 @@ class CompareTarget:
             for at in range(0, len(data), _CHUNK):
                 self._compare(np.frombuffer(data[at : at + _CHUNK], np.uint8), offset + at)
 
-    def patch(self, data: bytes, offset: int) -> None:
-        for at in range(offset, offset + len(data)):
-            self._differ.pop(at, None)
-        self._compare(np.frombuffer(data, np.uint8), offset)
-
     def finish(self, nbytes: int) -> None:
         if os.fstat(self._handle).st_size > nbytes:
-            self._differ[nbytes] = 0
+            self._note(nbytes)
 
     def close(self) -> None:
         os.close(self._handle)
 
     def differs_at(self) -> int | None:
         """The first byte of the file that is not what it should be, or None when all are; ask after `finish`."""
-        return min(self._differ, default=None)
+        return self._first
 
     def _compare(self, expected: NDArray[np.uint8], offset: int) -> None:
         found = self._buffer[: expected.size]
@@ -165,8 +146,10 @@ class CompareTarget:
         if got < expected.size:
             found[got:] = ~expected[got:]
         if not np.array_equal(found, expected):
-            for at in np.flatnonzero(found != expected)[: self._KEPT - len(self._differ)]:
-                self._differ[offset + int(at)] = 0
+            self._note(offset + int(np.argmax(found != expected)))
+
+    def _note(self, at: int) -> None:
+        self._first = at if self._first is None else min(self._first, at)
 
 
 class Sink:
@@ -189,8 +172,6 @@ class Sink:
         self._base = 0
         self._filled = 0
         self._crc = 0
-        self._patches: list[tuple[int, bytes]] = []
-        self._deltas: list[tuple[int, int]] = []
         self._turn = 0
 
     @property
@@ -227,29 +208,12 @@ class Sink:
         self._crc = isal_zlib.crc32_combine(self._crc, crc, nbytes)
         return crc
 
-    def patch(self, offset: int, data: bytes) -> None:
-        """Replace bytes written before, which must have been zero: a checksum that stands in front of its data."""
-        if offset < 0 or offset + len(data) > self.position:
-            raise ValueError(f"a patch of bytes {offset} to {offset + len(data)} in a file of {self.position} so far")
-        # A CRC is linear: the change of four bytes, carried over what follows them, changes the file's by exclusive or.
-        change = isal_zlib.crc32(data) ^ isal_zlib.crc32(bytes(len(data)))
-        self._deltas.append((change, offset + len(data)))
-        if offset >= self._base:
-            start = offset - self._base
-            self._views[self._turn][start : start + len(data)] = data
-        else:
-            self._patches.append((offset, data))
-
     def finish(self) -> tuple[int, int]:
         """Bring the file to its end and to disk; returns (bytes, CRC-32 of the whole file)."""
         self._flush()
         self._wait()
-        for offset, data in self._patches:
-            self._target.patch(data, offset)
         nbytes = self._base
         self._target.finish(nbytes)
-        for change, end in self._deltas:
-            self._crc ^= isal_zlib.crc32_combine(change, 0, nbytes - end)
         return nbytes, self._crc
 
     def abandon(self) -> None:

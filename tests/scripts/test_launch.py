@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """scripts/launch.sh with real Ray, several nodes on this machine, and a stand-in for the trainer.
 
-bats-core is not on the package index; pytest starts the scripts and reads what they say.
+Pytest starts the scripts and reads what they say.
 """
 
 from __future__ import annotations

@@ -18,11 +18,10 @@ from recipe.weights.output import CompareTarget, FileTarget, Sink
 
 SMALL = 8192
 PIECES = st.lists(st.tuples(st.sampled_from(["write", "fill"]), st.integers(0, 3 * SMALL)), max_size=12)
-PATCHES = st.lists(st.floats(0, 1), max_size=4)
 
 
-def emit(sink: Sink, pieces: list[tuple[str, int]], patches: list[float]) -> bytes:
-    """Put pieces of counting bytes into the sink, then patches at shares of its length; returns what the file is."""
+def emit(sink: Sink, pieces: list[tuple[str, int]]) -> bytes:
+    """Put pieces of counting bytes into the sink; returns what the file is."""
     expected = bytearray()
     for number, (how, size) in enumerate(pieces):
         data = bytes((number + i) % 251 for i in range(size))
@@ -37,37 +36,26 @@ def emit(sink: Sink, pieces: list[tuple[str, int]], patches: list[float]) -> byt
         assert crc == zlib.crc32(data)
         expected += data
         assert sink.position == len(expected)
-        hole = sink.position
-        sink.write(bytes(4))
-        expected += bytes(4)
-        if number in {round(share * 11) for share in patches}:
-            sink.patch(hole, b"\1\2\3\4")
-            expected[hole : hole + 4] = b"\1\2\3\4"
-    if patches and expected:
-        first = pieces[0][1]
-        if expected[first : first + 4] == bytes(4):
-            sink.patch(first, b"late")  # long since on disk
-            expected[first : first + 4] = b"late"
     return bytes(expected)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(files=st.lists(st.tuples(PIECES, PATCHES), min_size=1, max_size=3), direct=st.booleans())
+@given(files=st.lists(PIECES, min_size=1, max_size=3), direct=st.booleans())
 def test_files_are_what_was_written(files: list[Any], direct: bool, tmp_path: Path) -> None:
     sink = Sink(SMALL)
-    for number, (pieces, patches) in enumerate(files):
+    for number, pieces in enumerate(files):
         path = tmp_path / str(number)
         target = FileTarget(path)
         if not direct:
             target._buffered()
         sink.begin(target)
-        expected = emit(sink, pieces, patches)
+        expected = emit(sink, pieces)
         assert sink.finish() == (len(expected), zlib.crc32(expected))
         target.close()
         assert path.read_bytes() == expected
         comparison = CompareTarget(path)
         sink.begin(comparison)
-        emit(sink, pieces, patches)
+        emit(sink, pieces)
         sink.finish()
         assert comparison.differs_at() is None
         comparison.close()
@@ -80,7 +68,7 @@ def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: P
     pieces, sink = [("write", 3 * SMALL), ("fill", 100)], Sink(SMALL)
     target = FileTarget(path)
     sink.begin(target)
-    good = bytearray(emit(sink, pieces, [0.0]))
+    good = bytearray(emit(sink, pieces))
     sink.finish()
     at = {"flip": 20001, "cut": len(good) - 3, "longer": len(good), "empty": 0}[change]
     if change == "flip":
@@ -89,7 +77,7 @@ def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: P
     path.write_bytes({"flip": good, "cut": good[:at], "longer": good + b"x", "empty": b""}[change])
     comparison = CompareTarget(path)
     sink.begin(comparison)
-    emit(sink, pieces, [0.0])
+    emit(sink, pieces)
     sink.finish()
     assert comparison.differs_at() == at
 
@@ -122,11 +110,3 @@ def test_a_full_disk_is_one_clear_error(call: str, tmp_path: Path, monkeypatch: 
         sink.finish()
     sink.abandon()
     target.close()
-
-
-def test_a_patch_outside_what_was_written_is_refused(tmp_path: Path) -> None:
-    sink, target = Sink(SMALL), FileTarget(tmp_path / "file")
-    sink.begin(target)
-    sink.write(b"abcd")
-    with pytest.raises(ValueError, match="in a file of 4 so far"):
-        sink.patch(2, b"\0\0\0\0")
