@@ -99,7 +99,7 @@ def test_the_other_commands() -> None:
         elif words[0] == "docker":
             assert (REPO / words[words.index("-f") + 1]).is_file() and words[-1] == ".", line
         else:
-            assert re.search(r"-m recipe (report|patches status) runs/\w+$", line), line
+            assert re.search(r"-m recipe (report|patches status) [\w/]*runs/\w+$", line), line
 
 
 def test_the_launch_line_is_taken_up_to_the_placeholder_for_the_head() -> None:
