@@ -34,7 +34,6 @@ from verl_patches.utils.reward_score.batch import Pool  # noqa: E402
 from verl_patches.utils.reward_score.r1_zero import compute_score, same_answer  # noqa: E402
 
 BATCH = 512 * 16
-GSM8K = REPOSITORY.parent / "shared" / "data" / "gsm8k_test.json"
 SAMPLE = REPOSITORY / "data" / "deepscaler_sample.json"
 LENGTHS = [2**power for power in range(8, 17)]
 #: math-verify takes about a millisecond an answer: its time is that of a part of the batch, scaled.
@@ -47,7 +46,7 @@ def main() -> None:
     """Measures and prints the table, or JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--data", type=Path, default=GSM8K if GSM8K.exists() else SAMPLE, help="problems with answers")
+    parser.add_argument("--data", type=Path, default=SAMPLE, help="problems with answers (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the median counts (default 3)")
     parser.add_argument("--agreement", action="store_true", help="compare verdicts with mathruler's")
     parser.add_argument("--plot", type=Path, help="draw the growth with the length into this file")
