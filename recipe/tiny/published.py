@@ -116,11 +116,16 @@ def write_headers(directory: Path, config: dict[str, Any] | None = None, file_by
     return total
 
 
-def main() -> int:
-    """The command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 2 when the directory cannot be made."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="a new directory")
-    total = write_headers(parser.parse_args().directory)
+    directory = parser.parse_args(arguments).directory
+    try:
+        total = write_headers(directory)
+    except OSError as error:
+        print(f"error: {directory}: cannot be made ({error.strerror}); name a new directory", file=sys.stderr)
+        return 2
     print(f"{total} bytes of tensors")
     return 0
 

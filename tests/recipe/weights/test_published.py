@@ -103,3 +103,10 @@ def test_legacy_bytes_from_the_sizes_alone() -> None:
         each = 2 * divided + 4 * (2 * (whole + hidden) + 4 * bias)
         assert ranks * each + 2 * experts == total
     assert 2 * (divided + whole + hidden + experts) + 4 * bias == BF16_OUT
+
+
+def test_a_directory_that_is_there_is_left_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(file.stat().st_mtime_ns for file in model.iterdir())
+    assert published.main([str(model)]) == 2
+    assert capsys.readouterr().err == f"error: {model}: cannot be made (File exists); name a new directory\n"
+    assert sorted(file.stat().st_mtime_ns for file in model.iterdir()) == before
