@@ -11,9 +11,8 @@ from pathlib import Path
 
 from recipe.doctor.facts import DoctorFacts
 from recipe.preflight.catalogue import CannotTell
+from recipe.preflight.machine import gib_text
 from recipe.preflight.packages import COMPARED
-
-GIB = 2**30
 
 
 def inventory(facts: DoctorFacts) -> dict[str, str]:
@@ -39,9 +38,9 @@ def _lines(facts: DoctorFacts) -> Iterator[tuple[str, str]]:
         state = "with our line and patches" if manifest.get("state") == "ours" else "without ours"
         yield "sources", f"{facts.node.upstream}: profile {manifest.get('profile')}, {state}: {versions}"
     yield "overlay", _overlay(facts)
-    yield "memory", f"{_gib(machine.memory)}, {_gib(machine.memory_available)} available; {machine.cpus} cores"
-    yield "disk", f"{_gib(machine.free_bytes(facts.runs))} free for {facts.runs}"
-    yield "shm", f"{_gib(machine.shm_free)} free in /dev/shm"
+    yield "memory", f"{gib_text(machine.memory)}, {gib_text(machine.memory_available)} available; {machine.cpus} cores"
+    yield "disk", f"{gib_text(machine.free_bytes(facts.runs))} free for {facts.runs}"
+    yield "shm", f"{gib_text(machine.shm_free)} free in /dev/shm"
     yield "limits", ", ".join(f"{name} {_limit(value)}" for name, value in machine.limits.items())
     addresses = ", ".join(f"{name} {address}" for name, address in machine.interfaces.items() if address)
     yield "network", addresses or "-"
@@ -70,10 +69,6 @@ def _latest(facts: DoctorFacts) -> str:
     except CannotTell:
         return f"none in {facts.runs}"
     return os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
-
-
-def _gib(size: int | None) -> str:
-    return "?" if size is None else f"{size / GIB:.1f} GiB"
 
 
 def _limit(value: int | None) -> str:

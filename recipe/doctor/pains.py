@@ -59,13 +59,8 @@ def _sleep_mode(facts: DoctorFacts) -> Iterator[Said]:
     fix="look at those processes, and end those that are yours by their ids: kill PID",
 )  # fmt: skip
 def _residual(facts: DoctorFacts) -> Iterator[Said]:
-    runs: dict[str, list[int]] = {}
-    for one in facts.machine.processes:
-        if one.run:
-            runs.setdefault(one.run, []).append(one.pid)
-    for name, pids in runs.items():
-        shown = ", ".join(map(str, sorted(pids)[:8])) + (" ..." if len(pids) > 8 else "")
-        yield doubtful(f"{len(pids)} processes of run {name} (pid {shown})", "none, unless that run is going on")
+    for found in facts.machine.left_by_runs():
+        yield doubtful(found, "none, unless that run is going on")
     line = _in_log(facts, r"OutOfMemoryError|out of memory")
     if line:
         fix = "see python -m recipe plan RUN.toml; then lower memory_share, recompute, or use more dies"
@@ -149,7 +144,7 @@ def _hccl_ports(facts: DoctorFacts) -> Iterator[Said]:
     if taken:
         yield bad(f"something listens on port {', '.join(map(str, taken))}", f"{wanted[0]} to {wanted[-1]} free")
     ephemeral = facts.machine.ephemeral_ports
-    if ephemeral and wanted[0] <= ephemeral[1] and wanted[-1] >= ephemeral[0]:
+    if ephemeral and facts.machine.hands_out(wanted):
         yield doubtful(f"ephemeral ports {ephemeral[0]} to {ephemeral[1]}", f"none of {wanted[0]} to {wanted[-1]}")
     line = _in_log(facts, r"(?i)hccl.*(port|bind|address).*(use|occupied|fail)")
     if line:

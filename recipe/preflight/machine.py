@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recipe.launch.config import GIB
+
 RUN_ID = "RECIPE_RUN_ID"
 _UNLIMITED = resource.RLIM_INFINITY
 # Daemons of a Ray node, by the name of their program.
@@ -63,6 +65,22 @@ class Machine:
         """The installed version of a distribution."""
         return self.packages.get(canonical(package))
 
+    def left_by_runs(self) -> Iterator[str]:
+        """A phrase for each run of this recipe that has processes here."""
+        runs: dict[str, list[int]] = {}
+        for one in self.processes:
+            if one.run:
+                runs.setdefault(one.run, []).append(one.pid)
+        for name, pids in runs.items():
+            shown = ", ".join(map(str, sorted(pids)[:8])) + (" ..." if len(pids) > 8 else "")
+            yield f"{len(pids)} processes of run {name} (pid {shown})"
+
+    def hands_out(self, ports: range) -> bool:
+        """Whether the kernel may give one of these ports to an outgoing connection; False where that is not known."""
+        return self.ephemeral_ports is not None and (
+            ports[0] <= self.ephemeral_ports[1] and ports[-1] >= self.ephemeral_ports[0]
+        )
+
 
 def this_machine() -> Machine:
     """What can be read of this machine, in a fraction of a second."""
@@ -87,6 +105,11 @@ def this_machine() -> Machine:
         processes=tuple(_processes()),
         path=tuple(sys.path),
     )
+
+
+def gib_text(size: int | None) -> str:
+    """Bytes as a person reads them; "?" for what could not be read."""
+    return "?" if size is None else f"{size / GIB:.1f} GiB"
 
 
 def canonical(package: str) -> str:

@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from recipe.launch.config import SIM
+from recipe.launch.config import GIB, SIM
 from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 
 if TYPE_CHECKING:
     from recipe.plan.memory import Memory
-
-GIB = 2**30
 
 
 def _memory(facts: Facts) -> Memory:

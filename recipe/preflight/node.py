@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.config import CUDA, HCCL_PORTS, NPU, SIM
+from recipe.launch.config import CUDA, GIB, HCCL_PORTS, NPU, SIM
 from recipe.launch.overrides import OBJECT_STORE_BYTES
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.preflight.machine import gib_text
 
-GIB = 2**30
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
 SIM_MEMORY = 8000 * 2**20
 # Logs, metrics and compiled graphs of a run, without its checkpoints.
@@ -23,10 +23,6 @@ SHM = {SIM: OBJECT_STORE_BYTES, NPU: 16 * GIB, CUDA: 16 * GIB}
 FILES = {SIM: 4096, NPU: 65536, CUDA: 65536}
 # Threads of a worker on a node of 16 dies, times the workers, with room for Ray's own.
 TASKS = {SIM: 2048, NPU: 32768, CUDA: 32768}
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:.1f} GiB"
 
 
 @check(
@@ -73,9 +69,9 @@ def _memory(facts: Facts) -> Iterator[Said]:
         raise CannotTell("[cluster] host_memory_gib_per_node is not given")
     # What the machine's maker calls its memory is a little more than what the kernel hands out.
     if total < 0.95 * wanted:
-        yield bad(_gib(total), f"{_gib(wanted)}")
+        yield bad(gib_text(total), f"{gib_text(wanted)}")
     elif free < 0.8 * wanted:
-        yield doubtful(f"{_gib(free)} available of {_gib(total)}", f"most of {_gib(wanted)}")
+        yield doubtful(f"{gib_text(free)} available of {gib_text(total)}", f"most of {gib_text(wanted)}")
 
 
 @check(
@@ -89,7 +85,7 @@ def _disk(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.run_dir} cannot be asked")
     if free < wanted:
-        yield bad(f"{_gib(free)} free for {facts.paths.run_dir}", f"{_gib(wanted)}")
+        yield bad(f"{gib_text(free)} free for {facts.paths.run_dir}", f"{gib_text(wanted)}")
 
 
 @check(
@@ -108,8 +104,8 @@ def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
         raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
         yield bad(
-            f"{_gib(free)} free for {facts.paths.checkpoints}",
-            f"{_gib(wanted)}: {run.keep_checkpoints} checkpoints of {_gib(14 * facts.parameters)}",
+            f"{gib_text(free)} free for {facts.paths.checkpoints}",
+            f"{gib_text(wanted)}: {run.keep_checkpoints} checkpoints of {gib_text(14 * facts.parameters)}",
         )
 
 
@@ -124,7 +120,7 @@ def _shm(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell("there is no /dev/shm here")
     if free < SHM[facts.device]:
-        yield bad(f"{_gib(free)} free in /dev/shm", _gib(SHM[facts.device]))
+        yield bad(f"{gib_text(free)} free in /dev/shm", gib_text(SHM[facts.device]))
 
 
 def _below(limit: int | None, wanted: int) -> bool:
@@ -197,9 +193,10 @@ def _ephemeral(facts: Facts) -> Iterator[Said]:
         raise CannotTell("the kernel's range of ephemeral ports cannot be read")
     low, high = facts.machine.ephemeral_ports
     first = facts.config.cluster.hccl_base_port
-    last = first + HCCL_PORTS - 1
-    if first <= high and last >= low:
-        yield doubtful(f"HCCL's ports {first} to {last}, ephemeral ports {low} to {high}", "no port in both")
+    wanted = range(first, first + HCCL_PORTS)
+    if facts.machine.hands_out(wanted):
+        said = f"HCCL's ports {wanted[0]} to {wanted[-1]}, ephemeral ports {low} to {high}"
+        yield doubtful(said, "no port in both")
 
 
 @check(
@@ -208,13 +205,8 @@ def _ephemeral(facts: Facts) -> Iterator[Said]:
     fix="end those processes yourself, by their ids, once you know them to be yours",
 )  # fmt: skip
 def _leftovers(facts: Facts) -> Iterator[Said]:
-    runs: dict[str, list[int]] = {}
-    for one in facts.machine.processes:
-        if one.run:
-            runs.setdefault(one.run, []).append(one.pid)
-    for name, pids in runs.items():
-        shown = ", ".join(map(str, sorted(pids)[:8])) + (" ..." if len(pids) > 8 else "")
-        yield doubtful(f"{len(pids)} processes of run {name} (pid {shown})", "none, unless that run is meant to go on")
+    for found in facts.machine.left_by_runs():
+        yield doubtful(found, "none, unless that run is meant to go on")
 
 
 @check(
