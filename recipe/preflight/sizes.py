@@ -14,6 +14,11 @@ from recipe.preflight.facts import Facts
 A3_DIES = 16
 
 
+def _uneven(whole: int, ranks: int) -> bool:
+    """Whether so many ranks share `whole` unevenly; a number of ranks below 1 is L001's to tell."""
+    return ranks > 0 and whole % ranks > 0
+
+
 def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts], Iterator[Said]]:
     """A check that says where a run breaks this rule of `recipe.launch.layout.problems`."""
 
@@ -71,7 +76,7 @@ def _layers(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _actor_experts(facts: Facts) -> Iterator[Said]:
     experts, ranks = facts.architecture.experts, facts.config.actor.expert_parallel
-    if experts % ranks:
+    if _uneven(experts, ranks):
         yield bad(f"{experts} experts for expert_parallel = {ranks}", "a whole number each")
 
 
@@ -82,7 +87,7 @@ def _actor_experts(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _rollout_experts(facts: Facts) -> Iterator[Said]:
     experts, ranks = facts.architecture.experts, facts.layout.rollout_expert
-    if experts % ranks:
+    if _uneven(experts, ranks):
         yield bad(f"{experts} experts over the {ranks} dies of an instance", "a whole number each")
 
 
@@ -113,7 +118,7 @@ def _heads(facts: Facts) -> Iterator[Said]:
         ("rollout", facts.config.rollout.tensor_parallel),
         ("actor", facts.config.actor.tensor_parallel),
     ):
-        if heads % ranks:
+        if _uneven(heads, ranks):
             yield bad(f"{heads} heads for [{section}] tensor_parallel = {ranks}", "a whole number each")
 
 
@@ -128,7 +133,7 @@ def _within_node(facts: Facts) -> Iterator[Said]:
         ("rollout", facts.config.rollout.tensor_parallel),
         ("actor", facts.config.actor.tensor_parallel),
     ):
-        if dies % ranks and facts.config.cluster.nodes > 1:
+        if _uneven(dies, ranks) and facts.config.cluster.nodes > 1:
             yield doubtful(f"[{section}] tensor_parallel = {ranks} on nodes of {dies} dies", f"a divisor of {dies}")
 
 

@@ -61,6 +61,17 @@ def test_a_report_is_made_and_passes_only_what_has_a_layout(config: RunConfig) -
         derive(config, config.data.max_prompt_tokens)
 
 
+@pytest.mark.parametrize(
+    ("section", "key"), [("rollout", "tensor_parallel"), ("actor", "tensor_parallel"), ("actor", "expert_parallel")]
+)
+@pytest.mark.parametrize("name", sorted(RUNS))
+def test_no_ranks_at_all_are_an_error_of_the_layout(name: str, section: str, key: str) -> None:
+    """`load` refuses the number; what options or programs make of a run is looked at all the same."""
+    part = dataclasses.replace(getattr(RUNS[name], section), **{key: 0})
+    report = run(dataclasses.replace(RUNS[name], **{section: part}), node=False, machine=MACHINE)
+    assert "L001" in {one.id for one in report.errors}
+
+
 def test_what_has_no_layout_is_an_error() -> None:
     config = dataclasses.replace(RUNS["sim"], cluster=dataclasses.replace(RUNS["sim"].cluster, dies_per_node=3))
     with pytest.raises(ConfigError):
