@@ -8,6 +8,7 @@ the experts go over the tensor x data parallel ranks of an instance.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -188,4 +189,5 @@ def derive(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
 
 def _largest_divisor(whole: int, most: int) -> int:
     """The largest divisor of `whole` up to `most`; 1 where even that is too much."""
-    return max(size for size in range(1, whole + 1) if whole % size == 0 and size <= max(1, most))
+    small = [size for size in range(1, min(math.isqrt(whole), max(1, most)) + 1) if whole % size == 0]
+    return max(size for pair in ((one, whole // one) for one in small) for size in pair if size <= max(1, most))

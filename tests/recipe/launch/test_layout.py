@@ -32,9 +32,7 @@ def with_layout(
         SIM,
         cluster=dataclasses.replace(SIM.cluster, dies_per_node=dies),
         rollout=dataclasses.replace(SIM.rollout, tensor_parallel=rollout_tensor, samples_per_prompt=samples),
-        actor=dataclasses.replace(
-            SIM.actor, tensor_parallel=actor_tensor, expert_parallel=expert, stage_layers=stages
-        ),
+        actor=dataclasses.replace(SIM.actor, tensor_parallel=actor_tensor, expert_parallel=expert, stage_layers=stages),
         train=dataclasses.replace(SIM.train, prompts_per_step=prompts),
     )
 
@@ -117,3 +115,11 @@ def test_a_layout_that_cannot_be_is_refused(arguments: tuple, expected: str) -> 
 
 def test_shorter_prompts_make_larger_micro_batches() -> None:
     assert derive(SIM, prompt_tokens=16).micro_batch > derive(SIM, prompt_tokens=512).micro_batch
+
+
+def test_the_micro_batch_is_the_largest_that_divides_and_fits_however_large_the_batch() -> None:
+    """Trying every number up to 16 * 10**12 would take hours; a mistyped batch is to be told at once."""
+    layout = derive(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, prompts_per_step=10**12)))
+    fitting = SIM.actor.micro_batch_tokens // (SIM.data.max_prompt_tokens + SIM.data.max_response_tokens)
+    whole = layout.update_sequences_per_rank
+    assert layout.micro_batch == max(size for size in range(1, fitting + 1) if whole % size == 0) > 1
