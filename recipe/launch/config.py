@@ -15,14 +15,19 @@ from recipe.launch.errors import ConfigError
 from recipe.launch.schema import (
     CUDA,
     DEVICES,
+    DIE,
     GIB,
     HCCL_PORTS,
+    HOST,
     LOSS_MODES,
     MIB,
     NPU,
+    OFFLOADED,
     ON_POLICY,
+    OPTIMIZER_PLACES,
     PLACEHOLDER_HEAD,
     SIM,
+    SWAPPED,
     Actor,
     Cluster,
     Data,
@@ -47,14 +52,19 @@ else:
 __all__ = [
     "CUDA",
     "DEVICES",
+    "DIE",
     "GIB",
     "HCCL_PORTS",
+    "HOST",
     "LOSS_MODES",
     "MIB",
     "NPU",
+    "OFFLOADED",
     "ON_POLICY",
+    "OPTIMIZER_PLACES",
     "PLACEHOLDER_HEAD",
     "SIM",
+    "SWAPPED",
     "Actor",
     "Cluster",
     "Data",
@@ -139,6 +149,11 @@ def _check_choices(config: RunConfig, where: str) -> None:
         raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":
         raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
+    if config.actor.optimizer_host_share is not None and config.actor.optimizer != HOST:
+        raise ConfigError(
+            f'{where}: [actor] optimizer_host_share goes with optimizer = "{HOST}", and optimizer is '
+            f'"{config.actor.optimizer}"; remove one of them'
+        )
     if recompute is not None and (recompute.granularity == "full") != (
         None not in (recompute.method, recompute.layers)
     ):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, SIM, RunConfig
+from recipe.launch.config import CUDA, SIM, SWAPPED, RunConfig
 from recipe.launch.errors import ConfigError
 
 
@@ -29,10 +29,10 @@ def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> 
     """
     simulated, actor = config.cluster.device == SIM, config.actor
     if config.cluster.device == CUDA or (simulated and not (upstream / "mindspeed").is_dir()):
-        if actor.swap_optimizer:
+        if actor.optimizer == SWAPPED:
             raise ConfigError(
-                "[actor] swap_optimizer is MindSpeed's, which does not take part in this run; set it to false, and "
-                "offload_optimizer to true"
+                f'[actor] optimizer = "{SWAPPED}" is MindSpeed\'s, which does not take part in this run; set it to '
+                '"offloaded"'
             )
         return {}
     if actor.tensor_parallel > 1:
@@ -40,14 +40,10 @@ def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> 
             f"[actor] tensor_parallel is {actor.tensor_parallel}, which MindSpeed refuses for multi-latent "
             "attention; set it to 1, and use expert_parallel and stage_layers instead"
         )
-    if actor.swap_optimizer and actor.offload_optimizer:
-        raise ConfigError(
-            "[actor] swap_optimizer and offload_optimizer would both move the optimizer's states; set one to false"
-        )
     if simulated:
         say("MindSpeed is among the upstreams and adapts Megatron-core")
     values = transformer_overrides()
-    if actor.swap_optimizer:
+    if actor.optimizer == SWAPPED:
         values["swap_optimizer"] = True
     if len(set(actor.stage_layers)) > 1:
         # One list for each stage, with one entry for each of its virtual stages.

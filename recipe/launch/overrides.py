@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, ON_POLICY, RunConfig
+from recipe.launch.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.layout import Layout
 
@@ -136,7 +136,6 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
         actor + "optim.lr": train.learning_rate,
         actor + "optim.lr_warmup_steps": train.warmup_steps,
         actor + "optim.weight_decay": train.weight_decay,
-        actor + "optim.betas": [0.9, train.adam_beta2],
         actor + "optim.clip_grad": train.max_gradient_norm,
         actor + "ppo_mini_batch_size": layout.update_prompts,
         actor + "ppo_epochs": 1,
@@ -152,8 +151,7 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
         actor + "entropy_coeff": 0,
         actor + "use_torch_compile": False,
         actor + "megatron.seed": config.run.seed,
-        actor + "megatron.grad_offload": config.actor.offload_gradients,
-        actor + "megatron.optimizer_offload": config.actor.offload_optimizer,
+        actor + "megatron.optimizer_offload": config.actor.optimizer == OFFLOADED,
         ref + "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
     }
     for role in (actor, ref):
@@ -169,9 +167,27 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
             role + "megatron.dist_checkpointing_path": None if inputs.checkpoint is None else str(inputs.checkpoint),
             role + "megatron.param_offload": config.actor.offload_parameters,
         }
+    prefix = f"+{actor}optim.override_optimizer_config."
+    values |= {prefix + key: value for key, value in optimizer_config(config).items()}
     prefix = actor + "megatron.override_transformer_config."
     values |= {_settle(prefix + key): value for key, value in transformer_config(config, layout, inputs).items()}
     return values
+
+
+def optimizer_config(config: RunConfig) -> dict[str, Any]:
+    """verl's `override_optimizer_config`: fields of Megatron-core's OptimizerConfig."""
+    actor = config.actor
+    values: dict[str, Any] = {"adam_beta2": config.train.adam_beta2}  # verl has `betas`, and does not pass them on
+    if actor.optimizer != HOST:
+        return values
+    return values | {
+        "optimizer_cpu_offload": True,
+        "optimizer_offload_fraction": 1.0 if actor.optimizer_host_share is None else actor.optimizer_host_share,
+        # Without it the float32 weights are on the die a second time.
+        "use_precision_aware_optimizer": True,
+        # Megatron-core 0.12.1 waits for the wrong stream when copies overlap (its pull request 3140).
+        "overlap_cpu_optimizer_d2h_h2d": False,
+    }
 
 
 def transformer_config(config: RunConfig, layout: Layout, inputs: Inputs) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from verl_patches.utils.reward_score.verifiers import DEFAULT
 ON_POLICY = "npu_on_policy"
 LOSS_MODES = ("vanilla", ON_POLICY)
 SIM, NPU, CUDA = DEVICES = ("sim", "npu", "cuda")
+# Where the optimizer is: one of these, so that no two mechanisms can move the same states.
+DIE, OFFLOADED, SWAPPED, HOST = OPTIMIZER_PLACES = ("die", "offloaded", "swapped", "host")
 # An address of the block that RFC 5737 keeps for documentation stands for "put yours here".
 PLACEHOLDER_HEAD = "192.0.2.1"
 # CANN 8.2.RC1 listens on so many ports from HCCL_IF_BASE_PORT on.
@@ -312,16 +314,24 @@ class Actor:
     )
     recompute: Recompute | None = key("activation recomputation; default: none", None)
     offload_parameters: bool = key(
-        "to host memory while not needed", True, gives="actor.megatron.param_offload, ref.megatron.param_offload"
+        "weights to host memory, and the memory of the gradients freed, while not needed",
+        True,
+        gives="actor.megatron.param_offload, ref.megatron.param_offload",
     )
-    offload_gradients: bool = key("as offload_parameters", True, gives="actor.megatron.grad_offload")
-    offload_optimizer: bool = key(
-        "as offload_parameters; not with swap_optimizer", True, gives="actor.megatron.optimizer_offload"
+    optimizer: str = key(
+        "where it is. die: always there; offloaded: verl moves it to host memory while not needed; swapped: MindSpeed "
+        "keeps it in pinned host memory and brings it in piece by piece; host: Megatron-core keeps it in host memory, "
+        "and the host's cores update the weights",
+        OFFLOADED,
+        choices=OPTIMIZER_PLACES,
+        gives="actor.megatron.optimizer_offload, swap_optimizer, actor.optim.override_optimizer_config",
     )
-    swap_optimizer: bool = key(
-        "MindSpeed keeps the optimizer states in pinned host memory, and brings them in piece by piece",
-        False,
-        gives="swap_optimizer",
+    optimizer_host_share: float | None = key(
+        'optimizer = "host": share of the elements that the host holds, the others stay on the die; default: all',
+        None,
+        least=0.01,
+        most=1,
+        gives="actor.optim.override_optimizer_config.optimizer_offload_fraction",
     )
     moe_profile: str = key(
         "default: verl's router settings; stable: Pai-Megatron-Patch's, with no load balancing loss, a fixed router "
@@ -353,7 +363,11 @@ class Train:
     warmup_steps: int = key("updates until the learning rate is reached", 0, gives="actor.optim.lr_warmup_steps")
     weight_decay: float = key("Adam's", 0.01, least=0, gives="actor.optim.weight_decay")
     adam_beta2: float = key(
-        "Adam's second coefficient; the first is 0.9", 0.999, least=0, most=1, gives="actor.optim.betas"
+        "Adam's second coefficient; the first is 0.9",
+        0.999,
+        least=0,
+        most=1,
+        gives="actor.optim.override_optimizer_config.adam_beta2",
     )
     max_gradient_norm: float = key(
         "longer gradients are shortened to this", 1.0, least=0, gives="actor.optim.clip_grad"

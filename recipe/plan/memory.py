@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recipe.launch.architecture import Architecture
-from recipe.launch.config import RunConfig
+from recipe.launch.config import DIE, SWAPPED, RunConfig
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
 from recipe.plan.stages import stage_buffers, stage_tensors
@@ -170,10 +170,12 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     # What stays on the device when nothing is loaded: everything that is not offloaded.
     always = {"engine buffers": resident.engine(of), "left of the last pass": resident.left_over(of, stage)}
     if not actor.offload_parameters:
-        always |= {"actor weights": laid.parameter_bytes, "reference weights": plain}
-    if not actor.offload_gradients:
-        always["gradients"] = laid.gradient_bytes
-    if not actor.offload_optimizer and not actor.swap_optimizer:
+        always |= {
+            "actor weights": laid.parameter_bytes,
+            "reference weights": plain,
+            "gradients": laid.gradient_bytes,
+        }
+    if actor.optimizer == DIE:
         always["optimizer"] = laid.optimizer_bytes
 
     def forward(entropy: bool) -> dict[str, int]:
@@ -195,9 +197,9 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     if of.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
-    if not actor.swap_optimizer:
+    if actor.optimizer != SWAPPED:
         update["optimizer"] = laid.optimizer_bytes
-    swapped = shards.swapped_in_bytes(tensors, laid) if actor.swap_optimizer else 0
+    swapped = shards.swapped_in_bytes(tensors, laid) if actor.optimizer == SWAPPED else 0
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     passes = _training_bytes(of, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
@@ -258,7 +260,7 @@ def host(of: Subject) -> Host:
         laid = stage_buffers(of, stage)
         plain = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
         sizes = {"actor weights": laid.parameter_bytes, "reference weights": plain} if actor.offload_parameters else {}
-        if actor.swap_optimizer or actor.offload_optimizer:
+        if actor.optimizer != DIE:
             sizes["optimizer"] = laid.optimizer_bytes
         stages.append(sizes)
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
@@ -268,4 +270,4 @@ def host(of: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: here // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    return Host(parts, frozenset({"actor weights", "optimizer"} if actor.swap_optimizer else {"actor weights"}))
+    return Host(parts, frozenset({"actor weights", "optimizer"} if actor.optimizer == SWAPPED else {"actor weights"}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recipe.launch.config import DIE, SWAPPED
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
 from recipe.plan.parameters import BF16, FP32, FP64
@@ -102,8 +103,8 @@ def _offloads(of: Subject) -> int:
             phases = 2 + (0 if of.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
             reference = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
             here += 2 * phases * laid.parameter_bytes + 2 * reference
-        if actor.offload_optimizer or actor.swap_optimizer:
-            updates = of.config.train.updates_per_step if actor.swap_optimizer else 1
+        if actor.optimizer != DIE:
+            updates = of.config.train.updates_per_step if actor.optimizer == SWAPPED else 1
             here += 2 * updates * laid.optimizer_bytes
         moved = max(moved, here)
     return moved

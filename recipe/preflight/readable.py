@@ -31,7 +31,7 @@ def _readable(facts: Facts | Unreadable) -> Iterator[Said]:
 
 
 # Checks that say for themselves why nothing can be derived.
-_SAID_BY = ("D004", "E015", "L013", "T004", "T005", "W003", "W004", "W012")
+_SAID_BY = ("D004", "E015", "L013", "T005", "W003", "W004", "W012")
 
 
 @check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipe.launch.config import NPU, ON_POLICY, SIM
+from recipe.launch.config import NPU, ON_POLICY, SIM, SWAPPED
 from recipe.launch.errors import ConfigError
 from recipe.launch.inputs import given_inputs
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
@@ -49,25 +49,15 @@ def _samples(facts: Facts) -> Iterator[Said]:
 
 
 @check(
-    "T004", "swap_optimizer and offload_optimizer are not both on", needs="static",
-    why="two mechanisms would move the same storages between die and host: states are lost or read while away",
-    fix="set [actor] offload_optimizer = false (or swap_optimizer = false)",
-)  # fmt: skip
-def _swap_and_offload(facts: Facts) -> Iterator[Said]:
-    if facts.config.actor.swap_optimizer and facts.config.actor.offload_optimizer:
-        yield bad("both are true", "one of them at most")
-
-
-@check(
-    "T005", "swap_optimizer has MindSpeed, whose feature it is", needs="static",
-    why="Megatron-core does not know the key and drops it without an error: the optimizer stays on the die",
-    fix='set [actor] swap_optimizer = false, or [cluster] device = "npu"',
+    "T005", "a swapped optimizer has MindSpeed, whose feature it is", needs="static",
+    why="verl drops a key that Megatron-core does not know without an error: the optimizer would stay on the die",
+    fix='set [actor] optimizer = "offloaded", or [cluster] device = "npu"',
 )  # fmt: skip
 def _swap_needs_mindspeed(facts: Facts) -> Iterator[Said]:
-    if not facts.config.actor.swap_optimizer:
+    if facts.config.actor.optimizer != SWAPPED:
         raise NoMatter
     if facts.device != NPU and not (facts.upstream / "mindspeed").is_dir():
-        yield bad(f"swap_optimizer with device {facts.device} and no MindSpeed in {facts.upstream}", "MindSpeed")
+        yield bad(f"optimizer = {SWAPPED} with device {facts.device} and no MindSpeed in {facts.upstream}", "MindSpeed")
 
 
 @check(

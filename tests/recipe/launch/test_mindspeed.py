@@ -44,12 +44,6 @@ def test_gpus_never_have_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [SIM, CUDA], ids=["sim", "cuda"])
 def test_its_optimizer_is_refused_without_it(tmp_path: Path, config: RunConfig) -> None:
-    swapping = dataclasses.replace(config, actor=dataclasses.replace(config.actor, swap_optimizer=True))
-    with pytest.raises(ConfigError, match="swap_optimizer is MindSpeed's, which does not take part"):
+    swapping = dataclasses.replace(config, actor=dataclasses.replace(config.actor, optimizer="swapped"))
+    with pytest.raises(ConfigError, match="optimizer = \"swapped\" is MindSpeed's, which does not take part"):
         mindspeed.overrides(swapping, tmp_path, pytest.fail)
-
-
-def test_two_ways_to_move_the_optimizer_are_one_too_many(tmp_path: Path) -> None:
-    both = dataclasses.replace(NPU, actor=dataclasses.replace(NPU.actor, offload_optimizer=True))
-    with pytest.raises(ConfigError, match="set one to false"):
-        mindspeed.overrides(both, tmp_path, pytest.fail)

@@ -22,6 +22,7 @@ from recipe.launch.overrides import hydra_overrides, quote
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
 SIM = next(path for path in CONFIGS if path.stem == "sim")
+GPUS = next(path for path in CONFIGS if path.stem == "h20_128gpu_math_lighteval")
 # A directory name with everything that Hydra's grammar could take for something else.
 PATHS = RunPaths(Path("/runs/it's {a}, [b] = c"), "id", Path("/tmp/grpo-1"))
 
@@ -33,9 +34,15 @@ from omegaconf import OmegaConf
 import verl
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.workers.config import McoreActorConfig, McoreEngineConfig, McoreOptimizerConfig, RolloutConfig
+from verl.utils.megatron.optimizer import init_megatron_optim_config
 from megatron.core.transformer.transformer_config import MLATransformerConfig
 
 MINDSPEED = {"use_flash_attn", "swap_optimizer", "pipeline_num_transformer_layers"}
+OPTIMIZER = (
+    "lr", "weight_decay", "clip_grad", "adam_beta1", "adam_beta2", "use_distributed_optimizer",
+    "optimizer_cpu_offload", "optimizer_offload_fraction", "use_precision_aware_optimizer",
+    "overlap_cpu_optimizer_d2h_h2d",
+)
 fields = {field.name for field in dataclasses.fields(MLATransformerConfig)}
 answers = []
 with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"), version_base=None):
@@ -49,7 +56,9 @@ with initialize_config_dir(str(Path(verl.__file__).parent / "trainer" / "config"
         transformer = OmegaConf.to_container(config.actor_rollout_ref.actor.megatron.override_transformer_config)
         # The rest is MindSpeed's: verl drops what nobody knows with a warning, and a run goes on without it.
         assert set(transformer) <= fields | MINDSPEED, set(transformer) - fields - MINDSPEED
-        answers.append(OmegaConf.to_container(config, resolve=True))
+        optimizer = init_megatron_optim_config(config.actor_rollout_ref.actor.optim)
+        of_megatron = {"megatron_optimizer": {name: getattr(optimizer, name) for name in OPTIMIZER}}
+        answers.append(OmegaConf.to_container(config, resolve=True) | of_megatron)
 print("ANSWER" + json.dumps(answers))
 """
 
@@ -71,6 +80,7 @@ def composed() -> dict[str, dict]:
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
     asked["on-policy"] = overrides_of(SIM, train={"loss_mode": "npu_on_policy"})
     asked["mix"] = overrides_of(SIM, reward={"mix": MIX, "workers": 2, "tier3": "math_verify"})
+    asked["host"] = overrides_of(GPUS, actor={"optimizer": "host", "optimizer_host_share": 0.75})
     asked["nz"] = overrides_of(SIM, rollout={"graph_mode": True, "kv_nz": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
@@ -126,6 +136,28 @@ def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
     assert selected(config)
     require_on_policy(config)
     assert config.actor_rollout_ref.rollout.calculate_log_probs is False
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_megatron_gets_the_optimizer_of_the_run_file(composed: dict[str, dict], path: Path) -> None:
+    train, optimizer = load(path).train, composed[path.stem]["megatron_optimizer"]
+    wanted = {
+        "lr": train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "clip_grad": train.max_gradient_norm,
+        "adam_beta1": 0.9,
+        "adam_beta2": train.adam_beta2,
+    }
+    assert {name: optimizer[name] for name in wanted} == wanted
+    assert optimizer["use_distributed_optimizer"] and not optimizer["optimizer_cpu_offload"]
+
+
+def test_megatron_keeps_the_optimizer_on_the_host(composed: dict[str, dict]) -> None:
+    optimizer = composed["host"]["megatron_optimizer"]
+    assert optimizer["optimizer_cpu_offload"] and optimizer["use_precision_aware_optimizer"]
+    assert optimizer["optimizer_offload_fraction"] == 0.75 and not optimizer["overlap_cpu_optimizer_d2h_h2d"]
+    # verl's own offload would move what is left on the die as well.
+    assert composed["host"]["actor_rollout_ref"]["actor"]["megatron"]["optimizer_offload"] is False
 
 
 def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:

@@ -56,11 +56,11 @@ def test_every_phase_is_reported_with_what_torch_does_not_count() -> None:
 
 
 def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
-    swapped, kept = BIG, with_(BIG, "actor", swap_optimizer=False, offload_optimizer=True)
+    swapped, kept = BIG, with_(BIG, "actor", optimizer="offloaded")
     assert fullest(kept, "update") - fullest(swapped, "update") > 25 * GIB
     assert fullest(kept, "log_prob") == fullest(swapped, "log_prob")
     assert pinned_bytes_per_host(swapped) - pinned_bytes_per_host(kept) > 400 * GIB
-    resident = with_(kept, "actor", offload_optimizer=False)
+    resident = with_(kept, "actor", optimizer="die")
     assert fullest(resident, "ref") - fullest(kept, "ref") > 25 * GIB
 
 

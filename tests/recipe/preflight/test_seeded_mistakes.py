@@ -43,8 +43,8 @@ MISTAKES = [
     (LARGE, "rollout", "instances = 1", "L012"),
     # The layout of the published run with weights, which MindSpeed at our pin refuses.
     (WEIGHTS, "actor", "tensor_parallel = 4", "L013"),
-    (WEIGHTS, "actor", "offload_optimizer = true", "T004"),
-    (GPUS, "actor", "swap_optimizer = true", "T005"),
+    (WEIGHTS, "actor", "offload_optimizer = true", "C001"),
+    (GPUS, "actor", 'optimizer = "swapped"', "T005"),
     (GPUS, "train", "loss_mode = 'npu_on_policy'", "T001"),
     (GPUS, "train", "updates_per_step = 48", "T002"),
     (RANDOM, "actor", "micro_batch_tokens = 3072", "T006"),
