@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of a matrix as the rows of another, a panel at a time.
 
-By a kernel for elements of 16 bits where the sizes are multiples of its blocks, as a real model's are, and by numpy
-otherwise; both give the same bits.
+By a kernel for elements of 16 bits where llvmlite can compile it and the sizes are multiples of its blocks, as a real
+model's are, and by numpy otherwise; both give the same bits.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from recipe.weights.compiled import compiled
+
+# What the sizes must be multiples of for the kernel.
+ROWS, COLUMNS = 32, 8
 Kernel = Callable[[NDArray[np.uint16], int, NDArray[np.uint16]], None]
 
 
@@ -34,17 +39,22 @@ def columns_as_rows(matrix: NDArray[Any], first: int, out: NDArray[Any]) -> None
         out[...] = matrix[:, first : first + count].T
 
 
+_INSTEAD = "experts are transposed by numpy, a tenth as fast on each core"
 _compiled: list[Kernel | None] = []
+_compiling = threading.Lock()
 
 
 def _kernel(rows: int, columns: int) -> Kernel | None:
-    """The kernel, compiled at the first call; None without llvmlite, and for sizes that it does not know."""
-    try:
-        from recipe.weights import transpose_kernel
-    except ImportError:
+    """The kernel, compiled at the first call; None for sizes that it does not know, and where llvmlite fails."""
+    if rows % ROWS or columns % COLUMNS:
         return None
-    if rows % transpose_kernel.ROWS or columns % transpose_kernel.COLUMNS:
-        return None
-    if not _compiled:
-        _compiled.append(transpose_kernel.compile_kernel())
+    with _compiling:
+        if not _compiled:
+            _compiled.append(compiled(_llvm_kernel, _INSTEAD))
     return _compiled[0]
+
+
+def _llvm_kernel() -> Kernel:
+    from recipe.weights import transpose_kernel
+
+    return transpose_kernel.compile_kernel()

@@ -13,8 +13,6 @@ from typing import Any
 
 from recipe.weights.llvm_code import compile_code
 
-# What the sizes must be multiples of.
-ROWS, COLUMNS = 32, 8
 # Elements of the first and of the second vector by turns, from the first half of each and from the second.
 _LOW, _HIGH = (", ".join(f"i32 {n + i}, i32 {n + i + 8}" for i in range(4)) for n in (0, 4))
 
@@ -78,7 +76,7 @@ done:
 
 
 def compile_kernel() -> Callable[[Any, int, Any], None]:
-    """`recipe.weights.transpose.columns_as_rows` for sizes that are multiples of ROWS and COLUMNS."""
+    """`recipe.weights.transpose.columns_as_rows` for sizes that are multiples of its ROWS and COLUMNS."""
     engine = compile_code(_CODE.replace("BLOCK", "\n  ".join(_block())))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     # Calling through ctypes lets go of the GIL.

@@ -3,14 +3,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.weights import fp8
+from recipe.tiny.config import Fp8Model
+from recipe.tiny.fp8 import make_fp8_model
+from recipe.weights import cast, fp8
+from recipe.weights.errors import WeightsError
+from recipe.weights.job import run_job
 
+REPO = Path(__file__).resolve().parents[3]
 KERNELS = {"llvm": fp8.llvm_kernel(), "torch": fp8.torch_kernel()}
 FINITE = np.array([byte for byte in range(256) if byte & 0x7F != 0x7F], np.uint8)
 
@@ -78,15 +90,59 @@ def test_nan_is_seen_wherever_it_stands(kernel: str, byte: int, at: int) -> None
     assert not KERNELS[kernel](raw, 0, 128, scales, out)
 
 
-def test_without_llvm_torch_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent() -> fp8.Kernel:
-        raise ImportError("no llvmlite")
+FAULTS = [
+    ImportError("No module named 'llvmlite'"),
+    OSError("Could not find/load shared object file 'libllvmlite.so'"),
+    RuntimeError("Unable to get target from triple:\nunknown processor"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_where_llvm_fails_torch_does_it_and_one_line_says_so(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> fp8.Kernel:
+        raise fault
 
     monkeypatch.setattr(fp8, "_chosen", [])
-    monkeypatch.setattr(fp8, "llvm_kernel", absent)
+    monkeypatch.setattr(fp8, "llvm_kernel", fails)
     raw, out = np.array([0x38, 0xB8], np.uint8), np.empty(2, np.uint16)  # 1.0 and -1.0
-    assert fp8.dequantise(raw, 0, 2, np.full((1, 1), 2, np.float32), out)
+    with ThreadPoolExecutor(4) as workers:
+        done = [workers.submit(fp8.dequantise, raw, 0, 2, np.full((1, 1), 2, np.float32), out) for _ in range(8)]
+    assert all(one.result() for one in done)
     assert out.tolist() == [0x4000, 0xC000]
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith("warning: no kernel from llvmlite (")
+    assert " ".join(str(fault).split()) in said and "torch, a quarter as fast" in said
+
+
+def test_without_llvm_and_torch_it_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_target(code: str) -> None:
+        raise RuntimeError("no target")
+
+    monkeypatch.setattr(fp8, "_chosen", [])
+    monkeypatch.setattr("recipe.weights.fp8_kernel.compile_code", no_target)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(WeightsError, match="llvmlite or with torch"):
+        fp8.kernel()
+
+
+def test_a_library_that_does_not_load_is_survived_by_the_tool(tmp_path: Path) -> None:
+    """A whole cast beside an llvmlite whose import fails as with a broken shared library."""
+    broken = tmp_path / "path" / "llvmlite"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise OSError('libllvmlite.so: wrong ELF class')", encoding="utf-8")
+    make_fp8_model(Fp8Model(), tmp_path / "hf", progress=lambda line: None)
+    run_job(cast.plan_cast(tmp_path / "hf", tmp_path / "whole").job)
+    done = subprocess.run(
+        [sys.executable, str(REPO / "scripts" / "fp8_cast_bf16.py"), "--input-fp8-hf-path", str(tmp_path / "hf"),
+         "--output-bf16-hf-path", str(tmp_path / "cast")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(broken.parent), os.environ["PYTHONPATH"]])},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "wrong ELF class" in done.stderr, done.stderr
+    whole, made = (json.loads((tmp_path / name / "weights_manifest.json").read_text()) for name in ("whole", "cast"))
+    assert made["files"] == whole["files"]
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,22 @@ def test_columns_become_rows(shape: tuple[int, int], kind: str) -> None:
                 assert np.array_equal(out, matrix[:, first : first + count].T)
 
 
+def test_where_llvm_fails_numpy_transposes_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(code: str) -> None:
+        raise RuntimeError("unknown processor")
+
+    monkeypatch.setattr(transpose, "_compiled", [])
+    monkeypatch.setattr("recipe.weights.transpose_kernel.compile_code", fails)
+    matrix, out = np.arange(64 * 32, dtype=np.uint16).reshape(64, 32), np.empty((16, 64), np.uint16)
+    for _ in range(2):
+        transpose.columns_as_rows(matrix, 8, out)
+    assert np.array_equal(out, matrix[:, 8:24].T)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "RuntimeError: unknown processor" in said and "numpy, a tenth as fast" in said
+
+
 @pytest.mark.parametrize(
     ("first", "shape", "kind"),
     [(1, (8, 32), "uint16"), (-1, (8, 32), "uint16"), (0, (8, 64), "uint16"), (0, (8, 32), "uint32")],
