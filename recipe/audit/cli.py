@@ -133,7 +133,7 @@ def _verify(options: argparse.Namespace) -> int:
     bad = [one for one in findings if not one.fits]
     absent = fit.unchecked(findings)
     if findings and all(one.verdict == "absent" for one in findings):
-        where = options.against or REPOSITORY / "upstream"
+        where = options.against or source.upstream_tree(REPOSITORY)
         raise OverlayError(f"{where} holds none of {', '.join(absent)}; bring them with: python -m recipe sync")
     if options.json:
         _print_json({"patches": len(findings), "not_checked": absent, "drift": [one.line for one in bad],

@@ -11,6 +11,7 @@ from pathlib import Path
 from recipe.launch.config import CUDA, NPU, SIM, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout
+from recipe.overlay.source import upstream_tree
 
 REPO = Path(__file__).resolve().parents[2]
 RUN_ID = "RECIPE_RUN_ID"
@@ -64,7 +65,7 @@ class RunPaths:
 
 def upstream_dir() -> Path:
     """The synced upstream sources; RECIPE_UPSTREAM names another tree's."""
-    return Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
+    return upstream_tree(REPO)
 
 
 def derived_environment(

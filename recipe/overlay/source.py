@@ -236,8 +236,13 @@ def _file_of(module: str, target: Target, roots: list[Path]) -> Path:
     return file
 
 
+def upstream_tree(repository: Path) -> Path:
+    """The tree of the upstream sources: $RECIPE_UPSTREAM, else `upstream/` of the repository; an absolute path."""
+    return Path(os.environ.get("RECIPE_UPSTREAM") or repository / "upstream").absolute()
+
+
 def default_roots(repository: Path) -> list[Path]:
-    """Where upstreams are looked for: $RECIPE_UPSTREAM or `upstream/` of the repository, then the import path."""
-    own = Path(os.environ.get("RECIPE_UPSTREAM") or repository / "upstream")
+    """Where upstreams are looked for: `upstream_tree`, then the import path."""
+    own = upstream_tree(repository)
     path = [Path(entry) for entry in sys.path if entry]
     return ([own] if own.is_dir() else []) + path

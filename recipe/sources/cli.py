@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from recipe.overlay.source import upstream_tree
 from recipe.sources import compose, fetch, pins, swap, tree
 from recipe.sources.errors import SourcesError, UsageError
 from recipe.sources.index import Say
@@ -20,6 +22,7 @@ DETAILS = """\
 What is pinned stands in upstreams.toml; what was done stands in upstream/MANIFEST.json. Everything is fetched, checked
 and patched before a file is written, and the new tree takes the old one's place in one step. A second call does
 nothing. Downloads are kept in $RECIPE_CACHE_DIR (else in your cache directory), so that later calls need no network.
+$RECIPE_UPSTREAM names another place than upstream/, here and in every other command.
 
 examples:
   python -m recipe sync                                the sim profile, or what upstream/ holds already, renewed
@@ -66,12 +69,12 @@ def _run(options: argparse.Namespace) -> int:
     except SourcesError as error:
         return _failed(str(error), error.exit_code, options.json)
     except KeyboardInterrupt:
-        return _failed("interrupted; upstream/ is whole, run sync again", 130, options.json)
+        return _failed(f"interrupted; {_shown(options)} is whole, run sync again", 130, options.json)
     lines = result.get("differences", [])
     for line in lines[: len(lines) if len(lines) > 1 else 0]:
         say(line)
     versions = ", ".join(f"{name} {one['version']}" for name, one in result["upstreams"].items())
-    say(f"upstream/ ({versions}): {_verdict(result)}, {time.perf_counter() - start:.1f} s")
+    say(f"{_shown(options)} ({versions}): {_verdict(result)}, {time.perf_counter() - start:.1f} s")
     if options.json:
         print(json.dumps(result, indent=2))
     return 1 if lines else 0
@@ -85,10 +88,25 @@ def _failed(message: str, code: int, as_json: bool) -> int:
     return code
 
 
+def _shown(options: argparse.Namespace) -> str:
+    """The tree as it is called in messages."""
+    target, root = upstream_tree(options.root), options.root.absolute()
+    return f"{target.relative_to(root) if target.is_relative_to(root) else target}/"
+
+
+def _scratch(options: argparse.Namespace) -> Path:
+    """Where sync works: on the disk of the tree, and nobody else's."""
+    target = upstream_tree(options.root)
+    own = target == options.root.absolute() / "upstream"
+    return options.root / ".cache" if own else target.with_name(f".{target.name}.sync")
+
+
 def _done(options: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Do what the options say; the result as it is printed with --json."""
-    target = options.root / "upstream"
+    target = upstream_tree(options.root)
     manifest = swap.read_manifest(target) or {}
+    if os.environ.get("RECIPE_UPSTREAM") and not manifest and target.is_dir() and any(target.iterdir()):
+        raise UsageError(f"RECIPE_UPSTREAM={target} was not made by sync, which would replace it; name a new directory")
     profile = _profile(options, manifest)
     for pin, source in _sources(options, profile):
         fetch.bring_from(pin, source)
@@ -97,7 +115,7 @@ def _done(options: argparse.Namespace, say: Say) -> dict[str, Any]:
         lines = tree.check(target, wanted, say)
         outcome: dict[str, Any] = {"state": manifest.get("state"), "exact": not lines, "differences": lines}
     else:
-        outcome = {"changed": tree.sync(target, wanted, options.root / ".cache", say)}
+        outcome = {"changed": tree.sync(target, wanted, _scratch(options), say)}
     described = wanted.manifest(compose.Tree({}, {}))
     kept = ("profile", "beside", "state", "upstreams", "prelude", "source_patches")
     return {"upstream": str(target)} | {key: described[key] for key in kept} | outcome

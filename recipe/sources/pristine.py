@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
+from recipe.overlay.source import upstream_tree
 from recipe.sources import archive, cache, git, swap
 from recipe.sources.errors import SourcesError
 from recipe.sources.pins import Pin
@@ -28,8 +28,8 @@ def module_text(module: str, repository: Path = REPOSITORY) -> str | None:
     names another one.  None when it is not to be had: no such module, no synced tree, nothing in the cache (no network
     is used), an archive that is not the pinned one.
     """
-    other = os.environ.get("RECIPE_UPSTREAM") if repository == REPOSITORY else None
-    manifest = swap.read_manifest(Path(other) if other else repository / "upstream")
+    tree = upstream_tree(repository) if repository == REPOSITORY else repository / "upstream"
+    manifest = swap.read_manifest(tree)
     base = module.replace(".", "/")
     for candidate in (f"{base}/__init__.py", f"{base}.py"):
         try:

@@ -21,7 +21,7 @@ REPO = Path(__file__).resolve().parents[3]
 UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
 
 
-def recipe(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def recipe(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m recipe` of a copy of the overlay that lies in `root`."""
     if root != REPO and not (root / "recipe").exists():
         shutil.copytree(REPO / "recipe", root / "recipe", ignore=shutil.ignore_patterns("__pycache__"))
@@ -29,7 +29,7 @@ def recipe(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if root == REPO or name != "RECIPE_UPSTREAM"}
     return subprocess.run(
         [sys.executable, "-m", "recipe", *arguments], cwd=root, capture_output=True, text=True, timeout=60, check=False,
-        env={**inherited, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**inherited, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )  # fmt: skip
 
 
@@ -161,6 +161,17 @@ def test_markers_and_declarations_of_this_repository_agree():
 def test_every_patch_of_this_repository_has_a_test_that_proves_it():
     tests = "".join(file.read_text(encoding="utf-8") for file in (REPO / "tests").rglob("test_*.py"))
     assert [one.id for one in collect() if f'"{one.id}"' not in tests] == []
+
+
+def test_verify_names_the_directory_that_holds_nothing(two):
+    against = ["--against", str(two.root / "against")]
+    for place, arguments in (("elsewhere", []), ("upstream", []), ("against", against)):
+        (two.root / place).mkdir(exist_ok=True)
+        more = {"RECIPE_UPSTREAM": str(two.root / "elsewhere")} if place == "elsewhere" else {}
+        if place == "upstream":
+            (two.root / "upstream").rename(two.root / "away")
+        done = recipe(two.root, "patches", "verify", *arguments, **more)
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {two.root / place} holds none of fake; "), place
 
 
 def test_verify_is_fast_and_imports_nothing_heavy():

@@ -115,7 +115,7 @@ class Checkout:
         (self.root / "upstreams.toml").write_text(prelude + entries + text, encoding="utf-8")
 
     def environment(self, **more: str) -> dict[str, str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("PIP_")}
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "RECIPE_"))}
         return {
             **clean,
             "PYTHONPATH": str(REPO),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +83,32 @@ def test_wrong_names(checkout, arguments, says):
     assert says in checkout.fails(*arguments, code=2)
     done = checkout.sync(*arguments, "--json")
     assert done.returncode == 2 and says in json.loads(done.stdout)["error"] and not done.stderr
+
+
+def test_another_tree_is_synced_checked_and_restored_where_recipe_upstream_says(checkout, tmp_path):
+    place = {"RECIPE_UPSTREAM": str(tmp_path / "other" / "tree")}
+    tree = Path(place["RECIPE_UPSTREAM"])
+    assert checkout.sync().returncode == 0
+    before = checkout.content()
+    done = checkout.sync(**place)
+    assert done.returncode == 0 and f"{tree}/ (alpha 1.0, beta-core 2.0): synced" in done.stdout, done.stderr
+    assert (tree / "alpha" / "worker.py").read_text() == before["alpha/worker.py"]
+    assert json.loads(checkout.sync("--json", **place).stdout)["upstream"] == str(tree)
+    (tree / "alpha" / "__init__.py").unlink()
+    (checkout.upstream / "beta" / "__init__.py").write_text("changed\n")
+    found = checkout.sync("--check", **place)
+    assert found.returncode == 1 and "missing: alpha/__init__.py" in found.stdout
+    assert "changed: beta/__init__.py" in checkout.sync("--check").stdout
+    assert checkout.sync("--restore", **place).returncode == 0
+    assert (tree / "alpha" / "worker.py").read_text() == checkout.worker
+    assert checkout.content() == before | {"beta/__init__.py": "changed\n"}
+
+
+def test_a_directory_of_somebody_else_is_not_replaced(checkout, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    said = checkout.fails(code=2, RECIPE_UPSTREAM=str(tmp_path))
+    assert f"RECIPE_UPSTREAM={tmp_path} was not made by sync" in said
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_options_that_do_not_go_together(checkout):
