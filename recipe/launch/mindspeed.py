@@ -1,14 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What MindSpeed must be told about a DeepSeek-V3 model, where its sources are among the upstreams."""
+"""Where MindSpeed takes part in a run, what it refuses there, and what it must be told about a DeepSeek-V3 model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, SIM, SWAPPED, RunConfig
+from recipe.launch.config import CUDA, NPU, SWAPPED, RunConfig
 from recipe.launch.errors import ConfigError
+
+TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A setting that cannot be had with MindSpeed, or not without it; `rule` is a name that stays."""
+
+    rule: str
+    found: str
+    expected: str
+    fix: str
+
+
+def takes_part(config: RunConfig, upstream: Path) -> bool:
+    """On NPUs always, on simulated ones where the upstream tree has it, on GPUs never."""
+    device = config.cluster.device
+    return device == NPU or (device != CUDA and (upstream / "mindspeed").is_dir())
+
+
+def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
+    """Everything in the run file that MindSpeed, or its absence, rules out."""
+    actor, there = config.actor, takes_part(config, upstream)
+    if there and actor.tensor_parallel > 1:
+        yield Refusal(
+            TENSOR_PARALLEL,
+            f"[actor] tensor_parallel = {actor.tensor_parallel} with MindSpeed, which refuses it for multi-latent "
+            "attention",
+            "1",
+            "set it to 1, and use expert_parallel and stage_layers instead",
+        )
+    if not there and actor.optimizer == SWAPPED:
+        yield Refusal(
+            SWAPPED_OPTIMIZER,
+            f'[actor] optimizer = "{SWAPPED}" with device {config.cluster.device}'
+            + ("" if config.cluster.device == CUDA else f" and no MindSpeed in {upstream}"),
+            "MindSpeed, which swaps it",
+            'set it to "offloaded"',
+        )
 
 
 def transformer_overrides() -> dict[str, Any]:
@@ -22,25 +62,17 @@ def transformer_overrides() -> dict[str, Any]:
 
 
 def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """What MindSpeed is told, where it takes part: on NPUs always, simulated ones where the upstream tree has it.
+    """What MindSpeed is told, where it takes part.
 
     Raises:
-        ConfigError: a layout that MindSpeed refuses, or an option of MindSpeed's without it.
+        ConfigError: the first of the `refusals`.
     """
-    simulated, actor = config.cluster.device == SIM, config.actor
-    if config.cluster.device == CUDA or (simulated and not (upstream / "mindspeed").is_dir()):
-        if actor.optimizer == SWAPPED:
-            raise ConfigError(
-                f'[actor] optimizer = "{SWAPPED}" is MindSpeed\'s, which does not take part in this run; set it to '
-                '"offloaded"'
-            )
+    for refusal in refusals(config, upstream):
+        raise ConfigError(f"{refusal.found}; expected {refusal.expected}; {refusal.fix}")
+    if not takes_part(config, upstream):
         return {}
-    if actor.tensor_parallel > 1:
-        raise ConfigError(
-            f"[actor] tensor_parallel is {actor.tensor_parallel}, which MindSpeed refuses for multi-latent "
-            "attention; set it to 1, and use expert_parallel and stage_layers instead"
-        )
-    if simulated:
+    actor = config.actor
+    if config.simulated:
         say("MindSpeed is among the upstreams and adapts Megatron-core")
     values = transformer_overrides()
     if actor.optimizer == SWAPPED:

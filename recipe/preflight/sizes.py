@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from recipe.launch import mindspeed
 from recipe.launch.config import CUDA, SIM
 from recipe.launch.layout import problems
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
@@ -26,6 +27,17 @@ def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts]
         for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
             if problem.rule == rule:
                 yield say(problem.text, "sizes that go together")
+
+    return found
+
+
+def refusal(rule: str) -> Callable[[Facts], Iterator[Said]]:
+    """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.launch.mindspeed`."""
+
+    def found(facts: Facts) -> Iterator[Said]:
+        for one in mindspeed.refusals(facts.config, facts.upstream):
+            if one.rule == rule:
+                yield bad(one.found, one.expected, one.fix)
 
     return found
 
@@ -98,13 +110,11 @@ def _rollout_experts(facts: Facts) -> Iterator[Said]:
     fix="set [actor] tensor_parallel = 1, and use expert_parallel and stage_layers instead",
 )  # fmt: skip
 def _tensor_parallel(facts: Facts) -> Iterator[Said]:
+    refused = list(refusal(mindspeed.TENSOR_PARALLEL)(facts))
+    yield from refused
     tensor = facts.config.actor.tensor_parallel
-    if tensor == 1:
-        return
-    if facts.device == CUDA or (facts.device == SIM and not (facts.upstream / "mindspeed").is_dir()):
-        yield doubtful(f"tensor_parallel = {tensor}", "1")
-    else:
-        yield bad(f"tensor_parallel = {tensor} with MindSpeed", "1")
+    if tensor > 1 and not refused:
+        yield doubtful(f"[actor] tensor_parallel = {tensor}", "1")
 
 
 @check(

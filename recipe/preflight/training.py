@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipe.launch.config import NPU, ON_POLICY, SIM, SWAPPED
+from recipe.launch import mindspeed
+from recipe.launch.config import ON_POLICY, SIM
 from recipe.launch.errors import ConfigError
 from recipe.launch.inputs import given_inputs
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.preflight.sizes import broken
+from recipe.preflight.sizes import broken, refusal
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
 SLOWEST_STEP_S = 1800
@@ -48,16 +49,11 @@ def _samples(facts: Facts) -> Iterator[Said]:
         yield bad(f"samples_per_prompt = {facts.config.rollout.samples_per_prompt}", "at least 2")
 
 
-@check(
+check(
     "T005", "a swapped optimizer has MindSpeed, whose feature it is", needs="static",
     why="verl drops a key that Megatron-core does not know without an error: the optimizer would stay on the die",
     fix='set [actor] optimizer = "offloaded", or [cluster] device = "npu"',
-)  # fmt: skip
-def _swap_needs_mindspeed(facts: Facts) -> Iterator[Said]:
-    if facts.config.actor.optimizer != SWAPPED:
-        raise NoMatter
-    if facts.device != NPU and not (facts.upstream / "mindspeed").is_dir():
-        yield bad(f"optimizer = {SWAPPED} with device {facts.device} and no MindSpeed in {facts.upstream}", "MindSpeed")
+)(refusal(mindspeed.SWAPPED_OPTIMIZER))  # fmt: skip
 
 
 @check(

@@ -26,7 +26,7 @@ def test_with_mindspeed_a_layout_it_refuses_does_not_start(tmp_path: Path) -> No
     assert mindspeed.overrides(SIM, tmp_path, said.append) == mindspeed.transformer_overrides()
     assert said == ["MindSpeed is among the upstreams and adapts Megatron-core"]
     split = dataclasses.replace(SIM, actor=dataclasses.replace(SIM.actor, tensor_parallel=2))
-    with pytest.raises(ConfigError, match="tensor_parallel is 2, which MindSpeed refuses"):
+    with pytest.raises(ConfigError, match="tensor_parallel = 2 with MindSpeed, which refuses it"):
         mindspeed.overrides(split, tmp_path, said.append)
 
 
@@ -45,5 +45,5 @@ def test_gpus_never_have_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [SIM, CUDA], ids=["sim", "cuda"])
 def test_its_optimizer_is_refused_without_it(tmp_path: Path, config: RunConfig) -> None:
     swapping = dataclasses.replace(config, actor=dataclasses.replace(config.actor, optimizer="swapped"))
-    with pytest.raises(ConfigError, match="optimizer = \"swapped\" is MindSpeed's, which does not take part"):
+    with pytest.raises(ConfigError, match=r'optimizer = "swapped" with device .* expected MindSpeed'):
         mindspeed.overrides(swapping, tmp_path, pytest.fail)

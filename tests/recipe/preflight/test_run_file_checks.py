@@ -43,7 +43,7 @@ TRIPS = {
     ),
     "T002": ("cluster", {"train_updates_per_step": 3}, "error", "updates_per_step is 3"),
     "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
-    "T005": ("cluster", {"cluster_device": "cuda"}, "error", "optimizer = swapped with device cuda"),
+    "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
     "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
     "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
     "T008": ("cluster", {"train_kl_coefficient": -0.001}, "error", "kl_coefficient = -0.001"),
