@@ -14,6 +14,7 @@ from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.problems import Problems, text_of
+from verl_patches.utils.reward_score.tier3 import GRADERS, REQUIREMENTS
 
 # Rewards by what they look for in an answer.
 TAGGED = ("format", "strict_format", "acc", "base_acc", "r1_zero")
@@ -274,6 +275,19 @@ def _truths(facts: Facts) -> Iterator[Said]:
                 f"[data] {name}: {len(lost)} of {len(sample)} truths do not match themselves, such as {lost[0][:40]!r}",
                 "answers that the grader reads",
             )
+
+
+@check(
+    "D013", "the package that tier 3 of the reward asks is installed", needs="node",
+    why="the trainer's process, which Ray may put on any node, refuses to grade without it after all workers are up",
+    fix=f"run: pip install -r {REQUIREMENTS}, or remove [reward] tier3",
+)  # fmt: skip
+def _tier3(facts: Facts) -> Iterator[Said]:
+    name = facts.config.reward.tier3
+    if name is None:
+        raise NoMatter
+    if facts.machine.version(GRADERS[name]) is None:
+        yield bad(f"[reward] tier3 = {name} without the package {GRADERS[name]}", "the package")
 
 
 @check(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from recipe.plan.memory import Memory
 
 
-def _memory(facts: Facts) -> Memory:
+def planned(facts: Facts) -> Memory:
     """The plan's memory. NoMatter on simulated dies: there the data sets the padded length, which is not known yet."""
     from recipe.plan.memory import memory
     from recipe.plan.subject import subject
@@ -38,7 +38,7 @@ def _memory(facts: Facts) -> Memory:
     fix="see python -m recipe plan; more expert_parallel or stages, recompute, the offloads, or a lower memory_share",
 )  # fmt: skip
 def _phases(facts: Facts) -> Iterator[Said]:
-    found = _memory(facts)
+    found = planned(facts)
     for phase in found.dies[0].phases:
         die = found.worst(phase)
         total = die.total(phase) + die.outside_total
@@ -57,7 +57,7 @@ def _phases(facts: Facts) -> Iterator[Said]:
     fix="raise [rollout] memory_share, use more dies for an instance, or lower max_batched_tokens",
 )  # fmt: skip
 def _cache(facts: Facts) -> Iterator[Said]:
-    cache, longest = _memory(facts).cache, facts.sequence_tokens
+    cache, longest = planned(facts).cache, facts.sequence_tokens
     if cache.tokens < longest:
         yield bad(f"room for {cache.tokens} tokens", f"at least {longest}, the longest sequence")
 
@@ -68,9 +68,13 @@ def _cache(facts: Facts) -> Iterator[Said]:
     fix="raise [rollout] memory_share, or use more engines",
 )  # fmt: skip
 def _whole_batch(facts: Facts) -> Iterator[Said]:
-    cache = _memory(facts).cache
-    if facts.sequence_tokens <= cache.tokens < cache.tokens_wanted:
-        yield doubtful(f"room for {cache.tokens} tokens", f"{cache.tokens_wanted} for all sequences at their longest")
+    cache = planned(facts).cache
+    longest, asked = facts.sequence_tokens, facts.layout.rollout_sequences_per_engine
+    if longest <= cache.tokens < cache.tokens_wanted:
+        yield doubtful(
+            f"room for {cache.tokens} tokens, {cache.tokens // longest} of an engine's {asked} sequences at their longest",
+            f"{cache.tokens_wanted} for all of them",
+        )
 
 
 @check(
@@ -79,15 +83,15 @@ def _whole_batch(facts: Facts) -> Iterator[Said]:
     fix="more dies for the same model, or fewer offloads; see python -m recipe plan",
 )  # fmt: skip
 def _host(facts: Facts) -> Iterator[Said]:
-    given = facts.config.cluster.host_memory_gib_per_node
-    if facts.device == SIM:
-        raise NoMatter
-    if given is None:
-        raise CannotTell("[cluster] host_memory_gib_per_node is not given")
-    host = _memory(facts).host
-    if host.total > given * GIB:
-        yield bad(
-            f"{host.total / GIB:.0f} GiB on a node, {host.pinned_total / GIB:.0f} GiB of them pinned", f"{given:g} GiB"
+    host, given = planned(facts).host, facts.config.cluster.host_memory_gib_per_node
+    wanted = f"{host.total / GIB:.0f} GiB on a node, {host.pinned_total / GIB:.0f} GiB of them pinned"
+    there = given * GIB if given is not None else facts.machine.memory if facts.node else None
+    if there is None:
+        raise CannotTell(
+            f"the plan wants {wanted}, and [cluster] host_memory_gib_per_node is not given; with --node this machine's "
+            "own memory counts"
         )
-    elif host.pinned_total > 0.8 * given * GIB:
-        yield doubtful(f"{host.pinned_total / GIB:.0f} GiB pinned on a node", f"at most 80 % of {given:g} GiB")
+    if host.total > there:
+        yield bad(wanted, f"at most {there / GIB:.0f} GiB")
+    elif host.pinned_total > 0.8 * there:
+        yield doubtful(wanted, f"at most 80 % of {there / GIB:.0f} GiB pinned")

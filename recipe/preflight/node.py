@@ -12,6 +12,7 @@ from recipe.launch.overrides import OBJECT_STORE_BYTES
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import gib_text
+from recipe.preflight.memory import planned
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
 SIM_MEMORY = 8000 * 2**20
@@ -54,7 +55,7 @@ def _driver(facts: Facts) -> Iterator[Said]:
 
 
 @check(
-    "N003", "the machine has the memory of the run file, and most of it is free", needs="node",
+    "N003", "the machine has the memory of the run file, else of the plan, and most of it is free", needs="node",
     why="pinned buffers of the optimizer, offloaded parameters and Ray's objects live there; a process that the kernel "
         "kills for memory leaves no message in the run's logs",
     fix="end what holds it, or set [cluster] host_memory_gib_per_node to what there is and plan again",
@@ -64,9 +65,10 @@ def _memory(facts: Facts) -> Iterator[Said]:
     if total is None or free is None:
         raise CannotTell("the memory of this machine cannot be read")
     given = facts.config.cluster.host_memory_gib_per_node
-    wanted = int(given * GIB) if given else SIM_MEMORY if facts.device == SIM else None
-    if wanted is None:
-        raise CannotTell("[cluster] host_memory_gib_per_node is not given")
+    if given is not None:
+        wanted = int(given * GIB)
+    else:
+        wanted = SIM_MEMORY if facts.device == SIM else planned(facts).host.total
     # What the machine's maker calls its memory is a little more than what the kernel hands out.
     if total < 0.95 * wanted:
         yield bad(gib_text(total), f"{gib_text(wanted)}")

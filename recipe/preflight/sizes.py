@@ -93,6 +93,19 @@ def _actor_experts(facts: Facts) -> Iterator[Said]:
 
 
 @check(
+    "L018", "the actor's experts are shared by two dies or more", needs="static",
+    why="verl 0.6.1 takes the experts for ordinary layers where each die has them all, and its conversion for the "
+        "rollout stops with an assertion (weight_converter.py, _convert_mlp_param)",
+    fix="set [actor] expert_parallel to 2 or more",
+)  # fmt: skip
+def _shared_experts(facts: Facts) -> Iterator[Said]:
+    if not facts.architecture.experts:
+        raise NoMatter
+    if facts.config.actor.expert_parallel == 1:
+        yield bad(f"[actor] expert_parallel = 1 for {facts.architecture.experts} experts", "2 or more")
+
+
+@check(
     "L012", "the rollout's dies share the experts evenly", needs="static",
     why="vLLM spreads the experts over all dies of an instance; our exchange of weights sends each die its own ones",
     fix="change [rollout] instances, so that the dies of one divide the model's experts",

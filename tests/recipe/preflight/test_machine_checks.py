@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ TRIPS = {
     "N014": ("cluster", _machine(clock_set=False), "warning", "not synchronised"),
     "N015": ("cluster", _read_only, "error", "is not a directory"),
     "N016": ("cluster", _machine(cpus=8), "warning", "8 cores for 16 dies"),
+    "D013": ("tier3", lambda world: world.set_machine(packages={}), "error", "without the package math_verify"),
     "D012": ("cluster", _machine(cpus=4), "warning", "workers = 16 on 4 cores"),
 }
 
@@ -113,6 +115,14 @@ def synced(laptop: Any) -> Any:
     """The laptop with the upstream sources that are really there."""
     _real_upstream(laptop)
     return laptop
+
+
+@pytest.fixture
+def tier3(cluster: Any) -> Any:
+    """The published run with a grader that it asks, which is installed."""
+    cluster.set(reward=replace(cluster.config.reward, tier3="math_verify"))
+    cluster.set_machine(packages={**cluster.machine.packages, "math-verify": "0.9.0"})
+    return cluster
 
 
 @pytest.mark.parametrize("id", TRIPS)
@@ -197,6 +207,19 @@ def test_e007_a_head_that_the_proxy_leaves_alone_passes(cluster: Any) -> None:
 def test_n003_little_free_memory_is_a_warning(cluster: Any) -> None:
     cluster.set_machine(memory_available=200 * GIB)
     assert [one.level for one in cluster.findings("N003")] == ["warning"]
+
+
+def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_none(cluster: Any) -> None:
+    cluster.set(cluster_host_memory_gib_per_node=None)
+    assert cluster.findings("M004") == cluster.findings("N003") == []
+    cluster.set_machine(memory=700 * GIB, memory_available=600 * GIB)
+    (finding,) = cluster.findings("M004")
+    assert finding.level == "error" and finding.expected == "at most 700 GiB"
+    cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
+    assert [one.level for one in cluster.findings("N003")] == ["warning"]
+    cluster.node = False
+    (finding,) = cluster.findings("M004")
+    assert finding.level == "not run" and "GiB of them pinned" in finding.found
 
 
 def test_what_cannot_be_read_is_no_pass(cluster: Any) -> None:
