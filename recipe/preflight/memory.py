@@ -71,10 +71,8 @@ def _whole_batch(facts: Facts) -> Iterator[Said]:
     cache = planned(facts).cache
     longest, asked = facts.sequence_tokens, facts.layout.rollout_sequences_per_engine
     if longest <= cache.tokens < cache.tokens_wanted:
-        yield doubtful(
-            f"room for {cache.tokens} tokens, {cache.tokens // longest} of an engine's {asked} sequences at their longest",
-            f"{cache.tokens_wanted} for all of them",
-        )
+        room = f"{cache.tokens // longest} of an engine's {asked} sequences at their longest"
+        yield doubtful(f"room for {cache.tokens} tokens, {room}", f"{cache.tokens_wanted} for all of them")
 
 
 @check(

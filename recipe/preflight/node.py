@@ -65,10 +65,8 @@ def _memory(facts: Facts) -> Iterator[Said]:
     if total is None or free is None:
         raise CannotTell("the memory of this machine cannot be read")
     given = facts.config.cluster.host_memory_gib_per_node
-    if given is not None:
-        wanted = int(given * GIB)
-    else:
-        wanted = SIM_MEMORY if facts.device == SIM else planned(facts).host.total
+    otherwise = SIM_MEMORY if facts.device == SIM else None
+    wanted = (otherwise or planned(facts).host.total) if given is None else int(given * GIB)
     # What the machine's maker calls its memory is a little more than what the kernel hands out.
     if total < 0.95 * wanted:
         yield bad(gib_text(total), f"{gib_text(wanted)}")
