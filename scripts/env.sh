@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the scripts beside it: where things are, and how failures are said. Defines REPO, VENV and functions.
 
-REPO="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+REPO="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${RECIPE_VENV:-$REPO/.venv}"
 PYTHON="$VENV/bin/python"
 export REPO VENV PYTHON
@@ -15,6 +15,16 @@ fail() {
     exit 1
 }
 
+# The same for what the user typed.
+refuse() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+# Left over from another project, any of these makes this environment's Python import from, or pip install to, another
+# place. Not for scripts/launch.sh: CANN's own settings use PYTHONPATH.
+own_python() { unset PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX; }
+
 # hash_of TEXT FILE...: one hash over a text and the contents of files.
 hash_of() {
     local text="$1"
@@ -22,20 +32,26 @@ hash_of() {
     { printf '%s\n' "$text"; cat "$@"; } | sha256sum | cut -d' ' -f1
 }
 
+# python_version PYTHON: "3.11", or nothing when that does not run.
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+
+supported() { [[ "$1" =~ ^3\.(10|11|12)$ ]]; }
+
 # The python to make the environment with: RECIPE_PYTHON, or the first of 3.11, 3.12, 3.10 and python3 that fits.
 find_python() {
-    local candidate seen=""
-    for candidate in ${RECIPE_PYTHON:-python3.11 python3.12 python3.10 python3}; do
-        version="$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
-        case "$version" in
-            3.10 | 3.11 | 3.12)
-                command -v "$candidate"
-                return
-                ;;
-            *) seen="$seen $candidate is $version;" ;;
-        esac
+    local candidate version seen="" candidates=(python3.11 python3.12 python3.10 python3)
+    [[ -z "${RECIPE_PYTHON:-}" ]] || candidates=("$RECIPE_PYTHON")
+    for candidate in "${candidates[@]}"; do
+        version="$(python_version "$candidate")"
+        if supported "$version"; then
+            command -v "$candidate"
+            return
+        fi
+        [[ -z "$version" ]] || seen="$candidate is $version"
     done
-    fail "no Python 3.10, 3.11 or 3.12 found (${seen:- no python3 at all;} install one, or name it in RECIPE_PYTHON)"
+    [[ -z "${RECIPE_PYTHON:-}" ]] ||
+        refuse "RECIPE_PYTHON is $RECIPE_PYTHON: ${seen:-that does not run}; name a Python 3.10, 3.11 or 3.12"
+    fail "no Python 3.10, 3.11 or 3.12 found (${seen:-no python3 at all}); install one, or name it in RECIPE_PYTHON"
 }
 
 # Memory this process may use, in MiB: the machine's, or the container's limit when that is lower.

@@ -18,7 +18,7 @@ def tools(directory: Path, *without: str) -> str:
     directory.mkdir()
     for name in (
         *("bash", "sh", "cat", "cut", "awk", "df", "dirname", "sha256sum", "sed", "find", "sort", "realpath", "mkdir"),
-        *("rm", "tail", "grep", "env", "g++", "kill"),
+        *("rm", "tail", "grep", "env", "g++", "kill", "flock", "tr", "sleep", "cp", "chmod"),
     ):
         found = shutil.which(name)
         if name not in without and found:
@@ -37,8 +37,8 @@ def script(name: str, *arguments: str, **environment: str) -> subprocess.Complet
     )
 
 
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 1, done.stdout + done.stderr
+def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> str:
+    assert done.returncode == code, done.stdout + done.stderr
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: "), done.stderr
     return done.stderr
 
@@ -64,10 +64,16 @@ def test_with_the_wrong_python(tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\necho 3.8\n", encoding="utf-8")
     old.chmod(0o755)
+    done = script("setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(tmp_path / "venv"), RECIPE_PYTHON=str(old))
+    assert f"RECIPE_PYTHON is {old}: {old} is 3.8; name a Python 3.10, 3.11 or 3.12" in one_line(done, code=2)
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_python_that_is_not_there(tmp_path: Path) -> None:
     done = script(
-        "setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(tmp_path / "venv"), RECIPE_PYTHON=str(old)
+        "setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(tmp_path / "venv"), RECIPE_PYTHON="/no such/python"
     )
-    assert f"no Python 3.10, 3.11 or 3.12 found ( {old} is 3.8;" in one_line(done)
+    assert "RECIPE_PYTHON is /no such/python: that does not run" in one_line(done, code=2)
 
 
 def test_without_any_python(tmp_path: Path) -> None:
@@ -82,7 +88,9 @@ def test_without_any_python(tmp_path: Path) -> None:
         ("quickstart.sh", ["--step", "3"], "unknown option --step"),
         ("quickstart.sh", ["--steps"], "--steps needs a value"),
         ("quickstart.sh", ["--config", "configs/none.toml"], "none.toml is not a file"),
+        ("quickstart.sh", ["--steps", "ten"], "--steps is 'ten'; give a whole number"),
+        ("quickstart.sh", ["--seed", "-1"], "--seed is '-1'; give a whole number"),
     ],
 )
 def test_a_wrong_option(tmp_path: Path, name: str, arguments: list[str], expected: str) -> None:
-    assert expected in one_line(script(name, *arguments, PATH=tools(tmp_path / "bin")))
+    assert expected in one_line(script(name, *arguments, PATH=tools(tmp_path / "bin")), code=2)

@@ -19,7 +19,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add both commands."""
     launch = subparsers.add_parser("launch", help="run a run file to its report")
     add_run_options(launch)
-    launch.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
+    part = launch.add_mutually_exclusive_group()
+    part.add_argument("--check", action="store_true", help="only look at the run file and the problems")
+    part.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
     launch.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
     launch.set_defaults(handler=_launch)
     show = subparsers.add_parser("show", help="print what is derived from a run file: environment and overrides")
@@ -53,6 +55,25 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _launch(options: argparse.Namespace) -> int:
+    return _check(options) if options.check else _make_or_run(options)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Set-up asks for it before there are packages: with the standard library alone."""
+    from recipe.launch.errors import ConfigError
+    from recipe.launch.first_look import first_look, require_one_machine
+
+    try:
+        config = read_config(options)
+        first_look(config)
+        require_one_machine(config, options.config)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _make_or_run(options: argparse.Namespace) -> int:
     from recipe.launch.environment import cache_dir
     from recipe.launch.errors import LaunchError
     from recipe.launch.prepare import prepare_model

@@ -7,7 +7,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 
 from recipe.launch.config import RunConfig
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.first_look import require_name
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
@@ -24,7 +24,6 @@ from recipe.report.recorder import NODES
 
 RESULT = "result.json"
 COMMAND = "command.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # What may change from one attempt to the next: how long, how often, how patiently, and where to meet.
 _MAY_CHANGE = {
     "run": (
@@ -70,8 +69,7 @@ def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
         ConfigError: a name that is no file name.
         LaunchError: another launcher does.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
+    require_name(name)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     with open(run_dir.with_name(f".{name}.lock"), "a+", encoding="ascii") as lock:
         try:

@@ -21,7 +21,8 @@ from recipe.launch.environment import (
     run_directory,
     upstream_dir,
 )
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import LaunchError
+from recipe.launch.first_look import first_look, require_one_machine
 from recipe.launch.layout import derive
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
@@ -47,9 +48,9 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
     """
     clock = Clock(sys.stdout)
-    derive(config)
-    if cluster is None and not config.cluster.own_ray:
-        raise ConfigError(f"{source} needs Ray on its nodes: start `scripts/launch.sh {source}` on each of them")
+    first_look(config)
+    if cluster is None:
+        require_one_machine(config, source)
     if not (upstream_dir() / "verl").is_dir():
         raise LaunchError(f"{upstream_dir()} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
     drifted = [one.line for one in verify([upstream_dir()]) if not one.fits]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
-from recipe.launch.typed_toml import key
+from recipe.launch.typed_toml import key, with_values
 from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 ON_POLICY = "npu_on_policy"
@@ -414,9 +414,13 @@ class RunConfig:
         return self.simulator.hbm_mib * MIB if self.simulated else int(self.cluster.hbm_gib_per_die * GIB)
 
     def with_run(self, **changes: Any) -> RunConfig:
-        """The same run with other values in `[run]`; a value of None changes nothing."""
+        """The same run with other values in `[run]`, from options of those names; None changes nothing.
+
+        Raises:
+            ConfigError: a value of another type, or beyond the key's limits.
+        """
         given = {key: value for key, value in changes.items() if value is not None}
-        return dataclasses.replace(self, run=dataclasses.replace(self.run, **given))
+        return dataclasses.replace(self, run=with_values(self.run, given, "--"))
 
     def with_json_data(self, path: Path, max_response_tokens: int) -> RunConfig:
         """The same run on the problems of a DeepScaleR-schema file, with room for longer answers."""

@@ -81,6 +81,25 @@ def build(cls: type[Any], values: dict[str, Any], where: str, section: str = "")
     return cls(**arguments)
 
 
+def with_values(section: Any, values: dict[str, Any], label: str) -> Any:
+    """The same section with other values, which are held to the limits of their keys.
+
+    Args:
+        section: an instance of a dataclass of keys.
+        values: by key.
+        label: goes before a key's name in a message: "--" for options.
+
+    Raises:
+        ConfigError: a value of another type, or beyond its limits.
+    """
+    hints = typing.get_type_hints(type(section))
+    about = {field.name: field.metadata for field in dataclasses.fields(section)}
+    typed = {name: _typed(_not_none(hints[name]), value, label + name) for name, value in values.items()}
+    for name, value in typed.items():
+        _check_limits(value, about[name], label + name)
+    return dataclasses.replace(section, **typed)
+
+
 def _typed(hint: Any, value: Any, label: str) -> Any:
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)

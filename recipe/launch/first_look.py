@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a run file before anything is made for it: found in a second, with the standard library alone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from recipe.data.records import DataError
+from recipe.data.rows import read_rows
+from recipe.launch.config import CUDA, NPU, SIM, RunConfig
+from recipe.launch.errors import ConfigError
+from recipe.launch.layout import derive
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
+
+
+def first_look(config: RunConfig) -> None:
+    """Look at the run's name and layout and, where they are a JSON file, at its problems.
+
+    Args:
+        config: the run.
+
+    Raises:
+        ConfigError: the name is no file name, the layout does not add up, or the problems cannot be read or used.
+    """
+    require_name(config.run.name)
+    derive(config)
+    if config.data.kind != "json":
+        return
+    path = Path(str(config.data.path)).expanduser().absolute()
+    schema = "give a JSON list of records with problem, answer and solution"
+    if not path.is_file():
+        raise ConfigError(f"data: {path} is not a file; {schema}")
+    try:
+        rows, dropped = read_rows(path)
+    except DataError as error:
+        raise ConfigError(f"data: {error}; {schema}") from None
+    if not rows:
+        raise ConfigError(f"data: {path} has no problem with an answer ({dropped.total} records left out); {schema}")
+
+
+def require_name(name: str) -> None:
+    """Refuses a run name that is no file name."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
+
+
+def require_one_machine(config: RunConfig, source: Path) -> None:
+    """Refuses a run that one launcher cannot start by itself.
+
+    Raises:
+        ConfigError: the run needs devices or nodes that `scripts/launch.sh` brings together.
+    """
+    cluster = config.cluster
+    if cluster.own_ray:
+        return
+    needs = f"{cluster.nodes} nodes with {cluster.dies_per_node} {_DEVICES[cluster.device]} each"
+    raise ConfigError(
+        f"{source} needs {needs}: type `scripts/launch.sh {source}` on each node; configs/sim.toml runs on any machine"
+    )
