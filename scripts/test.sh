@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Set-up, linters, types and tests. usage: scripts/test.sh [--all] [PYTEST OPTIONS]
-#   --all   also the tests marked slow
+# Set-up, linters, types and tests (bats, pytest). usage: scripts/test.sh [--all] [PYTEST OPTIONS]
+#   --all   also the tests that are slow
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
-marks=(-m "not slow")
+marks=(-m "not slow") tags=(--filter-tags '!slow')
 if [[ "${1:-}" == --all ]]; then
-    marks=()
+    marks=() tags=()
     shift
 fi
 bash "$REPO/scripts/setup.sh" --dev
@@ -19,6 +19,13 @@ say "test: ruff"
 say "test: mypy"
 "$PYTHON" -m mypy
 say "test: shellcheck"
-"$VENV/bin/shellcheck" -x scripts/*.sh .ci/run
+"$VENV/bin/shellcheck" -x scripts/*.sh .ci/run tests/scripts/*.bats tests/scripts/*.bash
+# A failure here is kept until pytest has had its turn. pytest's line is the last one; it says what bats found above it.
+say "test: bats"
+bats=0
+"$VENV/bin/bats" --tap --print-output-on-failure "${tags[@]}" tests/scripts | tee "$VENV/logs/bats.log" || bats=$?
+RECIPE_BATS_RESULT="$(grep -c '^ok ' "$VENV/logs/bats.log" || true) passed, $(grep -c '^not ok ' "$VENV/logs/bats.log" || true) failed"
+export RECIPE_BATS_RESULT
 say "test: pytest"
-exec "$PYTHON" -m pytest -q "${marks[@]}" "$@"
+"$PYTHON" -m pytest -q "${marks[@]}" "$@"
+((bats == 0)) || fail "bats: $RECIPE_BATS_RESULT (above, and in $VENV/logs/bats.log)"

@@ -24,16 +24,31 @@ MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
 _not_run = pytest.StashKey[list[str]]()
 
 
+def _own_temporary_directory() -> None:
+    """A directory for all that tests and what they start leave in temporary ones: vLLM's sockets, verl's lock files.
+
+    It is gone when this process ends. pytest's own directories stay, some sessions long, where they are looked for.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="tests-")
+    atexit.register(_remove, tempfile.tempdir, os.getpid())
+
+
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # not in a child that was forked
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def _without_mindspeed(tree: Path) -> Path:
-    """A directory of links to all that `tree` holds but MindSpeed; gone when this process ends."""
+    """A directory of links to all that `tree` holds but MindSpeed."""
     links = Path(tempfile.mkdtemp(prefix="upstream-"))
-    atexit.register(shutil.rmtree, links, ignore_errors=True)
     for entry in tree.iterdir():
         if not entry.name.startswith("mindspeed"):
             (links / entry.name).symlink_to(entry)
     return links
 
 
+_own_temporary_directory()
 UPSTREAM = _without_mindspeed(_GIVEN) if _HAS_MINDSPEED else _GIVEN
 if _HAS_MINDSPEED or "RECIPE_UPSTREAM" in os.environ:
     os.environ["RECIPE_UPSTREAM"] = str(UPSTREAM)
@@ -82,6 +97,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if bats := os.environ.get("RECIPE_BATS_RESULT"):  # scripts/test.sh
+        terminalreporter.write_line(f"bats: {bats}")
     if names := config.stash.get(_not_run, []):
         terminalreporter.section("NOT RUN", yellow=True)
         terminalreporter.write_line(

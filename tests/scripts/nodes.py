@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several nodes on this machine: scripts/launch.sh started on addresses of the loopback interface."""
+"""Several nodes on this machine: scripts/launch.sh started on addresses of the loopback interface.
+
+For pytest a module, for the .bats files a command (`main`).
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -23,14 +27,15 @@ CANDIDATES = range(21000, 30000, 400)
 
 @dataclass
 class Nodes:
-    """What is started here is stopped by `end`, whatever became of it."""
+    """What is started here is stopped by `end`, whatever became of it; as a context manager also what they left is."""
 
     directory: Path
     python: Path | None = None
+    base: int = 0
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.base = next(base for base in CANDIDATES if all(map(_free, range(base, base + 5 * WIDTH))))
+        self.base = self.base or free_base()
         self.runs = self.directory / "runs"
 
     def run_file(self, config: str = "sim.toml", **changes: str) -> Path:
@@ -60,10 +65,7 @@ class Nodes:
         **environment: str,
     ) -> subprocess.Popen[str]:
         """Start the launcher of node `number`, whose address is 127.0.0.(number + 1); the first one leads."""
-        arguments = ["--head", HEAD, *([] if preflight else ["--no-preflight"]), *options]
-        if number > 1:
-            ports = self.base + (number - 1) * WIDTH
-            arguments += ["--worker", "--address", f"127.0.0.{number + 1}", "--ports", str(ports)]
+        arguments = [*place(self.base, number), *([] if preflight else ["--no-preflight"]), *options]
         command = ["bash", str(REPO / "scripts" / "launch.sh"), str(file), *arguments]
         added = {"RECIPE_RUNS": str(runs or self.runs), "RECIPE_TOKEN_FILE": str(self.directory / "token")}
         if self.python is not None:
@@ -83,7 +85,22 @@ class Nodes:
         for launcher in self.started:
             if launcher.poll() is None:
                 launcher.terminate()
-            launcher.communicate(timeout=60)
+        for launcher in self.started:
+            try:
+                launcher.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                launcher.kill()
+                launcher.communicate()
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+        left = marked_in(self.directory)
+        for process in left:
+            process.kill()
+        assert left == []
 
 
 SECTIONS = {
@@ -95,6 +112,19 @@ SECTIONS = {
     "temperature": "rollout",
     "max_batched_tokens": "rollout",
 }
+
+
+def free_base() -> int:
+    """The first of a range of free ports, with room for five nodes."""
+    return next(base for base in CANDIDATES if all(map(_free, range(base, base + 5 * WIDTH))))
+
+
+def place(base: int, number: int) -> list[str]:
+    """The options that make a launcher node `number` of the run whose ports begin at `base`; the first one leads."""
+    if number == 1:
+        return ["--head", HEAD]
+    own = ["--worker", "--address", f"127.0.0.{number + 1}", "--ports", str(base + (number - 1) * WIDTH)]
+    return ["--head", HEAD, *own]
 
 
 def stand_in_python(directory: Path) -> Path:
@@ -124,17 +154,52 @@ def until(condition: Callable[[], object], launchers: Sequence[subprocess.Popen[
 
 
 def marked_in(directory: Path) -> list[psutil.Process]:
-    """The processes of runs whose directory is below `directory`."""
+    """The processes of runs whose directory is `directory` or below it, the oldest first."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name", "create_time"]):
         try:
-            if process.environ().get("RECIPE_RUN_DIR", "").startswith(str(directory)):
-                found.append(process)
+            run_dir = process.environ().get("RECIPE_RUN_DIR")
         except (psutil.Error, OSError):
             continue
-    return found
+        if run_dir and Path(run_dir).is_relative_to(directory):
+            found.append(process)
+    return sorted(found, key=lambda process: process.info["create_time"])
 
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((HEAD, port)) != 0
+
+
+def main(command: str, *arguments: str) -> None:
+    """For the shell.
+
+    `new DIR` makes the stand-in's interpreter in DIR/venv and prints the first of free ports; `run-file DIR BASE
+    KEY=VALUE ...` writes DIR/run.toml; `place BASE NUMBER` prints options, one a line; `of DIR` prints pid and name of
+    each process of the runs below DIR, the oldest first; `kill DIR` does so and kills them; `daemons PID` prints pid
+    and start time of the daemons of the Ray that process PID started.
+    """
+    if command == "new":
+        stand_in_python(Path(arguments[0]))
+        print(free_base())
+    elif command == "run-file":
+        changes = dict(change.split("=", 1) for change in arguments[2:])
+        Nodes(Path(arguments[0]), base=int(arguments[1])).run_file(**changes)
+    elif command == "place":
+        print(*place(int(arguments[0]), int(arguments[1])), sep="\n")
+    elif command in ("of", "kill"):
+        for process in marked_in(Path(arguments[0])):
+            print(process.pid, process.info["name"])
+            if command == "kill":
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+    elif command == "daemons":
+        for process in psutil.Process(int(arguments[0])).children(recursive=True):
+            if process.name() in ("gcs_server", "raylet"):
+                print(process.pid, process.create_time())
+    else:
+        raise SystemExit(f"unknown command {command}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trainer that joins the Ray it is told to, runs a task on every die, writes metrics and checkpoints, and waits.
 
-STAND_IN_STEP in the environment is the step after which it waits for ever.
+STAND_IN_STEP in the environment is the step after which it waits: until the file STAND_IN_GO is there, or for ever.
 """
 
 from __future__ import annotations
@@ -49,5 +49,5 @@ for step in range(int(resumed) + 1, int(given["trainer.total_training_steps"]) +
         write_checkpoint(step)
     with open(os.environ["VERL_FILE_LOGGER_PATH"], "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "data": data}) + "\n")
-    while step == int(os.environ.get("STAND_IN_STEP", "0")):
-        time.sleep(1)
+    while step == int(os.environ.get("STAND_IN_STEP", "0")) and not os.path.exists(os.environ.get("STAND_IN_GO", "")):
+        time.sleep(0.2)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scripts/launch.sh with the real trainer: a run on two simulated nodes, killed and gone on from its checkpoint."""
+"""scripts/launch.sh with the real trainer: a run on two simulated nodes, killed and gone on from its checkpoint.
+
+All that needs no real trainer is in test_launch.py and, as a shell sees it, in launch*.bats.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    made = Nodes(tmp_path)
-    yield made
-    made.end()
-    left = marked_in(tmp_path)
-    for process in left:
-        process.kill()
-    assert left == []
+    with Nodes(tmp_path) as made:
+        yield made
 
 
 def test_a_run_on_two_nodes_is_killed_and_goes_on(nodes: Nodes) -> None:
