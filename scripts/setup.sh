@@ -11,9 +11,9 @@ own_python
 
 NEEDED_MEMORY_MIB="${RECIPE_MIN_MEMORY_MIB:-8000}"
 NEEDED_DISK_MIB=6000
-# Where torch comes without several gigabytes of CUDA; empty for the package index alone. What does not answer is passed
-# over.
-TORCH_INDEX="${RECIPE_TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
+# A package index that has torch without several gigabytes of CUDA, such as PyTorch's own for CPUs; what does not answer is
+# passed over.
+TORCH_INDEX="${RECIPE_TORCH_INDEX:-}"
 SAY_EVERY_S=20
 STAMPS="$VENV/stamps"
 LOGS="$VENV/logs"
