@@ -19,8 +19,13 @@ def make_report(run_dir: Path) -> dict[str, Any]:
     summary = summarise(run_dir)
     _write(run_dir / "summary.json", json.dumps(summary, indent=2) + "\n")
     answers, first, last = sampled_answers(run_dir)
-    _write(run_dir / "report.html", page(run_dir.name, summary, draw_all(run_dir), answers, first, last))
+    html = page(run_dir.name, summary, draw_all(run_dir), answers, first, last, _text(run_dir / "run.toml"))
+    _write(run_dir / "report.html", html)
     return summary
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
 
 def _write(path: Path, text: str) -> None:

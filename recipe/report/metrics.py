@@ -14,6 +14,10 @@ from recipe.report.recorder import read_lines
 REWARD = "critic/score/mean"
 RESPONSE_LENGTH = "response_length/mean"
 STEP_SECONDS = "timing_s/step"
+CUT_OFF = "response_length/clip_ratio"
+ENTROPY = "actor/entropy"
+REFERENCE_KL = "actor/kl_loss"
+GRADIENT_NORM = "actor/grad_norm"
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")

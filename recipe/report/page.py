@@ -11,30 +11,54 @@ from typing import Any
 from recipe.report.answers import Answer
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; color: #1c2430; }
+:root { color-scheme: light dark; --text: #1c2430; --back: #fff; --line: #dde3ea; --note: #5a6675; --failed: #a02020; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #d7dde5; --back: #14181d; --line: #333b45; --note: #98a4b3; --failed: #ff8a80; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
+  color: var(--text); background: var(--back); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .3rem .6rem; vertical-align: top; }
-tr { border-bottom: 1px solid #dde3ea; } td.number { font-variant-numeric: tabular-nums; }
+tr { border-bottom: 1px solid var(--line); } td.number { font-variant-numeric: tabular-nums; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; font-size: .85rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(22rem, 1fr)); gap: 1rem; }
-img { width: 100%; } .note { color: #5a6675; } .failed { color: #a02020; }
+li { overflow-wrap: anywhere; } summary { cursor: pointer; margin-top: 1rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
+img { width: 100%; background: #fff; border-radius: 4px; }
+.note { color: var(--note); } .failed { color: var(--failed); }
 """
-MIB = 2**20
+SIMULATED = (
+    "The devices were simulated NPUs: the results show that the stack works together, and say nothing about speed."
+)
+MIB, GIB = 2**20, 2**30
 
 
 def page(
-    name: str, summary: dict[str, Any], plots: dict[str, Path], answers: list[Answer], first: int, last: int
+    name: str,
+    summary: dict[str, Any],
+    plots: dict[str, Path],
+    answers: list[Answer],
+    first: int,
+    last: int,
+    run_file: str | None = None,
 ) -> str:
-    """The page's HTML."""
+    """The page's HTML.
+
+    Args:
+        name: of the run.
+        summary: what `recipe.report.summary.summarise` gives.
+        plots: title -> PNG file.
+        answers: sampled ones, of the validations after the steps `first` and `last`.
+        run_file: its text.
+    """
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>{escape(name)}</title><style>{STYLE}</style></head><body>",
         f"<h1>GRPO run {escape(name)}</h1>",
-        '<p class="note">The devices were simulated NPUs: the results show that the stack works together, and say '
-        "nothing about speed.</p>",
     ]
+    if summary["device"] == "sim":
+        parts.append(f'<p class="note">{SIMULATED}</p>')
     if summary.get("status") != "finished":
         parts.append(f'<p class="failed">This run did not finish: {escape(str(summary.get("error") or "unknown"))}</p>')
     parts += [_figures(summary), "<h2>Curves</h2>", '<div class="plots">']
@@ -42,7 +66,10 @@ def page(
     parts.append("</div>")
     if answers:
         parts.append(_answers(answers, first, last))
-    parts += [_processes(summary), _patches(summary), "</body></html>"]
+    parts += [_processes(summary), _patches(summary)]
+    if run_file is not None:
+        parts.append(f"<details><summary>Run file</summary><pre>{escape(run_file)}</pre></details>")
+    parts.append("</body></html>")
     return "\n".join(parts) + "\n"
 
 
@@ -53,15 +80,15 @@ def _embedded(path: Path) -> str:
 def _figures(summary: dict[str, Any]) -> str:
     rows = [
         ("Steps", _number(summary["steps"], 0)),
-        ("Time in all", f"{_number(summary['wall_s'], 0)} s"),
+        ("Time in all", _duration(summary["wall_s"])),
         ("Time of a step (median)", f"{_number(summary['step_s_median'], 1)} s"),
         ("Validation score, first to last", _pair(summary["val_score_first"], summary["val_score_last"])),
         ("Reward, first to last step", _pair(summary["reward_first"], summary["reward_last"])),
         ("Rollout against actor: Pearson, smallest", _number(summary["rollout_actor_pearson_min"], 5)),
         ("Rollout against actor: |KL|, largest", _number(summary["rollout_actor_kl_abs_max"], 6)),
-        ("Rollout's device memory after a release, largest", _mib(summary["released_bytes_max"])),
-        ("Device memory, peak of one device", _mib(summary["peak_hbm_bytes"])),
-        ("Host memory of all processes, peak", _mib(summary["rss_peak_bytes"])),
+        ("Rollout's device memory after a release, largest", _size(summary["released_bytes_max"])),
+        ("Device memory, peak of one device", _size(summary["peak_hbm_bytes"])),
+        ("Host memory of all processes, peak", _size(summary["rss_peak_bytes"])),
         ("Upstreams", ", ".join(f"{name} {version}" for name, version in summary["upstreams"].items())),
         ("Runtime", ", ".join(f"{name} {version}" for name, version in summary["runtime"].items())),
         ("Seed", _number(summary["seed"], 0)),
@@ -80,13 +107,22 @@ def _pair(first: Any, last: Any) -> str:
     return f"{_number(first, 3)} → {_number(last, 3)}"
 
 
-def _mib(value: Any) -> str:
-    return "not recorded" if value is None else f"{value / MIB:.1f} MiB"
+def _size(value: Any) -> str:
+    if value is None:
+        return "not recorded"
+    return f"{value / GIB:.2f} GiB" if value >= GIB else f"{value / MIB:.1f} MiB"
+
+
+def _duration(seconds: Any) -> str:
+    if seconds is None:
+        return "not recorded"
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} hours"
 
 
 def _answers(answers: list[Answer], first: int, last: int) -> str:
     head = (
-        f"<h2>Sampled answers</h2><table><tr><th>Problem</th><th>Right</th><th>At step {first}</th>"
+        f"<h2>Sampled answers</h2><table><tr><th>Problem</th><th>Answer</th><th>At step {first}</th>"
         f"<th>At step {last}</th></tr>"
     )
     rows = "".join(
@@ -111,5 +147,9 @@ def _patches(summary: dict[str, Any]) -> str:
         f"<li><code>{escape(patch)}</code>: {escape(reason)}</li>"
         for patch, reason in summary["patches_skipped"].items()
     )
-    text = f"<h2>Patches live</h2><ul>{live}</ul>"
-    return text + (f"<h2>Patches not needed here</h2><ul>{skipped}</ul>" if skipped else "")
+    text = _folded("Patches live", live, len(summary["patches_live"]))
+    return text + (_folded("Patches not needed here", skipped, len(summary["patches_skipped"])) if skipped else "")
+
+
+def _folded(title: str, items: str, count: int) -> str:
+    return f"<details><summary>{title} ({count})</summary><ul>{items}</ul></details>"

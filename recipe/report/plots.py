@@ -6,7 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recipe.report.metrics import RESPONSE_LENGTH, REWARD, Step, read_steps
+from recipe.report.metrics import (
+    CUT_OFF,
+    ENTROPY,
+    GRADIENT_NORM,
+    PEARSON,
+    REFERENCE_KL,
+    RESPONSE_LENGTH,
+    REWARD,
+    Step,
+    read_steps,
+)
 from recipe.report.recorder import read_events
 
 # verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other". Validation
@@ -28,11 +38,17 @@ def draw_all(run_dir: Path) -> dict[str, Path]:
     drawn: dict[str, Path] = {}
     for title, name, label, series in (
         ("Reward", "reward", "mean reward of the samples", _series(trained, REWARD)),
-        ("Response length", "response_length", "mean tokens", _series(trained, RESPONSE_LENGTH)),
         ("Validation score", "validation_score", "score on unseen problems", _scores(steps)),
+        ("Response length", "response_length", "mean tokens", _series(trained, RESPONSE_LENGTH)),
+        ("Answers cut off", "cut_off", "share at the length limit", _series(trained, CUT_OFF)),
+        ("Entropy", "entropy", "nats per token", _series(trained, ENTROPY)),
+        ("KL to the reference policy", "reference_kl", "estimate, nats per token", _series(trained, REFERENCE_KL)),
+        ("Gradient norm", "gradient_norm", "before clipping", _series(trained, GRADIENT_NORM)),
+        ("Rollout against actor", "agreement", "Pearson of probabilities", _series(trained, PEARSON)),
     ):
         if series:
-            drawn[title] = _line(run_dir / f"{name}.png", title, label, series)
+            # An agreement a little below 1 is a flat line on an axis from 0.
+            drawn[title] = _line(run_dir / f"{name}.png", title, label, series, from_zero=name != "agreement")
     if trained:
         drawn["Step time"] = _step_times(run_dir / "step_time.png", trained)
     memory = [event for event in events if event.get("kind") == "memory"]
@@ -76,10 +92,17 @@ def _save(axes: Any, path: Path) -> Path:
     return path
 
 
-def _line(path: Path, title: str, up: str, points: list[tuple[float, float]], across: str = "step") -> Path:
+def _line(
+    path: Path,
+    title: str,
+    up: str,
+    points: list[tuple[float, float]],
+    across: str = "step",
+    from_zero: bool = True,
+) -> Path:
     axes = _axes(title, across, up)
     axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=4)
-    if all(value >= 0 for _, value in points):
+    if from_zero and all(value >= 0 for _, value in points):
         axes.set_ylim(bottom=0)
     return _save(axes, path)
 
@@ -96,7 +119,9 @@ def _step_times(path: Path, steps: list[Step]) -> Path:
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     other = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
     axes.bar(numbers, other, bottom=bottom, label="other", width=0.9, color="lightgrey")
-    axes.legend(fontsize="small", ncols=2)
+    # Above the bars, not over them.
+    axes.set_ylim(top=1.3 * max(low + rest for low, rest in zip(bottom, other, strict=True)))
+    axes.legend(fontsize="small", ncols=4, loc="upper center")
     return _save(axes, path)
 
 

@@ -25,7 +25,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps),
     `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a node's processes at one
     time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in at least one process),
-    `patches_skipped`, `processes` (pid, role and number of live patches), and the outcome: `status`, `error`, `seed`.
+    `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run file's: sim, npu or cuda),
+    and the outcome: `status`, `error`, `seed`.
     """
     steps = read_steps(run_dir / "metrics.jsonl")
     trained = [step for step in steps if step.trained]
@@ -39,6 +40,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "status": result.get("status", "unknown"),
         "error": result.get("error"),
         "seed": result.get("seed"),
+        "device": _device(_read_json(run_dir / "command.json")),
         "steps": trained[-1].number if trained else 0,
         "wall_s": result.get("wall_s"),
         "step_s_median": median(_values(trained, STEP_SECONDS)),
@@ -59,6 +61,13 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "patches_skipped": _skipped(manifest),
         "processes": _processes(manifest),
     }
+
+
+def _device(command: dict[str, Any]) -> Any:
+    try:
+        return command["config"]["cluster"]["device"]
+    except (KeyError, TypeError):
+        return None
 
 
 def _values(steps: Iterable[Step], *names: str) -> list[float]:

@@ -29,6 +29,10 @@ def metrics_of(step: int, reward: float, pearson: float, kl: float, **more: floa
         "critic/score/mean": reward,
         "response_length/mean": 10.0 + step,
         "timing_s/step": 3.0 + step,
+        "response_length/clip_ratio": 0.1,
+        "actor/entropy": 0.3,
+        "actor/kl_loss": 0.001,
+        "actor/grad_norm": 1.5,
         "timing_s/gen": 1.0,
         "timing_s/update_actor": 1.5,
         "training/rollout_actor_probs_pearson_corr": pearson,
@@ -90,6 +94,9 @@ def run_dir(tmp_path: Path) -> Path:
         lines(run / "validation" / f"{step}.jsonl", answers)
     result = {"status": "finished", "error": None, "wall_s": 61.5, "seed": 4, "steps_wanted": 3}
     (run / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    command = {"config": {"cluster": {"device": "sim"}}}
+    (run / "command.json").write_text(json.dumps(command), encoding="utf-8")
+    (run / "run.toml").write_text("[run]\nname = 'made-up' # " + HOSTILE + "\n", encoding="utf-8")
     return run
 
 
@@ -100,6 +107,7 @@ def test_every_figure_of_the_summary(run_dir: Path) -> None:
         "status": "finished",
         "error": None,
         "seed": 4,
+        "device": "sim",
         "steps": 3,
         "wall_s": 61.5,
         "step_s_median": 5.0,
@@ -147,11 +155,13 @@ def test_the_page_is_self_contained_and_escapes_what_models_write(run_dir: Path)
     page = Page()
     page.feed(html)
     assert "script" not in page.elements
-    assert page.elements.count("img") == len(list(run_dir.glob("*.png"))) == 6
+    assert page.elements.count("img") == len(list(run_dir.glob("*.png"))) == 11
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert HOSTILE in page.text
     assert "say nothing about speed" in " ".join(page.text.split())
     assert "0.250 → 0.750" in page.text
+    assert "0:01:02 hours" in page.text
+    assert f"name = 'made-up' # {HOSTILE}" in page.text
     for problem in ("What is sum 0?", "What is sum 3?", "What is sum 6?"):
         assert problem in page.text
     assert "Think first" not in page.text
@@ -168,6 +178,14 @@ def test_the_report_can_be_made_again(run_dir: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert (run_dir / "summary.json").read_bytes() == made["summary.json"]
     assert (run_dir / "report.html").read_bytes() == made["report.html"]
+
+
+@pytest.mark.parametrize("device", ["npu", "cuda"])
+def test_a_run_on_real_devices_is_not_called_simulated(run_dir: Path, device: str) -> None:
+    command = {"config": {"cluster": {"device": device}}}
+    (run_dir / "command.json").write_text(json.dumps(command), encoding="utf-8")
+    assert make_report(run_dir)["device"] == device
+    assert "imulated" not in (run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_run_that_failed_early_still_has_a_report(tmp_path: Path) -> None:
