@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recipe.launch.architecture import Architecture
-from recipe.launch.config import DIE, SWAPPED, RunConfig
+from recipe.launch.config import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
 from recipe.plan.stages import stage_buffers, stage_tensors
@@ -175,8 +175,9 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
             "reference weights": plain,
             "gradients": laid.gradient_bytes,
         }
-    if actor.optimizer == DIE:
-        always["optimizer"] = laid.optimizer_bytes
+    stays = laid.optimizer_bytes - laid.on_host(of.host_share)[0]
+    if actor.optimizer in (DIE, HOST) and stays:
+        always["optimizer"] = stays
 
     def forward(entropy: bool) -> dict[str, int]:
         tokens = layout.log_prob_micro_batch * of.sequence_tokens
@@ -197,7 +198,7 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     if of.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
-    if actor.optimizer != SWAPPED:
+    if actor.optimizer == OFFLOADED:
         update["optimizer"] = laid.optimizer_bytes
     swapped = shards.swapped_in_bytes(tensors, laid) if actor.optimizer == SWAPPED else 0
     # The optimizer's step comes after the backward pass: the larger of the two counts.
@@ -252,7 +253,8 @@ def host(of: Subject) -> Host:
     """Host memory of a node from what its dies put there.
 
     verl/utils/megatron_utils.py: the actor's parameters are offloaded to pinned memory, the reference's and the
-    optimizer's to ordinary memory; gradients are dropped. MindSpeed's swap optimizer holds its states pinned.
+    optimizer's to ordinary memory; gradients are dropped. MindSpeed's swap optimizer holds its states pinned. An
+    optimizer on the host holds its states in ordinary memory and a pinned copy of the gradients.
     """
     layout, actor = of.layout, of.config.actor
     stages = []
@@ -260,8 +262,10 @@ def host(of: Subject) -> Host:
         laid = stage_buffers(of, stage)
         plain = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
         sizes = {"actor weights": laid.parameter_bytes, "reference weights": plain} if actor.offload_parameters else {}
-        if actor.optimizer != DIE:
+        if actor.optimizer in (OFFLOADED, SWAPPED):
             sizes["optimizer"] = laid.optimizer_bytes
+        if actor.optimizer == HOST:
+            sizes["optimizer"], sizes["gradients"] = laid.on_host(of.host_share)
         stages.append(sizes)
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
     # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.
@@ -270,4 +274,5 @@ def host(of: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: here // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    return Host(parts, frozenset({"actor weights", "optimizer"} if actor.optimizer == SWAPPED else {"actor weights"}))
+    pinned = {"actor weights", "gradients"} | ({"optimizer"} if actor.optimizer == SWAPPED else set())
+    return Host(parts, frozenset(pinned))

@@ -7,6 +7,11 @@ buffer each parameter starts at a multiple of 64 elements, and the end is padded
 `_pad_start_of_param_if_needed`, `_pad_end_of_bucket_if_needed`). The distributed optimizer cuts a buffer into equal
 ranges over its data-parallel group, whatever parameters they hold, and keeps for its range a float32 copy and Adam's
 two moments (distrib_optimizer.py, `_build_model_and_main_param_groups`).
+
+With the optimizer on the host (optimizer/cpu_offloading/hybrid_optimizer.py, `_get_sub_optimizer_param_groups`,
+`_set_sub_optimizer_grads`; our run files with `use_precision_aware_optimizer`, so that there is no float32 copy beside
+it) the host has all three for its share, and the gradients once more, in page-locked memory (`pin_cpu_grads`). The rest
+is on the die in every phase: verl moves only what it offloads itself.
 """
 
 from __future__ import annotations
@@ -52,6 +57,11 @@ class Buffers:
     @property
     def optimizer_bytes(self) -> int:
         return self.optimizer_elements * OPTIMIZER_STATES * FP32
+
+    def on_host(self, share: float) -> tuple[int, int]:
+        """Bytes of states and of gradients that a host holds which updates this share of the elements."""
+        elements = int(self.optimizer_elements * share)
+        return elements * OPTIMIZER_STATES * FP32, elements * FP32
 
 
 def buffers(tensors: Sequence[Tensor], dense_group: int, expert_group: int) -> Buffers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.config import DIE, SWAPPED
+from recipe.launch.config import OFFLOADED, SWAPPED
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
 from recipe.plan.parameters import BF16, FP32, FP64
@@ -95,16 +95,20 @@ def recomputed_share(of: Subject) -> float:
 
 
 def _offloads(of: Subject) -> int:
-    """Between a die and its host: verl loads and offloads parameters around every phase, and swaps the optimizer."""
-    actor, moved = of.config.actor, 0
+    """Between a die and its host: verl loads and offloads parameters around every phase; the optimizer's states, or what
+    an optimizer on the host takes and gives."""
+    actor, updates, moved = of.config.actor, of.config.train.updates_per_step, 0
     for stage in range(of.layout.actor_pipeline):
         laid, here = stage_buffers(of, stage), 0
         if actor.offload_parameters:
             phases = 2 + (0 if of.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
             reference = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
             here += 2 * phases * laid.parameter_bytes + 2 * reference
-        if actor.optimizer != DIE:
-            updates = of.config.train.updates_per_step if actor.optimizer == SWAPPED else 1
+        if actor.optimizer == OFFLOADED:
+            here += 2 * laid.optimizer_bytes
+        if actor.optimizer == SWAPPED:
             here += 2 * updates * laid.optimizer_bytes
+        # Gradients go to the host in float32, and come back as weights that are made bfloat16 there.
+        here += int(updates * laid.optimizer_elements * of.host_share * (FP32 + BF16))
         moved = max(moved, here)
     return moved

@@ -64,6 +64,30 @@ def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
     assert fullest(resident, "ref") - fullest(kept, "ref") > 25 * GIB
 
 
+def test_an_optimizer_on_the_host_is_there_with_pinned_gradients_and_not_on_the_die() -> None:
+    h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
+    moved = with_(h20, "actor", optimizer="offloaded", optimizer_host_share=None)
+    hosted = with_(moved, "actor", optimizer="host")
+    states = memory(subject(moved)).dies[1].phases["update"]["optimizer"]
+    assert memory(subject(hosted)).dies[1].total("update") == memory(subject(moved)).dies[1].total("update") - states
+    before, after = host(subject(moved)), host(subject(hosted))
+    # Both have the same elements: three states of each, and one gradient.
+    assert after.parts["optimizer"] == before.parts["optimizer"] == 3 * after.parts["gradients"]
+    assert after.pinned_total == before.pinned_total + after.parts["gradients"]
+
+
+def test_what_the_host_does_not_update_stays_on_the_die_in_every_phase() -> None:
+    h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
+    whole = with_(h20, "actor", optimizer="host", optimizer_host_share=None)
+    most = with_(whole, "actor", optimizer_host_share=0.75)
+    resident = with_(whole, "actor", optimizer="die")
+    for phase in ("log_prob", "ref", "update"):
+        on_die = memory(subject(resident)).dies[1].phases[phase]["optimizer"]
+        assert "optimizer" not in memory(subject(whole)).dies[1].phases[phase]
+        assert memory(subject(most)).dies[1].phases[phase]["optimizer"] == pytest.approx(on_die / 4, rel=1e-6)
+    assert host(subject(most)).parts["optimizer"] == pytest.approx(0.75 * host(subject(whole)).parts["optimizer"])
+
+
 def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() -> None:
     assert "activations" in memory(subject(BIG)).dies[6].phases["update"]
     short = with_(BIG, "data", max_prompt_tokens=64, max_response_tokens=64)

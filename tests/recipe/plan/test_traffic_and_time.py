@@ -12,7 +12,7 @@ import pytest
 from recipe.launch.architecture import KNOWN
 from recipe.launch.config import ON_POLICY, RunConfig, load
 from recipe.plan.duration import active_parameters, bubble, estimate, forward_flops
-from recipe.plan.stages import stage_tensors
+from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
 
@@ -96,3 +96,11 @@ def test_twice_the_dies_take_about_half_the_time_in_training_and_not_in_generati
 def test_simulated_dies_have_no_speed() -> None:
     of = subject(SIM4)
     assert estimate(of, lengths(of)) is None
+
+
+def test_an_optimizer_on_the_host_takes_gradients_and_gives_weights() -> None:
+    h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
+    resident = with_(h20, "actor", optimizer="die", optimizer_host_share=None)
+    extra = sent(with_(resident, "actor", optimizer="host"))["host, offloads"] - sent(resident)["host, offloads"]
+    elements = max(stage_buffers(subject(h20), stage).optimizer_elements for stage in range(16))
+    assert extra == pytest.approx(h20.train.updates_per_step * (4 + 2) * elements, rel=1e-6)
