@@ -95,8 +95,8 @@ def recomputed_share(of: Subject) -> float:
 
 
 def _offloads(of: Subject) -> int:
-    """Between a die and its host: verl loads and offloads parameters around every phase; the optimizer's states, or what
-    an optimizer on the host takes and gives."""
+    """Between a die and its host: parameters, which verl loads and offloads around every phase, and the optimizer's
+    states, or what an optimizer on the host takes and gives."""
     actor, updates, moved = of.config.actor, of.config.train.updates_per_step, 0
     for stage in range(of.layout.actor_pipeline):
         laid, here = stage_buffers(of, stage), 0
