@@ -181,14 +181,25 @@ def _cuda(config: RunConfig, paths: RunPaths, interface: str | None) -> dict[str
 
 
 def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment of the driver: the inherited one without foreign settings, and the derived values."""
+    """The whole environment of the driver: the inherited one without foreign settings, and the derived values.
+
+    CANN's own Python packages, which its operator compiler imports, stay on the path behind ours.
+    """
     base = os.environ if inherited is None else inherited
     kept = {
         name: value
         for name, value in base.items()
         if not name.startswith(FOREIGN_PREFIXES) and name not in FOREIGN_NAMES
     }
-    return {**kept, **derived}
+    path = os.pathsep.join([derived["PYTHONPATH"], *_cann_packages(base)])
+    return {**kept, **derived, "PYTHONPATH": path}
+
+
+def _cann_packages(base: Mapping[str, str]) -> list[str]:
+    """The entries of PYTHONPATH that CANN's set_env.sh has put there."""
+    home = base.get("ASCEND_TOOLKIT_HOME") or base.get("ASCEND_HOME_PATH")
+    entries = base.get("PYTHONPATH", "").split(os.pathsep)
+    return [entry for entry in entries if home and entry.startswith(f"{home.rstrip('/')}/")]
 
 
 def run_directory(config: RunConfig) -> Path:

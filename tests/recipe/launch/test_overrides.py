@@ -206,6 +206,17 @@ def test_the_environment_drops_what_another_job_left() -> None:
     assert whole["HOME"] == "/root"
 
 
+def test_the_path_keeps_what_cann_has_put_there_behind_ours_and_nothing_else() -> None:
+    config = load(SIM)
+    derived = derived_environment(config, derive(config), PATHS)
+    home = "/usr/local/Ascend/ascend-toolkit/latest"
+    theirs = [f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe"]
+    left = {"PYTHONPATH": ":".join([*theirs, "/home/me/lib", ""])}
+    assert full_environment(derived, left)["PYTHONPATH"] == derived["PYTHONPATH"]
+    whole = full_environment(derived, {**left, "ASCEND_TOOLKIT_HOME": home})
+    assert whole["PYTHONPATH"].split(":") == [*derived["PYTHONPATH"].split(":"), *theirs]
+
+
 def test_show_prints_environment_and_overrides() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "recipe", "show", str(SIM), "--steps", "7"],
