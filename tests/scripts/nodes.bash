@@ -32,16 +32,17 @@ await() {
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 # new_nodes DIR: the nodes of one run, all they have being in DIR: the run file, the token, what they say, runs/. Only
-# what is temporary is elsewhere: the path of Ray's sockets must be short.
+# what is temporary is elsewhere, under a shorter path for the sake of Ray's sockets.
 new_nodes() {
     dir="$1" runs="$1/runs"
     mkdir -p "$dir"
-    temp="$(mktemp -d /tmp/nodes-XXXXXX)"
+    temp="$(mktemp -d "$BATS_RUN_TMPDIR/XXXX")"
     base="$(nodes new "$dir")"
 }
 
-# run_file KEY=VALUE...: DIR/run.toml, configs/sim.toml with these changes.
-run_file() { nodes run-file "$dir" "$base" "$@"; }
+# run_file KEY=VALUE...: DIR/run.toml, configs/sim.toml with these changes. Should bats be killed, the nodes end by the
+# deadlines.
+run_file() { nodes run-file "$dir" "$base" setup_deadline_s=120 step_deadline_s=120 wait_deadline_s=120 "$@"; }
 
 # launch NUMBER [OPTION...]: scripts/launch.sh as node NUMBER, in place of this shell.
 launch() {
@@ -94,13 +95,12 @@ nothing_left() {
 
 # start_foreign_ray: somebody else's Ray on this machine.
 start_foreign_ray() {
-    export foreign_temp foreign_pid foreign_daemons
-    foreign_temp="$(mktemp -d /tmp/foreign-XXXXXX)"
-    RAY_AUTH_MODE=disabled "$PYTHON" -m ray.scripts.scripts start --head --block --disable-usage-stats \
-        --node-ip-address 127.0.0.9 --port 0 --include-dashboard false --num-cpus 1 --object-store-memory 80000000 \
-        --temp-dir "$foreign_temp" >"$foreign_temp/out" 2>&1 3>&- &
+    export foreign_pid foreign_daemons
+    local temp
+    temp="$(mktemp -d "$BATS_RUN_TMPDIR/XXXX")"
+    "$PYTHON" "$REPO/tests/scripts/nodes.py" ray "$temp" >"$temp/out" 2>&1 3>&- &
     foreign_pid=$!
-    await 120 grep -q "Ray runtime started" "$foreign_temp/out" || { cat "$foreign_temp/out" && return 1; }
+    await 120 grep -q "Ray runtime started" "$temp/out" || { cat "$temp/out" && return 1; }
     foreign_daemons="$(nodes daemons "$foreign_pid")"
     [[ "$(wc -l <<<"$foreign_daemons")" == 2 ]]
 }
@@ -111,6 +111,5 @@ foreign_ray_goes_on() {
 
 stop_foreign_ray() {
     kill "$foreign_pid" 2>/dev/null
-    await 30 gone "$foreign_pid" || cut -d' ' -f1 <<<"$foreign_pid"$'\n'"$foreign_daemons" | xargs kill -9
-    rm -rf "$foreign_temp"
+    await 30 gone "$foreign_pid"
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -171,13 +172,32 @@ def _free(port: int) -> bool:
         return probe.connect_ex((HEAD, port)) != 0
 
 
+def foreign_ray(temp: Path) -> None:
+    """A Ray that no launcher started, on 127.0.0.9, until this process is told to end or its parent is gone."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+    command += ["--node-ip-address", "127.0.0.9", "--port", "0", "--include-dashboard", "false"]
+    command += ["--num-cpus", "1", "--object-store-memory", "80000000", "--temp-dir", str(temp)]
+    parent = os.getppid()
+    told: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: told.append(number))
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    ray = subprocess.Popen(command, env=environment, start_new_session=True)
+    while os.getppid() == parent and ray.poll() is None and not told:
+        time.sleep(0.2)
+    for process in [*psutil.Process(ray.pid).children(recursive=True), ray]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    ray.wait()
+
+
 def main(command: str, *arguments: str) -> None:
     """For the shell.
 
     `new DIR` makes the stand-in's interpreter in DIR/venv and prints the first of free ports; `run-file DIR BASE
     KEY=VALUE ...` writes DIR/run.toml; `place BASE NUMBER` prints options, one a line; `of DIR` prints pid and name of
-    each process of the runs below DIR, the oldest first; `kill DIR` does so and kills them; `daemons PID` prints pid
-    and start time of the daemons of the Ray that process PID started.
+    each process of the runs below DIR, the oldest first; `kill DIR` does so and kills them; `ray DIR` is another
+    Ray, until it is ended; `daemons PID` prints pid and start time of the daemons of the Ray that process PID started.
     """
     if command == "new":
         stand_in_python(Path(arguments[0]))
@@ -193,6 +213,8 @@ def main(command: str, *arguments: str) -> None:
             if command == "kill":
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+    elif command == "ray":
+        foreign_ray(Path(arguments[0]))
     elif command == "daemons":
         for process in psutil.Process(int(arguments[0])).children(recursive=True):
             if process.name() in ("gcs_server", "raylet"):
