@@ -9,6 +9,9 @@ export REPO VENV PYTHON
 
 say() { printf '%s\n' "$*"; }
 
+# help_of SCRIPT: what its head says, below the licence.
+help_of() { awk 'NR > 2 && /^#/ { sub(/^# ?/, ""); print; next } NR > 2 { exit }' "$1"; }
+
 # One clear line, and out.
 fail() {
     printf 'error: %s\n' "$*" >&2

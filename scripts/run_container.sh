@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Starts the NPU container with every NPU of this host, as the calling user, without privileges.
+#
 # usage: scripts/run_container.sh [--dry-run] [--devices 0,1,...] [--runs DIR] [--mount DIR]... [--name NAME] IMAGE [COMMAND...]
 #   --dry-run   print the command instead of running it
 #   --devices   these NPUs only; default: all that are found
 #   --runs      directory for runs, /runs in the container; default: runs/ of this repository
 #   --mount     a directory that the run file names (weights, data), at the same place in the container; may be repeated
+#   --name      the container's name
+#
+# example: scripts/run_container.sh --mount /shared deepseek-v3-grpo scripts/launch.sh /shared/run.toml
+# exit code: the container's; 1 this host cannot start it; 2 a mistake in the options
 # Not tried on an NPU host: the devices and driver files are those that vLLM-Ascend's and CANN's documentation name.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
@@ -17,10 +22,10 @@ dev="${RECIPE_DEV:-/dev}" root="${RECIPE_HOST_ROOT:-}"
 dry_run=no wanted="" runs="$REPO/runs" name="" mounts=()
 while (($#)); do
     case "$1" in
-        -h | --help) say "$usage" && exit 0 ;;
+        -h | --help) help_of "${BASH_SOURCE[0]}" && exit 0 ;;
         --dry-run) dry_run=yes && shift ;;
         --devices | --runs | --mount | --name)
-            (($# >= 2)) || fail "$1 needs a value; $usage"
+            (($# >= 2)) && [[ -n "$2" ]] || refuse "$1 needs a value; $usage"
             case "$1" in
                 --devices) wanted="$2" ;;
                 --runs) runs="$(realpath -m -- "$2")" ;;
@@ -29,11 +34,11 @@ while (($#)); do
             esac
             shift 2
             ;;
-        -*) fail "unknown option $1; $usage" ;;
+        -*) refuse "unknown option $1; $usage" ;;
         *) break ;;
     esac
 done
-(($#)) || fail "no image given; $usage"
+(($#)) && [[ -n "$1" ]] || refuse "no image given; $usage"
 
 # device_numbers: the NPUs of this host, in order.
 device_numbers() {
@@ -47,10 +52,10 @@ mapfile -t found < <(device_numbers)
 ((${#found[@]})) || fail "no NPU found: $dev has no davinci0, davinci1, ...; is the driver installed and loaded (npu-smi info)?"
 chosen=("${found[@]}")
 if [[ -n "$wanted" ]]; then
-    [[ "$wanted" =~ ^[0-9]+(,[0-9]+)*$ ]] || fail "--devices $wanted: give numbers, such as 0,1,2,3"
+    [[ "$wanted" =~ ^[0-9]+(,[0-9]+)*$ ]] || refuse "--devices $wanted: give numbers, such as 0,1,2,3"
     IFS=, read -r -a chosen <<<"$wanted"
     for number in "${chosen[@]}"; do
-        [[ -e "$dev/davinci$number" ]] || fail "$dev/davinci$number does not exist; this host has ${found[*]}"
+        [[ -e "$dev/davinci$number" ]] || refuse "$dev/davinci$number does not exist; this host has ${found[*]}"
     done
 fi
 
@@ -72,11 +77,15 @@ done
 
 # The calling user, in the group that may open the devices; no capability, and none to be gained.
 arguments+=(--user "$(id -u):$(id -g)" --group-add "$(stat -c %g "$dev/davinci${chosen[0]}")")
-arguments+=(--security-opt no-new-privileges --env HOME=/runs)
+# It is in no passwd file of the container, where torch and vLLM would look its name up.
+arguments+=(--security-opt no-new-privileges --env HOME=/runs --env "USER=$(id -un 2>/dev/null || id -u)")
 # HCCL and Ray speak to other hosts with this one's addresses. Pinned memory is locked; Ray's object store is in /dev/shm.
 arguments+=(--network host --ulimit memlock=-1 --ulimit nofile=1048576 --shm-size "$(($(memory_mib) / 2))m")
+for directory in "${mounts[@]}" "$runs"; do
+    [[ "$directory" != *:* ]] || refuse "$directory: docker takes no path with a colon"
+done
 for directory in "${mounts[@]}"; do
-    [[ -d "$directory" ]] || fail "--mount $directory: no such directory"
+    [[ -d "$directory" ]] || refuse "--mount $directory: no such directory"
     arguments+=(--volume "$directory:$directory")
 done
 arguments+=(--volume "$runs:/runs" "$@")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import os
 import re
 import subprocess
 import sys
@@ -78,9 +79,33 @@ def test_everything_copied_exists_and_reaches_the_build(dockerfile: DockerfilePa
         assert mirror.name in sources, f"{mirror.name} is not copied"
 
 
-@pytest.mark.parametrize("path", ["runs", ".venv", "upstream", ".git", "weights.safetensors", "recipe/__pycache__"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "runs", ".venv", "upstream", ".git", "weights.safetensors", "recipe/__pycache__", "recipe/a/__pycache__/b.pyc",
+        ".token", "scripts/.token", "configs/.env", "data/deepscaler/train.parquet", "data/mine.json",
+        "docs/model/model-00001-of-00163.safetensors", "configs/out/__0_0.distcp", "npu_sim/setup.py", "tests",
+    ],
+)  # fmt: skip
 def test_what_is_not_copied_does_not_reach_the_build(path: str) -> None:
     assert ignored(path)
+
+
+def test_of_this_very_tree_only_sources_reach_the_build() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    wanted = {name for name in tracked.split("\0") if name and (REPO / name).is_file() and not ignored(name)}
+    reached, total = set(), 0
+    for directory, subdirectories, names in os.walk(REPO):
+        here = Path(directory).relative_to(REPO)
+        # As Docker does it for a list without names below: what is ignored is not gone through.
+        subdirectories[:] = [one for one in subdirectories if one == "data" or not ignored(str(here / one))]
+        for name in names:
+            if not ignored(path := str(here / name)):
+                reached.add(path)
+                total += (REPO / path).stat().st_size
+    assert wanted <= reached and {"recipe/__main__.py", "data/templates.toml", "scripts/launch.sh"} <= wanted
+    strange = {name for name in reached - wanted if Path(name).suffix not in (".py", ".toml", ".md", ".sh", ".patch")}
+    assert not strange and total < 16 * 2**20, f"{total} bytes, {strange}"
 
 
 def ignored(path: str) -> bool:
@@ -121,14 +146,42 @@ def test_the_upstreams_come_from_their_pins_and_from_nowhere_else(dockerfile: Do
     assert set(a3) == {"verl", "vllm", "vllm-ascend", "mindspeed", "megatron-core"}
     assert not set(a3) & set(npu), "an upstream would be there twice"
     cloned = re.findall(r"git clone (\S+)", runs)
-    assert cloned == ['"$APEX_URL"'], "all other sources are cloned by recipe sync, at a commit"
+    assert cloned == ['"$APEX_URL"', '"$NVIDIA_APEX_URL"'], "all other sources are cloned by recipe sync, at a commit"
+
+
+def test_apex_is_built_from_two_whole_commits(dockerfile: DockerfileParser) -> None:
+    """A branch, a tag or an abbreviation may be something else tomorrow."""
+    arguments = dict(value.split("=", 1) for value in instructions(dockerfile, "ARG"))
+    runs = "\n".join(instructions(dockerfile, "RUN"))
+    checked_out = re.findall(r"checkout \"\$(\w+)\"", runs)
+    assert checked_out == ["APEX_COMMIT", "NVIDIA_APEX_COMMIT"] and runs.count("git clone") == len(checked_out)
+    for name in checked_out:
+        assert re.fullmatch("[0-9a-f]{40}", arguments[name]), f"{name}={arguments[name]}"
+        assert arguments[name.replace("COMMIT", "URL")].startswith("https://github.com/")
+
+
+def test_what_only_the_docs_and_scripts_change_does_not_fetch_the_upstreams_again(dockerfile: DockerfileParser) -> None:
+    """Docker keeps the layers above the first file that changed."""
+    steps = [(one["instruction"], one["value"]) for one in dockerfile.structure]
+    sync = next(number for number, (name, value) in enumerate(steps) if name == "RUN" and "recipe sync" in value)
+    before = {word for name, value in steps[:sync] if name == "COPY" for word in value.split()[:-1]}
+    assert before == {"requirements.txt", "upstreams.toml", "recipe", *(one.name for one in REPO.glob("*_patches"))}
+
+
+def test_cann_s_own_packages_stay_on_the_path(dockerfile: DockerfileParser) -> None:
+    """The base sets PYTHONPATH and PATH for the operator compiler; ours go before."""
+    (paths,) = (value for value in instructions(dockerfile, "ENV") if "PYTHONPATH" in value)
+    assert re.search(r"PYTHONPATH=/opt/recipe:/opt/recipe/upstream:\$\{PYTHONPATH\}", paths)
+    assert re.search(r" PATH=/opt/recipe/scripts:\$\{PATH\}", paths)
+    names = [one["instruction"] for one in dockerfile.structure]
+    assert "ENTRYPOINT" not in names, "the base's sources CANN's settings"
 
 
 def test_pip_installs_the_list_and_apex_only(dockerfile: DockerfileParser) -> None:
     installed = re.findall(r"pip install (.*?)(?:;|&&|$)", "\n".join(instructions(dockerfile, "RUN")), re.MULTILINE)
     assert [one.strip() for one in installed] == [
         '"${index[@]}" -r /opt/recipe/requirements.txt',
-        "/tmp/apex/apex/dist/apex-*.whl",
+        "--no-deps dist/apex-0.1+ascend-*.whl",
     ]
 
 

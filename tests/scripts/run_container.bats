@@ -29,11 +29,11 @@ values() {
     done
 }
 
-# refused TEXT ARGUMENT...: one line on stderr.
+# refused CODE TEXT ARGUMENT...: one line on stderr. 1: this host cannot; 2: the options are wrong.
 refused() {
-    run --separate-stderr -1 run_container --dry-run "${@:2}"
+    run --separate-stderr "-$1" run_container --dry-run "${@:3}"
     # shellcheck disable=SC2154
-    [[ -z "$output" && "$stderr" == "error: "*"$1"* && "$stderr" != *$'\n'* ]] || { printf '%s\n' "$stderr" && return 1; }
+    [[ -z "$output" && "$stderr" == "error: "*"$2"* && "$stderr" != *$'\n'* ]] || { printf '%s\n' "$stderr" && return 1; }
 }
 
 @test "all dies are found, in the order of their numbers" {
@@ -48,6 +48,7 @@ refused() {
     [ "$(values --user)" = "$(id -u):$(id -g)" ]
     [ "$(values --group-add)" = "$(stat -c %g "$host/dev/davinci0")" ]
     [ "$(values --security-opt)" = no-new-privileges ]
+    [ "$(values --env)" = "HOME=/runs"$'\n'"USER=$(id -un)" ]
     [ -z "$(values --cap-add)" ]
     [[ " ${command[*]} " != *" --privileged "* ]]
     [ "$(printf '%s|' "${command[@]: -4}")" = "image:1|bash|-c|echo 'a b'|" ]
@@ -69,27 +70,30 @@ $host/my runs:/runs" ]
 }
 
 @test "an option that cannot be is said in one line" {
-    refused "davinci16 does not exist; this host has 0 1 2" --devices 16 i
-    refused "--devices 0-3: give numbers" --devices 0-3 i
-    refused "--mount /no/such/place: no such directory" --mount /no/such/place i
-    refused "unknown option --privileged" --privileged i
-    refused "--name needs a value" --name
-    refused "no image given"
+    refused 2 "davinci16 does not exist; this host has 0 1 2" --devices 16 i
+    refused 2 "--devices 0-3: give numbers" --devices 0-3 i
+    refused 2 "--mount /no/such/place: no such directory" --mount /no/such/place i
+    refused 2 "unknown option --privileged" --privileged i
+    refused 2 "--name needs a value" --name
+    refused 2 "--devices needs a value" --devices "" i
+    refused 2 "docker takes no path with a colon" --runs "$host/a:b" i
+    refused 2 "no image given"
+    refused 2 "no image given" ""
 }
 
 @test "a host without the driver's library is said in one line" {
     rmdir "$host/usr/local/Ascend/driver/lib64"
-    refused "driver/lib64 does not exist; is the driver installed?" i
+    refused 1 "driver/lib64 does not exist; is the driver installed?" i
 }
 
 @test "a host without a device that every die needs is said in one line" {
     rm "$host/dev/hisi_hdc"
-    refused "hisi_hdc does not exist, and no NPU works without it" i
+    refused 1 "hisi_hdc does not exist, and no NPU works without it" i
 }
 
 @test "a host without NPUs is said in one line" {
     rm "$host"/dev/davinci[0-9]*
-    refused "no NPU found" i
+    refused 1 "no NPU found" i
 }
 
 @test "it starts docker with what a dry run shows, and makes the directory for runs" {
@@ -99,4 +103,10 @@ $host/my runs:/runs" ]
     PATH="$host/bin:$PATH" run -0 run_container --runs "$host/runs" image:1 true
     [ "$output" = "$(printf '%s\n' "${command[@]:1}")" ]
     [ -d "$host/runs" ]
+}
+
+@test "--help says what the options mean, by an example and the exit codes" {
+    run -0 run_container --help
+    [[ "$output" == "Starts the NPU container"*"--devices   these NPUs"*"example: "*"exit code: "* ]]
+    [[ "$output" != *SPDX* && "$output" != *"set -euo"* ]]
 }
