@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -95,18 +93,14 @@ def from_config_json(config: Mapping[str, Any]) -> Architecture:
     """
     if config.get("model_type") != "deepseek_v3":
         raise ValueError(f"config.json: model_type is {config.get('model_type')!r}; expected 'deepseek_v3'")
-    missing = [name for name in KEYS.values() if not isinstance(config.get(name), int)]
-    if missing:
-        raise ValueError(f"config.json: no whole number for {', '.join(missing)}")
-    factor = float((config.get("rope_scaling") or {}).get("factor", 1.0))
-    return Architecture(**{ours: config[theirs] for ours, theirs in KEYS.items()}, rope_factor=factor)
-
-
-def from_directory(model: Path) -> Architecture | None:
-    """The sizes of the model in a Hugging Face directory; None where there is no config.json to be seen.
-
-    Raises:
-        ValueError: a config.json that is not JSON, or as `from_config_json`.
-    """
-    path = model / "config.json"
-    return from_config_json(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    least = {name: 0 if name == "first_k_dense_replace" else 1 for name in KEYS.values()}
+    wrong = [
+        name for name, lowest in least.items() if type(value := config.get(name)) is not int or not value >= lowest
+    ]
+    if wrong:
+        raise ValueError(f"config.json: no whole number above 0 for {', '.join(wrong)}")
+    scaling = config.get("rope_scaling") or {}
+    factor = scaling.get("factor", 1.0) if isinstance(scaling, dict) else None
+    if not isinstance(factor, (int, float)) or factor <= 0:
+        raise ValueError(f"config.json: rope_scaling is {scaling!r}; expected an object whose factor is a number")
+    return Architecture(**{ours: config[theirs] for ours, theirs in KEYS.items()}, rope_factor=float(factor))

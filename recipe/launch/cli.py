@@ -114,7 +114,8 @@ def _show(options: argparse.Namespace) -> int:
 
 def read_config(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `add_run_options` describe."""
-    from recipe.launch.config import load
+    from recipe.launch.config import load, require_name
 
     config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
+    require_name(config.run.name)
     return config if options.data is None else config.with_json_data(options.data.absolute(), JSON_RESPONSE_TOKENS)

@@ -40,7 +40,7 @@ from recipe.launch.schema import (
     Simulator,
     Train,
 )
-from recipe.launch.typed_toml import build
+from recipe.launch.typed_toml import build, shown
 from verl_patches.utils.reward_score.tier3 import check_name
 from verl_patches.utils.reward_score.verifiers import get_verifier
 
@@ -77,9 +77,12 @@ __all__ = [
     "Simulator",
     "Train",
     "load",
+    "require_name",
 ]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
 
 
 def load(path: Path) -> RunConfig:
@@ -90,22 +93,47 @@ def load(path: Path) -> RunConfig:
             or does not go with another.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark at the beginning
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give one like configs/sim.toml") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from None
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     config: RunConfig = build(RunConfig, values, str(path))
     _check_choices(config, str(path))
     return config
 
 
+def require_name(name: str) -> None:
+    """Refuses a run name that is no file name: it names the run's directory.
+
+    Raises:
+        ConfigError: with what a name is made of.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"run name {shown(name)}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
+
+
 def _check_choices(config: RunConfig, where: str) -> None:
-    """Keys of one section that need, or rule out, one another."""
+    """Values that no field's limits can say, and keys of one section that need, or rule out, one another."""
+    try:
+        require_name(config.run.name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for name, given in config.paths.items():
+        try:
+            Path(given).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
+    heads = [] if config.cluster.head is None else [config.cluster.head]
+    for host in (*heads, *config.cluster.hosts):
+        if not _HOST.fullmatch(host):
+            raise ConfigError(f"{where}: [cluster] {shown(host)} is no address; expected one, or a host's name")
+    if len(set(config.cluster.hosts)) < len(config.cluster.hosts):
+        raise ConfigError(f"{where}: [cluster] hosts names a node twice; list every node once, the head too")
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
     for section, name, value, belongs in (
         ("model", "path", model.path, model.kind != "tiny"),
@@ -137,7 +165,7 @@ def _check_choices(config: RunConfig, where: str) -> None:
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
     for name, text in config.environment.items():
-        if not _VARIABLE.fullmatch(name) or "\0" in text:
+        if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"{where}: [environment] {name!r} = {text!r} cannot be a variable of the environment")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from recipe.data.records import DataError
@@ -12,20 +11,18 @@ from recipe.launch.config import CUDA, NPU, SIM, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import derive
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
 
 def first_look(config: RunConfig) -> None:
-    """Look at the run's name and layout and, where they are a JSON file, at its problems.
+    """Look at the run's layout and, where they are a JSON file, at its problems.
 
     Args:
         config: the run.
 
     Raises:
-        ConfigError: the name is no file name, the layout does not add up, or the problems cannot be read or used.
+        ConfigError: the layout does not add up, or the problems cannot be read or used.
     """
-    require_name(config.run.name)
     derive(config)
     if config.data.kind != "json":
         return
@@ -39,12 +36,6 @@ def first_look(config: RunConfig) -> None:
         raise ConfigError(f"data: {error}; {schema}") from None
     if not rows:
         raise ConfigError(f"data: {path} has no problem with an answer ({dropped.total} records left out); {schema}")
-
-
-def require_name(name: str) -> None:
-    """Refuses a run name that is no file name."""
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"run name {name!r}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
 
 
 def require_one_machine(config: RunConfig, source: Path) -> None:

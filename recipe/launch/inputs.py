@@ -58,8 +58,12 @@ def config_json(config: RunConfig) -> Mapping[str, Any] | None:
         values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no JSON object; expected a Hugging Face config.json")
     return values
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import RunConfig, require_name
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.first_look import require_name
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock

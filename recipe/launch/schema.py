@@ -42,6 +42,7 @@ class Run:
     seed: int = key(
         "seed of the tiny model, the order of the data, and the training",
         1,
+        most=2**31 - 1,
         gives="data.seed, actor.megatron.seed",
     )
     save_every: int = key("steps between checkpoints; 0: none", 0, gives="trainer.save_freq")
@@ -408,6 +409,20 @@ class RunConfig:
     @property
     def simulated(self) -> bool:
         return self.cluster.device == SIM
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The paths that the run file gives, by their keys."""
+        named = {
+            "[model] path": self.model.path,
+            "[model] checkpoint": self.model.checkpoint,
+            "[data] path": self.data.path,
+            "[data] train_path": self.data.train_path,
+            "[data] validation_path": self.data.validation_path,
+            "[run] output_dir": self.run.output_dir,
+            "[run] checkpoint_dir": self.run.checkpoint_dir,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def hbm_bytes_per_die(self) -> int:

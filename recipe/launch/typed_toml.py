@@ -17,6 +17,9 @@ from typing import Any
 from recipe.launch.errors import ConfigError
 
 REQUIRED = dataclasses.MISSING
+# No name, address or path of a run file is longer; PATH_MAX of Linux.
+LONGEST_TEXT = 4096
+_SHOWN = 80
 
 
 def key(
@@ -59,26 +62,44 @@ def build(cls: type[Any], values: dict[str, Any], where: str, section: str = "")
     noun = "key" if section else "section"
     for name in values:
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name[:_SHOWN], fields, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
-            raise ConfigError(f"{label}unknown {noun} {name!r}; {hint}")
+            raise ConfigError(f"{label}unknown {noun} {shown(name)}; {hint}")
     arguments = {}
     for name, declared in fields.items():
         if name not in values:
             if declared.default is REQUIRED and declared.default_factory is REQUIRED:
-                raise ConfigError(f"{label}{noun} {name!r} is missing; it is a {describe(hints[name])}")
+                what = f"it is a {describe(hints[name])}" if section else f"it begins with the line [{name}]"
+                raise ConfigError(f"{label}{noun} {name!r} is missing; {what}")
             continue
         value, hint = values[name], _not_none(hints[name])
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 what = f"a table {name} = {{ ... }}" if section else f"a section [{name}]"
-                raise ConfigError(f"{label}{name!r} is a {type(value).__name__}; expected {what}")
+                raise ConfigError(f"{label}{name!r} is {shown(value)} ({type(value).__name__}); expected {what}")
             below = f"{section}.{name}" if section else name
             arguments[name] = build(typing.cast(type[Any], hint), value, where, below)
         else:
-            arguments[name] = _typed(hint, value, f"{label}{name}")
-            _check_limits(arguments[name], declared.metadata, f"{label}{name}")
+            arguments[name] = checked(cls, name, value, f"{label}{name}")
     return cls(**arguments)
+
+
+def checked(cls: type[Any], name: str, value: Any, label: str) -> Any:
+    """`value` as the field `name` of the dataclass `cls` has it; `label` is what messages call it.
+
+    Raises:
+        ConfigError: it is of another type, or beyond the field's limits.
+    """
+    declared = next(field for field in dataclasses.fields(cls) if field.name == name)
+    typed = _typed(_not_none(typing.get_type_hints(cls)[name]), value, label)
+    _check_limits(typed, declared.metadata, label)
+    return typed
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: never longer than a line."""
+    text = repr(value[: 2 * _SHOWN] if isinstance(value, (str, list)) else value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def with_values(section: Any, values: dict[str, Any], label: str) -> Any:
@@ -92,12 +113,9 @@ def with_values(section: Any, values: dict[str, Any], label: str) -> Any:
     Raises:
         ConfigError: a value of another type, or beyond its limits.
     """
-    hints = typing.get_type_hints(type(section))
-    about = {field.name: field.metadata for field in dataclasses.fields(section)}
-    typed = {name: _typed(_not_none(hints[name]), value, label + name) for name, value in values.items()}
-    for name, value in typed.items():
-        _check_limits(value, about[name], label + name)
-    return dataclasses.replace(section, **typed)
+    return dataclasses.replace(
+        section, **{name: checked(type(section), name, value, label + name) for name, value in values.items()}
+    )
 
 
 def _typed(hint: Any, value: Any, label: str) -> Any:
@@ -110,20 +128,31 @@ def _typed(hint: Any, value: Any, label: str) -> Any:
         if isinstance(value, dict) and value:
             return {key: _typed(item, element, f"{label}.{key}") for key, element in value.items()}
     elif hint is float and type(value) in (int, float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf  # beyond every limit
     elif type(value) is hint:
+        if hint is str and (len(value) > LONGEST_TEXT or not all(map(_plain, value))):
+            raise ConfigError(
+                f"{label} is {shown(value)}; expected text of one line, of {LONGEST_TEXT} characters at most"
+            )
         if hint is int and value < 0:
             raise ConfigError(f"{label} is {value}; expected a number that is not negative")
         return value
-    raise ConfigError(f"{label} is {value!r} ({type(value).__name__}); expected a {describe(hint)}")
+    raise ConfigError(f"{label} is {shown(value)} ({type(value).__name__}); expected a {describe(hint)}")
+
+
+def _plain(letter: str) -> bool:
+    return letter >= " " and letter != "\x7f"
 
 
 def _check_limits(value: Any, about: Any, label: str) -> None:
     choices, least, most = about.get("choices"), about.get("least"), about.get("most")
     if choices and value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(str(value)[:_SHOWN], choices, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{label} is {value!r}; expected one of {', '.join(choices)}{hint}")
+        raise ConfigError(f"{label} is {shown(value)}; expected one of {', '.join(choices)}{hint}")
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{label} is {number}; expected a finite number")

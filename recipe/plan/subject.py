@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from recipe.launch.architecture import KNOWN, Architecture, from_config_json, from_directory
+from recipe.launch.architecture import KNOWN, Architecture, from_config_json
 from recipe.launch.config import CUDA, HOST, NPU, ON_POLICY, RunConfig
 from recipe.launch.errors import ConfigError
+from recipe.launch.inputs import architecture
 from recipe.launch.layout import Layout, derive
 
 # The longest prompt of the sums that go with the tiny model, padded as at launch.
@@ -107,15 +107,10 @@ def architecture_of(config: RunConfig) -> Architecture:
         from recipe.tiny.config import tiny_fields
 
         return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
-    try:
-        found = from_directory(Path(str(config.model.path)).expanduser())
-    except ValueError as error:
-        raise ConfigError(f"[model] path {config.model.path}: {error}") from None
-    if found is not None:
-        return found
-    if config.model.architecture is None:
+    found = architecture(config)
+    if found is None:
         raise ConfigError(
             f"[model] path: {config.model.path} has no config.json on this machine; name the sizes by "
             f"[model] architecture, one of {', '.join(KNOWN)}"
         )
-    return KNOWN[config.model.architecture]
+    return found

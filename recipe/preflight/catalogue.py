@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NEEDS = ("static", "files", "node", "cluster")
 # Worst first.  not run: the check could not tell.
 LEVELS = ("error", "warning", "not run")
+# Of what was found, what is expected and what to do, each.
+LONGEST_PART = 800
 _ID = re.compile(r"[A-Z][0-9]{3}")
 
 
@@ -97,6 +99,8 @@ class Check:
             return [self._untold(str(reason))]
         except ModuleNotFoundError as error:
             return [self._untold(f"the package {error.name} is not installed")]
+        except OSError as error:  # a disk that fails, a directory that may not be read, a name that is too long
+            return [self._untold(f"{error.filename or 'a file'} cannot be looked at ({error.strerror or error})")]
         return [
             Finding(self.id, self.title, one.level, _line(one.found), _line(one.expected), _line(one.fix or self.fix))
             for one in said
@@ -107,7 +111,8 @@ class Check:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_PART else line[:LONGEST_PART] + " ..."
 
 
 class Catalogue:

@@ -80,9 +80,10 @@ def _rewards(facts: Facts) -> list[str]:
 )  # fmt: skip
 def _there(facts: Facts) -> Iterator[Said]:
     missing = {name: file for name, file in _files(facts).items() if not file.is_file()}
-    if missing and not facts.node:
+    wrong = {name: file for name, file in missing.items() if facts.node or file.exists()}
+    if missing and not wrong:
         raise CannotTell(", ".join(map(str, missing.values())) + " not on this machine")
-    for name, file in missing.items():
+    for name, file in wrong.items():
         yield bad(f"[data] {name} = {file} is not a file", "a file on this node")
 
 
@@ -92,7 +93,8 @@ def _there(facts: Facts) -> Iterator[Said]:
     fix=CONVERT,
 )  # fmt: skip
 def _form(facts: Facts) -> Iterator[Said]:
-    for name, file in _present(facts).items():
+    there = {name: file for name, file in _files(facts).items() if file.is_file()}
+    for name, file in there.items():
         try:
             if name == "path":
                 problems.read_json(file, "plain")
@@ -101,6 +103,8 @@ def _form(facts: Facts) -> Iterator[Said]:
                     yield bad(f"{file}: {line}", "the columns " + ", ".join(problems.COLUMNS))
         except (ValueError, DataError) as error:
             yield bad(str(error), "problems that can be read")
+    if not there:
+        assert _present(facts)
 
 
 @check(

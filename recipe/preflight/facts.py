@@ -99,9 +99,7 @@ class Facts:
     @property
     def shared_paths(self) -> list[str]:
         """What every node reads."""
-        model, data = self.config.model, self.config.data
-        given = (model.path, model.checkpoint, data.path, data.train_path, data.validation_path)
-        return [str(Path(path).expanduser()) for path in given if path is not None]
+        return [str(Path(path).expanduser()) for name, path in self.config.paths.items() if "[run]" not in name]
 
     @property
     def leads(self) -> bool:

@@ -270,15 +270,6 @@ def _cores(facts: Facts) -> Iterator[Said]:
 def _absolute(facts: Facts) -> Iterator[Said]:
     if facts.config.cluster.nodes == 1:
         raise NoMatter
-    config = facts.config
-    for name, value in (
-        ("[model] path", config.model.path),
-        ("[model] checkpoint", config.model.checkpoint),
-        ("[data] path", config.data.path),
-        ("[data] train_path", config.data.train_path),
-        ("[data] validation_path", config.data.validation_path),
-        ("[run] output_dir", config.run.output_dir),
-        ("[run] checkpoint_dir", config.run.checkpoint_dir),
-    ):
-        if value is not None and not Path(value).expanduser().is_absolute():
+    for name, value in facts.config.paths.items():
+        if not Path(value).expanduser().is_absolute():
             yield bad(f"{name} = {value}", "an absolute path")

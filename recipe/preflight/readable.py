@@ -27,7 +27,8 @@ class Unreadable:
 )  # fmt: skip
 def _readable(facts: Facts | Unreadable) -> Iterator[Said]:
     if isinstance(facts, Unreadable):
-        yield bad(facts.reason, "a run file like those in configs/")
+        found, _, expected = facts.reason.partition("; expected ")
+        yield bad(found, expected or "a run file like those in configs/")
 
 
 # Checks that say for themselves why nothing can be derived.

@@ -24,12 +24,14 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 )  # fmt: skip
 def _directory(facts: Facts) -> Iterator[Said]:
     file = facts.model_directory / "config.json"
-    if file.is_file():
+    if facts.model_directory.exists() and not facts.model_directory.is_dir():
+        yield bad(f"[model] path = {facts.model_directory} is not a directory", "a Hugging Face directory")
+    elif file.is_file():
         try:
             assert facts.model
         except CannotTell as reason:
             yield bad(str(reason), "a Hugging Face config.json")
-    elif facts.node:
+    elif facts.node or facts.model_directory.is_dir():
         yield bad(f"{file} is not there", "a Hugging Face directory")
     else:
         raise CannotTell(f"{file} is not on this machine")
@@ -144,9 +146,9 @@ def _checkpoint(facts: Facts) -> Path:
 def _there(facts: Facts) -> Iterator[Said]:
     directory = _checkpoint(facts)
     if not directory.is_dir():
-        if not facts.node:
+        if not facts.node and not directory.exists():
             raise CannotTell(f"{directory} is not on this machine")
-        yield bad(f"{directory} is not there", "a torch_dist checkpoint")
+        yield bad(f"[model] checkpoint = {directory} is not a directory", "a torch_dist checkpoint")
 
 
 @check(
@@ -157,6 +159,8 @@ def _there(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _kind(facts: Facts) -> Iterator[Said]:
     directory = facts.here(_checkpoint(facts), "the checkpoint")
+    if not directory.is_dir():
+        raise CannotTell(f"{directory} is not a directory (W007)")
     found = kind_of(directory)
     if found != "torch_dist":
         inner = [one.parent for one in sorted(directory.glob("*/metadata.json"))]

@@ -39,7 +39,11 @@ def _check_rope(scaling: dict[str, Any] | None) -> None:
 
     Hugging Face scales by mscale_all_dim (absent: not at all), Megatron-core by mscale, and verl fills in 1.0 for both.
     """
-    if not scaling or scaling.get("factor", 1) == 1:
+    if not scaling:
+        return
+    if not isinstance(scaling, dict):
+        raise ValueError(f"config.json: rope_scaling is {scaling!r}; expected an object")
+    if scaling.get("factor", 1) == 1:
         return
     if scaling.get("type", scaling.get("rope_type")) != "yarn":
         raise ValueError(f"config.json: rope_scaling {scaling}; Megatron-core's MLA knows type 'yarn' or none")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,23 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
             "[actor]\nrecompute = { layer = 8 }",
             "[actor.recompute] unknown key 'layer'; did you mean 'layers'?",
         ),
-        ("[actor]", "[actor]\nrecompute = true", "'recompute' is a bool; expected a table recompute = { ... }"),
+        ("[actor]", "[actor]\nrecompute = true", "'recompute' is True (bool); expected a table recompute = { ... }"),
         ("[train]", "[environment]\nHCCL_DEBUG = 1\n[train]", "environment.HCCL_DEBUG is 1 (int); expected a text"),
         ("[train]", '[environment]\n"A-B" = "1"\n[train]', "[environment] 'A-B' = '1' cannot be a variable"),
+        ("[train]", '[environment]\nA = "1\\u0000"\n[train]', "environment.A is '1\\x00'; expected text of one line"),
+        ('name = "sim"', 'name = "../../etc"', "run name '../../etc': use letters, digits"),
+        ('name = "sim"', 'name = ""', "run name '': use letters, digits"),
+        ('name = "sim"', f'name = "{"n" * 2**20}"', "; expected text of one line, of 4096 characters at most"),
+        ("[run]", f"[{'x' * 2**20}]\n[run]", "unknown section 'xxxx"),
+        ("[run]", '[run]\noutput_dir = "~nobody-of-that-name/runs"', "there is no home directory of that user"),
+        ("[run]", '[run]\nname = "other"', "not valid TOML: Cannot overwrite a value"),
+        ("[train]", "[run]\n[train]", "not valid TOML: Cannot declare ('run',) twice"),
+        ("steps = 60", f"steps = {'9' * 5000}", "not valid TOML: Exceeds the limit"),
+        ("temperature = 1.0", f"temperature = {'9' * 400}", "[rollout] temperature is inf; expected a finite number"),
+        ("[train]", f"[environment]\nA = {'[' * 5000}{']' * 5000}\n[train]", "not valid TOML: "),
+        ("seed = 1", "seed = 4294967296", "[run] seed is 4294967296; expected at most 2147483647"),
+        ("[actor]", "[actor]\nswap_optimizer = true", "unknown key 'swap_optimizer'; did you mean 'optimizer'?"),
+        ("[actor]", "[actor]\noptimizer_host_share = 0.5", '[actor] optimizer_host_share goes with optimizer = "host"'),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -75,14 +90,21 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, old: str, new: str,
         load(path)
     assert expected in str(caught.value)
     assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
 def test_a_value_where_a_section_belongs_is_said(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("run = 3", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"'run' is a int; expected a section \[run\]"):
+    with pytest.raises(ConfigError, match=r"'run' is 3 \(int\); expected a section \[run\]"):
         load(path)
+
+
+@pytest.mark.parametrize("change", [lambda text: "\ufeff" + text, lambda text: text.replace("\n", "\r\n")])
+def test_what_editors_elsewhere_write_is_read(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(change(SIM).encode())
+    assert load(path).run.steps == 60
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
@@ -113,6 +135,8 @@ def test_options_replace_values_and_none_does_not() -> None:
         ('kind = "parquet"', 'kind = "json"', '[data] kind = "json" needs path'),
         ('architecture = "deepseek_v3_671b"', 'architecture = "deepseek_v3"', "did you mean 'deepseek_v3_671b'?"),
         ("nodes = 16", 'nodes = 16\nhosts = ["a", "b"]', "[cluster] hosts names 2 nodes, and nodes is 16"),
+        ("nodes = 16", 'nodes = 16\nhosts = ["a", "a"]', "[cluster] hosts names a node twice"),
+        ('head = "192.0.2.1"', 'head = "the first one"', "[cluster] 'the first one' is no address"),
         (
             "nodes = 16",
             "nodes = 16\nhccl_base_port = 65530",

@@ -95,7 +95,7 @@ TRIPS = {
     "W003": (_config(scoring_func="softmax"), "error", "scoring_func='softmax'"),
     "W005": (lambda world: (_model(world) / "tokenizer.json").unlink(), "error", "no tokenizer.json"),
     "W006": (_big_token, "error", "token 99999 with vocab_size"),
-    "W007": (lambda world: shutil.rmtree(_checkpoint(world)), "error", "is not there"),
+    "W007": (lambda world: shutil.rmtree(_checkpoint(world)), "error", "is not a directory"),
     "W008": (_legacy, "error", "per-rank files (legacy)"),
     "W009": (_shorter, "error", "__0_0.distcp has 4096 bytes"),
     "W010": (_config(num_hidden_layers=3), "error", "has decoder.layers.3.input_layernorm.weight"),
