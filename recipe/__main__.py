@@ -27,9 +27,16 @@ COMMANDS = {
     "report": "recipe.report.cli",
 }
 
+# A module of ours that is missing is a defect, and not a package to install.
+OURS = {"recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: unknown command or options)."""
+    if sys.version_info < (3, 10):  # noqa: UP036  (said here, and not by a traceback from the middle of an import)
+        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        print(f"error: this is Python {found}; the recipe needs 3.10, 3.11 or 3.12", file=sys.stderr)
+        return 1
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m recipe", description="The recipe's tools.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -44,11 +51,25 @@ def main(arguments: list[str] | None = None) -> int:
         except ModuleNotFoundError as error:
             # Help lists what is there; a missing dependency of the room that was asked for is the user's to know.
             if len(wanted) == 1:
-                parser.exit(1, f"error: {command} needs the module {error.name}, which is not installed\n")
+                return _missing(str(command), error)
             continue
         room.register(subparsers)
     options = parser.parse_args(arguments)
-    return int(options.handler(options) or 0)
+    try:
+        return int(options.handler(options) or 0)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in OURS:
+            raise
+        return _missing(options.command, error)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> int:
+    print(
+        f"error: {command} needs the module {error.name}, which this Python ({sys.executable}) does not have; use "
+        ".venv/bin/python, which `bash scripts/setup.sh` makes",
+        file=sys.stderr,
+    )
+    return 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m recipe` with a Python that is not the environment's: one line, and what to type."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipe.__main__ import main
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("command", [["show", "configs/sim.toml"], ["patches", "list"], ["tiny-model", "--out", "x"]])
+def test_without_the_packages(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "recipe", *command],
+        cwd=REPO,
+        env={},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {command[0]} needs the module ") and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
+    assert "use .venv/bin/python, which `bash scripts/setup.sh` makes" in done.stderr
+
+
+def test_an_old_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 9, 18, "final", 0))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "error: this is Python 3.9; the recipe needs 3.10, 3.11 or 3.12\n"
+
+
+def test_a_missing_module_of_ours_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def handler(_: argparse.Namespace) -> int:
+        raise ModuleNotFoundError("No module named 'recipe.gone'", name="recipe.gone")
+
+    monkeypatch.setattr("recipe.report.cli._report", handler)
+    with pytest.raises(ModuleNotFoundError):
+        main(["report", "x"])
