@@ -60,6 +60,18 @@ def test_with_too_little_memory(tmp_path: Path) -> None:
     assert "MiB of memory; a run needs about 999999999 MiB" in one_line(done)
 
 
+def test_with_too_little_disk(tmp_path: Path) -> None:
+    done = script(
+        "setup.sh",
+        PATH=tools(tmp_path / "bin"),
+        RECIPE_VENV=str(tmp_path / "venv"),
+        RECIPE_MIN_MEMORY_MIB="1",
+        RECIPE_MIN_DISK_MIB="99999999999",
+    )
+    assert "MiB of free disk; set-up needs about 99999999999 MiB" in one_line(done)
+    assert not (tmp_path / "venv").exists()
+
+
 def test_with_the_wrong_python(tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\necho 3.8\n", encoding="utf-8")
