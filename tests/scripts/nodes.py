@@ -216,9 +216,10 @@ def main(command: str, *arguments: str) -> None:
     elif command == "ray":
         foreign_ray(Path(arguments[0]))
     elif command == "daemons":
-        for process in psutil.Process(int(arguments[0])).children(recursive=True):
-            if process.name() in ("gcs_server", "raylet"):
-                print(process.pid, process.create_time())
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(int(arguments[0])).children(recursive=True):
+                if process.name() in ("gcs_server", "raylet"):
+                    print(process.pid, process.create_time())
     else:
         raise SystemExit(f"unknown command {command}")
 
