@@ -282,6 +282,17 @@ def _truths(facts: Facts) -> Iterator[Said]:
 
 
 @check(
+    "D014", "what the reward pays for is worth something", needs="static",
+    why="a weight of 0 pays nothing for its rule, and one below 0 pays for breaking it",
+    fix="give the rules in [reward] mix weights above 0, or remove them",
+)  # fmt: skip
+def _weights(facts: Facts) -> Iterator[Said]:
+    for name, weight in facts.config.reward.mix.items():
+        if weight <= 0:
+            yield doubtful(f"[reward] mix.{name} = {weight}", "above 0")
+
+
+@check(
     "D013", "the package that tier 3 of the reward asks is installed", needs="node",
     why="the trainer's process, which Ray may put on any node, refuses to grade without it after all workers are up",
     fix=f"run: pip install -r {REQUIREMENTS}, or remove [reward] tier3",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import Recompute
+from recipe.launch.config import Recompute, Reward
 from recipe.preflight import run_file
 
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
@@ -74,6 +74,7 @@ TRIPS = {
     "M003": ("cluster", {"rollout_memory_share": 0.6}, "warning", "sequences at their longest"),
     "M004": ("cluster", {"cluster_host_memory_gib_per_node": 100.0}, "error", "GiB on a node"),
     "N017": ("cluster", {"model_path": "models/v3"}, "error", "[model] path = models/v3"),
+    "D014": ("cluster", {"reward": Reward(mix={"acc": 1.0, "format": 0.0})}, "warning", "[reward] mix.format = 0.0"),
     "D004": ("laptop", {"data_template": "r1"}, "error", "unknown template 'r1'"),
 }
 
