@@ -76,6 +76,7 @@ def _check(options: argparse.Namespace) -> int:
 def _make_or_run(options: argparse.Namespace) -> int:
     from recipe.launch.environment import cache_dir
     from recipe.launch.errors import LaunchError
+    from recipe.launch.first_look import require_room
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
     from recipe.launch.supervisor import raise_on_stop_signals
@@ -85,6 +86,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
     try:
         config = read_config(options)
         if options.prepare:
+            require_room(cache_dir())
             prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
         else:
             launch(config, options.config, fresh=options.fresh)

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from recipe.data.records import DataError
 from recipe.data.rows import read_rows
 from recipe.launch.config import CUDA, NPU, SIM, RunConfig
-from recipe.launch.errors import ConfigError
+from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.layout import derive
 
+# A run of the tiny model leaves some 10 MiB, and Ray's logs.
+ROOM_MIB = 100
 _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
 
@@ -51,3 +55,20 @@ def require_one_machine(config: RunConfig, source: Path) -> None:
     raise ConfigError(
         f"{source} needs {needs}: type `scripts/launch.sh {source}` on each node; configs/sim.toml runs on any machine"
     )
+
+
+def require_room(directory: Path) -> None:
+    """Makes the directory, and looks whether files can be made in it.
+
+    Raises:
+        LaunchError: they cannot, or there is less than `ROOM_MIB` of space.
+    """
+    elsewhere = "name another place in RECIPE_RUNS, or in [run] output_dir of the run file"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            free = shutil.disk_usage(directory).free // 2**20
+    except OSError as error:
+        raise LaunchError(f"{directory} cannot be written to ({error.strerror}); {elsewhere}") from None
+    if free < ROOM_MIB:
+        raise LaunchError(f"{directory} has {free} MiB of free disk; a run needs at least {ROOM_MIB} MiB: {elsewhere}")

@@ -22,7 +22,7 @@ from recipe.launch.environment import (
     upstream_dir,
 )
 from recipe.launch.errors import LaunchError
-from recipe.launch.first_look import first_look, require_one_machine
+from recipe.launch.first_look import first_look, require_one_machine, require_room
 from recipe.launch.layout import derive
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
@@ -57,6 +57,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     if drifted:
         raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])
     run_dir = run_directory(config)
+    require_room(run_dir.parent)
     with only_launcher(config.run.name, run_dir):
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
         start = open_run(config, run_dir, checkpoints, fresh, clock)

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from recipe.launch.config import load
-from recipe.launch.errors import ConfigError
+from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.first_look import require_room
 from recipe.launch.run import launch
 
 REPO = Path(__file__).resolve().parents[3]
@@ -86,3 +89,17 @@ def test_a_run_that_cannot_start_leaves_no_directory(tmp_path: Path, monkeypatch
     with pytest.raises(ConfigError, match="is not a file"):
         launch(load(SIM).with_json_data(tmp_path / "none.json", 64), SIM)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LaunchError, match=r"written to \(Not a directory\); name another place in RECIPE_RUNS"):
+        require_room(tmp_path / "file" / "runs")
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_room(tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=3 * 2**20))
+    with pytest.raises(LaunchError, match="has 3 MiB of free disk; a run needs at least 100 MiB"):
+        require_room(tmp_path / "runs")
