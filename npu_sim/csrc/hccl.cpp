@@ -11,9 +11,11 @@
 #include <torch/csrc/autograd/grad_mode.h>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <chrono>
 #include <functional>
 #include <mutex>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace npu_sim {
@@ -27,6 +29,12 @@ std::mutex names_mutex;
 std::map<std::string, c10::weak_intrusive_ptr<ProcessGroupHCCL>>& names() {
   static auto* m = new std::map<std::string, c10::weak_intrusive_ptr<ProcessGroupHCCL>>();
   return *m;
+}
+
+// gloo's thread says that a work is through before it lets go of its tensors; who is told must find their bytes given back.
+void until_let_go(const WorkPtr& work) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+  while (work.use_count() > 1 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
 }
 
 // One or more gloo works and what remains to be done on this rank once they are through.
@@ -47,6 +55,8 @@ class HcclWork final : public c10d::Work {
   }
   bool wait(std::chrono::milliseconds timeout) override {
     for (auto& part : parts_) part->wait(timeout);
+    for (auto& part : parts_)
+      if (!dynamic_cast<HcclWork*>(part.get())) until_let_go(part);
     std::call_once(once_, [this] {
       torch::autograd::AutoGradMode no_grad(false);
       for (auto& step : then_) step();

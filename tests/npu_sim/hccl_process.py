@@ -254,6 +254,16 @@ def data_parallel_training():
     assert model.module.weight.grad.tolist() == [[1.5, 1.5]]
 
 
+def what_is_through_has_given_its_bytes_back():
+    before = torch.npu.memory_allocated()
+    for _ in range(1000):
+        x = full(RANK, 2 * 4096)
+        y = torch.empty_like(x)
+        dist.all_to_all_single(y, x)
+        del x, y
+        assert torch.npu.memory_allocated() == before
+
+
 CHECKS = [
     allreduce,
     average,
@@ -272,6 +282,7 @@ CHECKS = [
     groups_by_name,
     a_group_made_by_hand,
     traffic_is_counted,
+    what_is_through_has_given_its_bytes_back,
     functional_collectives,
     data_parallel_training,
 ]
