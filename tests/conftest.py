@@ -21,7 +21,8 @@ REPO = Path(__file__).resolve().parents[1]
 _GIVEN = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream")).absolute()
 _HAS_MINDSPEED = (_GIVEN / "mindspeed").is_dir()
 MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
-_not_run = pytest.StashKey[list[str]]()
+# What is not run, by the reason.
+_not_run = pytest.StashKey[dict[str, list[str]]]()
 
 
 def _own_temporary_directory() -> None:
@@ -86,23 +87,35 @@ def mindspeed_upstream() -> Path:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take the tests that need MindSpeed out where it is not there, and remember them."""
+    """Take the tests out that need what is not there, and remember them."""
+    config.stash[_not_run] = {}
+    for mark, why in (("mindspeed", _why_no_mindspeed), ("hosts", _why_no_hosts)):
+        out = [item for item in items if item.get_closest_marker(mark)]
+        reason = why() if out else None
+        if reason is not None:
+            config.stash[_not_run][reason] = [item.nodeid for item in out]
+            items[:] = [item for item in items if item not in out]
+            config.hook.pytest_deselected(items=out)
+
+
+def _why_no_mindspeed() -> str | None:
     if _HAS_MINDSPEED:
-        return
-    out = [item for item in items if item.get_closest_marker("mindspeed")]
-    config.stash[_not_run] = [item.nodeid for item in out]
-    if out:
-        items[:] = [item for item in items if item not in out]
-        config.hook.pytest_deselected(items=out)
+        return None
+    return f"need MindSpeed, which is not in {_GIVEN}; bring it with `{MINDSPEED_COMMAND}`"
+
+
+def _why_no_hosts() -> str | None:
+    from tests.scripts.hosts import why_not
+
+    reason = why_not()
+    return reason and f"need network namespaces, which cannot be made here: {reason}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if bats := os.environ.get("RECIPE_BATS_RESULT"):  # scripts/test.sh
         terminalreporter.write_line(f"bats: {bats}")
-    if names := config.stash.get(_not_run, []):
+    for reason, names in config.stash.get(_not_run, {}).items():
         terminalreporter.section("NOT RUN", yellow=True)
-        terminalreporter.write_line(
-            f"{len(names)} tests need MindSpeed, which is not in {_GIVEN}; bring it with `{MINDSPEED_COMMAND}`:"
-        )
+        terminalreporter.write_line(f"{len(names)} tests {reason}:")
         for name in names:
             terminalreporter.write_line(f"  {name}")

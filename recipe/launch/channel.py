@@ -97,15 +97,18 @@ class Channel:
             if message != {"kind": "beat"}:
                 return dict(message)
 
-    def beat(self) -> None:
+    def beat(self, patience_s: float | None = None) -> None:
         """Say that this end is alive, when that is due.
+
+        Args:
+            patience_s: how long the other end may be silent; default: SILENCE_S.
 
         Raises:
             ChannelError: the other end is gone, or has been silent for too long.
         """
-        now = time.monotonic()
-        if now - self.heard > SILENCE_S:
-            raise ChannelError(f"it has not answered for {SILENCE_S:.0f} s")
+        now, limit = time.monotonic(), SILENCE_S if patience_s is None else patience_s
+        if now - self.heard > limit:
+            raise ChannelError(f"nothing was heard of it for {limit:.0f} s (machine or network down)")
         if now - self._beaten > BEAT_S:
             self.send({"kind": "beat"})
 

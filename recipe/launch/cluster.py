@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import Meeting
+from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.overrides import quote
 from recipe.launch.processes import end_all
@@ -23,8 +24,21 @@ from recipe.launch.supervisor import Watchdog, keep_ray_logs
 from recipe.preflight import Report
 from recipe.report.recorder import NODES
 
-# In the run directory: by its content a worker recognises that it sees the same directory as the head.
+# In a directory of the run: by its content a worker recognises that it sees the same directory as the head.
 RUN_MARK = ".run-id"
+
+
+class Nodes:
+    """What the head knows of the nodes that have joined (`recipe.launch.supervisor.Alarm`)."""
+
+    def __init__(self, meeting: Meeting, ray: RayNode) -> None:
+        self._meeting, self._ray = meeting, ray
+
+    def __call__(self) -> str | None:
+        return self._meeting.alarm() or self._ray.problem()
+
+    def heard_since(self, moment: float) -> bool:
+        return self._meeting.heard_since(moment)
 
 
 def require_ready(report: Report) -> None:
@@ -73,7 +87,7 @@ class Cluster:
     @contextmanager
     def formed(
         self, config: RunConfig, paths: RunPaths, environment: dict[str, str], clock: Clock
-    ) -> Iterator[Callable[[], str | None]]:
+    ) -> Iterator[Nodes]:
         """Within the block all nodes of the run are part of its Ray; gives what says when that is no longer so.
 
         At the end every node learns how the block ended, sends its logs to `nodes/NAME/` of the run directory, and
@@ -83,7 +97,12 @@ class Cluster:
             LaunchError: Ray did not start here, nodes are missing at the deadline, or preflight found an error.
         """
         cluster = config.cluster
-        (paths.run_dir / RUN_MARK).write_text(paths.run_id, encoding="ascii")
+        saves = config.run.save_every > 0
+        for directory in (paths.run_dir, *([paths.checkpoints] if saves else [])):
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / RUN_MARK).write_text(paths.run_id, encoding="ascii")
+        invitation = {"gcs": cluster.ray_address, "run_dir": str(paths.run_dir), "run_id": paths.run_id}
+        invitation["checkpoints"] = str(paths.checkpoints) if saves else ""
         meeting = Meeting(
             own=present(config, self._place),
             port=head_ports(config)["the launchers' meeting"],
@@ -104,16 +123,19 @@ class Cluster:
                 )
                 ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
                 ray.wait_started()
-                meeting.invite({"gcs": cluster.ray_address, "run_dir": str(paths.run_dir), "run_id": paths.run_id})
+                meeting.invite(invitation)
                 if cluster.nodes > 1:
                     clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")
                 meeting.wait(cluster.wait_deadline_s, ray.problem)
+                for node in meeting.nodes():
+                    for name, port in node.daemons.items():
+                        require_answer(node.address, port, f"Ray's {name} on node {node.name} ({node.host})")
                 if self._preflight:
                     clock.say("asking every node whether the run can start on it")
                     # The question is asked by a process that takes Ray's token from the environment.
                     os.environ.update(self.environment)
                     require_ready(preflight.run(config, node=False, cluster=True))
-                yield lambda: meeting.alarm() or ray.problem()
+                yield Nodes(meeting, ray)
             except LaunchError as error:
                 outcome = ("failed", str(error))
                 raise

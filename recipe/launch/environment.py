@@ -75,13 +75,13 @@ def derived_environment(
 
     Args:
         config, layout, paths: the run.
-        interface: this node's network interface to the other nodes, where the run file names none.
+        interface: this node's network interface to the other nodes; default: the run file's.
 
     Raises:
         ConfigError: the run file's [environment] names a variable that is derived.
     """
     device = {SIM: _simulated, NPU: _npu, CUDA: _cuda}[config.cluster.device]
-    derived = _common(config, layout, paths) | device(config, paths, config.cluster.interface or interface)
+    derived = _common(config, layout, paths) | device(config, paths, interface or config.cluster.interface)
     for name in config.environment:
         if name in derived or name in SET_PER_PROCESS:
             value = f"it is {derived[name]!r} here" if name in derived else "each process has its own"
@@ -92,7 +92,7 @@ def derived_environment(
 # Set by Ray, verl and our rollout in every process.
 SET_PER_PROCESS = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "VLLM_DP_RANK", "VLLM_DP_RANK_LOCAL"),
-    *("VLLM_DP_MASTER_IP", "VLLM_DP_MASTER_PORT", "ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+    *("VLLM_HOST_IP", "VLLM_DP_MASTER_IP", "VLLM_DP_MASTER_PORT", "ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
 )
 
 
@@ -132,8 +132,9 @@ def _simulated(config: RunConfig, paths: RunPaths, interface: str | None) -> dic
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # Paged attention in decode. Otherwise vLLM-Ascend concatenates the whole KV cache in every layer and step.
         "VLLM_ASCEND_MLA_PA": "1",
-        # Everything talks over loopback, and threads only where a process asks for them: the cores are shared.
-        "GLOO_SOCKET_IFNAME": "lo",
+        # gloo, in the place of HCCL. On one machine everything talks over loopback.
+        "GLOO_SOCKET_IFNAME": interface or "lo",
+        # Threads only where a process asks for them: the cores are shared.
         "OMP_NUM_THREADS": "1",
         # oneDNN keeps compiled products by shape, and shapes change with every batch: at its default of 1024 entries a
         # worker's memory grows for hundreds of steps.

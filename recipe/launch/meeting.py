@@ -25,6 +25,8 @@ from recipe.launch.node_logs import write_chunk
 # A node's name is also that of the directory of its logs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 POLL_S = 0.2
+# A caller that holds the token has this long to say who it is.
+IDENTITY_S = 10.0
 # What a node still has to do after the end of the run: stop its Ray and send its logs.
 PARTING_S = 90.0
 Say = Callable[[str], None]
@@ -32,12 +34,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Node:
-    """How a node presents itself. `facts` must be the same on all nodes of a run; `settings` is its run file."""
+    """How a node presents itself.
+
+    `daemons`: the ports of its Ray that the head must reach, by purpose. `facts` must be the same on all nodes of a
+    run; `settings` is its run file.
+    """
 
     name: str
     address: str
     host: str
     dies: int
+    daemons: Mapping[str, int]
     facts: Mapping[str, str]
     settings: Mapping[str, Any]
 
@@ -49,6 +56,7 @@ class Node:
 @dataclass
 class _Member:
     node: Node
+    channel: Channel
     ready: bool = False
     gone: str | None = None
     done: bool = False
@@ -129,6 +137,11 @@ class Meeting:
                 self._say(f"{self._count()} nodes, {end - now:.0f} s left: {'; '.join(missing)}")
             time.sleep(POLL_S)
 
+    def nodes(self) -> list[Node]:
+        """Those that are here, without the head."""
+        with self._lock:
+            return [one.node for one in self._members.values() if one.gone is None]
+
     def missing(self) -> list[str]:
         """What is not there, one phrase for each; empty when the run is complete."""
         with self._lock:
@@ -152,6 +165,11 @@ class Meeting:
         with self._lock:
             lost = [one for one in self._members.values() if one.gone is not None]
         return f"node {lost[0].node.name} ({lost[0].node.host}): {lost[0].gone}" if lost else None
+
+    def heard_since(self, moment: float) -> bool:
+        """Whether every node that is here has been heard after `moment` (of time.monotonic)."""
+        with self._lock:
+            return all(one.channel.heard > moment for one in self._members.values() if one.gone is None)
 
     def part(self, status: str, text: str) -> list[str]:
         """Tell every node how the run ended, and take their logs; returns the names of those that could not be reached.
@@ -197,23 +215,27 @@ class Meeting:
         try:
             member = self._admit(channel, peer)
             if member is not None:
-                self._serve(channel, member)
+                self._serve(member)
+        except ChannelError as error:
+            self._say(f"a caller from {peer} left again: {error}")
         finally:
             channel.close()
 
     def _admit(self, channel: Channel, peer: str) -> _Member | None:
         try:
-            message = channel.receive(10.0) or {}
+            message = channel.receive(IDENTITY_S) or {}
             node = Node(**message["node"])
             if not NAME.fullmatch(node.name):
                 raise ValueError(node.name)
-        except (ChannelError, KeyError, TypeError, ValueError) as error:
-            self._say(f"turned away a caller from {peer}: it did not say who it is ({type(error).__name__})")
+        except (KeyError, TypeError, ValueError):
+            text = "it says who it is in another way than this code does; bring both to the same commit"
+            self._say(f"turned away a caller from {peer}: {text}")
+            channel.send({"kind": "refused", "text": text})
             return None
         with self._lock:
             reason = self._objection(node)
             if reason is None:
-                member = self._members[node.name] = _Member(node)
+                member = self._members[node.name] = _Member(node, channel)
                 self._left.pop(node.name, None)
         try:
             if reason is not None:
@@ -251,18 +273,19 @@ class Meeting:
             return f"its run file differs from the head's: {'; '.join(changed)}"
         return None
 
-    def _serve(self, channel: Channel, member: _Member) -> None:
+    def _serve(self, member: _Member) -> None:
         invited = parted = False
         try:
             while not self._closed.is_set() and not member.done:
                 if self._invitation is not None and not invited:
-                    channel.send({"kind": "join", **self._invitation})
+                    member.channel.send({"kind": "join", **self._invitation})
                     invited = True
                 if self._outcome is not None and not parted:
-                    channel.send(self._outcome)
+                    member.channel.send(self._outcome)
                     parted = True
-                message = channel.receive(POLL_S)
-                channel.beat()
+                message = member.channel.receive(POLL_S)
+                # A node that ends its Ray and gathers its logs says nothing meanwhile.
+                member.channel.beat(PARTING_S if parted else None)
                 if message is not None:
                     self._hear(member, message)
         except (ChannelError, OSError) as error:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which address a node speaks from, and whether its ports are free: what is asked before anything starts."""
+"""Which address a node speaks from, whether its ports are free, and whether another node's answer."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+import time
 from collections.abc import Mapping
 
 import psutil
@@ -98,6 +99,30 @@ def require_free(ports: Mapping[int, str]) -> None:
             raise LaunchError(
                 f"port {port} ({purpose}) is in use{_holder(port)}; end what holds it, or choose others with --ports"
             )
+
+
+def require_answer(address: str, port: int, purpose: str, limit_s: float = 10.0) -> None:
+    """Something listens on another node's port, and this node gets through to it.
+
+    Args:
+        purpose: of the port, and whose it is.
+        limit_s: how long it is tried, in seconds.
+
+    Raises:
+        LaunchError: nothing answers; a firewall that drops packets looks like a machine that is off.
+    """
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=max(0.1, end - time.monotonic())).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise LaunchError(
+                    f"{purpose}: {address} port {port} does not answer ({error.strerror or error}); "
+                    "is it closed by a firewall? docs/LAUNCH.md lists the ports that must be open between nodes"
+                ) from None
+        time.sleep(0.2)
 
 
 def _free(port: int) -> bool:

@@ -90,10 +90,11 @@ def find_place(
             f"{own} belongs to interface {carrier}, not to {interface}; name the interface that carries the head's "
             "address, or another --address"
         )
-    if not config.simulated and cluster.nodes > 1 and is_loopback(head):
-        raise ConfigError(
-            f"{head_name} is {head}, which no other node can reach; give the head's address in the network"
-        )
+    # Simulated nodes may share a machine, and are given addresses then. A name that means loopback is an accident:
+    # Debian's /etc/hosts has the machine's own name at 127.0.1.1.
+    if cluster.nodes > 1 and is_loopback(head) and not (config.simulated and head_name == head):
+        given = "the head's address is" if head_name == head else f"{head_name} means"
+        raise ConfigError(f"{given} {head}, which no other node can reach; give the head's address in the network")
     if leads and own != head:
         raise ConfigError(f"--address {own} is not the head's address {head}; leave it out on the head")
     name = name or own
@@ -137,15 +138,16 @@ def present(config: RunConfig, place: Place) -> Node:
         address=place.address,
         host=socket.gethostname(),
         dies=config.cluster.dies_per_node,
+        daemons=place.ports.daemons(),
         facts=facts,
         settings=comparable(config),
     )
 
 
 def comparable(config: RunConfig) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but what each node finds by itself."""
+    """The run file's values that must be the same on all nodes: all but what is each node's own."""
     values = dataclasses.asdict(config)
-    for key in ("head", "interface"):
+    for key in ("head", "interface", "wait_deadline_s"):
         values["cluster"].pop(key)
     return values
 

@@ -98,9 +98,9 @@ def _take_part(options: argparse.Namespace) -> int:
         ports=options.ports,
     )
     deadline = options.deadline or config.cluster.wait_deadline_s
-    config = dataclasses.replace(
-        config, cluster=dataclasses.replace(config.cluster, head=place.head, wait_deadline_s=deadline)
-    )
+    interface = options.interface or config.cluster.interface
+    cluster = dataclasses.replace(config.cluster, head=place.head, interface=interface, wait_deadline_s=deadline)
+    config = dataclasses.replace(config, cluster=cluster)
     role = "head" if place.leads else "worker"
     clock.say(f"{place.name}: {role} of a run on {config.cluster.nodes} nodes; {place.address} on {place.interface}")
     if not options.no_preflight:
@@ -114,8 +114,8 @@ def _take_part(options: argparse.Namespace) -> int:
     if not authentication(token_file):
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
-        cluster = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
-        launch(config, options.config, cluster, options.fresh)
+        formed = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
+        launch(config, options.config, formed, options.fresh)
     else:
         work(config, place, token, token_file, clock)
     return 0

@@ -16,7 +16,7 @@ from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.layout import Layout
 
 # What the overrides follow on the command line.
-DRIVER = ["-m", "verl.trainer.main_ppo", "--config-name=ppo_megatron_trainer"]
+DRIVER = ["-m", "recipe.launch.driver", "--config-name=ppo_megatron_trainer"]
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 # CPUs Ray may hand out besides one per die: TaskRunner and short helper tasks. A logical count; it starts no threads.
 SPARE_CPUS = 4

@@ -57,6 +57,10 @@ class NodePorts:
     def width(self) -> int:
         return len(_OPTIONS) + len(self.workers)
 
+    def daemons(self) -> dict[str, int]:
+        """The ports by which other nodes reach this one's raylet."""
+        return {name: self.base + list(_OPTIONS.values()).index(name) for name in ("node manager", "object manager")}
+
     def purposes(self) -> dict[int, str]:
         """What each port is for."""
         fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(_OPTIONS.values())}
@@ -122,11 +126,14 @@ def ray_version() -> tuple[int, int]:
 
 
 def address_environment(address: str, nodes: int) -> dict[str, str]:
-    """Ray takes 127.0.0.1 for a mistake and uses another address instead, unless it is told that it is one machine's.
+    """What keeps Ray and vLLM on this node's address.
 
-    The switch is named for the systems where that is the default; with it no other node can join.
+    Ray takes 127.0.0.1 for a mistake and uses another address instead, unless it is told that it is one machine's; the
+    switch is named for the systems where that is the default, and with it no other node can join. vLLM takes the
+    address from which the internet would be reached: on a node with several networks not that of the cluster.
     """
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if nodes == 1 and is_loopback(address) else "1"}
+    one_machine = nodes == 1 and is_loopback(address)
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if one_machine else "1", "VLLM_HOST_IP": address}
 
 
 class RayNode:

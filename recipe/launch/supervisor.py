@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
+from recipe.launch.channel import BEAT_S, SILENCE_S
 from recipe.launch.environment import RunPaths
 from recipe.launch.errors import LaunchError
 from recipe.launch.failure import cause
@@ -28,7 +29,8 @@ POLL_S = 0.25
 SAMPLE_S = 2.0
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.
 LOST_WORKER_S = 30.0
-# A driver may notice sooner than its node's launcher that a node is gone; the launcher knows better why.
+# A driver may notice sooner than the launchers that a node is gone; they know better why. This long is what one takes
+# to see that its Ray has ended.
 ALARM_S = 3.0
 WORKER = "ray::WorkerDict"
 
@@ -39,6 +41,16 @@ class Limits:
 
     setup_s: float
     step_s: float
+
+
+class Alarm(Protocol):
+    """What the launchers know of the nodes of a run."""
+
+    def __call__(self) -> str | None:
+        """What has happened to one; None while all is well."""
+
+    def heard_since(self, moment: float) -> bool:
+        """Whether the launcher of every node has been heard after `moment` (of time.monotonic)."""
 
 
 class Interrupted(LaunchError):
@@ -69,7 +81,7 @@ def supervise(
     steps: int,
     limits: Limits,
     clock: Clock,
-    alarm: Callable[[], str | None] | None = None,
+    alarm: Alarm | None = None,
 ) -> None:
     """Run `command` to its end.
 
@@ -80,7 +92,7 @@ def supervise(
         steps: the last step that must be in the metrics.
         limits: deadlines.
         clock: prints the progress.
-        alarm: says what has happened to the nodes of the run, None while all is well; given for a run of several.
+        alarm: knows of the nodes of the run; given for a run of several.
 
     Raises:
         LaunchError: the driver failed, stalled or stopped early, or a node is lost. The message is one line with the
@@ -136,7 +148,7 @@ def _watch(
     sampler: Sampler,
     limits: Limits,
     stop: StopSignals,
-    alarm: Callable[[], str | None] | None,
+    alarm: Alarm | None,
 ) -> str | None:
     """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
     while True:
@@ -158,9 +170,13 @@ def _watch(
         time.sleep(POLL_S)
 
 
-def _soon(alarm: Callable[[], str | None]) -> str | None:
-    end = time.monotonic() + ALARM_S
-    while (lost := alarm()) is None and time.monotonic() < end:
+def _soon(alarm: Alarm) -> str | None:
+    """What the launchers say once each has been heard again, or has been silent for so long that it counts as gone."""
+    start = time.monotonic()
+    while (lost := alarm()) is None:
+        now = time.monotonic()
+        if now > start + ALARM_S and (alarm.heard_since(start) or now > start + SILENCE_S + BEAT_S):
+            return None
         time.sleep(POLL_S)
     return lost
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
 from recipe.launch.errors import LaunchError
 from recipe.launch.layout import derive
+from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
@@ -29,6 +30,8 @@ from recipe.launch.supervisor import Interrupted, Sampler, StopSignals, Watchdog
 from recipe.report.recorder import NODES
 
 POLL_S = 0.2
+# How long a file that the head has written may take to be seen on shared storage.
+SIGHT_S = 5.0
 
 
 def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock: Clock) -> None:
@@ -53,6 +56,9 @@ def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock:
             _take_part(config, place, invitation, head, token_file, clock)
         except ChannelError as error:
             raise LaunchError(f"the head at {place.head} is gone: {error}") from None
+        except Interrupted as error:
+            head.tell_lost(str(error))
+            raise
         finally:
             channel.close()
 
@@ -73,16 +79,31 @@ class _Head:
             LaunchError: it turned this node away.
         """
         if self._stop.number is not None:
-            number = self._stop.number
-            self.channel.send({"kind": "lost", "text": str(Interrupted(number))})
-            raise Interrupted(number)
-        message = self.channel.receive(POLL_S)
-        self.channel.beat()
+            raise Interrupted(self._stop.number)
+        message = self._listen()
         if message is not None and message["kind"] == "refused":
             raise LaunchError(f"the head at {self._where} turned this node away: {message['text']}")
+        return message
+
+    def _listen(self) -> dict[str, Any] | None:
+        message = self.channel.receive(POLL_S)
+        self.channel.beat()
         if message is not None and message["kind"] == "over":
             self.over = message
         return message
+
+    def tell_lost(self, text: str) -> None:
+        """Say why this node takes no part, or no longer."""
+        with suppress(ChannelError):
+            if self.over is None:
+                self.channel.send({"kind": "lost", "text": text})
+
+    def await_end(self) -> None:
+        """Until the head says that the run is over, which follows from a node that is lost: it wants the logs."""
+        end = time.monotonic() + SILENCE_S
+        with suppress(ChannelError):
+            while self.over is None and time.monotonic() < end:
+                self._listen()
 
     def wait(self, kind: str) -> dict[str, Any]:
         """The next message of a kind.
@@ -123,6 +144,11 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
 def _take_part(
     config: RunConfig, place: Place, invitation: dict[str, Any], head: _Head, token_file: Path, clock: Clock
 ) -> None:
+    try:
+        _require_usable(invitation)
+    except LaunchError as error:
+        head.tell_lost(str(error))
+        raise
     run_dir = run_directory(config)
     shared = str(run_dir) == invitation["run_dir"] and _sees(run_dir, invitation["run_id"])
     # A mark of its own: several nodes may be on one machine, and each ends its own processes only.
@@ -131,11 +157,10 @@ def _take_part(
     (paths.run_dir / "logs").mkdir(parents=True, exist_ok=True)
     environment = derived_environment(config, derive(config), paths, place.interface)
     environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
-    # Whichever node the trainer runs on, the run's metrics are one file.
-    environment["VERL_FILE_LOGGER_PATH"] = str(Path(invitation["run_dir"]) / "metrics.jsonl")
     command = start_command(
         config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False
     )
+    reached = True
     with Watchdog(paths), _ray(command, full_environment(environment), paths) as ray:
         try:
             ray.wait_started(alarm=_alarm(head))
@@ -147,18 +172,37 @@ def _take_part(
                 if problem is not None:
                     raise LaunchError(problem)
         except ChannelError:
+            reached = False
             raise
         except LaunchError as error:
-            _say_lost(head, str(error))
+            head.tell_lost(str(error))
+            head.await_end()
             raise
         finally:
             end_all(paths.run_id)
             keep_ray_logs(paths)
-            _part(head, None if shared else paths.run_dir)
+            if reached:
+                _part(head, None if shared else paths.run_dir)
     assert head.over is not None
     if head.over["status"] != "finished":
         raise LaunchError(f"the run failed: {head.over['text']}")
     clock.say(f"{place.name}: the run has finished")
+
+
+def _require_usable(invitation: dict[str, Any]) -> None:
+    """This node reaches the head's Ray, and sees the directory of the checkpoints, of which each node writes a part.
+
+    Raises:
+        LaunchError: it does not.
+    """
+    address, _, port = invitation["gcs"].rpartition(":")
+    require_answer(address, int(port), "Ray's GCS on the head")
+    checkpoints = invitation["checkpoints"]
+    if checkpoints and not _sees(Path(checkpoints), invitation["run_id"]):
+        raise LaunchError(
+            f"{checkpoints} is not the head's directory of that name: every node writes its part of each checkpoint "
+            "there; put [run] checkpoint_dir on storage that all nodes share"
+        )
 
 
 @contextmanager
@@ -184,35 +228,22 @@ def _alarm(head: _Head) -> Callable[[], str | None]:
     return alarm
 
 
-def _say_lost(head: _Head, text: str) -> None:
-    """Tell the head, which then ends the run, and wait until it says so: it wants the logs."""
-    if head.over is not None:
-        return
-    try:
-        head.channel.send({"kind": "lost", "text": text})
-        end = time.monotonic() + SILENCE_S
-        while head.over is None and time.monotonic() < end:
-            message = head.channel.receive(POLL_S)
-            head.channel.beat()
-            if message is not None and message["kind"] == "over":
-                head.over = message
-    except ChannelError:
-        pass
-
-
 def _part(head: _Head, logs: Path | None) -> None:
     """Send the logs, where the head does not see them, and say goodbye."""
-    try:
+    with suppress(ChannelError, OSError):
         if logs is not None:
             for message in chunks(logs):
                 head.channel.send(message)
         head.channel.send({"kind": "done"})
-    except (ChannelError, OSError):
-        pass
 
 
-def _sees(run_dir: Path, run_id: str) -> bool:
-    try:
-        return (run_dir / RUN_MARK).read_text(encoding="ascii") == run_id
-    except OSError:
-        return False
+def _sees(directory: Path, run_id: str) -> bool:
+    """Whether the head's mark is in `directory`; a file server may show it a little later."""
+    end = time.monotonic() + SIGHT_S
+    while True:
+        with suppress(OSError):
+            if (directory / RUN_MARK).read_text(encoding="ascii") == run_id:
+                return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.5)

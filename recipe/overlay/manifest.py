@@ -42,7 +42,7 @@ def role() -> str:
         return "TaskRunner or helper"
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     name = main.name if main is not None else Path(sys.argv[0] if sys.argv else "").name
-    return "driver" if name == "verl.trainer.main_ppo" else name or "python"
+    return "driver" if name == "recipe.launch.driver" else name or "python"
 
 
 def _title() -> str:

@@ -27,7 +27,7 @@ FACTS = {"code": "abc", "Python": "3.11", "Ray": "2.60"}
 
 def node(name: str, **changes: Any) -> Node:
     fields = {"address": name, "host": f"host-{name}", "dies": 16, "facts": FACTS, "settings": {"run": {"steps": 5}}}
-    return Node(name=name, **(fields | changes))
+    return Node(name=name, daemons={}, **(fields | changes))
 
 
 class Head:
@@ -178,8 +178,30 @@ def test_a_node_that_is_lost_raises_the_alarm(opened: Open, how: str, monkeypatc
         channel.close()
     until(head.meeting.alarm)
     expected = {"says so": "its Ray ended: raylet", "closes": "its launcher is gone: the connection"}
-    expected["falls silent"] = "its launcher is gone: it has not answered for 0 s"
+    expected["falls silent"] = "its launcher is gone: nothing was heard of it for 0 s"
     assert str(head.meeting.alarm()).startswith(f"node 10.0.0.2 (host-10.0.0.2): {expected[how]}")
+
+
+def test_who_has_been_heard_is_known(opened: Open) -> None:
+    head = opened(nodes=3)
+    first, second = head.join("10.0.0.2"), head.join("10.0.0.3")
+    until(lambda: head.meeting.missing() == [])
+    moment = time.monotonic()
+    first.send({"kind": "beat"})
+    time.sleep(0.5)
+    assert not head.meeting.heard_since(moment), "10.0.0.3 has been silent"
+    second.send({"kind": "beat"})
+    until(lambda: head.meeting.heard_since(moment))
+
+
+@pytest.mark.parametrize("says", [{"kind": "ready"}, {"node": {"name": "10.0.0.2", "of": "old code"}}, {"node": 7}])
+def test_who_speaks_otherwise_is_told_so(opened: Open, says: dict[str, Any]) -> None:
+    head = opened()
+    channel = head.call()
+    channel.send(says)
+    text = "it says who it is in another way than this code does; bring both to the same commit"
+    assert channel.receive(5.0) == {"kind": "refused", "text": text}
+    until(lambda: head.said == [f"turned away a caller from 127.0.0.1: {text}"])
 
 
 def test_a_node_that_is_gone_is_not_waited_for_at_the_end(opened: Open) -> None:
@@ -191,6 +213,22 @@ def test_a_node_that_is_gone_is_not_waited_for_at_the_end(opened: Open) -> None:
     parting.start()
     parting.join(20)
     assert not parting.is_alive() and unreached == ["10.0.0.2"]
+
+
+def test_a_node_that_takes_long_to_end_its_ray_is_waited_for(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = opened(nodes=2)
+    channel = head.join("10.0.0.2")
+    head.meeting.wait(5, lambda: None)
+    unreached: list[str] = []
+    parting = threading.Thread(target=lambda: unreached.extend(head.meeting.part("failed", "")), daemon=True)
+    parting.start()
+    while (channel.receive(5.0) or {}).get("kind") != "over":
+        pass
+    monkeypatch.setattr(channels, "SILENCE_S", 0.5)
+    time.sleep(1.5)  # longer than a node may be silent in the run
+    channel.send({"kind": "done"})
+    parting.join(10)
+    assert not parting.is_alive() and unreached == []
 
 
 def test_another_token_is_told_from_a_broken_line(opened: Open) -> None:

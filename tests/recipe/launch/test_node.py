@@ -70,6 +70,7 @@ def test_an_interface_is_found_by_each_of_its_addresses() -> None:
         ({"interface": "eth77"}, "interface eth77 does not exist; this machine has .*lo"),
         ({"address": "192.0.2.9", "worker": True}, "192.0.2.9 is not an address of this machine, which has .*lo"),
         ({"head": "no-such-host.invalid"}, "no-such-host.invalid: no IPv4 address is known for this name"),
+        ({"head": "localhost"}, r"localhost means 127\.0\.0\.1, which no other node can reach; give the head's"),
         ({"name": "a/b"}, "node name 'a/b': use letters"),
         ({"address": "127.0.0.3"}, "--address 127.0.0.3 is not the head's address 127.0.0.2; leave it out on the head"),
     ],
@@ -80,7 +81,7 @@ def test_a_place_that_cannot_be(options: dict[str, object], expected: str) -> No
 
 
 def test_npus_on_several_nodes_cannot_meet_on_loopback() -> None:
-    with pytest.raises(ConfigError, match=r"127\.0\.0\.1, which no other node can reach"):
+    with pytest.raises(ConfigError, match=r"address is 127\.0\.0\.1, which no other node can reach"):
         find_place(NPU, head="127.0.0.1")
 
 
@@ -166,7 +167,8 @@ def test_tokens_that_are_none(tmp_path: Path) -> None:
 
 
 def test_nodes_compare_what_must_be_the_same() -> None:
-    there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, head="10.9.9.9", interface="enp1"))
+    own = {"head": "10.9.9.9", "interface": "enp1", "wait_deadline_s": 60}
+    there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, **own))
     assert comparable(there) == comparable(NPU)
     longer = NPU.with_run(steps=NPU.run.steps + 1)
     assert comparable(longer) != comparable(NPU)

@@ -22,7 +22,7 @@ from recipe.launch.environment import REPO, RUN_ID, RunPaths
 from recipe.launch.errors import LaunchError
 from recipe.launch.processes import display_name, end_all, marked
 from recipe.launch.progress import Clock
-from recipe.launch.supervisor import Limits, supervise
+from recipe.launch.supervisor import Alarm, Limits, supervise
 from recipe.report.recorder import read_events
 
 # What every stand-in starts with: metrics as verl writes them, and children that outlive their parents.
@@ -52,11 +52,13 @@ def paths(tmp_path: Path) -> Iterator[RunPaths]:
     assert not left
 
 
-def run(paths: RunPaths, body: str, steps: int = 2, setup_s: float = 30, step_s: float = 30) -> str:
+def run(
+    paths: RunPaths, body: str, steps: int = 2, setup_s: float = 30, step_s: float = 30, alarm: Alarm | None = None
+) -> str:
     out = io.StringIO()
     command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(body)]
     environment = {**os.environ, RUN_ID: paths.run_id}
-    supervise(command, environment, paths, steps, Limits(setup_s, step_s), Clock(out))
+    supervise(command, environment, paths, steps, Limits(setup_s, step_s), Clock(out), alarm)
     return out.getvalue()
 
 
@@ -96,6 +98,35 @@ def test_a_run_that_finishes(paths: RunPaths) -> None:
 def test_a_driver_that_fails_is_said_with_its_cause(paths: RunPaths) -> None:
     text = failure(paths, "step(1); daemon(); raise ValueError('the batch is odd')")
     assert text.startswith("after step 1: the driver failed with exit code 1: ValueError: the batch is odd (log: ")
+
+
+class FailingNodes:
+    """Nodes whose launchers are heard once the driver has failed, or one of which is found to be silent then."""
+
+    def __init__(self, failed: Path, silent: bool) -> None:
+        self._failed, self._silent, self._asked = failed, silent, 0
+
+    def __call__(self) -> str | None:
+        self._asked += self._failed.exists()
+        return "node h1: nothing was heard of it" if self._silent and self._asked > 8 else None
+
+    def heard_since(self, moment: float) -> bool:
+        return not self._silent
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_driver_that_fails_is_held_against_what_is_known_of_the_nodes(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch, silent: bool
+) -> None:
+    """Collectives break long before a host that is cut off counts as gone; the host is what the person must be told."""
+    monkeypatch.setattr("recipe.launch.supervisor.ALARM_S", 0.1)
+    body = "step(1); open('failed', 'w'); raise RuntimeError('gloo: connection reset')"
+    with pytest.raises(LaunchError) as caught:
+        run(paths, body, alarm=FailingNodes(paths.run_dir / "failed", silent))
+    if silent:
+        assert str(caught.value) == "after step 1: node h1: nothing was heard of it"
+    else:
+        assert "after step 1: the driver failed with exit code 1: RuntimeError: gloo: conn" in str(caught.value)
 
 
 def test_stubborn_grandchildren_are_ended_too(paths: RunPaths) -> None:

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""verl's trainer, its TaskRunner on the head: `python -m recipe.launch.driver --config-name=... KEY=VALUE ...`.
+
+The TaskRunner writes the metrics, the validation samples and the checkpoints' index. Ray is free to put an actor that
+asks for a CPU on any node; where the directory of the run is not on shared storage, these files would be on that one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra
+import ray
+from verl.trainer.main_ppo import TaskRunner, run_ppo
+
+# Every Ray gives its head node 1.0 of this resource.
+HEAD_RESOURCE = "node:__internal_head__"
+
+
+@hydra.main(config_path="pkg://verl.trainer.config", config_name="ppo_trainer", version_base=None)
+def main(config: Any) -> None:
+    """verl's own entry with its own configuration; hydra's decorator passes it."""
+    run_ppo(config, task_runner_class=ray.remote(num_cpus=1, resources={HEAD_RESOURCE: 0.001})(TaskRunner))
+
+
+if __name__ == "__main__":
+    main()
