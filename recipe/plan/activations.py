@@ -74,8 +74,12 @@ def dense_mlp(model: Architecture, fused: bool) -> int:
     return norm(model.hidden, fused) + model.hidden * BF16 + 2 * width * BF16 + width * BF16
 
 
-def moe_mlp(model: Architecture, fused: bool, load: float) -> float:
-    """What an expert layer's MLP keeps, with the norm before it (moe/router.py, token_dispatcher.py, experts.py)."""
+def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int) -> float:
+    """What an expert layer's MLP keeps, with the norm before it (moe/router.py, token_dispatcher.py, experts.py).
+
+    With sequence parallelism the shared experts' whole input too, which other layers gather again for their backward
+    pass (moe/shared_experts.py, `pre_forward_comm`).
+    """
     h, k, experts, width = model.hidden, model.experts_per_token, model.experts, model.moe_intermediate
     kept: float = norm(h, fused) + h * BF16
     # The router works in float64 (verl: moe_router_dtype): its input, its logits and scores, and the chosen ones.
@@ -85,24 +89,34 @@ def moe_mlp(model: Architecture, fused: bool, load: float) -> float:
     kept += (
         load * k * (h + 2 * width + width) * BF16
     )  # inputs of the experts, of their activation, of their second layer
+    kept += tensor * h * BF16 if tensor > 1 else 0
     return kept + model.shared_experts * 3 * width * BF16
 
 
-def layer(model: Architecture, number: int, fused: bool, load: float) -> float:
+def layer(model: Architecture, number: int, fused: bool, load: float, tensor: int) -> float:
     """What the layer of this number, from 0, keeps per token."""
-    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load)
+    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load, tensor)
     return attention(model, fused) + mlp
 
 
-def forward_most(model: Architecture, load: float) -> float:
-    """The fullest moment of an expert layer's forward pass that keeps nothing: the experts' activation.
+def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int) -> float:
+    """Bytes at the fullest moment of an expert layer's forward pass that keeps nothing, beside the hidden states.
 
-    The experts' inputs, first outputs, activated outputs, their product with the probabilities in the router's float64,
-    and that again in bfloat16, beside residual and MLP input (moe/experts.py, fused_bias_swiglu.py).
+    The moments: the experts' first product and their second, each beside the copy of its weights where there is one;
+    between them their activation, with its product with the probabilities in the router's float64 (moe/experts.py,
+    fused_bias_swiglu.py); and the way back of what they made (token_dispatcher.py, `token_unpermutation`): inputs and
+    outputs of the experts, the outputs in the order of their senders, and what came back of a die's own tokens, beside
+    the shared experts' output, whole and then scattered, or the layer's output.
     """
-    k, width = model.experts_per_token, model.moe_intermediate
-    received = model.hidden * BF16 + (2 + 1 + 1) * width * BF16 + width * FP64
-    return load * k * received + 3 * model.hidden * BF16
+    h, k, width = model.hidden * BF16, model.experts_per_token, model.moe_intermediate
+    received, shared = load * k, model.shared_experts * width * BF16
+    moments = (
+        tokens * (received * (h + 2 * width * BF16) + shared) + stacked * 2 / 3,
+        tokens * (received * (h + 3 * width * BF16 + width * FP64) + shared),
+        tokens * (received * (h + width * BF16 + h) + shared) + stacked / 3,
+        tokens * ((3 * received + k) * h + (1 + tensor) * h),
+    )
+    return max(moments) + tokens * received * FP64  # the probabilities
 
 
 def backward_most(model: Architecture, number: int, load: float) -> float:
@@ -157,37 +171,39 @@ def forward_pass(
     numbers: range,
     last: bool,
     *,
+    tokens: int,
     sequence: int,
     tensor: int,
     fused: bool,
+    stacked: int,
     load: float,
     entropy: bool,
-) -> float:
-    """The most bytes per token of a pass without gradients through the layers `numbers`.
+) -> int:
+    """The most bytes of a pass without gradients through the layers `numbers`.
 
     Args:
         last: the stage has the output layer.
+        tokens: of a micro-batch.
         sequence: tokens of a sequence.
         tensor: tensor parallel size.
         fused: the kernels are MindSpeed's or Transformer Engine's.
+        stacked: bytes of the copy of a layer's experts, 0 where there is none (`stacked_bytes`).
         load: see above.
         entropy: the pass computes the entropy too.
     """
-    h = model.hidden * BF16
+    here, h = tokens / tensor, model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    moments = [attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h]
+    moments = [here * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
-        moments.append(3 * h + 3 * model.dense_intermediate * BF16)
+        moments.append(here * (3 * h + 3 * model.dense_intermediate * BF16))
     if numbers and numbers[-1] >= model.dense_layers:
-        moments.append(forward_most(model, load) + _gathered(h, tensor) * tensor)
+        # The layer's input, that of its MLP, and the sum between them; on the first stage the embedding (gpt_model.py,
+        # `decoder_input`), which on a later one is what came from the stage before.
+        states = (4 if numbers[0] == 0 else 3) * h
+        moments.append(here * states + forward_most(model, load, tensor, here, stacked))
     if last:
-        moments.append(h + head_forward_most(model.vocabulary, entropy))
-    return max(moments) / tensor
-
-
-def _gathered(h: int, tensor: int) -> int:
-    """With sequence parallelism a linear layer's input is whole on every die, and an output before it is scattered."""
-    return 2 * h if tensor > 1 else 0
+        moments.append(here * (h + head_forward_most(model.vocabulary, entropy)))
+    return int(max(moments))
 
 
 def training_pass(
@@ -204,15 +220,17 @@ def training_pass(
     """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
     again, group = recomputed(numbers, recompute)
     h = model.hidden * BF16
-    kept = [h / group if n in again else layer(model, n, fused, load) for n in numbers]
+    kept = [h / group if n in again else layer(model, n, fused, load, tensor) for n in numbers]
     head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
     moments = [float(head_backward_most(model.vocabulary))] if last else []
     for number in numbers:
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
-        rebuilt = sum(layer(model, n, fused, load) for n in numbers if n in again and number - group < n <= number)
+        rebuilt = sum(
+            layer(model, n, fused, load, tensor) for n in numbers if n in again and number - group < n <= number
+        )
         most = max(backward_most(model, number, load), attention_most(model, fused, sequence, backward=True))
-        moments.append(most + _gathered(h, tensor) * tensor + rebuilt - given_back)
+        moments.append(most + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 
 

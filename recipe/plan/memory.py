@@ -169,6 +169,8 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
     always = {"engine buffers": resident.engine(of), "left of the last pass": resident.left_over(of, stage)}
+    if whole := resident.gathered(of):
+        always["gathered inputs"] = whole
     if not actor.offload_parameters:
         always |= {
             "actor weights": laid.parameter_bytes,
@@ -180,19 +182,12 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
         always["optimizer"] = stays
 
     def forward(entropy: bool) -> dict[str, int]:
-        tokens = layout.log_prob_micro_batch * of.sequence_tokens
-        per_token = activations.forward_pass(
-            model,
-            numbers,
-            last,
-            sequence=of.sequence_tokens,
-            tensor=layout.actor_tensor,
-            fused=of.fused,
-            load=of.expert_load,
+        return {"activations": activations.forward_pass(
+            model, numbers, last,
+            tokens=layout.log_prob_micro_batch * of.sequence_tokens, sequence=of.sequence_tokens,
+            tensor=layout.actor_tensor, fused=of.fused, stacked=_stack(of, numbers), load=of.expert_load,
             entropy=entropy,
-        )
-        # The copy of an expert layer's first weights is there while its outputs are made.
-        return {"activations": int(tokens * per_token) + 2 * _stack(of, numbers) // 3}
+        )}  # fmt: skip
 
     rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(of)}
     if of.on_ascend:
@@ -252,9 +247,11 @@ def _stack(of: Subject, numbers: range) -> int:
 def host(of: Subject) -> Host:
     """Host memory of a node from what its dies put there.
 
-    verl/utils/megatron_utils.py: the actor's parameters are offloaded to pinned memory, the reference's and the
-    optimizer's to ordinary memory; gradients are dropped. MindSpeed's swap optimizer holds its states pinned. An
-    optimizer on the host holds its states in ordinary memory and a pinned copy of the gradients.
+    verl/utils/megatron_utils.py offloads parameters, of the actor and the reference, and optimizer states, and drops
+    gradients. All of it is page-locked: the actor's parameters because verl says so, the others because a copy to the
+    host that need not be waited for is (torch: aten/src/ATen/native/TensorConversions.cpp, `_to_copy`; torch_npu:
+    csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
+    on the host holds its states in ordinary memory, and a page-locked copy of the gradients.
     """
     layout, actor = of.layout, of.config.actor
     stages = []
@@ -274,5 +271,4 @@ def host(of: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: here // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    pinned = {"actor weights", "gradients"} | ({"optimizer"} if actor.optimizer == SWAPPED else set())
-    return Host(parts, frozenset(pinned))
+    return Host(parts, frozenset(parts) - ({"optimizer"} if actor.optimizer == HOST else set()))

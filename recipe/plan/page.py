@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from recipe.plan.memory import PHASES, Die
+from recipe.plan.memory import PHASES, Die, Memory
 from recipe.plan.plan import Plan
 from recipe.plan.sizes import size_text
 from recipe.plan.subject import Subject
 
+COLUMNS = 100
 TITLES = {
     "rollout": "rollout",
     "log_prob": "old log-prob",
@@ -40,8 +42,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     of, found = plan.of, plan.memory
     cluster = of.config.cluster
     yield f"{of.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(found.limit)}"
-    yield layout_text(of)
-    yield (
+    yield from _prose(layout_text(of))
+    yield from _prose(
         f"{of.config.train.prompts_per_step} prompts x {of.config.rollout.samples_per_prompt} answers a step, up to "
         f"{of.prompt_tokens} + {of.response_tokens} tokens; micro-batches of {of.layout.micro_batch} (update) and "
         f"{of.layout.log_prob_micro_batch} (log-prob) sequences"
@@ -50,17 +52,17 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield "Memory of the fullest die by phase"
     yield from _memory_table({phase: found.worst(phase) for phase in PHASES})
     cache = found.cache
-    yield (
+    yield from _prose(
         f"KV cache: {cache.blocks} blocks, {cache.tokens} tokens of {cache.bytes_per_token} bytes; an engine's "
         f"sequences at their longest want {cache.tokens_wanted}"
     )
-    parts = ", ".join(f"{name} {size_text(size)}" for name, size in found.host.parts.items())
-    yield (
-        f"Host memory of a node: {size_text(found.host.total)} ({parts or 'nothing is offloaded'}), of it "
-        f"{size_text(found.host.pinned_total)} page-locked"
-    )
     yield ""
-    yield (
+    yield "Host memory of a node"
+    parts = found.host.parts
+    rows = [(f"{name}, page-locked" if name in found.host.pinned else name, parts[name]) for name in parts]
+    yield from _table([(name, size_text(size)) for name, size in [*rows, ("all", found.host.total)]])
+    yield ""
+    yield from _prose(
         f"Traffic of a die in a step, for prompts of {plan.mean.prompt:g} and answers of {plan.mean.response:g} tokens "
         "on average"
     )
@@ -69,6 +71,12 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from _time(plan)
     yield ""
     yield from _verdict(plan)
+
+
+def _prose(text: str, indent: str = "") -> Iterator[str]:
+    yield from textwrap.wrap(
+        text, COLUMNS, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+    )
 
 
 def _memory_table(dies: Mapping[str, Die]) -> Iterator[str]:
@@ -98,7 +106,7 @@ def _time(plan: Plan) -> Iterator[str]:
         yield "Time of a step: simulated dies say nothing about speed"
         return
     found = plan.estimate
-    yield f"Estimated time of a step ({found.hardware.name}; constants of one published step, see docs/PLAN.md)"
+    yield from _prose(f"Estimated time of a step ({found.hardware.name}; from one published step, see docs/PLAN.md)")
     yield from _table([*((name, f"{s:.0f} s") for name, s in found.phases.items()), ("step", f"{found.step:.0f} s")])
     yield f"{found.tokens_per_second_per_device:.0f} tokens a second for each of {found.devices:g} devices"
 
@@ -106,7 +114,8 @@ def _time(plan: Plan) -> Iterator[str]:
 def _verdict(plan: Plan) -> Iterator[str]:
     warnings = list(plan.warnings())
     yield "FITS" if plan.memory.fits else "DOES NOT FIT"
-    yield from (f"  {warning}" for warning in warnings)
+    for warning in warnings:
+        yield from _prose(warning, "  ")
     if not plan.searched:
         return
     found = plan.smallest
@@ -114,22 +123,30 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield "No smaller or larger cluster of up to 64 nodes was found for this batch and these offloads"
         return
     cluster = found.of.config.cluster
-    yield (
-        f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies, with micro-batches of one "
-        f"sequence; its fullest die holds {size_text(found.fullest_bytes)}, a node "
-        f"{size_text(found.memory.host.total)}"
+    yield f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies"
+    yield from _prose(layout_text(found.of), "  ")
+    yield from _prose(
+        f"micro-batches of one sequence; its fullest die holds {size_text(found.fullest_bytes)}, a node "
+        f"{size_text(found.memory.host.total)}",
+        "  ",
     )
-    yield f"  {layout_text(found.of)}"
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan in bytes, seconds and tokens."""
-    found, estimate, smallest = plan.memory, plan.estimate, plan.smallest
+    of, found, estimate, smallest = plan.of, plan.memory, plan.estimate, plan.smallest
     return {
-        "run": plan.of.config.run.name,
+        "run": of.config.run.name,
+        "nodes": of.config.cluster.nodes,
+        "dies_per_node": of.config.cluster.dies_per_node,
+        "layout": _layout(of),
         "fits": found.fits,
         "warnings": list(plan.warnings()),
         "die_bytes": found.limit,
+        "fullest": {
+            phase: {"stage": die.stage, "bytes": die.total(phase) + die.outside_total}
+            for phase, die in ((phase, found.worst(phase)) for phase in PHASES)
+        },
         "memory": [
             {"stage": die.stage, "phases": {p: dict(die.phases[p]) for p in PHASES}, "outside_torch": dict(die.outside)}
             for die in found.dies
@@ -137,20 +154,39 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "kv_cache": {
             "blocks": found.cache.blocks,
             "tokens": found.cache.tokens,
+            "bytes_per_token": found.cache.bytes_per_token,
             "bytes": found.cache.nbytes,
             "tokens_wanted": found.cache.tokens_wanted,
         },
-        "host": {"bytes": dict(found.host.parts), "pinned_bytes": found.host.pinned_total},
+        "host": _host(found),
         "mean_tokens": {"prompt": plan.mean.prompt, "response": plan.mean.response},
         "traffic_bytes": dict(plan.traffic),
         "seconds": None if estimate is None else {**estimate.phases, "step": estimate.step},
+        "tokens_per_second_per_device": None if estimate is None else estimate.tokens_per_second_per_device,
         "smallest_cluster": None if smallest is None else {
             "nodes": smallest.of.config.cluster.nodes,
             "dies_per_node": smallest.of.config.cluster.dies_per_node,
-            "stage_layers": list(smallest.of.layout.stage_layers),
-            "expert_parallel": smallest.of.layout.actor_expert,
-            "rollout_tensor_parallel": smallest.of.layout.rollout_tensor,
-            "rollout_instances": smallest.of.layout.rollout_instances,
+            "layout": _layout(smallest.of),
             "fullest_die_bytes": smallest.fullest_bytes,
+            "host": _host(smallest.memory),
         },
     }  # fmt: skip
+
+
+def _layout(of: Subject) -> dict[str, Any]:
+    layout = of.layout
+    return {
+        "actor_tensor_parallel": layout.actor_tensor,
+        "actor_data_parallel": layout.actor_data,
+        "actor_expert_parallel": layout.actor_expert,
+        "stage_layers": list(layout.stage_layers),
+        "rollout_instances": layout.rollout_instances,
+        "rollout_tensor_parallel": layout.rollout_tensor,
+        "rollout_data_parallel": layout.rollout_data,
+        "rollout_expert_parallel": layout.rollout_expert,
+        "micro_batch_sequences": {"update": layout.micro_batch, "log_prob": layout.log_prob_micro_batch},
+    }
+
+
+def _host(found: Memory) -> dict[str, Any]:
+    return {"bytes": dict(found.host.parts), "total_bytes": found.host.total, "pinned_bytes": found.host.pinned_total}

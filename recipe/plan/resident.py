@@ -25,6 +25,14 @@ def engine(of: Subject) -> int:
     return ropes + mask + batch + (CAUSAL_MASK**2 if of.stacked else 0)
 
 
+def gathered(of: Subject) -> int:
+    """Bytes of the buffer, kept for ever, in which linear layers gather the input that sequence parallelism has cut up
+    (megatron/core/utils.py, `GlobalMemoryBuffer`; tensor_parallel/layers.py): the whole input of the largest pass."""
+    layout = of.layout
+    tokens = max(layout.log_prob_micro_batch, layout.micro_batch) * of.sequence_tokens
+    return tokens * of.model.hidden * BF16 if layout.actor_tensor > 1 else 0
+
+
 def left_over(of: Subject, stage: int) -> int:
     """Bytes that actor and reference keep of their last pass on a stage.
 
@@ -48,14 +56,16 @@ def left_by_update(of: Subject, stage: int) -> int:
 
     A recomputed expert layer's dispatcher holds probabilities that lead to the layer's input as it was given to the
     recomputation, and to its gradient (tensor_parallel/random.py, `CheckpointFunction`): two hidden states a layer. The
-    stand-in's attention holds the mask of its last batch.
+    input of a later stage holds its gradient (pipeline_parallel/schedules.py, `backward_step`). The stand-in's
+    attention holds the mask of its last batch, and three places of every token.
     """
     layout, start = of.layout, of.stage_start(stage)
     numbers = range(start, start + layout.stage_layers[stage])
     again = sum(n >= of.model.dense_layers for n in recomputed(numbers, of.config.actor.recompute)[0])
     tokens = layout.micro_batch * of.sequence_tokens / layout.actor_tensor
-    masks = 0 if of.fused else len(numbers) * of.sequence_tokens**2 * FP32
-    return int(again * 2 * tokens * of.model.hidden * BF16) + masks
+    masks = of.sequence_tokens**2 * FP32 + 3 * INDEX * layout.micro_batch * of.sequence_tokens
+    states = 2 * again + (1 if stage else 0)
+    return int(states * tokens * of.model.hidden * BF16) + (0 if of.fused else len(numbers) * masks)
 
 
 def communicators(of: Subject) -> dict[str, int]:

@@ -1,37 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the workers of a layout on simulated dies and sets what they counted beside what was planned."""
+"""Runs the workers of a layout on simulated dies, for the tests that set what they counted beside what was planned."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from recipe.launch.config import Recompute, RunConfig, load
+from recipe.launch.architecture import from_config_json
+from recipe.launch.config import OFFLOADED, Recompute, load
 from recipe.launch.environment import REPO, RunPaths, derived_environment
 from recipe.launch.mindspeed import transformer_overrides as mindspeed_overrides
 from recipe.launch.overrides import Inputs, hydra_overrides
 from recipe.launch.prepare import transformer_overrides
-from recipe.plan.memory import BLOCK_TOKENS, Die, Memory, memory
+from recipe.plan.memory import BLOCK_TOKENS, host, memory
 from recipe.plan.subject import Subject, subject
+from recipe.tiny.config import tiny_fields
 
 LIMIT_S = 240
+ANSWER = "ranks that failed: "  # as worker_process.py says it
 PROMPT, RESPONSE = 40, 24
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way to lay the tiny model out."""
+    """One way to lay the tiny model out.
+
+    `on_first_half`: each token is sent to so many experts of the first half, and to the others of its four of the
+    second; None: as the router chooses. `expert_width`: of the model.
+    """
 
     dies: int
     stages: tuple[int, ...] = (4,)
@@ -41,6 +48,10 @@ class Layout:
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
     mindspeed: bool = False
+    on_first_half: int | None = 2
+    expert_width: int = 64
+    optimizer: str = OFFLOADED
+    seed: int = 1
 
     def planned(self) -> Subject:
         config = load(REPO / "configs/sim.toml")
@@ -53,11 +64,13 @@ class Layout:
             "actor": {
                 "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),
                 "micro_batch_tokens": self.micro_batch_tokens, "recompute": self.recompute,
+                "optimizer": self.optimizer,
             },
             "train": {"prompts_per_step": 4},
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        of = subject(dataclasses.replace(config, **changed), prompt_tokens=PROMPT)
+        model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})
+        of = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
         return dataclasses.replace(of, fused=self.mindspeed, stacked=self.mindspeed)
 
 
@@ -69,135 +82,200 @@ class Made:
     checkpoint: Path
 
 
-def make_model(directory: Path) -> Made:
+def make_model(directory: Path, expert_width: int) -> Made:
     from recipe.tiny.build import random_model
     from recipe.tiny.tokenizer import save_tokenizer
     from recipe.weights.convert import convert
 
     made = Made(directory / "hf", directory / "mcore")
-    random_model(1).save_pretrained(made.hf)
+    random_model(1, moe_intermediate_size=expert_width).save_pretrained(made.hf)
     save_tokenizer(made.hf)
     convert(made.hf, made.checkpoint)
     return made
 
 
-def run_workers(of: Subject, made: Made, directory: Path, mindspeed: Path | None) -> list[dict[str, Any]]:
-    """What each rank counted; `mindspeed`: the upstream tree that has it, where it takes part."""
-    config: RunConfig = of.config
-    paths = RunPaths(directory, "plan", directory / "ray")
-    nowhere = directory / "none.parquet"
-    transformer = transformer_overrides(made.hf)
-    path = os.environ["PYTHONPATH"]
-    if mindspeed is not None:
-        transformer |= mindspeed_overrides()
-        path = os.pathsep.join([str(REPO), str(mindspeed), path])
-    inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer)
-    overrides = hydra_overrides(config, of.layout, inputs, paths)
-    job = {
-        "overrides": [o for o in overrides if not o.startswith("hydra.")]
-        + ["actor_rollout_ref.actor.optim.total_training_steps=10"],  # the trainer sets it
-        "prompt": PROMPT,
-        "response": RESPONSE,
-        "rollout_sequences": of.layout.rollout_sequences_per_engine,
-        "actor_sequences": of.layout.actor_sequences_per_rank,
-        "out": str(directory / "counted"),
-    }
-    (directory / "job.json").write_text(json.dumps(job))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    shared = {
-        **os.environ,
-        **derived_environment(config, of.layout, paths),
-        "PYTHONPATH": path,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(of.layout.dies),
-        "RECIPE_RUN_DIR": "",
-    }
-    command = [sys.executable, str(Path(__file__).with_name("worker_process.py")), str(directory / "job.json")]
-    processes, logs = [], []
-    for rank in range(of.layout.dies):
-        logs.append(open(directory / f"log.{rank}", "w"))  # noqa: SIM115  closed below
-        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.append(subprocess.Popen(command, env=environment, stdout=logs[-1], stderr=subprocess.STDOUT))
-    deadline = time.monotonic() + LIMIT_S
-    try:
-        # A rank that fails leaves the others waiting for it.
-        while any(p.poll() is None for p in processes) and all(p.poll() in (None, 0) for p in processes):
-            assert time.monotonic() < deadline, f"the workers took more than {LIMIT_S} s"
-            time.sleep(0.1)
-    finally:
-        failed = [rank for rank, p in enumerate(processes) if p.poll() not in (None, 0)]
-        for process in processes:
-            process.kill()
-            process.wait()
-        for log in logs:
-            log.close()
-    assert not failed, "\n".join((directory / f"log.{rank}").read_text()[-3000:] for rank in failed)
-    return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(of.layout.dies)]
+class Workers:
+    """The process that runs the ranks of layouts, one layout after another; it imports everything once.
 
-
-def comparison(of: Subject, planned: Memory, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
-    """{"stage, kind": (counted, planned)}: bytes of a die, the mean of a stage's dies.
-
-    Tokens are planned to spread evenly over the experts of a stage; how a random router spreads them differs between
-    its dies, not in their mean.
+    Args:
+        mindspeed: the upstream tree that has it, where it takes part.
     """
-    out: dict[str, tuple[int, int]] = {}
-    for die in planned.dies:
-        per_stage = of.layout.dies // of.layout.actor_pipeline
-        ranks = counted[die.stage * per_stage : (die.stage + 1) * per_stage]
-        out |= {f"stage {die.stage}, {name}": pair for name, pair in _kinds(die, planned, ranks).items()}
+
+    def __init__(self, mindspeed: Path | None, log: Path) -> None:
+        self.mindspeed = mindspeed
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, of: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
+        """What each rank counted."""
+        config, layout = of.config, of.layout
+        paths = RunPaths(directory, "plan", directory / "ray")
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        environment = {
+            **derived_environment(config, layout, paths),
+            "PYTHONPATH": self._path(),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(layout.dies),
+            "RECIPE_RUN_DIR": "",
+        }
+        job = {
+            "overrides": self._overrides(of, made, paths),
+            "environment": environment,
+            "ranks": layout.dies,
+            "prompt": PROMPT,
+            "response": RESPONSE,
+            "rollout_sequences": layout.rollout_sequences_per_engine,
+            "actor_sequences": layout.actor_sequences_per_rank,
+            "on_first_half": on_first_half,
+            "seed": seed,
+            "limit_s": LIMIT_S,
+            "out": str(directory / "counted"),
+        }
+        (directory / "job.json").write_text(json.dumps(job))
+        failed = self._ask(directory / "job.json", environment)
+        assert not failed, "\n".join(Path(f"{job['out']}.{rank}.log").read_text()[-3000:] for rank in failed)
+        return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(layout.dies)]
+
+    def close(self) -> None:
+        """End the process; it has no ranks between two layouts."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+
+    def _overrides(self, of: Subject, made: Made, paths: RunPaths) -> list[str]:
+        nowhere = paths.run_dir / "none.parquet"
+        transformer = transformer_overrides(made.hf)
+        if self.mindspeed is not None:
+            transformer |= mindspeed_overrides()
+        inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer)
+        overrides = hydra_overrides(of.config, of.layout, inputs, paths)
+        return [o for o in overrides if not o.startswith("hydra.")] + [
+            "actor_rollout_ref.actor.optim.total_training_steps=10"  # the trainer sets it
+        ]
+
+    def _path(self) -> str:
+        path = os.environ["PYTHONPATH"]
+        return path if self.mindspeed is None else os.pathsep.join([str(REPO), str(self.mindspeed), path])
+
+    def _ask(self, job: Path, environment: dict[str, str]) -> list[int]:
+        if self._process is None:
+            with self._log.open("w") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, str(Path(__file__).with_name("worker_process.py"))],
+                    env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                )  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(job, file=self._process.stdin, flush=True)
+        for line in self._process.stdout:  # what is imported prints there too
+            if line.startswith(ANSWER):
+                return list(json.loads(line.removeprefix(ANSWER)))
+        raise AssertionError(self._log.read_text()[-3000:])
+
+
+def comparison(of: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """{"die, kind": (counted, planned)} in bytes; planned for the tokens that the die's experts were sent."""
+    pinned = sum(found["points"]["ref.begin"]["pinned"] for found in counted)
+    out = {"host, page-locked": (pinned, host(of).pinned_total)}
+    for rank, found in enumerate(counted):
+        stage = rank * of.layout.actor_pipeline // of.layout.dies
+        out |= {f"die {rank}, {name}": pair for name, pair in _kinds(of, stage, found).items()}
     return out
 
 
-def _kinds(die: Die, planned: Memory, ranks: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    points, planned = found["points"], memory(of)
+
     def held(point: str) -> int:
-        return sum(rank["points"][point]["allocated"] for rank in ranks) // len(ranks)
-
-    def most(*points: str) -> int:
-        return sum(max(rank["points"][point]["peak"] for point in points) for rank in ranks) // len(ranks)
-
-    load, gone = "load_megatron_model_to_gpu", "offload_megatron_model_to_cpu"
-    phases, blocks = die.phases, ranks[0]["kv_blocks"]
-    weights, gradients = phases["update"]["actor weights"], phases["update"]["gradients"]
-    cache, alignment = phases["rollout"]["KV cache"], phases["rollout"]["cache alignment"]
+        return int(points[point]["allocated"])
 
     def brought(name: str) -> int:
         return held(f"rollout.{name}") - held(f"rollout.before_{name}")
 
-    return {
+    def most(phase: str, point: str) -> tuple[int, int]:
+        sent = dataclasses.replace(of, expert_load=found["expert_load"].get(phase, 1.0))
+        name = "rollout" if phase == "switch" else phase
+        return points[f"{name}.{point}"]["peak"], memory(sent).dies[stage].total(phase)
+
+    load, gone = "load_megatron_model_to_gpu", "offload_megatron_model_to_cpu"
+    phases = planned.dies[stage].phases
+    weights, gradients = phases["update"]["actor weights"], phases["update"]["gradients"]
+    cache, alignment = phases["rollout"]["KV cache"], phases["rollout"]["cache alignment"]
+    found_kinds = {
         "rollout weights": (brought("resume_weights"), phases["switch"]["rollout weights"]),
         "derived weights": (brought("update_weights"), phases["switch"]["derived weights"]),
-        "KV cache": (blocks * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
+        "KV cache": (found["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
         "KV cache, aligned": (brought("resume_kv_cache"), cache + alignment),
         "actor weights": (held(f"log_prob.{load}") - held("log_prob.begin"), phases["log_prob"]["actor weights"]),
         "reference weights": (held(f"ref.{load}") - held("ref.begin"), phases["ref"]["reference weights"]),
         "weights and gradients": (held(f"update.{load}") - held("update.begin"), weights + gradients),
-        "optimizer": (held("update.load_megatron_optimizer") - held(f"update.{load}"), phases["update"]["optimizer"]),
-        "most in rollout": (most("rollout.before_release"), die.total("rollout")),
-        "most in switch": (most("rollout.update_weights"), die.total("switch")),
-        "most in log_prob": (most(f"log_prob.{gone}"), die.total("log_prob")),
-        "most in ref": (most(f"ref.{gone}"), die.total("ref")),
-        "most in update": (most("update.step"), die.total("update")),
+        "most in rollout": most("rollout", "before_release"),
+        "most in switch": most("switch", "update_weights"),
+        "most in log_prob": most("log_prob", gone),
+        "most in ref": most("ref", gone),
+        "most in update": most("update", "step"),
     }
+    if "optimizer" in phases["update"]:
+        counted = held("update.load_megatron_optimizer") - held(f"update.{load}")
+        found_kinds["optimizer"] = (counted, phases["update"]["optimizer"])
+    return found_kinds
 
 
 @pytest.fixture(scope="session")
-def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make_model(tmp_path_factory.mktemp("model"))
+def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
+    """Makes the model with experts of this width, once."""
+    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
+
+
+@pytest.fixture(scope="session")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Without MindSpeed."""
+    made = Workers(None, tmp_path_factory.mktemp("workers") / "log")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def workers_with_mindspeed(mindspeed_upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    """Their process is another: MindSpeed changes all of Megatron-core in it."""
+    made = Workers(mindspeed_upstream, tmp_path_factory.mktemp("workers") / "log")
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def plan_and_count(
-    tiny_made: Made, tmp_path: Path, request: pytest.FixtureRequest
+    tiny_made: Callable[[int], Made], tmp_path: Path, request: pytest.FixtureRequest
 ) -> Callable[..., dict[str, tuple[int, int]]]:
     """Plans a `Layout`, given by its fields, runs it, and sets both beside one another."""
 
     def run(**fields: Any) -> dict[str, tuple[int, int]]:
         layout = Layout(**fields)
-        tree = request.getfixturevalue("mindspeed_upstream") if layout.mindspeed else None
         of = layout.planned()
-        return comparison(of, memory(of), run_workers(of, tiny_made, tmp_path, tree))
+        workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
+        made = tiny_made(layout.expert_width)
+        return comparison(of, workers.run(of, made, tmp_path, layout.on_first_half, layout.seed))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[dict[str, dict[str, tuple[int, int]]]]:
+    """What each layout's `comparison` found; printed at the end as the table of docs/PLAN.md."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    yield found
+    print(*markdown(found), sep="\n")
+
+
+def markdown(found: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[str]:
+    """A table, with the die that is farthest off in each cell."""
+    kinds = list(dict.fromkeys(kind.partition(", ")[2] for pairs in found.values() for kind in pairs))
+    yield f"\n| planned / counted - 1, % | {' | '.join(found)} |"
+    yield "|---|" + "---:|" * len(found)
+    for name in kinds:
+        cells = []
+        for pairs in found.values():
+            off = [b / a - 1 for kind, (a, b) in pairs.items() if kind.partition(", ")[2] == name]
+            cells.append(f"{100 * max(off, key=abs):+.1f}" if off else "")
+        yield f"| {name} | {' | '.join(cells)} |"

@@ -14,6 +14,9 @@ from recipe.__main__ import main
 from recipe.launch.config import load
 from recipe.launch.layout import derive
 from recipe.plan.memory import memory
+from recipe.plan.page import as_json, as_text
+from recipe.plan.plan import make_plan
+from recipe.plan.sizes import size_text
 from recipe.plan.subject import subject
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -37,7 +40,24 @@ def test_the_page_names_phases_verdict_and_smallest_cluster(capsys: pytest.Captu
     for text in ("rollout  old log-prob", "KV cache", "page-locked", "Estimated time of a step", "\nFITS\n"):
         assert text in page
     assert "The smallest cluster this fits on: 8 x 16 dies" in page
-    assert max(len(line) for line in page.splitlines()) < 200
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) -> None:
+    made = make_plan(subject(load(CONFIGS / f"{name}.toml")))
+    page, plan = as_text(made), as_json(made)
+    assert max(len(line) for line in page.splitlines()) <= 100
+    rows = {line.split("  ")[1]: line for line in page.splitlines() if line.startswith("  ")}
+    for sums in (plan["fullest"].values(), [{"bytes": plan["host"]["total_bytes"]}]):
+        assert any(all(size_text(each["bytes"]) in row for each in sums) for row in page.splitlines() if "  all" in row)
+    for cause, size in plan["traffic_bytes"].items():
+        assert rows[cause].endswith(size_text(size))
+    smallest = plan["smallest_cluster"]
+    assert f"this fits on: {smallest['nodes']} x {smallest['dies_per_node']} dies" in page
+    assert f"a node {size_text(smallest['host']['total_bytes'])}" in " ".join(page.split())
+    if plan["seconds"] is not None:
+        assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s")
+        assert f"\n{plan['tokens_per_second_per_device']:.0f} tokens a second" in page
 
 
 def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +78,22 @@ def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path
     page = capsys.readouterr().out
     assert "DOES NOT FIT" in page
     assert "update: up to" in page
+
+
+def test_an_optimizer_on_the_host_makes_room_and_its_time_is_not_estimated(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    lines = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith(("hbm_gib_per_die", "optimizer"))]
+    for section, line in (("[cluster]", "hbm_gib_per_die = 96"), ("[actor]", 'optimizer = "host"')):
+        kept.insert(next(number for number, text in enumerate(kept) if text.startswith(section)) + 1, line)
+    hosted = tmp_path / "hosted.toml"
+    hosted.write_text("\n".join(kept), encoding="utf-8")
+    assert main(["plan", str(hosted), "--no-search"]) == 0
+    page = capsys.readouterr().out
+    assert "\nFITS\n" in page
+    assert "gradients, page-locked" in page
+    assert "the host's cores update the weights: how long that takes is not in the estimated time" in page
 
 
 def test_shorter_answers_take_less_time_and_no_less_memory(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_the_big_run_by_hand() -> None:
     states = 12 * (64 * expert + (count - 64 * expert) / 32)
     found = host(subject(BIG))
     assert found.total == pytest.approx(16 * (4 * count + states), rel=1e-3)
-    assert found.pinned_total == pinned_bytes_per_host(BIG) == pytest.approx(16 * (2 * count + states), rel=1e-3)
+    assert found.pinned_total == pinned_bytes_per_host(BIG) == found.total
 
 
 def test_every_phase_is_reported_with_what_torch_does_not_count() -> None:
@@ -55,11 +55,11 @@ def test_every_phase_is_reported_with_what_torch_does_not_count() -> None:
     assert by_phase["update"] == max(die.total("update") for die in found.dies) + outside
 
 
-def test_swapping_takes_the_optimizer_off_the_die_and_pins_it() -> None:
+def test_swapping_takes_the_optimizer_off_the_die_and_pins_what_offloading_pins() -> None:
     swapped, kept = BIG, with_(BIG, "actor", optimizer="offloaded")
     assert fullest(kept, "update") - fullest(swapped, "update") > 25 * GIB
     assert fullest(kept, "log_prob") == fullest(swapped, "log_prob")
-    assert pinned_bytes_per_host(swapped) - pinned_bytes_per_host(kept) > 400 * GIB
+    assert pinned_bytes_per_host(swapped) == pinned_bytes_per_host(kept) > 700 * GIB
     resident = with_(kept, "actor", optimizer="die")
     assert fullest(resident, "ref") - fullest(kept, "ref") > 25 * GIB
 
@@ -73,7 +73,7 @@ def test_an_optimizer_on_the_host_is_there_with_pinned_gradients_and_not_on_the_
     before, after = host(subject(moved)), host(subject(hosted))
     # Both have the same elements: three states of each, and one gradient.
     assert after.parts["optimizer"] == before.parts["optimizer"] == 3 * after.parts["gradients"]
-    assert after.pinned_total == before.pinned_total + after.parts["gradients"]
+    assert after.pinned_total == before.pinned_total - before.parts["optimizer"] + after.parts["gradients"]
 
 
 def test_what_the_host_does_not_update_stays_on_the_die_in_every_phase() -> None:

@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One rank of a run without Ray: verl's two workers of a die, two steps, and the device's byte counters in between.
+"""Runs without Ray: verl's two workers of a die, two steps, and the device's byte counters in between.
 
-python worker_process.py JOB.json: the job holds the hydra overrides of the run, lengths, batches and where the result
-goes; rank and world size come from the environment. Writes `<out>.<rank>.json`: of every point of the last step, the
-bytes allocated there and the most since the point before; and the number of blocks of the KV cache.
+python worker_process.py: imports everything once, and for each path of a job that it reads from its input forks one
+process per rank, in the job's environment, and prints a line of `ANSWER` and the numbers of the ranks that failed.
+
+The job holds the hydra overrides of the run, lengths, batches, how experts are chosen, the seed, and where the result
+goes. A rank writes `<out>.<rank>.json`: of every point of the last step, the bytes allocated there and the most since
+the point before; the number of blocks of the KV cache; and by phase the most tokens that its experts were sent in a
+layer, as a multiple of an even share.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import signal
 import sys
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +28,18 @@ import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is i
 # isort: split
 import numpy as np
 import torch
+import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each rank
+import vllm_ascend.models.deepseek_v2
+import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
+from megatron.core.transformer.moe.router import Router
+from megatron.core.transformer.moe.token_dispatcher import MoEAlltoAllTokenDispatcher
 from tensordict import TensorDict
+from torch_npu import _sim
 from verl import DataProto
 from verl.workers import megatron_workers
 
+ANSWER = "ranks that failed: "
 LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
 
 
@@ -35,9 +51,12 @@ class Counters:
         self.points: dict[str, dict[str, int]] = {}
 
     def read(self, point: str) -> None:
-        reading = {"allocated": torch.npu.memory_allocated(), "peak": torch.npu.max_memory_allocated()}
+        self.points[f"{self.phase}.{point}"] = {
+            "allocated": torch.npu.memory_allocated(),
+            "peak": torch.npu.max_memory_allocated(),
+            "pinned": _sim.pinned_bytes(),
+        }
         torch.npu.reset_peak_memory_stats()
-        self.points[f"{self.phase}.{point}"] = reading
 
     def read_after(self, owner: Any, name: str) -> None:
         """From now on `owner.name(...)` is followed by a reading at `name`."""
@@ -62,6 +81,51 @@ class Counters:
             return result
 
         setattr(owner, name, call)
+
+
+def chosen_experts(tokens: int, experts: int, chosen: int, on_first_half: int) -> torch.Tensor:
+    """Of every token, which experts: so many of the first half, evenly spread within each half.
+
+    Returns:
+        [tokens, experts], 1.0 where a token goes and 0.0 elsewhere.
+    """
+    half = experts // 2
+    out = torch.zeros(tokens, experts, dtype=torch.float64)
+    for token in range(tokens):
+        for start, count in ((0, on_first_half), (half, chosen - on_first_half)):
+            for number in range(count):
+                out[token, start + (token + number) % half] = 1.0
+    return out
+
+
+def choose_experts(on_first_half: int) -> None:
+    """From now on the router's choice is that of `chosen_experts`: its logits are overwritten where they lie."""
+    original = Router.gating
+
+    def gating(self: Any, input: torch.Tensor) -> torch.Tensor:
+        logits = original(self, input)
+        tokens, experts = logits.view(-1, logits.shape[-1]).shape
+        wanted = chosen_experts(tokens, experts, self.config.moe_router_topk, on_first_half)
+        with torch.no_grad():
+            logits.copy_(wanted.to(logits.dtype).view(logits.shape))
+        return logits
+
+    Router.gating = gating
+
+
+def read_loads(counters: Counters) -> dict[str, float]:
+    """From now on, by phase, the most tokens that were sent to this die's experts as a multiple of an even share."""
+    loads: dict[str, float] = {}
+    original = MoEAlltoAllTokenDispatcher.token_permutation
+
+    def token_permutation(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, hidden_states, *args, **kwargs)
+        even = hidden_states.numel() // hidden_states.shape[-1] * self.config.moe_router_topk * self.tp_size
+        loads[counters.phase] = max(loads.get(counters.phase, 0.0), result[0].shape[0] / even)
+        return result
+
+    MoEAlltoAllTokenDispatcher.token_permutation = token_permutation
+    return loads
 
 
 def prompts(count: int, length: int, vocabulary: int) -> DataProto:
@@ -114,12 +178,15 @@ def run_step(actor: Any, ref: Any, job: dict[str, Any], counters: Counters, seed
     actor.update_actor(data)
 
 
-def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
+def run(job: dict[str, Any], rank: int) -> None:
+    """What one rank does."""
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_megatron_trainer", overrides=job["overrides"]).actor_rollout_ref
-    torch.manual_seed(1)
+    torch.manual_seed(job["seed"])
     counters = Counters()
+    loads = read_loads(counters)
+    if job["on_first_half"] is not None:
+        choose_experts(job["on_first_half"])
     for name in LOADS:
         counters.read_after(megatron_workers, name)
     worker = megatron_workers.ActorRolloutRefWorker
@@ -131,12 +198,66 @@ def main() -> None:
     counters.read_after(actor.actor_optimizer, "step")
     # The second step starts from what the first one has left behind.
     for number in range(2):
-        run_step(actor, ref, job, counters, seed=number)
+        loads.clear()
+        run_step(actor, ref, job, counters, seed=job["seed"] + number)
     core = actor.rollout.inference_engine.llm_engine.engine_core.engine_core
-    result = {"points": counters.points, "kv_blocks": core.scheduler.kv_cache_config.num_blocks}
-    Path(f"{job['out']}.{os.environ['RANK']}.json").write_text(json.dumps(result))
+    blocks = core.scheduler.kv_cache_config.num_blocks
+    result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads}
+    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+
+
+def fork(job: dict[str, Any], rank: int, what: Callable[[dict[str, Any], int], None]) -> int:
+    """A process for one rank, its output in `<out>.<rank>.log`; returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        log = os.open(f"{job['out']}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(job["environment"] | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        what(job, rank)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run_ranks(job: dict[str, Any], what: Callable[[dict[str, Any], int], None] = run) -> list[int]:
+    """All ranks of a job, until they are through, one has failed, or time is up; those that were not through."""
+    running = {fork(job, rank, what): rank for rank in range(job["ranks"])}
+    deadline, failed = time.monotonic() + job["limit_s"], []
+    while running:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            rank = running.pop(child)
+            if status:
+                failed.append(rank)
+        elif failed or time.monotonic() > deadline:
+            # A rank that fails leaves the others waiting for it.
+            failed += [] if failed else sorted(running.values())
+            for left in running:
+                os.kill(left, signal.SIGKILL)
+                os.waitpid(left, 0)
+            break
+        else:
+            time.sleep(0.05)
+    return failed
+
+
+def main() -> None:
+    # What is imported by now lives as long as every rank: none of them need look through it for garbage.
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        failed = run_ranks(json.loads(Path(line.strip()).read_text()))
+        print(ANSWER + json.dumps(failed), flush=True)
 
 
 if __name__ == "__main__":
