@@ -16,6 +16,7 @@ from recipe.overlay import drift, source
 from recipe.overlay.errors import OverlayError
 from recipe.overlay.hook import REPOSITORY
 from recipe.overlay.target import parse_target
+from recipe.upstreams import upstream_tree
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -133,7 +134,7 @@ def _verify(options: argparse.Namespace) -> int:
     bad = [one for one in findings if not one.fits]
     absent = fit.unchecked(findings)
     if findings and all(one.verdict == "absent" for one in findings):
-        where = options.against or source.upstream_tree(REPOSITORY)
+        where = options.against or upstream_tree(REPOSITORY)
         raise OverlayError(f"{where} holds none of {', '.join(absent)}; bring them with: python -m recipe sync")
     if options.json:
         _print_json({"patches": len(findings), "not_checked": absent, "drift": [one.line for one in bad],

@@ -11,7 +11,7 @@ from pathlib import Path
 from recipe.launch.config import CUDA, NPU, SIM, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.layout import Layout
-from recipe.overlay.source import upstream_tree
+from recipe.upstreams import upstream_tree
 
 REPO = Path(__file__).resolve().parents[2]
 RUN_ID = "RECIPE_RUN_ID"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from recipe.overlay import fingerprints
 from recipe.overlay.errors import MissingTarget
 from recipe.overlay.target import Target
+from recipe.upstreams import upstream_tree
 
 _IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -234,11 +234,6 @@ def _file_of(module: str, target: Target, roots: list[Path]) -> Path:
         looked = ", ".join(map(str, roots[:3])) + (", ..." if len(roots) > 3 else "")
         raise MissingTarget(f"{target}: no source of module {module} in {looked}; is upstream/ in place?")
     return file
-
-
-def upstream_tree(repository: Path) -> Path:
-    """The tree of the upstream sources: $RECIPE_UPSTREAM, else `upstream/` of the repository; an absolute path."""
-    return Path(os.environ.get("RECIPE_UPSTREAM") or repository / "upstream").absolute()
 
 
 def default_roots(repository: Path) -> list[Path]:

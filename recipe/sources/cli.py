@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from recipe.overlay.source import upstream_tree
 from recipe.sources import compose, fetch, pins, swap, tree
 from recipe.sources.errors import SourcesError, UsageError
 from recipe.sources.index import Say
+from recipe.upstreams import upstream_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = "bring the pinned upstream sources into upstream/, verified, with the one prelude line and our source patches"

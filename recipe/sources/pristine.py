@@ -9,10 +9,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from recipe.overlay.source import upstream_tree
 from recipe.sources import archive, cache, git, swap
 from recipe.sources.errors import SourcesError
 from recipe.sources.pins import Pin
+from recipe.upstreams import upstream_tree
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _UNREADABLE = (

@@ -134,7 +134,7 @@ def test_static_and_live_declarations_agree(world):
 
 def test_unknown_command_and_missing_room(tmp_path):
     (tmp_path / "recipe").mkdir()
-    for name in ("__init__.py", "__main__.py"):
+    for name in ("__init__.py", "__main__.py", "upstreams.py"):
         shutil.copy(REPO / "recipe" / name, tmp_path / "recipe" / name)
     for room in ("overlay", "audit"):
         shutil.copytree(REPO / "recipe" / room, tmp_path / "recipe" / room)
