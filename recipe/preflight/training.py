@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from recipe.launch import mindspeed
-from recipe.launch.config import ON_POLICY, SIM
+from recipe.launch.config import CUDA, HOST, ON_POLICY, SIM
 from recipe.launch.errors import ConfigError
 from recipe.launch.inputs import given_inputs
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
@@ -47,6 +47,21 @@ check(
 def _samples(facts: Facts) -> Iterator[Said]:
     if facts.config.rollout.samples_per_prompt < 2:
         yield bad(f"samples_per_prompt = {facts.config.rollout.samples_per_prompt}", "at least 2")
+
+
+@check(
+    "T004", "an optimizer is divided between host and die on GPUs only", needs="static",
+    why="Megatron-core 0.12.1 tells the two parts by the class of their Adam, which is torch's for both where there is "
+        "no Transformer Engine: a resumed run has the die's states on the host, and stops at its first update",
+    fix="remove [actor] optimizer_host_share: the host then holds all of it",
+)  # fmt: skip
+def _divided(facts: Facts) -> Iterator[Said]:
+    actor = facts.config.actor
+    if actor.optimizer != HOST:
+        raise NoMatter
+    share = actor.optimizer_host_share
+    if share is not None and share < 1 and facts.device != CUDA:
+        yield bad(f"optimizer_host_share = {share} with device {facts.device}", "1, or device cuda")
 
 
 check(

@@ -47,6 +47,7 @@ MISTAKES = [
     # The layout of the published run with weights, which MindSpeed at our pin refuses.
     (WEIGHTS, "actor", "tensor_parallel = 4", "L013"),
     (WEIGHTS, "actor", "offload_optimizer = true", "C001"),
+    (WEIGHTS, "actor", 'optimizer = "host"\noptimizer_host_share = 0.5', "T004"),
     (GPUS, "actor", 'optimizer = "swapped"', "T005"),
     (GPUS, "train", "loss_mode = 'npu_on_policy'", "T001"),
     (GPUS, "train", "updates_per_step = 48", "T002"),
