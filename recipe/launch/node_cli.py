@@ -70,7 +70,7 @@ def _take_part(options: argparse.Namespace) -> int:
     from recipe.launch.errors import ConfigError
     from recipe.launch.node import find_place, read_token, require_free_ports
     from recipe.launch.progress import Clock
-    from recipe.launch.ray_node import authentication
+    from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
@@ -78,7 +78,8 @@ def _take_part(options: argparse.Namespace) -> int:
     clock = Clock(sys.stdout)
     config = read_config(options)
     if config.cluster.own_ray:
-        given = [name for name in ("head", "worker", "address", "interface", "ports") if getattr(options, name)]
+        several = ("head", "worker", "address", "interface", "ports", "node_name", "deadline", "token_file")
+        given = [name.replace("_", "-") for name in (*several, "dashboard") if getattr(options, name)]
         if given:
             raise ConfigError(
                 f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
@@ -102,6 +103,8 @@ def _take_part(options: argparse.Namespace) -> int:
     cluster = dataclasses.replace(config.cluster, head=place.head, interface=interface, wait_deadline_s=deadline)
     config = dataclasses.replace(config, cluster=cluster)
     role = "head" if place.leads else "worker"
+    if place.leads and options.dashboard:
+        require_dashboard()
     clock.say(f"{place.name}: {role} of a run on {config.cluster.nodes} nodes; {place.address} on {place.interface}")
     if not options.no_preflight:
         require_ready(preflight(config, node=True, base_port=options.ports))

@@ -8,6 +8,7 @@ no mark.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -118,6 +119,17 @@ def authentication(token: Path) -> dict[str, str]:
     if ray_version() < (2, 52):
         return {}
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def require_dashboard() -> None:
+    """Raise LaunchError, with what to install, where Ray has not the packages that its dashboard is made with."""
+    try:
+        importlib.import_module("ray.dashboard.optional_deps")
+    except ImportError as error:
+        raise LaunchError(
+            f"--dashboard needs the packages of ray[default], and {error.name} is not installed; run: "
+            f'pip install "ray[default]=={importlib.metadata.version("ray")}" (or leave --dashboard out)'
+        ) from None
 
 
 def ray_version() -> tuple[int, int]:
