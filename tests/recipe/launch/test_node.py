@@ -15,12 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recipe.launch.config import load
-from recipe.launch.environment import REPO
+from recipe.launch.config import RunConfig, load
+from recipe.launch.environment import REPO, RunPaths, derived_environment
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.layout import derive
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import comparable, find_place, present, read_token, require_free_ports
-from recipe.launch.ray_node import NodePorts, authentication, start_command
+from recipe.launch.ray_node import NodePorts, address_environment, authentication, start_command
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
@@ -62,6 +63,14 @@ def test_a_worker_s_address_is_the_one_that_leads_to_the_head() -> None:
 def test_an_interface_is_found_by_each_of_its_addresses() -> None:
     assert interface_of("127.0.0.77") == interface_of("127.0.0.1") == "lo"
     assert address_of(interface_of(own_address())) == own_address()
+
+
+@pytest.mark.parametrize("config", [TWO, NPU])
+def test_what_is_found_to_lead_to_the_head_is_used_by_what_connects(config: RunConfig) -> None:
+    config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, interface="bond0"))
+    paths = RunPaths(Path("/runs/x"), "x-1", Path("/tmp/x"))
+    assert derived_environment(config, derive(config), paths, "eth7")["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert address_environment("10.0.0.7", 2)["VLLM_HOST_IP"] == "10.0.0.7"
 
 
 @pytest.mark.parametrize(
