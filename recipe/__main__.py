@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 # command -> the module that registers it; only the module of the command that is called is imported.
@@ -38,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: this is Python {found}; the recipe needs 3.10, 3.11 or 3.12", file=sys.stderr)
         return 1
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m recipe", description="The recipe's tools.")
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe", description="The recipe's tools.", epilog="`COMMAND --help` has options and examples."
+    )
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command in COMMANDS and arguments[0] == command:
@@ -72,5 +75,21 @@ def _missing(command: str, error: ModuleNotFoundError) -> int:
     return 1
 
 
+def _command() -> int:
+    """`main`, for a shell: neither Ctrl-C nor a reader that has seen enough (`| head`) is a traceback."""
+    try:
+        try:
+            return main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_command())

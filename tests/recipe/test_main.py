@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from recipe.__main__ import main
 REPO = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("command", [["show", "configs/sim.toml"], ["patches", "list"], ["tiny-model", "--out", "x"]])
+@pytest.mark.parametrize("command", [["launch", "configs/sim.toml"], ["patches", "list"], ["tiny-model", "--out", "x"]])
 def test_without_the_packages(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-m", "recipe", *command],
@@ -46,3 +47,19 @@ def test_a_missing_module_of_ours_is_a_defect(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("recipe.report.cli._report", handler)
     with pytest.raises(ModuleNotFoundError):
         main(["report", "x"])
+
+
+@pytest.mark.parametrize("command", [["show", "--keys"], ["show", "configs/sim.toml"]])
+def test_a_reader_that_has_seen_enough(command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "recipe", *command],
+        cwd=REPO,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
