@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from megatron.core.optimizer.cpu_offloading import HybridDeviceOptimizer
 
 from megatron_patches.core.optimizer.cuda_type_names import cuda_type_names
 from megatron_patches.core.optimizer.swapped_states import host_copies, host_or_device, load_swapped, swaps
@@ -42,7 +43,10 @@ def distributed_optimizer_init(  # NPU-ADAPTATION: npu parameters pass for CUDA 
 )
 def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
     """What of the optimizer's state does not belong to parameters."""
-    if self.optimizer is not None and not self.optimizer.state:
+    if isinstance(self.optimizer, HybridDeviceOptimizer) and not self.optimizer.state:
+        # NPU-ADAPTATION: this one keeps main parameters among its states, and has a way of its own to make them
+        self.optimizer.dummy_step()
+    elif self.optimizer is not None and not self.optimizer.state:
         for group in self.optimizer.param_groups:
             for parameter in group["params"]:
                 # NPU-ADAPTATION: the state that Adam would start from

@@ -275,6 +275,7 @@ class Trainer:
             use_distributed_optimizer=True,
             bf16=self.dtype == torch.bfloat16,
             params_dtype=self.dtype,
+            **task.get("optimizer", {}),
         )
         self.optimizer = get_megatron_optimizer(self.modules, options)
         register_megatron_training_hooks(self.modules, self.optimizer)
@@ -365,6 +366,12 @@ def task_save(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     trainer.step()
     checkpoint_manager(trainer).save_checkpoint(task["directory"], global_step=2)
     return after(trainer)
+
+
+def task_steps(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """`task["steps"]` steps from the weights as they were loaded."""
+    trainer = Trainer(job, task)
+    return {"steps": [trainer.step() for _ in range(task["steps"])]}
 
 
 def task_store(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

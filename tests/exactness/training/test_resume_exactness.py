@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from recipe.launch.config import HOST, load
+from recipe.launch.overrides import optimizer_config
 
 Results = list[list[dict[str, Any]]]
 LOAD = "verl_patches.utils.checkpoint.megatron_checkpoint_manager:load_checkpoint"
@@ -34,6 +38,25 @@ def check(tiny: Any, run_job: Callable[..., Results], directory: Path, **options
 @pytest.mark.proves(LOAD, FRESH, STEPS)
 def test_without_mindspeed(tiny: Any, run_job: Callable[..., Results], tmp_path: Path) -> None:
     check(tiny, run_job, tmp_path / "checkpoint")
+
+
+def on_the_host() -> dict[str, Any]:
+    """verl's `override_optimizer_config` of a run file with optimizer = "host"."""
+    run = load(Path(__file__).resolve().parents[3] / "configs" / "sim.toml")
+    return optimizer_config(dataclasses.replace(run, actor=dataclasses.replace(run.actor, optimizer=HOST)))
+
+
+@pytest.mark.proves(LOAD, FRESH)
+def test_with_megatrons_optimizer_on_the_host(tiny: Any, run_job: Callable[..., Results], tmp_path: Path) -> None:
+    layout = {"layout": {"ep": 2}, "dtype": "bfloat16"}
+    task = {**layout, "directory": str(tmp_path / "checkpoint"), "optimizer": on_the_host()}
+    saved = run_job(tiny, [{"task": "save", **task}, {"task": "steps", "steps": 4, **layout}], device="npu", world=2)
+    resumed = run_job(tiny, [{"task": "resume", **task}], device="npu", world=2)
+    for (before, on_the_die), (after,) in zip(saved, resumed, strict=True):
+        assert after["steps"] == before["steps"]
+        # The host's cores and the die compute the same updates.
+        for host, die in zip(before["steps"], on_the_die["steps"][2:], strict=True):
+            assert host["losses"] == pytest.approx(die["losses"], rel=1e-4) and host["changed"] == die["changed"]
 
 
 @pytest.mark.mindspeed
