@@ -149,7 +149,6 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
         actor + "kl_loss_coef": train.kl_coefficient,
         actor + "kl_loss_type": train.kl_estimator,
         actor + "entropy_coeff": 0,
-        actor + "use_torch_compile": False,
         actor + "megatron.seed": config.run.seed,
         actor + "megatron.optimizer_offload": config.actor.optimizer == OFFLOADED,
         ref + "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,

@@ -204,7 +204,11 @@ class Reward:
         0,
         gives="reward_kwargs.workers, reward_model.reward_manager, custom_reward_function.name",
     )
-    tier3: str | None = key("what is asked about answers that the grammar cannot read, such as math_verify", None)
+    tier3: str | None = key(
+        "what is asked about answers that the grammar cannot read: math_verify; default: nothing",
+        None,
+        gives="reward_kwargs.tier3",
+    )
     path: str = key(
         "another file with compute_score and compute_scores, relative to the repository",
         "verl_patches/utils/reward_score/r1_zero.py",

@@ -101,15 +101,13 @@ def _learning_rate(facts: Facts) -> Iterator[Said]:
 
 
 @check(
-    "T008", "coefficients of the loss and the optimizer are in their ranges", needs="static",
-    why="outside of them the loss rewards what it should punish, and nothing says so",
+    "T008", "the loss and the gradient are clipped at something", needs="static",
+    why="a clip of 0 lets no gradient through where the ratio has moved at all, and a longest gradient of 0 turns the "
+        "clipping off",
     fix="correct the value in [train]",
 )  # fmt: skip
-def _coefficients(facts: Facts) -> Iterator[Said]:
+def _clips(facts: Facts) -> Iterator[Said]:
     train = facts.config.train
-    for name, value in (("kl_coefficient", train.kl_coefficient), ("weight_decay", train.weight_decay)):
-        if value < 0:
-            yield bad(f"{name} = {value}", "0 or more")
     for name, value in (("clip_ratio", train.clip_ratio), ("max_gradient_norm", train.max_gradient_norm)):
         if value <= 0:
             yield bad(f"{name} = {value}", "above 0")

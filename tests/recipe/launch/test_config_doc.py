@@ -66,6 +66,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "reward.verifier": {"reward.verifier": "base_acc"},
     "reward.mix": {"reward.mix": {"format": 1.0}},
     "reward.workers": {"reward.workers": 0},
+    "reward.tier3": {"reward.tier3": "math_verify"},
     "reward.path": {"reward.path": "other.py"},
     "rollout.tensor_parallel": {"rollout.tensor_parallel": 4},
     "rollout.instances": {"rollout.instances": 4},

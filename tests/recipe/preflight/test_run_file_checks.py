@@ -48,7 +48,7 @@ TRIPS = {
     "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
     "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
     "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
-    "T008": ("cluster", {"train_kl_coefficient": -0.001}, "error", "kl_coefficient = -0.001"),
+    "T008": ("cluster", {"train_clip_ratio": 0.0}, "error", "clip_ratio = 0.0"),
     "T009": (
         "cluster",
         {"actor_recompute": Recompute(granularity="full", method="uniform", layers=8)},
