@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe.launch.config import NPU, SIM, load
+from recipe.launch.config import CUDA, NPU, SIM, load
 from recipe.launch.progress import plain
 from recipe.preflight.catalogue import CannotTell
 from recipe.preflight.facts import Facts
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from recipe.audit.fit import Finding as Fit
 
 # The run whose needs stand for those of every run on such a machine.
-TYPICAL = {SIM: "sim.toml", NPU: "a3_256die.toml", "cuda": "h20_128gpu_math_lighteval.toml"}
+TYPICAL = {SIM: "sim.toml", NPU: "a3_256die.toml", CUDA: "h20_128gpu_math_lighteval.toml"}
 _TAIL_BYTES = 4 * 2**20
 
 
 def device_of(machine: Machine) -> str:
-    """What this machine trains on: NPUs where there are any, or their torch_npu is installed; else simulated ones."""
-    return NPU if machine.dies or machine.version("torch-npu") else SIM
+    """What this machine trains on: NPUs where there are any, or their torch_npu is installed; GPUs where there are any
+    and no simulated NPU was set up; else simulated ones."""
+    if machine.dies or machine.version("torch-npu"):
+        return NPU
+    return CUDA if machine.gpus and machine.version("npu-sim") is None else SIM
 
 
 def node_facts(machine: Machine, device: str, upstream: Path, repo: Path) -> Facts:

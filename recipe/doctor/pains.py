@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from recipe.doctor.facts import DoctorFacts
-from recipe.launch.config import HCCL_PORTS, NPU, Cluster
+from recipe.launch.config import CUDA, HCCL_PORTS, NPU, Cluster
 from recipe.preflight.catalogue import CannotTell, Catalogue, NoMatter, Said, bad, doubtful
 
 PAINS = Catalogue()
@@ -175,6 +175,8 @@ def _kv_memory(facts: DoctorFacts) -> Iterator[Said]:
     fix=SYNC + "; run: unset VLLM_PLUGINS",
 )  # fmt: skip
 def _plugins(facts: DoctorFacts) -> Iterator[Said]:
+    if facts.device == CUDA:
+        raise NoMatter  # its vLLM is the installed one
     listed = facts.machine.environ.get("VLLM_PLUGINS")
     if listed is not None and "ascend" not in listed.split(","):
         yield bad(f"VLLM_PLUGINS={listed}", "not set, or with ascend in it")

@@ -216,6 +216,11 @@ def test_preflights_findings_are_among_the_doctors(patient: Patient) -> None:
 
 def test_the_device_is_found_out(patient: Patient) -> None:
     assert device_of(patient.machine) == "sim"
+    patient.set(gpus=8)
+    assert device_of(patient.machine) == "sim"  # set up for the simulator, which a GPU beside it does not change
+    patient.set(packages={})
+    assert device_of(patient.machine) == "cuda"
+    assert "X009" in patient.diagnosis().report.without_matter
     patient.npu()
     assert device_of(patient.machine) == "npu"
 
