@@ -85,11 +85,11 @@ nothing_left() {
         pid="$(<"$file")"
         await 60 gone "$pid" || kill -9 "$pid"
     done
-    left="$(nodes kill "$dir")"
-    if [[ -n "${temp:-}" ]]; then
-        left+="$(find "$temp" -mindepth 1 -maxdepth 1)"
-        rm -rf "$temp"
-    fi
+    left="$(
+        nodes kill "$dir"
+        [[ ! -d "${temp:-}" ]] || find "$temp" -mindepth 1 -maxdepth 1
+    )"
+    [[ ! -d "${temp:-}" ]] || rm -rf "$temp"
     [[ -z "$left" ]] || { printf 'left behind:\n%s\n' "$left" && return 1; }
 }
 
@@ -100,10 +100,13 @@ start_foreign_ray() {
     temp="$(mktemp -d "$BATS_RUN_TMPDIR/XXXX")"
     "$PYTHON" "$REPO/tests/scripts/nodes.py" ray "$temp" >"$temp/out" 2>&1 3>&- &
     foreign_pid=$!
-    await 120 grep -q "Ray runtime started" "$temp/out" || { cat "$temp/out" && return 1; }
+    await 120 up_or_gone "$temp/out" "$foreign_pid"
+    gone "$foreign_pid" && cat "$temp/out" && return 1
     foreign_daemons="$(nodes daemons "$foreign_pid")"
     [[ "$(wc -l <<<"$foreign_daemons")" == 2 ]]
 }
+
+up_or_gone() { grep -q "Ray runtime started" "$1" || gone "$2"; }
 
 foreign_ray_goes_on() {
     [[ "$(nodes daemons "$foreign_pid")" == "$foreign_daemons" ]] || { printf 'the other Ray is gone\n' && return 1; }

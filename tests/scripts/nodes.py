@@ -183,9 +183,11 @@ def foreign_ray(temp: Path) -> None:
         signal.signal(number, lambda number, _: told.append(number))
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     ray = subprocess.Popen(command, env=environment, start_new_session=True)
+    started: list[psutil.Process] = []
     while os.getppid() == parent and ray.poll() is None and not told:
-        time.sleep(0.2)
-    for process in [*psutil.Process(ray.pid).children(recursive=True), ray]:
+        started = psutil.Process(ray.pid).children(recursive=True)
+        time.sleep(0.5)
+    for process in [*started, ray]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     ray.wait()
