@@ -9,6 +9,7 @@ rounded to bfloat16; the file is saved whole. FILE: only these of IN. Prints the
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -38,10 +39,14 @@ def cast_file(source: Path, target: Path) -> int:
 
 def main() -> int:
     """The command line."""
-    source, target, *names = sys.argv[1:]
-    Path(target).mkdir()
-    files = [Path(source, name) for name in names] or sorted(Path(source).glob("*.safetensors"))
-    print(sum(cast_file(file, Path(target, file.name)) for file in files))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="HF", help="FP8 checkpoint")
+    parser.add_argument("target", type=Path, metavar="OUT", help="a new directory")
+    parser.add_argument("names", nargs="*", metavar="FILE", help="its files to cast (default: all)")
+    options = parser.parse_args()
+    options.target.mkdir()
+    files = [options.source / name for name in options.names] or sorted(options.source.glob("*.safetensors"))
+    print(sum(cast_file(file, options.target / file.name) for file in files))
     return 0
 
 

@@ -7,7 +7,11 @@ its declaration is removed (the code stays, but is no patch any more; a source p
 its tests must fail. Prints a table and exits with 1 unless every patch is proven. Patches of an upstream that is not
 there are not run, and listed as such.
 
-    python scripts/prove_patches.py [--only ID ...] [--timeout SECONDS]
+exit code: 0 every patch that was run is proven; 1 one is not
+
+examples:
+    python scripts/prove_patches.py
+    python scripts/prove_patches.py --only protocol:concat
 
 This file is also the pytest plugin that picks those tests.
 """

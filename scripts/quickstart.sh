@@ -1,7 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to a finished GRPO run and its report.
-# usage: scripts/quickstart.sh [--config configs/sim.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S]
+#
+# usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S]
+#   --config   the run file; default: configs/sim.toml
+#   --data     problems of your own: a JSON list of {"problem", "answer", "solution"}; default: sums
+#   --steps    that many steps, instead of the run file's
+#   --name     the run's directory is runs/NAME, instead of the run file's name
+#   --seed     of the tiny model, the order of the data and the training
+#
+# examples:
+#   bash scripts/quickstart.sh
+#   bash scripts/quickstart.sh --config configs/sim_4die.toml --steps 2
+# exit code: 0 finished; 1 set-up or run failed (one line says why); 2 a mistake in options or run file; 130, 143 stopped
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -11,7 +22,7 @@ usage="usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--st
 config="$REPO/configs/sim.toml" options=()
 while (($#)); do
     case "$1" in
-        -h | --help) say "$usage" && exit 0 ;;
+        -h | --help) help_of "${BASH_SOURCE[0]}" && exit 0 ;;
         --config | --data | --steps | --name | --seed)
             (($# >= 2)) || refuse "$1 needs a value; $usage"
             case "$1" in

@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Makes everything a run or the tests need: virtual environment, packages, the simulated NPU, the upstream sources.
-# Does again only what changed. usage: scripts/setup.sh [--dev] [--prepare RUN.toml [OPTIONS OF A RUN]]
+# Does again only what changed.
+#
+# usage: scripts/setup.sh [--dev] [--prepare RUN.toml [OPTIONS OF A RUN]]
 #   --dev       also what scripts/test.sh needs
 #   --prepare   also look at that run file, before anything is fetched, and make its model while packages still install
+#
+# RECIPE_VENV names another place than .venv/, RECIPE_PYTHON the interpreter (3.10 to 3.12) to make it with.
+# example: bash scripts/setup.sh --dev
+# exit code: 0 all is there; 1 something could not be made (one line says why); 2 a mistake in the options; 130, 143 stopped
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -22,7 +28,7 @@ usage="usage: scripts/setup.sh [--dev] [--prepare RUN.toml [OPTIONS OF A RUN]]"
 dev=no prepare=()
 while (($#)); do
     case "$1" in
-        -h | --help) printf '%s\n' "$usage" && exit 0 ;;
+        -h | --help) help_of "${BASH_SOURCE[0]}" && exit 0 ;;
         --dev) dev=yes && shift ;;
         --prepare)
             (($# >= 2)) || refuse "--prepare needs a run file; $usage"
@@ -167,7 +173,7 @@ install_torch() {
 # All that decides what upstream/ holds, and what it holds: a sync by hand, for instance --restore, is seen too.
 sync_state() {
     local files
-    mapfile -t files < <(find recipe/sources upstreams.toml ./*_patches upstream/MANIFEST.json -type f \
+    mapfile -t files < <(find recipe/sources upstreams.toml ./*_patches "${RECIPE_UPSTREAM:-upstream}/MANIFEST.json" -type f \
         \( -path 'recipe/*.py' -o -name '*.toml' -o -name '*.patch' -o -name MANIFEST.json \) 2>/dev/null | LC_ALL=C sort)
     hash_of "${files[*]}" "${files[@]}"
 }

@@ -1,11 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Set-up, linters, types and tests (bats, pytest). usage: scripts/test.sh [--all] [PYTEST OPTIONS]
+# Set-up, linters, types and tests (bats, pytest).
+#
+# usage: scripts/test.sh [--all] [PYTEST OPTIONS]
 #   --all   also the tests that are slow
+#
+# example: bash scripts/test.sh -x
+# exit code: 0 all passed; else that of what failed
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then
+    help_of "${BASH_SOURCE[0]}"
+    exit 0
+fi
 marks=(-m "not slow") tags=(--filter-tags '!slow')
 if [[ "${1:-}" == --all ]]; then
     marks=() tags=()

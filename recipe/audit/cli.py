@@ -18,11 +18,25 @@ from recipe.overlay.hook import REPOSITORY
 from recipe.overlay.target import parse_target
 from recipe.upstreams import upstream_tree
 
+DETAILS = """\
+Nothing is imported: neither torch nor an upstream need be installed. `patches ACTION --help` has the options of each.
+
+examples:
+  python -m recipe patches list
+  python -m recipe patches show protocol:concat                what it changes, beside the upstream's source
+  python -m recipe patches verify --against DIR                which patches fit another version of the upstreams
+  python -m recipe patches fingerprint verl.protocol:DataProto.concat
+  python -m recipe patches status runs/sim                     what was live in which process of a run
+
+exit code: 0 all is as it should be; 1 something is not, or cannot be done (one line each); 2 wrong options
+"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `patches` command."""
     text = "list, show, check and document the patches laid over the upstreams; exit 1 when something is wrong"
-    parser = subparsers.add_parser("patches", help=text, description=text)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser("patches", help=text, description=text + ".", epilog=DETAILS, formatter_class=raw)
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     json_option = argparse.ArgumentParser(add_help=False)
     json_option.add_argument("--json", action="store_true", help="print JSON instead of text")

@@ -11,6 +11,10 @@ DETAILS = """\
 Nothing is changed, started or ended, and no run file is needed: `python -m recipe preflight RUN.toml` checks one. The
 ids beginning with X are what users of this stack keep reporting; the others are preflight's (docs/PREFLIGHT.md).
 
+examples:
+  python -m recipe doctor
+  python -m recipe doctor --device npu --json    as a machine with NPUs, whatever is found here
+
 exit code: 0 nothing is wrong (warnings are not); 2 an error was found
 """
 

@@ -14,17 +14,39 @@ if TYPE_CHECKING:
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
 JSON_RESPONSE_TOKENS = 64
 
+RAW = argparse.RawDescriptionHelpFormatter
+OF_LAUNCH = """\
+Several nodes: scripts/launch.sh on each of them (docs/LAUNCH.md). A run that has a checkpoint goes on from it.
+
+examples:
+  python -m recipe launch configs/sim.toml
+  python -m recipe launch configs/sim.toml --steps 3 --name short --fresh
+  python -m recipe launch configs/sim.toml --data problems.json --name mine
+
+exit code: 0 the run finished; 1 it failed (one line says why, and where the log is); 2 a mistake in the run file or the
+options; 130, 143 stopped by Ctrl-C or SIGTERM
+"""
+OF_SHOW = """\
+examples:
+  python -m recipe show configs/a3_256die.toml                      sizes, environment, overrides
+  python -m recipe show configs/a3_256die.toml --shell > run.sh     a script that does the same without the launcher
+
+exit code: 0 shown; 2 a mistake in the run file or the options
+"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both commands."""
-    launch = subparsers.add_parser("launch", help="run a run file to its report")
+    text = "run a run file to its report, on this machine"
+    launch = subparsers.add_parser("launch", help=text, description=text + ".", epilog=OF_LAUNCH, formatter_class=RAW)
     add_run_options(launch)
     part = launch.add_mutually_exclusive_group()
     part.add_argument("--check", action="store_true", help="only look at the run file and the problems")
     part.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
     launch.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
     launch.set_defaults(handler=_launch)
-    show = subparsers.add_parser("show", help="print what is derived from a run file: environment and overrides")
+    text = "print what is derived from a run file: environment and overrides"
+    show = subparsers.add_parser("show", help=text, description=text + ".", epilog=OF_SHOW, formatter_class=RAW)
     add_run_options(show)
     form = show.add_mutually_exclusive_group()
     form.add_argument("--shell", action="store_true", help="as a bash script that sets the environment and starts verl")
@@ -47,10 +69,10 @@ class _Keys(argparse.Action):
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the run file and the options that replace values of it."""
-    parser.add_argument("config", type=Path, metavar="RUN.toml")
-    parser.add_argument("--steps", type=int, help="number of steps, instead of the run file's")
+    parser.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
+    parser.add_argument("--steps", type=int, metavar="N", help="number of steps, instead of the run file's")
     parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
-    parser.add_argument("--seed", type=int, help="seed of model, data order and training, instead of the run file's")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order and training")
     parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
 
 

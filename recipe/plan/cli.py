@@ -9,14 +9,29 @@ import json
 import sys
 from pathlib import Path
 
+DETAILS = """\
+Nothing is started, and neither torch nor a cluster is needed. docs/PLAN.md has every formula and how far to trust it.
+
+examples:
+  python -m recipe plan configs/a3_256die.toml
+  python -m recipe plan configs/a3_256die.toml --prompt-tokens 175 --response-tokens 1385    means, for traffic and time
+  python -m recipe plan configs/a3_256die.toml --expert-load 2    where a die's experts get twice their share of tokens
+
+exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file that cannot be planned
+"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    plan = subparsers.add_parser("plan", help="what a run file needs: memory by phase, traffic, time, nodes")
-    plan.add_argument("config", type=Path, metavar="RUN.toml")
+    text = "what a run file needs: memory by phase, traffic, time, nodes"
+    plan = subparsers.add_parser(
+        "plan", help=text, description=text + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    plan.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
-    plan.add_argument("--prompt-tokens", type=float, help="mean prompt, for traffic and time; default: the limit")
-    plan.add_argument("--response-tokens", type=float, help="mean answer, for traffic and time; default: the limit")
+    mean = "for traffic and time (default: the limit)"
+    plan.add_argument("--prompt-tokens", type=float, metavar="N", help=f"mean prompt, {mean}")
+    plan.add_argument("--response-tokens", type=float, metavar="N", help=f"mean answer, {mean}")
     plan.add_argument(
         "--expert-load",
         type=float,

@@ -7,11 +7,22 @@ import argparse
 import sys
 from pathlib import Path
 
+DETAILS = """\
+A run makes its own report at its end. Here the three are written anew, from the metrics, events and answers in RUN_DIR.
+
+example:
+  python -m recipe report runs/sim        prints the place of report.html
+
+exit code: 0 made; 2 RUN_DIR is not the directory of a run, or holds nothing to report
+"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `report` command."""
-    parser = subparsers.add_parser("report", help="make summary.json, the plots and report.html of a run directory")
-    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    text = "make summary.json, the plots and report.html of a run directory"
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = subparsers.add_parser("report", help=text, description=text + ".", epilog=DETAILS, formatter_class=raw)
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a run's directory, also of one that is running")
     parser.set_defaults(handler=_report)
 
 

@@ -14,6 +14,16 @@ from recipe.tiny.config import Fp8Model
 DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
 or, with --fp8, one of any size with random weights, in the files, names and FP8 of the published checkpoint."""
 
+EXAMPLES = """\
+examples:
+  scripts/make_tiny_model.py --out tiny --problems tiny_problems     what the quick start begins with
+  scripts/make_tiny_model.py --fp8 --out tiny_fp8                    FP8 of the smallest size
+  scripts/make_tiny_model.py --fp8 --out large --hidden-size 2048 --moe-intermediate-size 2048 --experts 64 \\
+      --layers 7 --shard-bytes 640000000                             5 GB
+
+exit code: 0 it is there; 1, 2 it could not be made
+"""
+
 # Option, field of Fp8Model, help.
 _SIZES = (
     ("--hidden-size", "hidden_size", "width of the model"),
@@ -30,16 +40,15 @@ _SIZES = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, shared by both ways in."""
-    parser.add_argument("--out", type=Path, required=True, help="the Hugging Face directory to make")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the Hugging Face directory to make")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and demonstrations (default 0)")
-    parser.add_argument("--warm-start-steps", type=int, help="supervised steps; 0 leaves the weights random")
+    parser.add_argument("--warm-start-steps", type=int, metavar="N", help="supervised steps; 0: weights stay random")
     parser.add_argument("--threads", type=int, default=1, help="threads to train with; part of the result (default 1)")
-    parser.add_argument("--problems", type=Path, help="also write train.json and validation.json to this directory")
+    parser.add_argument("--problems", type=Path, metavar="DIR", help="also write train.json and validation.json there")
     parser.add_argument("--fp8", action="store_true", help="FP8 checkpoint with random weights, of the sizes below")
-    sizes = parser.add_argument_group(
-        "sizes with --fp8 (5 GB: --hidden-size 2048 --moe-intermediate-size 2048 "
-        "--experts 64 --layers 7 --shard-bytes 640000000)"
-    )
+    sizes = parser.add_argument_group("sizes with --fp8")
     for option, name, text in _SIZES:
         default = getattr(Fp8Model, name)
         sizes.add_argument(option, dest=name, type=int, default=None, help=f"{text} (default {default})", metavar="N")

@@ -13,6 +13,16 @@ from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
 
 DESCRIPTION = "Convert a Hugging Face checkpoint (FP8 or BF16) into a Megatron one, without building the model."
 
+EXAMPLES = """\
+FP8 is cast on the way; OUT/huggingface has configuration and tokenizer, and is a run's [model] path.
+
+examples:
+  scripts/convert_hf_to_mcore.py --load-dir HF --save-dir OUT --dry-run              what it would write, and the disk
+  scripts/convert_hf_to_mcore.py --load-dir HF --save-dir OUT --workers 8 --verify
+  scripts/convert_hf_to_mcore.py --load-dir HF --save-dir OUT --format legacy --target-tensor-parallel-size 4 \\
+      --target-pipeline-parallel-size 8 --target-expert-parallel-size 8              docs/WEIGHTS_LEGACY.md
+"""
+
 
 def convert(source: Path, output: Path, *, workers: int = 1, overwrite: bool = False) -> None:
     """Convert `source` to a torch_dist checkpoint at `output`. Raises WeightsError."""
@@ -31,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="torch_dist",
         help="torch_dist: any layout of ranks loads it (verl 0.6.1); legacy: a file for each rank (MindSpeed-LLM)",
     )
-    add_job_arguments(parser)
+    add_job_arguments(parser, EXAMPLES)
     legacy_options.add_arguments(parser)
     parser.set_defaults(handler=run)
 

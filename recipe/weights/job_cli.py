@@ -26,8 +26,16 @@ class Planned:
     remarks: tuple[str, ...] = ()
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that every tool has."""
+EXIT_CODES = """\
+exit code: 0 done, or done before; 2 it cannot be done (one line says why), and nothing of an older output is touched;
+130 stopped by Ctrl-C. After a stop, a kill or a full disk the same command goes on from there.
+"""
+
+
+def add_job_arguments(parser: argparse.ArgumentParser, examples: str) -> None:
+    """The options that every tool has, and what `--help` ends with: `examples`, and the exit codes."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{examples}\n{EXIT_CODES}"
     workers = min(8, os.cpu_count() or 1)
     parser.add_argument("--workers", type=int, default=workers, metavar="N", help="threads (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan, check the disk, and write nothing")

@@ -22,6 +22,11 @@ from recipe.weights.layout import Layout, Place
 
 TOOL = "mcore-to-hf"
 DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
+EXAMPLES = """\
+examples:
+  scripts/convert_mcore_to_hf.py --load-dir runs/NAME/checkpoints/global_step_70/actor --save-dir OUT
+  scripts/convert_mcore_to_hf.py --load-dir CHECKPOINT --save-dir OUT --hf-config HF --dry-run
+"""
 # Of a file: no more than the published ones have, and no fewer files than keep some workers busy.
 SHARD_BYTES = 4 * 2**30
 _FILES, _LEAST_BYTES = 16, 256 * 2**20
@@ -175,6 +180,6 @@ def main(arguments: list[str] | None = None) -> int:
         "--hf-config", type=Path, metavar="HF",
         help="directory with config.json and tokenizer (default: `huggingface` in or beside CHECKPOINT)",
     )  # fmt: skip
-    add_job_arguments(parser)
+    add_job_arguments(parser, EXAMPLES)
     options = parser.parse_args(arguments)
     return run_tool(options, lambda: plan(options.load_dir, options.save_dir, options.hf_config))

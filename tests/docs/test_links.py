@@ -18,7 +18,7 @@ TOPS = {name.partition("/")[0] for name in TRACKED if "/" in name}
 NAMES = {Path(name).name for name in TRACKED}
 # What a run or a reader makes.
 MADE = {"run.toml", "mine.toml", "two.toml"}
-# This page names the upstreams' and published recipes' files too, by the ends of their paths; of ours, tests and programs.
+# This page also names files of upstreams and published recipes, by the ends of their paths; what of it is ours.
 OF_UPSTREAMS = "docs/PLAN.md"
 ITS_OWN = ("tests", "configs", "scripts", "recipe/plan")
 

@@ -63,3 +63,13 @@ def test_a_reader_that_has_seen_enough(command: list[str]) -> None:
     )
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_reader_who_has_seen_enough() -> None:
+    """As in `... | head`: no traceback, and the exit code of a process that its pipe has ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "recipe", "patches", "list"]
+    done = subprocess.run(command, cwd=REPO, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    os.close(writing)
+    assert done.returncode == 141 and done.stderr == ""
