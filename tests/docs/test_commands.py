@@ -68,6 +68,13 @@ def test_the_tool_takes_the_command(line: str) -> None:
     assert tools.fault(line) is None, WHERE[line]
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_shell_block_says_can_be_pasted(page: str) -> None:
+    """No brackets around options, nothing left out, and an interpreter that is there after set-up or everywhere."""
+    for line in [one for language, block in pages.blocks(page) if language == "bash" for one in block.splitlines()]:
+        assert not re.search(r" \[|\.\.\. |(^|&& )python ", line), f"{page}: {line}"
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
