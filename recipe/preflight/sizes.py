@@ -117,6 +117,23 @@ def _rollout_experts(facts: Facts) -> Iterator[Said]:
 
 
 @check(
+    "L019", "on GPUs every engine is an instance of its own", needs="static",
+    why="engines of one instance meet by VLLM_DP_SIZE and VLLM_DP_RANK; on NPUs our rollout gives them their ranks, on "
+        "GPUs verl's own gives none, and all would be rank 0 (vllm/config.py, ParallelConfig)",
+    fix="set [rollout] instances to the number of engines, the GPUs divided by tensor_parallel",
+)  # fmt: skip
+def _instances_on_gpus(facts: Facts) -> Iterator[Said]:
+    if facts.device != CUDA:
+        raise NoMatter
+    layout = facts.layout
+    if layout.rollout_data > 1:
+        yield bad(
+            f"[rollout] instances = {layout.rollout_instances} for {layout.rollout_engines} engines",
+            f"{layout.rollout_engines}",
+        )
+
+
+@check(
     "L013", "multi-latent attention is trained without tensor parallelism", needs="static",
     why="MindSpeed refuses it; elsewhere a column-parallel kv_down projection with sequence parallelism loses part of "
         "a gradient (TransformerEngine#1975)",

@@ -31,6 +31,7 @@ TRIPS = {
         "256 experts over the 384 dies",
     ),
     "L018": ("cluster", {"actor_expert_parallel": 1}, "error", "expert_parallel = 1 for 256 experts"),
+    "L019": ("cuda", {"rollout_instances": 1}, "error", "[rollout] instances = 1 for 128 engines"),
     "L013": ("cluster", {"actor_tensor_parallel": 4}, "error", "tensor_parallel = 4 with MindSpeed"),
     "L014": ("cluster", {"rollout_tensor_parallel": 256}, "error", "128 heads for [rollout] tensor_parallel = 256"),
     "L015": ("cluster", {"rollout_tensor_parallel": 32}, "warning", "tensor_parallel = 32 on nodes of 16 dies"),
@@ -82,7 +83,7 @@ TRIPS = {
 
 @pytest.fixture
 def cuda(cluster: Any) -> Any:
-    cluster.set(cluster_device="cuda", actor_optimizer="offloaded")
+    cluster.set(cluster_device="cuda", actor_optimizer="offloaded", rollout_instances=128)
     return cluster
 
 

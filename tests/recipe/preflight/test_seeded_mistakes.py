@@ -68,6 +68,7 @@ MISTAKES = [
     (PUBLISHED, "cluster", "hbm_gib_per_die = 32", "M001"),
     (WEIGHTS, "cluster", "host_memory_gib_per_node = 512", "M004"),
     (GPUS, "cluster", "dies_per_node = 16", "L016"),
+    (GPUS, "rollout", "instances = 2", "L019"),
     (PUBLISHED, "model", "path = 'DeepSeek-V3-Base-BF16'", "N017"),
     (PUBLISHED, "environment", "VLLM_DP_SIZE = '64'", "E015"),
     (SIM, "environment", "MASTER_PORT = '29500'", "E015"),
@@ -82,7 +83,7 @@ MISTAKES = [
 def edited(text: str, section: str, line: str) -> str:
     """The text with `line` in its section, for the one with the same key or else below the section's head."""
     key = line.partition(" =")[0]
-    head, begin, rest = text.partition(f"[{section}]")
+    head, begin, rest = text.partition(f"\n[{section}]")
     if not begin:
         return f"{text}\n[{section}]\n{line}\n"
     body, mark, others = rest.partition("\n[")
