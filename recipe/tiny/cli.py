@@ -73,9 +73,18 @@ def run(args: argparse.Namespace) -> int:
                 print(f"problems: {path}", flush=True)
         build_model(settings, args.out, lambda line: print(line, flush=True))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(args.out, error)
     return 0
+
+
+def _refused(out: Path, error: OSError | ValueError) -> int:
+    text = str(error)
+    if isinstance(error, OSError):
+        # The file that an OSError names may be a temporary one beside what was asked for.
+        where = f" ({error.filename})" if error.filename else ""
+        text = f"{out} cannot be written: {error.strerror or error}{where}"
+    print(f"error: {text}", file=sys.stderr)
+    return 2
 
 
 def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
@@ -88,8 +97,7 @@ def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
         settings = Fp8Model(seed=args.seed, **sizes)
         total = make_fp8_model(settings, args.out, lambda line: print(line, flush=True))
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refused(args.out, error)
     print(f"{args.out}: {total} bytes of tensors", flush=True)
     return 0
 

@@ -52,6 +52,8 @@ def find_config(directory: Path, given: Path | None) -> Path:
     """
     if given is not None:
         return given
+    if not directory.is_dir():
+        raise WeightsError(f"{directory}: no such directory; expected a Megatron checkpoint, or the actor of a run's")
     for place in (directory / "huggingface", directory.parent / "huggingface"):
         if (place / "config.json").is_file():
             return place

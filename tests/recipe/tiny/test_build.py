@@ -87,6 +87,14 @@ def test_foreign_directory_is_not_touched(tmp_path: Path, capsys: pytest.Capture
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("kind", [["--warm-start-steps", "0"], ["--fp8"]])
+def test_a_place_that_cannot_be_written_to(kind: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "model"
+    assert main(["--out", str(out), *kind]) == 2
+    assert capsys.readouterr().err == f"error: {out} cannot be written: File exists ({out.parent})\n"
+
+
 def test_failure_leaves_the_old_model_and_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "tiny"
     out.mkdir()

@@ -123,6 +123,7 @@ def test_a_rerun_does_nothing_and_a_changed_checkpoint_refuses(
         ("other width", ["is [24, 8]", "makes it [32, 8]"]),
         ("no config", ["config.json"]),
         ("no hf config", ["--hf-config"]),
+        ("no checkpoint", ["mcore: no such directory; expected a Megatron checkpoint"]),
         ("inside", ["must lie beside the input"]),
         ("around the config", ["choose another output"]),
     ],
@@ -144,6 +145,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     elif damage == "no hf config":
         command = command[:-2]
         shutil.rmtree(tmp_path / "mcore" / "huggingface")
+    elif damage == "no checkpoint":
+        command = command[:-2]
+        shutil.rmtree(tmp_path / "mcore")
     elif damage == "inside":
         command[3] = str(tmp_path / "mcore" / "hf")
     elif damage == "around the config":
