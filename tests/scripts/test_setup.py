@@ -19,7 +19,7 @@ note() { printf '%s\n' "$*" >>"$FAKE_LOG"; }
 end() {
     case "$1" in
         "") exit 0 ;;
-        hang) note "pid $$"; sleep 600 & wait ;;
+        hang) sleep 600 & note "pid $!"; wait ;;
         *) printf '%s\n' "$1"; exit 1 ;;
     esac
 }
