@@ -93,17 +93,27 @@ def as_json(shown: Shown) -> dict[str, Any]:
     }
 
 
+PATH = "PYTHONPATH"
+
+
 def as_shell(shown: Shown) -> str:
     """A bash script: the environment made as at launch, and the driver started in it.
 
     Left-overs of other jobs are removed first, as the launcher does.
     """
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
+    ours = shlex.quote(shown.environment[PATH])
     lines = [
         "#!/usr/bin/env bash",
         f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items())),
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items()) if name != PATH),
+        "# CANN's own packages stay on the path, behind ours.",
+        'home="${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/dev/null}}" theirs=""',
+        'while IFS= read -r -d : entry; do',
+        '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
+        'done <<<"${PYTHONPATH:-}:"',
+        f'export {PATH}={ours}"$theirs"',
         *_interface_note(shown.config),
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]

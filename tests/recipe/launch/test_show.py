@@ -32,7 +32,13 @@ LEFT_OVER = {
     "RANK": "3",
     "ASCEND_RT_VISIBLE_DEVICES": "",
 }
-KEPT = {"LC_ALL": "C.UTF-8", "ASCEND_HOME_PATH": "/usr/local/Ascend", "LD_LIBRARY_PATH": "/a:/b c", "MULTI": "one\ntwo"}
+KEPT = {
+    "LC_ALL": "C.UTF-8",
+    "ASCEND_HOME_PATH": "/usr/local/Ascend",
+    "LD_LIBRARY_PATH": "/a:/b c",
+    "MULTI": "one\ntwo",
+    "PYTHONPATH": "/usr/local/Ascend/python/site-packages:/home/me/lib::/usr/local/Ascend/opp/t b e:/usr/local/Asc",
+}
 OF_BASH = {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
