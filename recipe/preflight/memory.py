@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from recipe.launch.config import GIB, SIM
 from recipe.launch.errors import ConfigError
+from recipe.plan.sizes import size_text
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def planned(facts: Facts) -> Memory:
-    """The plan's memory. NoMatter on simulated dies: there the data sets the padded length, which is not known yet."""
+    """The plan's memory. NoMatter on simulated dies with problems of the user's: they set a length not known yet."""
     from recipe.plan.memory import memory
     from recipe.plan.subject import subject
 
-    if facts.device == SIM:
+    if facts.device == SIM and facts.config.data.kind != "arithmetic":
         raise NoMatter
     if "memory" not in facts.memory:
         assert facts.layout
@@ -30,6 +31,11 @@ def planned(facts: Facts) -> Memory:
             raise CannotTell(str(error)) from None
     found: Memory = facts.memory["memory"]
     return found
+
+
+def _fits_not(facts: Facts) -> Callable[[str, str], Said]:
+    """A simulated run costs nothing to try, and its plan is right to some hundredths only."""
+    return doubtful if facts.device == SIM else bad
 
 
 @check(
@@ -44,9 +50,9 @@ def _phases(facts: Facts) -> Iterator[Said]:
         total = die.total(phase) + die.outside_total
         if total > found.limit:
             largest = max(die.phases[phase], key=lambda kind: die.phases[phase][kind])
-            yield bad(
-                f"{phase}: {total / GIB:.2f} GiB on a die of stage {die.stage} (most of it {largest})",
-                f"at most {found.limit / GIB:.2f} GiB",
+            yield _fits_not(facts)(
+                f"{phase}: {size_text(total)} on a die of stage {die.stage} (most of it {largest})",
+                f"at most {size_text(found.limit)}",
             )
 
 
@@ -57,9 +63,9 @@ def _phases(facts: Facts) -> Iterator[Said]:
     fix="raise [rollout] memory_share, use more dies for an instance, or lower max_batched_tokens",
 )  # fmt: skip
 def _cache(facts: Facts) -> Iterator[Said]:
-    cache, longest = planned(facts).cache, facts.sequence_tokens
-    if cache.tokens < longest:
-        yield bad(f"room for {cache.tokens} tokens", f"at least {longest}, the longest sequence")
+    cache = planned(facts).cache
+    if not cache.holds_one:
+        yield _fits_not(facts)(f"room for {cache.tokens} tokens", f"at least {cache.longest}, the longest sequence")
 
 
 @check(
@@ -69,9 +75,9 @@ def _cache(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _whole_batch(facts: Facts) -> Iterator[Said]:
     cache = planned(facts).cache
-    longest, asked = facts.sequence_tokens, facts.layout.rollout_sequences_per_engine
-    if longest <= cache.tokens < cache.tokens_wanted:
-        room = f"{cache.tokens // longest} of an engine's {asked} sequences at their longest"
+    asked = facts.layout.rollout_sequences_per_engine
+    if cache.holds_one and cache.tokens < cache.tokens_wanted:
+        room = f"{cache.tokens // cache.longest} of an engine's {asked} sequences at their longest"
         yield doubtful(f"room for {cache.tokens} tokens, {room}", f"{cache.tokens_wanted} for all of them")
 
 

@@ -113,6 +113,16 @@ def test_c001_a_file_that_is_no_run_file(tmp_path: Path) -> None:
     assert "did you mean 'steps'" in report.lines()[0]
 
 
+def test_m001_and_m002_a_simulated_die_that_is_too_small_is_a_warning(laptop: Any) -> None:
+    assert laptop.findings("M001") == laptop.findings("M002") == []
+    laptop.set(simulator_hbm_mib=30)
+    for id in ("M001", "M002"):
+        assert {one.level for one in laptop.findings(id)} == {"warning"}
+    assert "30.0 MiB" in laptop.findings("M001")[0].expected
+    laptop.set(data_kind="json", data_path="/x.json")  # pads to its longest prompt, which is not known yet
+    assert laptop.findings("M001") is None
+
+
 def test_v003_the_nz_layout_and_prompts_in_pieces(cluster: Any) -> None:
     cluster.set(rollout_kv_nz=True, rollout_max_batched_tokens=3072)
     assert cluster.findings("V003") == []
