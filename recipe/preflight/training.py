@@ -185,3 +185,20 @@ def _expert_groups(facts: Facts) -> Iterator[Said]:
         wanted = {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
         if {name: told.get(name) for name in wanted} != wanted:
             yield bad(f"Megatron-core is told {told}", f"{wanted} among it", "report it: the launcher is at fault")
+
+
+@check(
+    "T013", "the host's cores share the work of an optimizer that is there", needs="static",
+    why="Ray gives each of its processes one thread (OMP_NUM_THREADS=1) where nothing else is said: one core of the "
+        "node would update all that a die holds, while the others wait",
+    fix="set [environment] OMP_NUM_THREADS to the cores of a node divided by its dies",
+)  # fmt: skip
+def _threads(facts: Facts) -> Iterator[Said]:
+    if facts.config.actor.optimizer != HOST or facts.device == SIM:
+        raise NoMatter
+    if "OMP_NUM_THREADS" not in facts.config.environment:
+        share = facts.machine.cpus // max(1, facts.config.cluster.dies_per_node)
+        yield doubtful(
+            'optimizer = "host" without [environment] OMP_NUM_THREADS',
+            f"{share}, with the {facts.machine.cpus} cores here" if facts.node and share else "some cores for each die",
+        )

@@ -46,6 +46,7 @@ TRIPS = {
     "T002": ("cluster", {"train_updates_per_step": 3}, "error", "updates_per_step is 3"),
     "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
     "T004": ("host", {"actor_optimizer_host_share": 0.5}, "error", "optimizer_host_share = 0.5 with device npu"),
+    "T013": ("host", {"environment": {}}, "warning", "20, with the 320 cores here"),
     "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
     "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
     "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
@@ -89,7 +90,7 @@ def cuda(cluster: Any) -> Any:
 
 @pytest.fixture
 def host(cluster: Any) -> Any:
-    cluster.set(actor_optimizer="host", actor_optimizer_host_share=1.0)
+    cluster.set(actor_optimizer="host", actor_optimizer_host_share=1.0, environment={"OMP_NUM_THREADS": "20"})
     return cluster
 
 
