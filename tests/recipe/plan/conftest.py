@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from recipe.launch.architecture import from_config_json
-from recipe.launch.config import OFFLOADED, Recompute, load
+from recipe.launch.config import OFFLOADED, SWAPPED, Recompute, load
 from recipe.launch.environment import REPO, RunPaths, derived_environment
-from recipe.launch.mindspeed import transformer_overrides as mindspeed_overrides
+from recipe.launch.mindspeed import overrides as mindspeed_overrides
 from recipe.launch.overrides import Inputs, hydra_overrides
 from recipe.launch.prepare import transformer_overrides
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
+from recipe.plan.shards import swapped_in_bytes
+from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.tiny.config import tiny_fields
 
@@ -148,7 +150,7 @@ class Workers:
         nowhere = paths.run_dir / "none.parquet"
         transformer = transformer_overrides(made.hf)
         if self.mindspeed is not None:
-            transformer |= mindspeed_overrides()
+            transformer |= mindspeed_overrides(of.config, self.mindspeed, print)
         inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer)
         overrides = hydra_overrides(of.config, of.layout, inputs, paths)
         return [o for o in overrides if not o.startswith("hydra.")] + [
@@ -193,10 +195,10 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
     def brought(name: str) -> int:
         return held(f"rollout.{name}") - held(f"rollout.before_{name}")
 
-    def most(phase: str, point: str) -> tuple[int, int]:
+    def most(phase: str, *at: str) -> tuple[int, int]:
         sent = dataclasses.replace(of, expert_load=found["expert_load"].get(phase, 1.0))
         name = "rollout" if phase == "switch" else phase
-        return points[f"{name}.{point}"]["peak"], memory(sent).dies[stage].total(phase)
+        return max(points[f"{name}.{point}"]["peak"] for point in at), memory(sent).dies[stage].total(phase)
 
     load, gone = "load_megatron_model_to_gpu", "offload_megatron_model_to_cpu"
     phases = planned.dies[stage].phases
@@ -214,11 +216,17 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
         "most in switch": most("switch", "update_weights"),
         "most in log_prob": most("log_prob", gone),
         "most in ref": most("ref", gone),
-        "most in update": most("update", "step"),
+        "most in update": most("update", "before_step", "step"),
     }
     if "optimizer" in phases["update"]:
         counted = held("update.load_megatron_optimizer") - held(f"update.{load}")
         found_kinds["optimizer"] = (counted, phases["update"]["optimizer"])
+    if of.config.actor.optimizer == SWAPPED:
+        counted = points["update.step"]["peak"] - held("update.before_step")
+        found_kinds["optimizer swapped in"] = (
+            counted,
+            swapped_in_bytes(stage_tensors(of, stage), stage_buffers(of, stage)),
+        )
     return found_kinds
 
 

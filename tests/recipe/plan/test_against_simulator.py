@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import HOST, Recompute
+from recipe.launch.config import HOST, SWAPPED, Recompute
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2": {"dies": 2},
@@ -26,16 +26,17 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "mindspeed": True,
         "recompute": Recompute(granularity="full", method="block", layers=4),
     },
+    "ep2, MindSpeed, swapped": {"dies": 2, "mindspeed": True, "optimizer": SWAPPED},
     "tp2 ep2; rollout tp2": {"dies": 2, "tensor": 2, "rollout_tensor": 2},
-    # As wide beside the hidden size as in the real model: what is fullest in a pass is something else.
-    "ep2, narrow experts": {"dies": 2, "expert_width": 32},
     "ep2, optimizer on the host": {"dies": 2, "optimizer": HOST},
     # Three of a token's four experts on the first die.
     "ep2, tokens 3 : 1": {"dies": 2, "on_first_half": 3},
+    # About as wide beside the hidden size as in the real model: what is fullest in a pass is something else.
+    "ep2, narrow experts, tokens 3 : 1": {"dies": 2, "expert_width": 32, "on_first_half": 3},
     "ep2, as the router chooses": {"dies": 2, "on_first_half": None},
 }
-FAST = ("ep2", "ep2, narrow experts", "tp2 ep2; rollout tp2")
-TOLERANCE = 0.05
+FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2")
+TOLERANCE = 0.03
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
@@ -44,7 +45,7 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in LAYOUTS])
-def test_planned_bytes_are_within_5_percent_of_the_counted(
+def test_planned_bytes_are_within_3_percent_of_the_counted(
     name: str,
     plan_and_count: Callable[..., dict[str, tuple[int, int]]],
     table: dict[str, dict[str, tuple[int, int]]],

@@ -58,11 +58,13 @@ class Counters:
         }
         torch.npu.reset_peak_memory_stats()
 
-    def read_after(self, owner: Any, name: str) -> None:
-        """From now on `owner.name(...)` is followed by a reading at `name`."""
+    def read_after(self, owner: Any, name: str, before: bool = False) -> None:
+        """From now on `owner.name(...)` is followed by a reading at `name`, and follows one `before` it."""
         original = getattr(owner, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if before:
+                self.read(f"before_{name}")
             result = original(*args, **kwargs)
             self.read(name)
             return result
@@ -195,7 +197,7 @@ def run(job: dict[str, Any], rank: int) -> None:
     actor.init_model()
     for name in ("resume", "update_weights", "release"):
         counters.read_around_async(actor.rollout, name)
-    counters.read_after(actor.actor_optimizer, "step")
+    counters.read_after(actor.actor_optimizer, "step", before=True)
     # The second step starts from what the first one has left behind.
     for number in range(2):
         loads.clear()
