@@ -204,7 +204,7 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
     phases = planned.dies[stage].phases
     weights, gradients = phases["update"]["actor weights"], phases["update"]["gradients"]
     cache, alignment = phases["rollout"]["KV cache"], phases["rollout"]["cache alignment"]
-    found_kinds = {
+    kinds = {
         "rollout weights": (brought("resume_weights"), phases["switch"]["rollout weights"]),
         "derived weights": (brought("update_weights"), phases["switch"]["derived weights"]),
         "KV cache": (found["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
@@ -220,14 +220,14 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
     }
     if "optimizer" in phases["update"]:
         counted = held("update.load_megatron_optimizer") - held(f"update.{load}")
-        found_kinds["optimizer"] = (counted, phases["update"]["optimizer"])
+        kinds["optimizer"] = (counted, phases["update"]["optimizer"])
     if of.config.actor.optimizer == SWAPPED:
         counted = points["update.step"]["peak"] - held("update.before_step")
-        found_kinds["optimizer swapped in"] = (
+        kinds["optimizer swapped in"] = (
             counted,
             swapped_in_bytes(stage_tensors(of, stage), stage_buffers(of, stage)),
         )
-    return found_kinds
+    return kinds
 
 
 @pytest.fixture(scope="session")
