@@ -54,7 +54,7 @@ def once(lines: list[str]) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _as_a_reader_s_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("RECIPE_")]:
+    for name in [name for name in os.environ if name.startswith("RECIPE_") and name != "RECIPE_CACHE_DIR"]:
         monkeypatch.delenv(name)
 
 
@@ -139,6 +139,26 @@ def test_options_that_are_named_alone_belong_to_a_tool_of_the_page(page: str) ->
     named = [tools.command(line) for line in OURS if page in WHERE[line]]
     known = OF_OTHERS.get(page, set()).union(*(tools.options(one) for one in named if one))
     assert not set(pages.bare_options(page)) - known
+
+
+@pytest.mark.parametrize(
+    ("tool", "of_tool"),
+    [
+        ("python -m recipe node", ["docs/LAUNCH.md"]),
+        ("python -m recipe launch", ["docs/SIMULATED_RUN.md"]),
+        ("scripts/json_to_parquet.py", ["docs/DATA.md"]),
+        ("scripts/fp8_cast_bf16.py", ["docs/WEIGHTS.md"]),
+        ("scripts/convert_mcore_to_hf.py", ["docs/WEIGHTS.md", "docs/WEIGHTS_MEGATRON.md"]),
+        ("scripts/convert_hf_to_mcore.py", ["docs/WEIGHTS.md", "docs/WEIGHTS_LEGACY.md"]),
+    ],
+)
+def test_every_option_of_a_tool_stands_on_its_page(tool: str, of_tool: list[str]) -> None:
+    wanted = tools.command(tool)
+    assert wanted is not None
+    named = {option for page in of_tool for option in pages.bare_options(page)}
+    named |= {word for page in of_tool for line in pages.commands(page) for word in line.split()}
+    missing = {option for option in tools.options(wanted) if option.startswith("--")} - named - {"--help"}
+    assert not missing, of_tool
 
 
 def test_the_container_s_start_script_of_the_pages_finds_a_host_s_devices(tmp_path: Path) -> None:
