@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -232,14 +233,28 @@ def test_without_sources_it_says_what_to_type(patient: Patient, tmp_path: Path) 
     assert any(line.startswith("not run (") and "X001" in line for line in lines)
 
 
-def test_it_works_without_a_single_package_and_ends_no_process(tmp_path: Path) -> None:
+def toml_reader(factory: pytest.TempPathFactory) -> list[str]:
+    """On Python 3.10 the reader of TOML is the one package that is needed; later it is in Python's own library."""
+    if sys.version_info >= (3, 11):
+        return []
+    found = importlib.util.find_spec("tomli")
+    assert found is not None and found.submodule_search_locations
+    place = factory.mktemp("toml")
+    (place / "tomli").symlink_to(found.submodule_search_locations[0])
+    return [str(place)]
+
+
+def test_it_works_without_a_single_package_and_ends_no_process(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """`python -S` sees Python's own library only. A process that looks like a leftover is still there afterwards."""
     mark = {**os.environ, "RECIPE_RUN_ID": "left-over"}
     leftover = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=mark)
     try:
         while b"RECIPE_RUN_ID" not in Path(f"/proc/{leftover.pid}/environ").read_bytes():
             time.sleep(0.01)
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "RECIPE_UPSTREAM": str(tmp_path / "none")}
+        path = os.pathsep.join([str(REPO), *toml_reader(tmp_path_factory)])
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "RECIPE_UPSTREAM": str(tmp_path / "none")}
         done = subprocess.run(
             [sys.executable, "-S", "-m", "recipe", "doctor", "--json"], env=environment, cwd=tmp_path,
             capture_output=True, text=True, check=False, timeout=60,
