@@ -53,7 +53,9 @@ last_error() {
 }
 
 check_machine() {
-    local memory free
+    local memory free special=$'[][:space:]\'"$`&;()|<>*?#\\\\[]'
+    [[ ! "$VENV" =~ $special ]] ||
+        refuse "$VENV: Ray cannot start workers from a path with '${BASH_REMATCH[0]}' in it; clone to another directory, or name one in RECIPE_VENV"
     command -v g++ >/dev/null || fail "no g++ found; the simulated NPU is compiled here: install g++ (Debian: apt-get install g++)"
     memory="$(memory_mib)"
     ((memory >= NEEDED_MEMORY_MIB)) ||

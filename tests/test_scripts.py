@@ -106,3 +106,11 @@ def test_without_any_python(tmp_path: Path) -> None:
 )
 def test_a_wrong_option(tmp_path: Path, name: str, arguments: list[str], expected: str) -> None:
     assert expected in one_line(script(name, *arguments, PATH=tools(tmp_path / "bin")), code=2)
+
+
+@pytest.mark.parametrize("character", [" ", "'", "$", "(", "&", "*", "#", "\\", "["])
+def test_a_path_that_ray_cannot_start_workers_from(tmp_path: Path, character: str) -> None:
+    venv = tmp_path / f"my{character}venv"
+    line = one_line(script("setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(venv)), code=2)
+    assert f"{venv}: Ray cannot start workers from a path with '{character}' in it" in line
+    assert not venv.exists()

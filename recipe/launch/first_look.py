@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from recipe.launch.layout import derive
 
 # A run of the tiny model leaves some 10 MiB, and Ray's logs.
 ROOM_MIB = 100
+# Ray starts its workers by a line for the shell in which the interpreter's path is not quoted.
+_SPECIAL = re.compile(r"""[\s'"$`&;()|<>*?#\\\[\]]""")
 _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
 
@@ -55,6 +58,20 @@ def require_one_machine(config: RunConfig, source: Path) -> None:
     raise ConfigError(
         f"{source} needs {needs}: type `scripts/launch.sh {source}` on each node; configs/sim.toml runs on any machine"
     )
+
+
+def require_plain_interpreter(path: str) -> None:
+    """Refuses a Python whose path Ray cannot start workers with: they would be waited for until the deadline.
+
+    Raises:
+        LaunchError: the path has a space, or another character that a shell reads.
+    """
+    found = _SPECIAL.search(path)
+    if found:
+        raise LaunchError(
+            f"{path}: Ray cannot start workers from a path with {found[0]!r} in it; make the environment in another "
+            "place (RECIPE_VENV)"
+        )
 
 
 def require_room(directory: Path) -> None:

@@ -22,7 +22,12 @@ from recipe.launch.environment import (
     upstream_dir,
 )
 from recipe.launch.errors import LaunchError
-from recipe.launch.first_look import first_look, require_one_machine, require_room
+from recipe.launch.first_look import (
+    first_look,
+    require_one_machine,
+    require_plain_interpreter,
+    require_room,
+)
 from recipe.launch.layout import derive
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
@@ -56,6 +61,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     drifted = [one.line for one in verify([upstream_dir()]) if not one.fits]
     if drifted:
         raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])
+    require_plain_interpreter(sys.executable)
     run_dir = run_directory(config)
     require_room(run_dir.parent)
     with only_launcher(config.run.name, run_dir):

@@ -14,7 +14,7 @@ import pytest
 
 from recipe.launch.config import load
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.first_look import require_room
+from recipe.launch.first_look import require_plain_interpreter, require_room
 from recipe.launch.run import launch
 
 REPO = Path(__file__).resolve().parents[3]
@@ -103,3 +103,13 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=3 * 2**20))
     with pytest.raises(LaunchError, match="has 3 MiB of free disk; a run needs at least 100 MiB"):
         require_room(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("character", [" ", "'", "$", "(", "&", "*", "#", "\\", "["])
+def test_an_interpreter_that_ray_cannot_start(character: str) -> None:
+    with pytest.raises(LaunchError, match="Ray cannot start workers from a path with"):
+        require_plain_interpreter(f"/home/me/my{character}work/.venv/bin/python")
+
+
+def test_other_paths_are_as_good_as_any() -> None:
+    require_plain_interpreter("/home/Jürgen/a-b_c.d+e@f,g=h:i%j~k/.venv/bin/python3.11")
