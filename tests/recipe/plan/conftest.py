@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -96,6 +98,14 @@ def make_model(directory: Path, expert_width: int) -> Made:
     return made
 
 
+def free_port() -> int:
+    """Below those that the kernel hands out: by the time that rank 0 listens, such a one may be another's."""
+    for port in random.SystemRandom().sample(range(20000, 30000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("none of 100 ports is free")
+
+
 class Workers:
     """The process that runs the ranks of layouts, one layout after another; it imports everything once.
 
@@ -112,8 +122,7 @@ class Workers:
         """What each rank counted."""
         config, layout = of.config, of.layout
         paths = RunPaths(directory, "plan", directory / "ray")
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        port = free_port()
         environment = {
             **derived_environment(config, layout, paths),
             "PYTHONPATH": self._path(),
