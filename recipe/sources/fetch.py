@@ -45,7 +45,7 @@ def bring_from(pin: Pin, source: Path) -> None:
         found = "a git repository" if git.git_dir_of(source) else "no such file" if source.is_dir() else "nothing"
         raise SourcesError(
             f"--from {pin.name}={source}: found {found}, expected {pin.file} or a directory that holds it; "
-            f"it is at https://pypi.org/project/{pin.name}/{pin.version}/#files"
+            f"the package index has it among the files of {pin.name} {pin.version}"
         )
     with cache.filling(pin) as part:
         with writing(part.parent, "name another directory in RECIPE_CACHE_DIR"):
