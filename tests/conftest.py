@@ -8,6 +8,7 @@ it, and those marked `mindspeed` start processes of their own with `mindspeed_up
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import sys
@@ -20,6 +21,7 @@ REPO = Path(__file__).resolve().parents[1]
 # RECIPE_UPSTREAM lets a working tree borrow another tree's synced sources instead of its own.
 _GIVEN = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream")).absolute()
 _HAS_MINDSPEED = (_GIVEN / "mindspeed").is_dir()
+MANIFEST = "MANIFEST.json"
 MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
 # What is not run, by the reason.
 _not_run = pytest.StashKey[dict[str, list[str]]]()
@@ -44,9 +46,21 @@ def _without_mindspeed(tree: Path) -> Path:
     """A directory of links to all that `tree` holds but MindSpeed."""
     links = Path(tempfile.mkdtemp(prefix="upstream-"))
     for entry in tree.iterdir():
-        if not entry.name.startswith("mindspeed"):
+        if not entry.name.startswith("mindspeed") and entry.name != MANIFEST:
             (links / entry.name).symlink_to(entry)
     return links
+
+
+def _manifest_without_mindspeed() -> None:
+    """Write into the directory of links what a sync without MindSpeed would have: preflight reads it."""
+    from recipe.sources.compose import wanted
+    from recipe.sources.pins import read_pins
+
+    manifest = json.loads((_GIVEN / MANIFEST).read_text(encoding="utf-8"))
+    profile = read_pins(REPO / "upstreams.toml").profile(manifest["profile"], ())
+    files = {name: digest for name, digest in manifest["files"].items() if not name.startswith("mindspeed")}
+    manifest |= {"beside": [], "files": files, "pins": wanted(profile, REPO, manifest["state"] == "pristine").digest()}
+    (UPSTREAM / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
 _own_temporary_directory()
@@ -64,6 +78,8 @@ sys.path[:] = [path for path in sys.path if not _gives_mindspeed(path)]
 for _path in reversed(_PATHS):
     if _path not in sys.path:
         sys.path.insert(0, _path)
+if _HAS_MINDSPEED:
+    _manifest_without_mindspeed()
 
 _inherited = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p and p not in _PATHS]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *(p for p in _inherited if not _gives_mindspeed(p))])
