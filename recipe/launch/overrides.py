@@ -181,7 +181,7 @@ def optimizer_config(config: RunConfig) -> dict[str, Any]:
         return values
     return values | {
         "optimizer_cpu_offload": True,
-        "optimizer_offload_fraction": 1.0 if actor.optimizer_host_share is None else actor.optimizer_host_share,
+        "optimizer_offload_fraction": actor.host_share,
         # Without it the float32 weights are on the die a second time.
         "use_precision_aware_optimizer": True,
         # Megatron-core 0.12.1 waits for the wrong stream when copies overlap (its pull request 3140).

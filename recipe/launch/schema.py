@@ -347,6 +347,13 @@ class Actor:
         "apply_rope_fusion",
     )
 
+    @property
+    def host_share(self) -> float:
+        """The share of the optimizer's elements that the host holds and updates."""
+        if self.optimizer != HOST:
+            return 0.0
+        return 1.0 if self.optimizer_host_share is None else self.optimizer_host_share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train:

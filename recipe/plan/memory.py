@@ -177,7 +177,7 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
             "reference weights": plain,
             "gradients": laid.gradient_bytes,
         }
-    stays = laid.optimizer_bytes - laid.on_host(of.host_share)[0]
+    stays = laid.optimizer_bytes - laid.on_host(of.config.actor.host_share)[0]
     if actor.optimizer in (DIE, HOST) and stays:
         always["optimizer"] = stays
 
@@ -262,7 +262,7 @@ def host(of: Subject) -> Host:
         if actor.optimizer in (OFFLOADED, SWAPPED):
             sizes["optimizer"] = laid.optimizer_bytes
         if actor.optimizer == HOST:
-            sizes["optimizer"], sizes["gradients"] = laid.on_host(of.host_share)
+            sizes["optimizer"], sizes["gradients"] = laid.on_host(of.config.actor.host_share)
         stages.append(sizes)
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
     # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.

@@ -46,7 +46,7 @@ class Plan:
                 f"the KV cache has room for {at_once} of an engine's {rows} sequences at their longest: beyond that "
                 "the engine preempts and computes again"
             )
-        if self.of.host_share and self.estimate is not None:
+        if self.of.config.actor.host_share and self.estimate is not None:
             yield "the host's cores update the weights: how long that takes is not in the estimated time"
         if not host_fits(self.of, self.memory):
             yield "what the dies put on a node is more than [cluster] host_memory_gib_per_node"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipe.launch.architecture import KNOWN, Architecture, from_config_json
-from recipe.launch.config import CUDA, HOST, NPU, ON_POLICY, RunConfig
+from recipe.launch.config import CUDA, NPU, ON_POLICY, RunConfig
 from recipe.launch.errors import ConfigError
 from recipe.launch.inputs import architecture
 from recipe.launch.layout import Layout, derive
@@ -45,14 +45,6 @@ class Subject:
     def on_policy(self) -> bool:
         """There is no pass for the old log-probabilities."""
         return self.config.train.loss_mode == ON_POLICY
-
-    @property
-    def host_share(self) -> float:
-        """The share of the optimizer's elements that the host holds and updates."""
-        actor = self.config.actor
-        if actor.optimizer != HOST:
-            return 0.0
-        return 1.0 if actor.optimizer_host_share is None else actor.optimizer_host_share
 
     @property
     def on_npu(self) -> bool:

@@ -109,6 +109,6 @@ def _offloads(of: Subject) -> int:
         if actor.optimizer == SWAPPED:
             here += 2 * updates * laid.optimizer_bytes
         # Gradients go to the host in float32, and come back as weights that are made bfloat16 there.
-        here += int(updates * laid.optimizer_elements * of.host_share * (FP32 + BF16))
+        here += int(updates * laid.optimizer_elements * of.config.actor.host_share * (FP32 + BF16))
         moved = max(moved, here)
     return moved

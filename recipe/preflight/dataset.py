@@ -294,7 +294,7 @@ def _weights(facts: Facts) -> Iterator[Said]:
 
 @check(
     "D013", "the package that tier 3 of the reward asks is installed", needs="node",
-    why="the trainer's process, which Ray may put on any node, refuses to grade without it after all workers are up",
+    why="the trainer's process refuses to grade without it, after all workers are up",
     fix=f"run: pip install -r {REQUIREMENTS}, or remove [reward] tier3",
 )  # fmt: skip
 def _tier3(facts: Facts) -> Iterator[Said]:

@@ -59,9 +59,8 @@ def _divided(facts: Facts) -> Iterator[Said]:
     actor = facts.config.actor
     if actor.optimizer != HOST:
         raise NoMatter
-    share = actor.optimizer_host_share
-    if share is not None and share < 1 and facts.device != CUDA:
-        yield bad(f"optimizer_host_share = {share} with device {facts.device}", "1, or device cuda")
+    if actor.host_share < 1 and facts.device != CUDA:
+        yield bad(f"optimizer_host_share = {actor.host_share} with device {facts.device}", "1, or device cuda")
 
 
 check(
