@@ -45,6 +45,11 @@ def expect_record(paths: RunPaths) -> None:
         reserve(paths.failure, _RECORD_BYTES)
 
 
+def end_of_records(paths: RunPaths) -> None:
+    """No record will be made any more: give back the space that none has used."""
+    release(paths.failure)
+
+
 def record_failure(error: BaseException, environment: Mapping[str, str] = os.environ) -> None:
     """Record what has ended this process, the driver of the run that the environment names; otherwise do nothing.
 
@@ -77,7 +82,6 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 def cause(paths: RunPaths) -> str | None:
     """What the driver of this run has recorded; None when it has recorded nothing."""
-    release(paths.failure)
     try:
         value: Any = json.loads(paths.failure.read_bytes())
         kind, message = str(value["type"]), str(value["message"])

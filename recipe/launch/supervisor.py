@@ -16,7 +16,7 @@ from typing import Protocol
 from recipe.launch.channel import BEAT_S, SILENCE_S
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.errors import LaunchError
-from recipe.launch.failure import cause, cause_in_log, expect_record
+from recipe.launch.failure import cause, cause_in_log, end_of_records, expect_record
 from recipe.launch.leftovers import WATCHDOG
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock, Progress
@@ -103,6 +103,7 @@ def supervise(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(0 if left else None)
             progress.close()
+            end_of_records(paths)
             keep_ray_logs(paths)
             shutil.rmtree(paths.temp, ignore_errors=True)
             paths.slots.unlink(missing_ok=True)
