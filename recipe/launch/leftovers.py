@@ -69,7 +69,8 @@ def end_former(run_dir: Path, say: Callable[[str], None]) -> None:
         watchdog.kill()
     there = marked(run_id)
     if there:
-        say(f"the last launch of this run was killed: ending the {len(there)} processes it has left running")
+        count = "one process" if len(there) == 1 else f"{len(there)} processes"
+        say(f"the last launch of this run was killed: ending what it has left running ({count})")
     left = end_all(run_id)
     if left:
         raise LaunchError(

@@ -249,7 +249,7 @@ os.fsync = fsync
 def test_slow_checkpoint_writers_do_not_end_the_run(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On hardware a save takes minutes. Its writers carry the workers' title, come and go, and none is a lost worker."""
+    """On hardware a save takes minutes. Its writers carry the workers' title, come and go; none is a lost worker."""
     upstream = Path(os.environ["RECIPE_UPSTREAM"] if "RECIPE_UPSTREAM" in os.environ else REPO / "upstream")
     for entry in upstream.iterdir():
         (tmp_path / entry.name).symlink_to(entry)

@@ -200,7 +200,7 @@ def test_launcher_and_watchdog_are_killed_and_the_next_launch_ends_what_they_lef
     again = launch.start()
     output, error = again.communicate(timeout=60)
     assert (again.returncode, error) == (0, ""), output
-    assert "the last launch of this run was killed: ending the 2 processes it has left running\n" in output
+    assert "the last launch of this run was killed: ending what it has left running (2 processes)\n" in output
     assert marked(first) == [] and not temp.exists() and not watchdog.is_running()
     launch.check_nothing_left()
 
