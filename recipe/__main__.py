@@ -12,6 +12,8 @@ import importlib
 import os
 import sys
 
+from recipe.launch.signals import default_on_stop_signals, quit_on_stop_signals
+
 # command -> the module that registers it; only the module of the command that is called is imported.
 COMMANDS = {
     "sync": "recipe.sources.cli",
@@ -58,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         room.register(subparsers)
     options = parser.parse_args(arguments)
+    default_on_stop_signals()
     try:
         return int(options.handler(options) or 0)
     except ModuleNotFoundError as error:
@@ -92,4 +95,5 @@ def _command() -> int:
 
 
 if __name__ == "__main__":
+    quit_on_stop_signals()
     sys.exit(_command())

@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -105,7 +106,7 @@ def mindspeed_upstream() -> Path:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take the tests out that need what is not there, and remember them."""
     config.stash[_not_run] = {}
-    for mark, why in (("mindspeed", _why_no_mindspeed), ("hosts", _why_no_hosts)):
+    for mark, why in _NEEDS:
         out = [item for item in items if item.get_closest_marker(mark)]
         reason = why() if out else None
         if reason is not None:
@@ -125,6 +126,18 @@ def _why_no_hosts() -> str | None:
 
     reason = why_not()
     return reason and f"need network namespaces, which cannot be made here: {reason}"
+
+
+def _why_no_small_disk() -> str | None:
+    """A file system that a test can fill is mounted where nobody else sees it."""
+    command = ["unshare", "-rm", "mount", "-t", "tmpfs", "none", tempfile.gettempdir()]
+    if shutil.which("unshare") is None:
+        return "need unshare (util-linux), with which a small file system is mounted"
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if made.returncode == 0 else f"need a small file system: {made.stderr.strip()}"
+
+
+_NEEDS = (("mindspeed", _why_no_mindspeed), ("hosts", _why_no_hosts), ("small_disk", _why_no_small_disk))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

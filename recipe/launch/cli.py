@@ -23,8 +23,8 @@ examples:
   python -m recipe launch configs/sim.toml --steps 3 --name short --fresh
   python -m recipe launch configs/sim.toml --data problems.json --name mine
 
-exit code: 0 the run finished; 1 it failed (one line says why, and where the log is); 2 a mistake in the run file or the
-options; 130, 143 stopped by Ctrl-C or SIGTERM
+exit code: 0 the run finished, now or before; 1 it failed (one line says why, and where the log is); 2 a mistake in the
+run file or the options; 130, 143 stopped by Ctrl-C or SIGTERM. A terminal that is closed does not stop it.
 """
 OF_SHOW = """\
 examples:
@@ -96,26 +96,27 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _make_or_run(options: argparse.Namespace) -> int:
-    from recipe.launch.environment import cache_dir
-    from recipe.launch.errors import LaunchError
+    from recipe.launch.signals import quit_on_stop_signals
+
+    quit_on_stop_signals()
+    from recipe.launch.command import run_command
+    from recipe.launch.environment import cache_dir, runs_dir
     from recipe.launch.first_look import require_room
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
-    from recipe.launch.supervisor import raise_on_stop_signals
+    from recipe.launch.signals import raise_on_stop_signals
 
-    # Until the supervisor takes the signals over, they end what is being made, children included.
-    raise_on_stop_signals()
-    try:
+    def work() -> None:
+        # Until the supervisor takes the signals over, they end what is being made, children included.
+        raise_on_stop_signals()
         config = read_config(options)
         if options.prepare:
             require_room(cache_dir())
             prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
         else:
             launch(config, options.config, fresh=options.fresh)
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return run_command(work, runs_dir())
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from recipe.launch.node import Place, present
 from recipe.launch.overrides import quote
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
+from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
-from recipe.launch.supervisor import Watchdog, keep_ray_logs
+from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.report.recorder import NODES
 
@@ -149,4 +149,3 @@ class Cluster:
                     clock.say(f"no logs from {', '.join(unreached)}, which cannot be reached; they are on those nodes")
                 if paths.ray_temp.is_dir():  # the driver never ran: its supervisor removes it otherwise
                     keep_ray_logs(paths)
-                    shutil.rmtree(paths.ray_temp, ignore_errors=True)

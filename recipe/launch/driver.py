@@ -3,6 +3,9 @@
 
 The TaskRunner writes the metrics, the validation samples and the checkpoints' index. Ray is free to put an actor that
 asks for a CPU on any node; where the directory of the run is not on shared storage, these files would be on that one.
+
+What ends it is recorded for the launcher (`recipe.launch.failure`); what it cannot print (a full disk under its log)
+does not end it.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from typing import Any
 import hydra
 import ray
 from verl.trainer.main_ppo import TaskRunner, run_ppo
+
+from recipe.launch.failure import record_failure
+from recipe.terminal import never_fail
 
 # Every Ray gives its head node 1.0 of this resource.
 HEAD_RESOURCE = "node:__internal_head__"
@@ -24,4 +30,9 @@ def main(config: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    never_fail()
+    try:
+        main()
+    except Exception as error:
+        record_failure(error)
+        raise

@@ -35,11 +35,11 @@ FOREIGN_NAMES = (
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a run keeps things. `ray_temp` is short, because Ray puts sockets with a 107-byte limit under it."""
+    """Where a run keeps things; `temp` is this node's temporary directory of it (`recipe.launch.temporary`)."""
 
     run_dir: Path
     run_id: str
-    ray_temp: Path
+    temp: Path
     checkpoint_dir: Path | None = None
 
     @property
@@ -57,6 +57,20 @@ class RunPaths:
     @property
     def driver_log(self) -> Path:
         return self.run_dir / "logs" / "driver.log"
+
+    @property
+    def ray_temp(self) -> Path:
+        return self.temp / "ray"
+
+    @property
+    def scratch(self) -> Path:
+        """TMPDIR of the run's processes: verl's lock files, vLLM's sockets."""
+        return self.temp / "tmp"
+
+    @property
+    def failure(self) -> Path:
+        """Why the driver failed, by itself (`recipe.launch.failure`)."""
+        return self.run_dir / "logs" / "failure.json"
 
     @property
     def slots(self) -> Path:
@@ -105,6 +119,7 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "VERL_FILE_LOGGER_PATH": str(paths.metrics),
         "RECIPE_RUN_DIR": str(paths.run_dir),
         RUN_ID: paths.run_id,
+        "TMPDIR": str(paths.scratch),
         # No usage reports; devices assigned to the actors that ask for them only; every line of every worker's log.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

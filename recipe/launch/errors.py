@@ -14,3 +14,9 @@ class ConfigError(LaunchError):
     """A run file that cannot be used."""
 
     exit_code = 2
+
+
+class AlreadyFinished(LaunchError):
+    """Nothing is left to do of the run. It is no failure."""
+
+    exit_code = 0

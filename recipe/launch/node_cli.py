@@ -18,8 +18,8 @@ examples:
   scripts/launch.sh configs/a3_256die.toml --head 10.0.0.1          another head than the run file's
   scripts/launch.sh configs/a3_256die.toml --interface enp66s0f0    where the way to the head is not the right network
 
-exit code: 0 the run finished; 1 it failed, or a node was missing or lost; 2 a mistake in the run file or the options;
-130, 143 stopped by Ctrl-C or SIGTERM
+exit code: 0 the run finished, now or before; 1 it failed, or a node was missing or lost; 2 a mistake in the run file or
+the options; 130, 143 stopped by Ctrl-C or SIGTERM. A terminal that is closed does not stop it.
 """
 
 
@@ -52,18 +52,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _node(options: argparse.Namespace) -> int:
-    from recipe.launch.errors import LaunchError
-    from recipe.launch.supervisor import raise_on_stop_signals
+    from recipe.launch.signals import quit_on_stop_signals
 
-    raise_on_stop_signals()
-    try:
-        return _take_part(options)
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    quit_on_stop_signals()
+    from recipe.launch.command import run_command
+    from recipe.launch.environment import runs_dir
+
+    return run_command(lambda: _take_part(options), runs_dir())
 
 
-def _take_part(options: argparse.Namespace) -> int:
+def _take_part(options: argparse.Namespace) -> None:
     from recipe.launch.cli import read_config
     from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.environment import run_directory
@@ -72,9 +70,11 @@ def _take_part(options: argparse.Namespace) -> int:
     from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch
+    from recipe.launch.signals import raise_on_stop_signals
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
 
+    raise_on_stop_signals()
     clock = Clock(sys.stdout)
     config = read_config(options)
     if config.cluster.own_ray:
@@ -88,7 +88,7 @@ def _take_part(options: argparse.Namespace) -> int:
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
         launch(config, options.config, fresh=options.fresh)
-        return 0
+        return
     place = find_place(
         config,
         head=options.head,
@@ -121,4 +121,3 @@ def _take_part(options: argparse.Namespace) -> int:
         launch(config, options.config, formed, options.fresh)
     else:
         work(config, place, token, token_file, clock)
-    return 0

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from recipe.launch.ray_logs import open_own
 
 # Of a longer file only the end is sent: that is where the cause of a failure stands.
 LARGEST_FILE = 16 * 2**20
@@ -17,11 +20,14 @@ _SUFFIXES = (".out", ".err", ".log", ".jsonl")
 def chunks(directory: Path) -> Iterator[dict[str, Any]]:
     """Messages that carry the text files under `directory`, in the order in which `write_chunk` takes them."""
     for path in sorted(directory.rglob("*")):
-        if path.suffix not in _SUFFIXES or not path.is_file() or path.is_symlink():
+        if path.suffix not in _SUFFIXES:
             continue
-        with open(path, "rb") as file:
-            start = max(0, path.stat().st_size - LARGEST_FILE)
-            file.seek(start)
+        try:
+            file = open_own(path)
+        except OSError:
+            continue  # a link, a pipe, another user's
+        with file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LARGEST_FILE))
             left, first = LARGEST_FILE, True
             while left > 0 and (data := file.read(min(_CHUNK, left))):
                 left -= len(data)

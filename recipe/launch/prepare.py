@@ -22,6 +22,7 @@ from recipe.launch.environment import REPO, cache_dir, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.inputs import architecture
 from recipe.launch.overrides import Inputs
+from recipe.launch.processes import die_with_parent
 from verl_patches.utils.reward_score.tier3 import require
 
 Say = Callable[[str], None]
@@ -233,7 +234,12 @@ def _run(*arguments: str, log: Path) -> None:
     with open(log, "ab") as output:
         start = output.tell()
         code = subprocess.run(
-            [sys.executable, *arguments], env=environment, stdout=output, stderr=subprocess.STDOUT, check=False
+            [sys.executable, *arguments],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            preexec_fn=die_with_parent,
         ).returncode
     if code:
         text = log.read_bytes()[start:].decode("utf-8", "replace").strip()

@@ -7,12 +7,18 @@ that mark in their environment and as descendants of marked ones, and nothing el
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 
 from recipe.launch.environment import RUN_ID
+
+_PR_SET_PDEATHSIG = 1
+_RAYLET = "raylet"
+_TITLE = "ray::"
 
 
 def marked(run_id: str) -> list[psutil.Process]:
@@ -24,7 +30,7 @@ def marked(run_id: str) -> list[psutil.Process]:
         found[process.pid] = process
         for child in _descendants(process):
             found.setdefault(child.pid, child)
-    return [process for process in found.values() if _alive(process)]
+    return [process for process in found.values() if alive(process)]
 
 
 def _carries(process: psutil.Process, run_id: str) -> bool:
@@ -41,9 +47,23 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _alive(process: psutil.Process) -> bool:
+def alive(process: psutil.Process) -> bool:
+    """Whether this very process runs, and not another one with its pid, nor what is left of it for its parent."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def die_with_parent() -> None:
+    """For a child, before its program starts: it is killed when its parent ends, in whatever way (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def is_halted(pid: int) -> bool:
+    """Whether that process is there and does not run until it gets SIGCONT."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
         return False
 
@@ -72,7 +92,23 @@ def end_all(run_id: str, patience_s: float = 5.0, limit_s: float = 30.0) -> list
         psutil.wait_procs(left, timeout=0.5)
 
 
-def resident_by_name(processes: list[psutil.Process]) -> dict[str, int]:
+def ray_workers(processes: Iterable[psutil.Process], actor: str) -> list[psutil.Process]:
+    """Those that are workers of Ray with an actor of the class `actor`.
+
+    A worker is what a raylet has started, a direct child of it. The title alone does not tell: what a worker forks
+    (Megatron-core's checkpoint writers, data loaders, compilers) inherits it.
+    """
+    return [process for process in processes if _is_worker(process, actor)]
+
+
+def _is_worker(process: psutil.Process, actor: str) -> bool:
+    try:
+        return _title(process) == f"{_TITLE}{actor}" and _started_by_ray(process)
+    except psutil.Error:
+        return False
+
+
+def resident_by_name(processes: Iterable[psutil.Process]) -> dict[str, int]:
     """Resident bytes by process name, summed over the processes of one name. Shared pages count in each."""
     totals: dict[str, int] = {}
     for name, size in _sizes(processes):
@@ -80,7 +116,7 @@ def resident_by_name(processes: list[psutil.Process]) -> dict[str, int]:
     return totals
 
 
-def _sizes(processes: list[psutil.Process]) -> Iterator[tuple[str, int]]:
+def _sizes(processes: Iterable[psutil.Process]) -> Iterator[tuple[str, int]]:
     for process in processes:
         try:
             yield display_name(process), process.memory_info().rss
@@ -89,10 +125,27 @@ def _sizes(processes: list[psutil.Process]) -> Iterator[tuple[str, int]]:
 
 
 def display_name(process: psutil.Process) -> str:
-    """A short name: Ray's title up to the class (`ray::WorkerDict`), the module of `python -m`, or the program."""
+    """A short name: Ray's title up to the class (`ray::WorkerDict`), the module of `python -m`, or the program.
+
+    What carries the title of a worker and is none is a `fork of ray::WorkerDict`.
+    """
+    title = _title(process)
+    if title is not None:
+        return title if _started_by_ray(process) else f"fork of {title}"
     command = process.cmdline()
-    if command and command[0].startswith("ray::"):
-        return command[0].split(".")[0].split("(")[0].split()[0]
     if "-m" in command[:-1]:
         return command[command.index("-m") + 1]
     return process.name()
+
+
+def _title(process: psutil.Process) -> str | None:
+    """The title that Ray gives its workers, up to the class; None for a process without one."""
+    command = process.cmdline()
+    if not command or not command[0].startswith(_TITLE):
+        return None
+    return command[0].split(".")[0].split("(")[0].split()[0]
+
+
+def _started_by_ray(process: psutil.Process) -> bool:
+    parent = process.parent()
+    return parent is not None and parent.name() == _RAYLET

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import math
 import re
 import time
 from pathlib import Path
 from typing import TextIO
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
+from recipe.report.recorder import read_object
 
 # What the driver's log says, in the order in which it comes, and what that means.
 PHASES = (
@@ -42,9 +44,12 @@ class Follower:
         if self._file is None:
             try:
                 self._file = open(self._path, encoding="utf-8", errors="replace")  # noqa: SIM115
-            except FileNotFoundError:
+            except OSError:
                 return []
-        *whole, self._rest = (self._rest + self._file.read()).split("\n")
+        try:
+            *whole, self._rest = (self._rest + self._file.read()).split("\n")
+        except OSError:  # a file server that does not answer for now
+            return []
         return whole
 
     def close(self) -> None:
@@ -57,10 +62,37 @@ class Clock:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
+        self._copy: Path | None = None
+        self._said: list[str] = []
         self.start = time.monotonic()
 
+    def copy_to(self, path: Path) -> None:
+        """Append what has been said and will be said to a file too: a terminal may be closed."""
+        self._copy = path
+        self._write("".join(self._said))
+        self._said.clear()
+
     def say(self, text: str) -> None:
-        print(f"[{minutes(time.monotonic() - self.start)}] {text}", file=self._out, flush=True)
+        line = self._line(text)
+        print(line, end="", file=self._out, flush=True)
+        self._keep(line)
+
+    def note(self, text: str) -> None:
+        """Only into the file."""
+        self._keep(self._line(text))
+
+    def _line(self, text: str) -> str:
+        return f"[{minutes(time.monotonic() - self.start)}] {text}\n"
+
+    def _keep(self, line: str) -> None:
+        if self._copy is None:
+            self._said.append(line)
+        else:
+            self._write(line)
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError), open(str(self._copy), "a", encoding="utf-8", errors="replace") as file:
+            file.write(text)
 
 
 class Progress:
@@ -87,10 +119,8 @@ class Progress:
         for line in self._log.lines():
             self._notice(line)
         for line in self._metrics.lines():
-            try:
-                step = parse(json.loads(line))
-            except ValueError:
-                continue
+            value = read_object(line)
+            step = None if value is None else parse(value)
             if step is not None:
                 self._report(step)
 
@@ -128,6 +158,8 @@ class Progress:
 
 def minutes(seconds: float) -> str:
     """`m:ss`."""
+    if not math.isfinite(seconds):
+        return "?"
     whole = max(0, round(seconds))
     return f"{whole // 60}:{whole % 60:02d}"
 
@@ -136,6 +168,10 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
 
 
+def uncoloured(line: str) -> str:
+    return _ANSI.sub("", line)
+
+
 def plain(line: str) -> str:
     """A log line without colours and without Ray's `(Actor pid=...)` prefix."""
-    return _PREFIX.sub("", _ANSI.sub("", line)).rstrip()
+    return _PREFIX.sub("", uncoloured(line)).rstrip()

@@ -9,15 +9,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipe.launch.config import RunConfig, require_name
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
+from recipe.launch.processes import is_halted
 from recipe.launch.progress import Clock
 from recipe.report.recorder import NODES
 
@@ -66,23 +67,40 @@ def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: a name that is no file name.
-        LaunchError: another launcher does.
+        LaunchError: another launcher does, or another user has.
     """
     require_name(name)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
-    with open(run_dir.with_name(f".{name}.lock"), "a+", encoding="ascii") as lock:
+    path = run_dir.with_name(f".{name}.lock")
+    try:
+        lock = open(path, "a+b", buffering=0)  # noqa: SIM115
+    except PermissionError:
+        raise LaunchError(
+            f"{path} belongs to another user, whose run {name} is; give this one another --name, or another place in "
+            "RECIPE_RUNS"
+        ) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().strip() or "unknown"
-            raise LaunchError(
-                f"another launcher (pid {holder}) is at work on run {name}; stop it, or give this one another --name"
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            raise LaunchError(_at_work(name, lock.read(32))) from None
+        with suppress(OSError):  # a full disk; the lock holds without the number
+            lock.truncate(0)
+            lock.write(str(os.getpid()).encode())
         yield
+
+
+def _at_work(name: str, content: bytes) -> str:
+    """That another launcher holds the lock, and what to do; `content` is what it has written into it."""
+    elsewhere = "or give this one another --name"
+    if not content.strip().isdigit():
+        return f"another launcher is at work on run {name}; stop it, {elsewhere}"
+    pid = int(content)
+    text = f"another launcher (pid {pid}) is at work on run {name}"
+    if not is_halted(pid):
+        return f"{text}; stop it, {elsewhere}"
+    return f"{text}, but halted (Ctrl-Z); `kill -CONT {pid}` lets it go on, `kill -9 {pid}` ends it, {elsewhere}"
 
 
 def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, fresh: bool, clock: Clock) -> Start:
@@ -100,7 +118,8 @@ def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, fresh: bool, c
 
     Raises:
         ConfigError: there is a checkpoint, and it cannot be continued with this run file; the message says what
-            differs, or that nothing is left to do.
+            differs.
+        AlreadyFinished: nothing is left to do.
     """
     whole = whole_checkpoints(checkpoints)
     if not run_dir.exists():
@@ -121,7 +140,7 @@ def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, fresh: bool, c
     _require_same(config, run_dir)
     step = step_of(checkpoint)
     if step >= config.run.steps:
-        raise ConfigError(
+        raise AlreadyFinished(
             f"{run_dir} has finished {step} of {config.run.steps} steps; to go on, raise [run] steps; to begin anew, "
             "give --fresh, or another --name"
         )

@@ -7,12 +7,13 @@ import dataclasses
 import json
 import secrets
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe.audit.fit import verify
+from recipe.files import release, reserve, write_atomically
+from recipe.launch.command import in_one_line
 from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import (
     RunPaths,
@@ -21,23 +22,28 @@ from recipe.launch.environment import (
     run_directory,
     upstream_dir,
 )
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import AlreadyFinished, LaunchError
 from recipe.launch.first_look import (
     first_look,
     require_one_machine,
     require_plain_interpreter,
     require_room,
 )
-from recipe.launch.layout import derive
-from recipe.launch.overrides import DRIVER, hydra_overrides
+from recipe.launch.layout import Layout, derive
+from recipe.launch.leftovers import end_former, noted
+from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
 from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
+from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
+from recipe.launch.temporary import run_temp
 from recipe.report.recorder import append_line
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster
+
+_RESULT_BYTES = 2**14
 
 
 def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fresh: bool = False) -> Path:
@@ -51,6 +57,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
+        AlreadyFinished: it had finished before.
     """
     clock = Clock(sys.stdout)
     first_look(config)
@@ -65,28 +72,55 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     run_dir = run_directory(config)
     require_room(run_dir.parent)
     with only_launcher(config.run.name, run_dir):
+        end_former(run_dir, clock.say)
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
-        start = open_run(config, run_dir, checkpoints, fresh, clock)
+        try:
+            start = open_run(config, run_dir, checkpoints, fresh, clock)
+        except AlreadyFinished:
+            _complete(config, run_dir, clock)
+            raise
         begin_attempt(start)
-        (run_dir / "run.toml").write_bytes(source.read_bytes())
+        clock.copy_to(run_dir / "logs" / "launcher.log")
         error: LaunchError | None = None
         try:
+            reserve(run_dir / RESULT, _RESULT_BYTES)
+            write_atomically(run_dir / "run.toml", source.read_bytes())
             _run(config, start, cluster, clock)
-        except LaunchError as problem:
-            error = problem
-        result = {
-            "status": "finished" if error is None else "failed",
-            "error": None if error is None else str(error),
-            "wall_s": round(time.monotonic() - clock.start, 1),
-            "seed": config.run.seed,
-            "steps_wanted": config.run.steps,
-            "resumed_from_step": start.step or None,
-        }
-        (run_dir / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        except Exception as problem:
+            error = in_one_line(problem, run_dir / "logs")
+        with StopSignals():
+            _write_result(config, run_dir, clock, error, start.step)
+        if error is not None:
+            clock.note(f"error: {error}")
         _report(run_dir, clock, failed=error is not None)
     if error is not None:
         raise error
     return run_dir
+
+
+def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchError | None, step: int) -> None:
+    """How the run ended, for whoever reads it later. Its space was taken at the start; should it not be written all the
+    same, the exit code and the line on the terminal tell it."""
+    result = {
+        "status": "finished" if error is None else "failed",
+        "error": None if error is None else str(error),
+        "wall_s": round(time.monotonic() - clock.start, 1),
+        "seed": config.run.seed,
+        "steps_wanted": config.run.steps,
+        "resumed_from_step": step or None,
+    }
+    try:
+        write_atomically(run_dir / RESULT, json.dumps(result, indent=2) + "\n")
+    except OSError as problem:
+        release(run_dir / RESULT)
+        clock.say(f"warning: {run_dir / RESULT} could not be written: {problem.strerror}")
+
+
+def _complete(config: RunConfig, run_dir: Path, clock: Clock) -> None:
+    """Write what a launcher that was killed after the last checkpoint did not come to: the outcome and the report."""
+    if not (run_dir / RESULT).is_file():
+        _write_result(config, run_dir, clock, None, 0)
+        _report(run_dir, clock, failed=False)
 
 
 def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock) -> None:
@@ -105,12 +139,24 @@ def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock)
             f"loss_mode {ON_POLICY}: no pass for the old log-probabilities, so the rollout's cannot be compared with "
             "them: rollout.calculate_log_probs is off, and the report has no agreement of rollout and actor"
         )
-    paths = RunPaths(
-        run_dir=run_dir,
-        run_id=f"{config.run.name}-{secrets.token_hex(6)}",
-        ray_temp=short_temp(),
-        checkpoint_dir=_checkpoint_dir(config),
-    )
+    run_id = f"{config.run.name}-{secrets.token_hex(6)}"
+    with run_temp() as temp:
+        paths = RunPaths(run_dir, run_id, temp, _checkpoint_dir(config))
+        with noted(paths):
+            _drive(config, start, cluster, clock, layout, inputs, paths)
+
+
+def _drive(
+    config: RunConfig,
+    start: Start,
+    cluster: Cluster | None,
+    clock: Clock,
+    layout: Layout,
+    inputs: Inputs,
+    paths: RunPaths,
+) -> None:
+    """Run the driver on what has been prepared."""
+    run_dir = paths.run_dir
     environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
@@ -128,7 +174,7 @@ def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], ove
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
     describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
-    (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+    write_atomically(run_dir / COMMAND, json.dumps(describe, indent=2) + "\n")
     return command
 
 
@@ -137,17 +183,15 @@ def _checkpoint_dir(config: RunConfig) -> Path | None:
     return None if given is None else Path(given).expanduser().absolute()
 
 
-def short_temp() -> Path:
-    """A new directory whose path leaves room for Ray's socket names."""
-    parent = "/tmp" if len(tempfile.gettempdir()) > 30 and Path("/tmp").is_dir() else None
-    return Path(tempfile.mkdtemp(prefix="grpo-", dir=parent))
-
-
 def _report(run_dir: Path, clock: Clock, failed: bool) -> None:
     from recipe.report.make import make_report
 
     try:
         summary = make_report(run_dir)
+    except OSError as error:  # a full disk: the run has ended all the same, and the report can be made later
+        again = f"python -m recipe report {run_dir}"
+        clock.say(f"warning: no report could be made ({error.strerror or error}); later `{again}` makes it")
+        return
     except Exception as error:  # the run's own outcome must not be hidden behind a plot that failed
         if not failed:
             raise LaunchError(f"the run finished, but its report failed: {type(error).__name__}: {error}") from error

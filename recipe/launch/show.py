@@ -114,6 +114,7 @@ def as_shell(shown: Shown) -> str:
         '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
         'done <<<"${PYTHONPATH:-}:"',
         f'export {PATH}={ours}"$theirs"',
+        'mkdir -p "$TMPDIR"',
         *_interface_note(shown.config),
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]

@@ -3,36 +3,35 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import FrameType
-from typing import Any, Protocol
-
-import psutil
+from typing import Protocol
 
 from recipe.launch.channel import BEAT_S, SILENCE_S
-from recipe.launch.environment import RunPaths
+from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.errors import LaunchError
-from recipe.launch.failure import cause
-from recipe.launch.processes import display_name, end_all, marked, resident_by_name
+from recipe.launch.failure import cause, cause_in_log, end_of_records, expect_record
+from recipe.launch.leftovers import WATCHDOG
+from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock, Progress
-from recipe.report.recorder import EVENTS, append_line
+from recipe.launch.ray_logs import keep_ray_logs
+from recipe.launch.sampler import Sampler
+from recipe.launch.signals import Interrupted, StopSignals
 
 POLL_S = 0.25
-SAMPLE_S = 2.0
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.
 LOST_WORKER_S = 30.0
 # A driver may notice sooner than the launchers that a node is gone; they know better why. This long is what one takes
 # to see that its Ray has ended.
 ALARM_S = 3.0
-WORKER = "ray::WorkerDict"
+# How long what should end at once may take on a loaded machine.
+WATCHDOG_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,6 @@ class Alarm(Protocol):
         """Whether the launcher of every node has been heard after `moment` (of time.monotonic)."""
 
 
-class Interrupted(LaunchError):
-    """The launcher was asked to stop; the exit code is the shell's for that signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
-
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def raise_on_stop_signals() -> None:
-    """Make each stop signal raise `Interrupted` in the main thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    for number in STOP_SIGNALS:
-        signal.signal(number, stop)
-
-
 def supervise(
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -88,7 +66,7 @@ def supervise(
     Args:
         command: the driver.
         environment: its whole environment, with RECIPE_RUN_ID = `paths.run_id`.
-        paths: where metrics and log are; `paths.ray_temp` is removed at the end.
+        paths: where metrics and log are; `paths.temp` is removed at the end.
         steps: the last step that must be in the metrics.
         limits: deadlines.
         clock: prints the progress.
@@ -97,12 +75,13 @@ def supervise(
     Raises:
         LaunchError: the driver failed, stalled or stopped early, or a node is lost. The message is one line with the
             cause.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived.
+        Interrupted: SIGINT or SIGTERM arrived.
 
     In every case all processes of the run are gone when this returns; a watchdog sees to it when the launcher
     itself is killed.
     """
-    with StopSignals() as stop, Watchdog(paths), open(paths.driver_log, "wb") as log:
+    with StopSignals() as stop, Watchdog(paths) as watchdog, open(paths.driver_log, "wb") as log:
+        expect_record(paths)
         progress = Progress(paths.metrics, paths.driver_log, steps, clock)
         driver = subprocess.Popen(
             list(command),
@@ -115,15 +94,18 @@ def supervise(
         )
         sampler = Sampler(paths)
         try:
-            problem = _watch(driver, progress, sampler, limits, stop, alarm)
+            problem = _watch(driver, progress, sampler, limits, stop, alarm, watchdog)
+            code = driver.poll()
             progress.update()
         finally:
             sampler.stop()
             left = end_all(paths.run_id)
-            driver.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                driver.wait(0 if left else None)
             progress.close()
+            end_of_records(paths)
             keep_ray_logs(paths)
-            shutil.rmtree(paths.ray_temp, ignore_errors=True)
+            shutil.rmtree(paths.temp, ignore_errors=True)
             paths.slots.unlink(missing_ok=True)
     if left:
         raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
@@ -134,7 +116,8 @@ def supervise(
     if isinstance(problem, _Alarm):
         raise LaunchError(problem)
     if problem is not None:
-        found = cause(paths.driver_log)
+        # Only what has failed by itself has left a cause; the end of what was ended by us or by a signal has none.
+        found = cause(paths) or (cause_in_log(paths.driver_log) if code is not None and code > 0 else None)
         raise LaunchError(f"{problem}{': ' + found if found else ''} (log: {paths.driver_log})")
 
 
@@ -149,10 +132,12 @@ def _watch(
     limits: Limits,
     stop: StopSignals,
     alarm: Alarm | None,
+    watchdog: Watchdog,
 ) -> str | None:
     """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
     while True:
         code = driver.poll()
+        watchdog.tend()
         progress.update()
         if code == 0 or stop.number is not None:
             return None
@@ -189,112 +174,39 @@ def _ended(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
 
 
-class Sampler(threading.Thread):
-    """Writes the resident memory of the run's processes to the events, and notices workers that disappear."""
-
-    def __init__(self, paths: RunPaths) -> None:
-        super().__init__(daemon=True)
-        self._paths = paths
-        self._done = threading.Event()
-        self._workers: dict[int, psutil.Process] = {}
-        self._lost: dict[int, float] = {}
-        self.start()
-
-    def run(self) -> None:
-        file = self._paths.run_dir / EVENTS / "launcher.jsonl"
-        while not self._done.wait(SAMPLE_S):
-            processes = marked(self._paths.run_id)
-            names = resident_by_name(processes)
-            event: dict[str, Any] = {
-                "time": time.time(),
-                "pid": os.getpid(),
-                "rank": None,
-                "kind": "processes",
-                "count": len(processes),
-                "rss": sum(names.values()),
-                "rss_by_name": names,
-            }
-            append_line(file, event)
-            self._notice_lost(processes)
-
-    def _notice_lost(self, processes: list[psutil.Process]) -> None:
-        now = {process.pid: process for process in processes if _is_worker(process)}
-        for pid in self._workers.keys() - now.keys():
-            self._lost.setdefault(pid, time.monotonic())
-        self._workers = now
-
-    def lost_for(self) -> float:
-        """Seconds since the first worker disappeared; 0 when none did."""
-        return time.monotonic() - min(self._lost.values()) if self._lost else 0.0
-
-    def lost_text(self) -> str:
-        return f" after worker {', '.join(str(pid) for pid in self._lost)} disappeared" if self._lost else ""
-
-    def stop(self) -> None:
-        self._done.set()
-        self.join()
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return display_name(process).startswith(WORKER)
-    except psutil.Error:
-        return False
-
-
-class StopSignals:
-    """Within the block SIGINT, SIGTERM and SIGHUP only set `number`, so that the end is always an orderly one."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-        return self
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.number = self.number or number
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-
 class Watchdog:
     """A process that outlives this one just long enough to end the run (see `recipe.launch.watchdog`)."""
 
     def __init__(self, paths: RunPaths) -> None:
-        self._command = [sys.executable, "-m", "recipe.launch.watchdog", paths.run_id, str(paths.ray_temp)]
+        self._command = [sys.executable, "-m", WATCHDOG, paths.run_id, str(paths.temp)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Watchdog:
-        from recipe.launch.environment import REPO
-
-        self._process = subprocess.Popen(
-            self._command,
-            cwd=REPO,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self.tend()
         return self
 
+    def tend(self) -> None:
+        """Start it, and start it again when it is gone."""
+        if self._process is None or self._process.poll() is not None:
+            self._close()
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=REPO,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
     def __exit__(self, *exception: object) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        assert self._process is not None
+        self._close()
+        try:
+            self._process.wait(WATCHDOG_S)
+        except subprocess.TimeoutExpired:  # it was stopped; nothing is left for it to do
+            self._process.kill()
+            self._process.wait()
 
-
-def keep_ray_logs(paths: RunPaths) -> None:
-    """Copy Ray's own logs (workers' output, raylet) beside the driver's log, without its event and metrics files."""
-    source = paths.ray_temp / "session_latest" / "logs"
-    if not source.is_dir():
-        return
-    target = paths.run_dir / "logs" / "ray"
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.iterdir():
-        if path.suffix in (".out", ".err", ".log") and path.is_file() and path.stat().st_size:
-            shutil.copyfile(path, target / path.name)
+    def _close(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()

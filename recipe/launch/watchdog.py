@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends a run whose launcher is gone: `python -m recipe.launch.watchdog RUN_ID RAY_TEMP`, started by the launcher.
+"""Ends a run whose launcher is gone: `python -m recipe.launch.watchdog RUN_ID TEMP`, started by the launcher.
 
 The launcher holds the writing end of the pipe that is this process's standard input. When it ends, in whatever way
 (`kill -9` too), the pipe closes, and what is left of the run is ended. After an orderly end nothing is left.
@@ -15,12 +15,12 @@ from recipe.launch.processes import end_all
 
 
 def main() -> int:
-    run_id, ray_temp = sys.argv[1:3]
+    run_id, temp = sys.argv[1:3]
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()
     end_all(run_id)
-    shutil.rmtree(ray_temp, ignore_errors=True)
+    shutil.rmtree(temp, ignore_errors=True)
     return 0
 
 

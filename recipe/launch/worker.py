@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +18,18 @@ from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
 from recipe.launch.errors import LaunchError
 from recipe.launch.layout import derive
+from recipe.launch.leftovers import end_former, noted
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
+from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
-from recipe.launch.run import short_temp
-from recipe.launch.supervisor import Interrupted, Sampler, StopSignals, Watchdog, keep_ray_logs
+from recipe.launch.sampler import Sampler
+from recipe.launch.signals import Interrupted, StopSignals
+from recipe.launch.supervisor import Watchdog
+from recipe.launch.temporary import run_temp
 from recipe.report.recorder import NODES
 
 POLL_S = 0.2
@@ -153,21 +156,44 @@ def _take_part(
     shared = str(run_dir) == invitation["run_dir"] and _sees(run_dir, invitation["run_id"])
     # A mark of its own: several nodes may be on one machine, and each ends its own processes only.
     mark = f"{config.run.name}-{secrets.token_hex(6)}"
-    paths = RunPaths(run_dir / NODES / place.name, mark, short_temp())
-    (paths.run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    own_dir = run_dir / NODES / place.name
+    (own_dir / "logs").mkdir(parents=True, exist_ok=True)
+    end_former(own_dir, clock.say)
+    with run_temp() as temp:
+        paths = RunPaths(own_dir, mark, temp)
+        with noted(paths):
+            _run_ray(config, place, invitation, head, token_file, clock, paths, shared)
+    assert head.over is not None
+    if head.over["status"] != "finished":
+        raise LaunchError(f"the run failed: {head.over['text']}")
+    clock.say(f"{place.name}: the run has finished")
+
+
+def _run_ray(
+    config: RunConfig,
+    place: Place,
+    invitation: dict[str, Any],
+    head: _Head,
+    token_file: Path,
+    clock: Clock,
+    paths: RunPaths,
+    shared: bool,
+) -> None:
+    """This node's Ray until the head says that the run is over; then its logs, unless the head sees them (`shared`)."""
     environment = derived_environment(config, derive(config), paths, place.interface)
     environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
     command = start_command(
         config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False
     )
     reached = True
-    with Watchdog(paths), _ray(command, full_environment(environment), paths) as ray:
+    with Watchdog(paths) as watchdog, _ray(command, full_environment(environment), paths) as ray:
         try:
             ray.wait_started(alarm=_alarm(head))
             head.channel.send({"kind": "ready"})
             clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
             while head.over is None:
                 head.attend()
+                watchdog.tend()
                 problem = ray.problem()
                 if problem is not None:
                     raise LaunchError(problem)
@@ -183,10 +209,6 @@ def _take_part(
             keep_ray_logs(paths)
             if reached:
                 _part(head, None if shared else paths.run_dir)
-    assert head.over is not None
-    if head.over["status"] != "finished":
-        raise LaunchError(f"the run failed: {head.over['text']}")
-    clock.say(f"{place.name}: the run has finished")
 
 
 def _require_usable(invitation: dict[str, Any]) -> None:
@@ -214,7 +236,6 @@ def _ray(command: list[str], environment: dict[str, str], paths: RunPaths) -> It
     finally:
         sampler.stop()
         end_all(paths.run_id)
-        shutil.rmtree(paths.ray_temp, ignore_errors=True)
         paths.slots.unlink(missing_ok=True)
 
 

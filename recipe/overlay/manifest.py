@@ -21,15 +21,22 @@ from recipe.overlay.declare import Patch
 
 _lock = threading.Lock()
 _written: set[tuple[int, str, str]] = set()
+# A child that was forked has this module, the title and the rank of its parent, and does other work.
+_started_as = os.getpid()
 
 
 def role() -> str:
     """What this process is in the run, as well as it can be told now without importing or starting anything.
 
     A Ray worker carries its actor's class in its process title, and verl gives its workers a RANK before they
-    start; everything else is named after the module or script it runs.
+    start; everything else is named after the module or script it runs. What one of them has forked is said to be so.
     """
-    rank = os.environ.get("RANK")
+    if os.getpid() != _started_as:
+        return f"fork of {_role(None)}"
+    return _role(os.environ.get("RANK"))
+
+
+def _role(rank: str | None) -> str:
     title = _title()
     if title.startswith("ray::"):
         actor = title.removeprefix("ray::").partition(".")[0].split()[0]

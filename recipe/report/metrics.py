@@ -21,6 +21,7 @@ GRADIENT_NORM = "actor/grad_norm"
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
+_LARGEST_STEP = 10**9
 VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
 
@@ -50,10 +51,18 @@ class Step:
 def parse(line: Mapping[str, Any]) -> Step | None:
     """The step of one line of the file; None when it is not one."""
     number, data = line.get("step"), line.get("data")
-    if not isinstance(number, int) or not isinstance(data, dict):
+    if not isinstance(number, int) or abs(number) > _LARGEST_STEP or not isinstance(data, dict):
         return None
-    numbers = {name: float(v) for name, v in data.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-    return Step(number, numbers)
+    return Step(number, {name: figure for name, value in data.items() if (figure := _figure(value)) is not None})
+
+
+def _figure(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number beyond all figures
+        return None
 
 
 def read_steps(path: Path) -> list[Step]:

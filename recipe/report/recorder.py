@@ -8,6 +8,8 @@ tests call it unconditionally. Standard library only: it is imported in every wo
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import time
@@ -16,6 +18,8 @@ from typing import Any
 
 EVENTS = "events"
 NODES = "nodes"
+# Seconds since the epoch; what is beyond (infinity, or a number of a thousand digits) is no time.
+_END_OF_TIME = 1e12
 
 
 def record(kind: str, **fields: Any) -> None:
@@ -40,11 +44,16 @@ def record(kind: str, **fields: Any) -> None:
         "kind": kind,
         **fields,
     }
-    append_line(Path(run_dir) / EVENTS / f"{os.getpid()}.jsonl", event)
+    with contextlib.suppress(OSError):  # a full disk: an event only describes the run
+        append_line(Path(run_dir) / EVENTS / f"{os.getpid()}.jsonl", event)
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """Append `value` to `path` as one JSON line by one `write`, making the directory when it is missing."""
+    """Append `value` to `path` as one JSON line by one `write`, making the directory when it is missing.
+
+    Raises:
+        OSError: it could not be written. A part of a line is taken back, since no other process writes to the file.
+    """
     data = (json.dumps(value, default=_plain) + "\n").encode()
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
     try:
@@ -53,7 +62,10 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, flags, 0o644)
     try:
-        os.write(fd, data)
+        written = os.write(fd, data)
+        if written < len(data):
+            os.ftruncate(fd, os.fstat(fd).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(fd)
 
@@ -76,13 +88,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     values = []
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
+            value = read_object(line)
+            if value is not None:
                 values.append(value)
     return values
+
+
+def read_object(line: str) -> dict[str, Any] | None:
+    """The JSON object of one line; None for anything else, however it is broken (nested without end, too)."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def node_dirs(run_dir: Path) -> list[Path]:
@@ -94,4 +112,9 @@ def read_events(run_dir: Path) -> list[dict[str, Any]]:
     """All events of a run, of all its processes on all its nodes, in order of time."""
     paths = [path for node in node_dirs(run_dir) for path in sorted((node / EVENTS).glob("*.jsonl"))]
     events = [event for path in paths for event in read_lines(path)]
-    return sorted(events, key=lambda event: float(event.get("time", 0.0)))
+    return sorted(events, key=_time)
+
+
+def _time(event: dict[str, Any]) -> float:
+    value = event.get("time")
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _END_OF_TIME else 0.0

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recipe.launch.processes import ray_workers
 from recipe.report.recorder import read_events
 
 REPO = Path(__file__).resolve().parents[2]
@@ -99,7 +101,7 @@ def until(condition: Callable[[], object], launcher: subprocess.Popen[str], limi
 
 
 def workers(run_dir: Path) -> list[psutil.Process]:
-    return [p for p in processes_of(run_id(run_dir)) if " ".join(p.cmdline()).startswith("ray::WorkerDict")]
+    return ray_workers(processes_of(run_id(run_dir)), "WorkerDict")
 
 
 def first_step_done(run_dir: Path) -> bool:
@@ -229,4 +231,43 @@ def test_a_killed_run_is_resumed_from_its_checkpoint(
     assert third["actor/kl_loss"] > 0.01
     assert third["training/rollout_actor_probs_pearson_corr"] >= 0.999
     assert (run_dir / "attempts" / "1" / "logs" / "driver.log").is_file()
+    check_nothing_left(run_dir)
+
+
+# Python imports this in every process that has it on its path. Checkpoint writers are forked, and sync last of all.
+SLOW_WRITERS = """
+import multiprocessing, os, time
+sync = os.fsync
+def fsync(number):
+    if multiprocessing.parent_process() is not None:
+        time.sleep(20)
+    sync(number)
+os.fsync = fsync
+"""
+
+
+def test_slow_checkpoint_writers_do_not_end_the_run(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On hardware a save takes minutes. Its writers carry the workers' title, come and go; none is a lost worker."""
+    upstream = Path(os.environ["RECIPE_UPSTREAM"] if "RECIPE_UPSTREAM" in os.environ else REPO / "upstream")
+    for entry in upstream.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    (tmp_path / "sitecustomize.py").write_text(SLOW_WRITERS, encoding="utf-8")
+    monkeypatch.setenv("RECIPE_UPSTREAM", str(tmp_path))
+    file, run_dir = run_file(runs, "sim.toml"), runs / "slow"
+    file.write_text(file.read_text(encoding="utf-8").replace("[run]", "[run]\nsave_every = 1"), encoding="utf-8")
+    started = time.monotonic()
+    launcher = launch(runs, file, run_dir.name, 12)
+    locks = set(Path(tempfile.gettempdir()).glob("ckpt_*.lock"))
+    try:
+        output, error = launcher.communicate(timeout=900)
+    finally:
+        launcher.terminate()
+    assert launcher.returncode == 0, error + output
+    assert time.monotonic() - started > 12 * 20, "the writers were slow"
+    assert [data["training/global_step"] for data in metrics(run_dir)] == list(range(1, 13))
+    forks = [event for event in read_events(run_dir) if "fork of ray::WorkerDict" in event.get("rss_by_name", {})]
+    assert len(forks) > 12, "they were seen, and not taken for workers"
+    assert set(Path(tempfile.gettempdir()).glob("ckpt_*.lock")) == locks, "verl's lock files are gone with the run"
     check_nothing_left(run_dir)

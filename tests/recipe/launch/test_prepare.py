@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -137,6 +140,20 @@ def published_config() -> dict[str, object]:
     values = {theirs: getattr(sizes, ours) for ours, theirs in KEYS.items()}
     yarn = {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0}
     return {"model_type": "deepseek_v3", "scoring_func": "sigmoid", "rope_scaling": yarn, **values}
+
+
+def test_a_tool_ends_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    tool = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}} '); time.sleep(300)"
+    code = f"import pathlib as p; from recipe.launch.prepare import _run; _run('-c', {tool!r}, log=p.Path('/dev/null'))"
+    launcher = subprocess.Popen([sys.executable, "-c", code], cwd=REPO)
+    end = time.monotonic() + 60
+    while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text().endswith(" "):
+        assert launcher.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    process = psutil.Process(int((tmp_path / "pid").read_text()))
+    launcher.kill()
+    launcher.wait()
+    assert psutil.wait_procs([process], timeout=10)[1] == []
 
 
 def test_on_a_cluster_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

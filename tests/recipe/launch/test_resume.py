@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from recipe.launch.config import RunConfig, load
 from recipe.launch.environment import REPO
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Start, begin_attempt, only_launcher, open_run, whole_checkpoints
 
@@ -141,7 +141,7 @@ def test_longer_and_elsewhere_is_the_same_run(run_dir: Path) -> None:
 
 
 def test_a_finished_run_says_so(run_dir: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has finished 4 of 4 steps; to go on, raise \[run\] steps"):
+    with pytest.raises(AlreadyFinished, match=r"has finished 4 of 4 steps; to go on, raise \[run\] steps"):
         opened(run_dir, SIM.with_run(steps=4))
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import json
 import os
@@ -20,8 +22,9 @@ import pytest
 
 from recipe.launch.environment import REPO, RUN_ID, RunPaths
 from recipe.launch.errors import LaunchError
-from recipe.launch.processes import display_name, end_all, marked
+from recipe.launch.processes import end_all, marked, ray_workers
 from recipe.launch.progress import Clock
+from recipe.launch.sampler import Sampler
 from recipe.launch.supervisor import Alarm, Limits, supervise
 from recipe.report.recorder import read_events
 
@@ -225,29 +228,132 @@ def test_a_killed_launcher_leaves_nothing_running(paths: RunPaths) -> None:
     assert not any(process.is_running() for process in watchdogs)
 
 
-def test_a_worker_that_disappears_is_noticed(paths: RunPaths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recipe.launch.supervisor.LOST_WORKER_S", 1.0)
-    monkeypatch.setattr("recipe.launch.supervisor.SAMPLE_S", 0.2)
-    body = """
-    worker = subprocess.Popen(["ray::WorkerDict.update", "300"], executable="/bin/sleep")
-    step(1)
-    time.sleep(300)
-    """
+# A raylet by its name, with a worker by its title that forks children, one after another: each carries the worker's
+# title, lives half a second, and ends. Ended by the mark like everything else.
+RAYLET = """#!/bin/bash
+worker() { exec -a ray::WorkerDict.save bash -c 'while :; do (sleep 0.5; :) & wait; done'; }
+worker &
+wait
+"""
 
-    def workers() -> list[psutil.Process]:
-        return [process for process in marked(paths.run_id) if display_name(process) == "ray::WorkerDict"]
+
+@pytest.fixture
+def raylet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("recipe.launch.supervisor.LOST_WORKER_S", 1.0)
+    monkeypatch.setattr("recipe.launch.sampler.SAMPLE_S", 0.1)
+    path = tmp_path / "raylet"
+    path.write_text(RAYLET, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def titled(paths: RunPaths) -> list[psutil.Process]:
+    return [process for process in marked(paths.run_id) if process.cmdline()[:1] == ["ray::WorkerDict.save"]]
+
+
+def test_what_a_worker_forks_is_no_worker(paths: RunPaths, raylet: Path) -> None:
+    """Megatron-core's checkpoint writers are forked, carry the worker's title and end with the save."""
+    seen: set[psutil.Process] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            with contextlib.suppress(psutil.Error):
+                seen.update(titled(paths))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        run(paths, f"subprocess.Popen([{str(raylet)!r}]); step(1); time.sleep(4); step(2)")
+    finally:
+        done.set()
+        watcher.join()
+    assert len(seen) >= 4, "a worker, and children that carry its title"
+    sampled = [event["rss_by_name"] for event in read_events(paths.run_dir)]
+    assert any("fork of ray::WorkerDict" in names for names in sampled)
+    assert any("ray::WorkerDict" in names for names in sampled)
+
+
+def test_a_worker_that_disappears_is_noticed(paths: RunPaths, raylet: Path) -> None:
+    killed: list[int] = []
 
     def kill_worker() -> None:
-        until(workers)
+        until(lambda: ray_workers(marked(paths.run_id), "WorkerDict"))
         time.sleep(1)
-        for process in workers():
+        for process in ray_workers(marked(paths.run_id), "WorkerDict"):
             process.kill()
+            killed.append(process.pid)
 
     killer = threading.Thread(target=kill_worker)
     killer.start()
-    text = failure(paths, body)
+    text = failure(paths, f"subprocess.Popen([{str(raylet)!r}]); step(1); time.sleep(300)")
     killer.join()
-    assert "after step 1: the driver goes on after worker" in text
+    assert len(killed) == 1
+    assert f"after step 1: the driver goes on after worker {killed[0]} disappeared" in text
+
+
+def test_a_forked_child_that_outlives_its_worker_is_ended_too(paths: RunPaths) -> None:
+    fork = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(300)"
+    failure(paths, f"subprocess.run([sys.executable, '-c', {fork!r}]); time.sleep(1); sys.exit(1)")
+
+
+def test_halted_processes_are_ended_too(paths: RunPaths) -> None:
+    began = time.monotonic()
+    failure(paths, "daemon().send_signal(signal.SIGSTOP); sys.exit(1)")
+    assert time.monotonic() - began < 20
+
+
+def test_a_watchdog_that_is_killed_is_replaced_and_one_that_is_halted_is_not_waited_for(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipe.launch.supervisor.WATCHDOG_S", 1.0)
+    replaced: list[psutil.Process] = []
+
+    def disturb() -> None:
+        until(lambda: paths.metrics.exists() and watchdogs(paths))
+        first = watchdogs(paths)[0]
+        first.kill()
+        until(lambda: [one for one in watchdogs(paths) if one != first])
+        replaced.extend(one for one in watchdogs(paths) if one != first)
+        replaced[0].suspend()
+
+    disturber = threading.Thread(target=disturb)
+    disturber.start()
+    run(paths, "step(1); time.sleep(4); step(2)")
+    disturber.join()
+    assert len(replaced) == 1 and not replaced[0].is_running()
+
+
+def watchdogs(paths: RunPaths) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if paths.run_id in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def test_a_full_disk_under_what_only_describes_the_run_does_not_end_it(
+    paths: RunPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipe.launch.sampler.SAMPLE_S", 0.1)
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recipe.launch.sampler.append_line", full)
+    samplers: list[bool] = []
+
+    def look() -> None:
+        until(paths.metrics.exists)
+        time.sleep(1)
+        samplers.extend(isinstance(thread, Sampler) for thread in threading.enumerate())
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    run(paths, "step(1); time.sleep(2.5); step(2)")
+    looker.join()
+    assert any(samplers), "the thread that notices lost workers goes on"
 
 
 def test_the_events_hold_resident_bytes_by_process_name(paths: RunPaths) -> None:

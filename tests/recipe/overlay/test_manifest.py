@@ -94,3 +94,17 @@ def test_role_of_a_ray_process(monkeypatch, title, rank, expected):
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
     assert manifest.role() == expected
+
+
+def test_what_a_worker_forks_has_a_role_of_its_own(monkeypatch):
+    """A checkpoint writer that imports a patched module is no second worker of that rank."""
+    monkeypatch.setattr(manifest, "_title", lambda: "ray::WorkerDict.actor_rollout_save_checkpoint")
+    monkeypatch.setenv("RANK", "1")
+    assert manifest.role() == "WorkerDict rank=1"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, manifest.role().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 100) == b"fork of WorkerDict"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from recipe.report.recorder import read_events, read_lines, record
+from recipe.launch.progress import Clock, Progress
+from recipe.report.metrics import read_steps
+from recipe.report.recorder import append_line, read_events, read_lines, record
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -54,3 +57,50 @@ def test_a_torn_line_does_not_hide_the_others(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n[1]\n\xff\xfe\n{"a": 2}\n{"a": 3')
     assert read_lines(path) == [{"a": 1}, {"a": 2}]
     assert read_lines(tmp_path / "missing.jsonl") == []
+
+
+ODD = [
+    b'{"step": 1e400, "time": 1e400}',
+    b'{"step": ' + b"9" * 5000 + b"}",
+    b'{"time": ' + b"9" * 4000 + b"}",
+    b'{"time": "yesterday"}',
+    b'{"time": NaN}',
+    b"[" * 100_000,
+    b'{"a": ' * 100_000,
+    b"\xff\xfe\x00",
+    b"null",
+    b"",
+]
+
+
+def test_odd_lines_are_left_out_or_have_no_time(tmp_path: Path) -> None:
+    directory = tmp_path / "events"
+    directory.mkdir()
+    (directory / "1.jsonl").write_bytes(b"\n".join([b'{"time": 2.0}', *ODD, b'{"time": 1.0}\n']))
+    times = [event.get("time") for event in read_events(tmp_path)]
+    assert len(times) == 6 and times[-2:] == [1.0, 2.0], "what has no time comes first"
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_an_odd_line_of_metrics_is_no_step_and_no_end(tmp_path: Path, line: bytes) -> None:
+    metrics, out = tmp_path / "metrics.jsonl", io.StringIO()
+    good = b'{"step": %d, "data": {"timing_s/step": 1e400, "critic/score/mean": NaN, "x": ' + b"9" * 400 + b"}}\n"
+    progress = Progress(metrics, tmp_path / "driver.log", 2, Clock(out))
+    metrics.write_bytes(good % 1 + line + b"\n" + good % 2)
+    progress.update()
+    progress.close()
+    assert progress.step == 2 and "step 2 of 2  reward nan  inf s" in out.getvalue()
+    assert [step.number for step in read_steps(metrics)] == [1, 2]
+
+
+def test_a_line_that_did_not_fit_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = tmp_path / "lines.jsonl", os.write
+    append_line(path, {"a": 1})
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    with pytest.raises(OSError, match="No space left on device"):
+        append_line(path, {"a": 2})
+    monkeypatch.setenv("RECIPE_RUN_DIR", str(tmp_path))
+    record("memory", phase="released")  # an event that cannot be written ends nothing
+    monkeypatch.setattr(os, "write", write)
+    append_line(path, {"a": 3})
+    assert read_lines(path) == [{"a": 1}, {"a": 3}] and read_events(tmp_path) == []

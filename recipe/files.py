@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that appear whole or not at all, on a full disk and after a loss of power too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content`: written under a temporary name beside it, synced, renamed. One writer at a time.
+
+    Raises:
+        OSError: it could not be written; `path` is as it was.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    unfinished = _unfinished(path)
+    # What `reserve` has put there is written over, which needs no new space.
+    with _named(path):
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644), "wb") as file:
+            file.write(data)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+        _sync_directory(path.parent)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take the disk space that a later `write_atomically(path, ...)` of up to `size` bytes will need.
+
+    Raises:
+        OSError: there is not that much.
+    """
+    with _named(path), open(_unfinished(path), "wb") as file:
+        file.write(bytes(size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def release(path: Path) -> None:
+    """Give back what `reserve` took and nothing has been written into."""
+    _unfinished(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of writing say which file it was; the system names it only where it opens one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # not every file system offers it for directories
+    finally:
+        os.close(handle)

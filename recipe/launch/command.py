@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How `launch` and `node` end: an exit code and at most one line, whatever has happened."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from recipe.launch.errors import AlreadyFinished, LaunchError
+from recipe.terminal import unfailing_output
+
+_ROOM = "make room there and type the same command again, or name another place in RECIPE_RUNS"
+_ACCESS = "run as the user it belongs to, or name another place in RECIPE_RUNS"
+# What the machine says, and not our mistake, by what to do.
+_HINTS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EROFS: "name another place in RECIPE_RUNS",
+    errno.EACCES: _ACCESS,
+    errno.EPERM: _ACCESS,
+    errno.EIO: "look at that disk, and at dmesg",
+    errno.ESTALE: "the file server has lost it; mount it again",
+    errno.EMFILE: "raise `ulimit -n`",
+    errno.ENFILE: "the machine has too many open files",
+    errno.ENOMEM: "the machine is out of memory",
+    errno.EAGAIN: "raise `ulimit -u`",
+}
+
+
+def run_command(work: Callable[[], None], errors: Path) -> int:
+    """Do the work of a command; returns its exit code.
+
+    Args:
+        work: raises LaunchError for what a person can act on. What it prints may fail to be printed.
+        errors: directory for the traceback of anything else.
+    """
+    with unfailing_output():
+        try:
+            work()
+        except AlreadyFinished as done:
+            print(done)
+        except ModuleNotFoundError:
+            raise  # `recipe.__main__` says which, and what to install
+        except Exception as error:
+            problem = in_one_line(error, errors)
+            print(f"error: {problem}", file=sys.stderr)
+            return problem.exit_code
+    return 0
+
+
+def in_one_line(error: Exception, errors: Path) -> LaunchError:
+    """`error`, if a person can act on it; else one that says what the machine has refused, or where the traceback is.
+
+    Args:
+        error: anything.
+        errors: directory for the traceback of what is a mistake of ours.
+    """
+    if isinstance(error, LaunchError):
+        return error
+    if isinstance(error, OSError) and error.errno in _HINTS:
+        where = f"{error.filename}: " if error.filename else ""
+        return LaunchError(f"{where}{error.strerror}; {_HINTS[error.errno]}")
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    file = errors / "launcher-error.log"
+    try:
+        errors.mkdir(parents=True, exist_ok=True)
+        with open(file, "a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(time.strftime("%Y-%m-%d %H:%M:%S\n") + "".join(traceback.format_exception(error)))
+    except OSError:
+        return LaunchError(f"a mistake in the launcher, please report it: {text}")
+    return LaunchError(f"a mistake in the launcher, please report it with {file}: {text}")
