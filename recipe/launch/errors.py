@@ -14,3 +14,11 @@ class ConfigError(LaunchError):
     """A run file that cannot be used."""
 
     exit_code = 2
+
+
+class ChannelError(LaunchError):
+    """Another node's launcher is gone, is not ours, holds another token, or sends what cannot be read."""
+
+
+class BrokenChannelError(ChannelError):
+    """The connection ended, or nothing came over it: it may be tried again."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.meeting import NAME, Node
+from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
     address_of,
     interface_of,

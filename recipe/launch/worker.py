@@ -13,12 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.channel import SILENCE_S, Channel, ChannelError
+from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import BrokenChannelError, ChannelError, LaunchError
 from recipe.launch.layout import derive
+from recipe.launch.messages import from_head
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.node_logs import chunks
@@ -86,7 +87,7 @@ class _Head:
         return message
 
     def _listen(self) -> dict[str, Any] | None:
-        message = self.channel.receive(POLL_S)
+        message = from_head(self.channel.receive(POLL_S))
         self.channel.beat()
         if message is not None and message["kind"] == "over":
             self.over = message
@@ -123,7 +124,9 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
     end, said = time.monotonic() + deadline_s, False
     while True:
         try:
-            return Channel(socket.create_connection((head, port), timeout=5.0), token, server=False)
+            return shake_hands(socket.create_connection((head, port), timeout=5.0), token, server=False)
+        except BrokenChannelError as error:  # the head has many callers, or is another program
+            reason = str(error)
         except ChannelError as error:
             raise LaunchError(f"the head at {head}:{port} cannot be talked to: {error}") from None
         except OSError as error:
