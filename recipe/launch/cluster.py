@@ -13,6 +13,7 @@ from recipe import preflight
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.masking import scrubbed
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
@@ -104,7 +105,7 @@ class Cluster:
         invitation = {"gcs": cluster.ray_address, "run_dir": str(paths.run_dir), "run_id": paths.run_id}
         invitation["checkpoints"] = str(paths.checkpoints) if saves else ""
         meeting = Meeting(
-            own=present(config, self._place),
+            own=present(config, self._place, self._token),
             port=head_ports(config)["the launchers' meeting"],
             token=self._token,
             nodes=cluster.nodes,
@@ -137,7 +138,7 @@ class Cluster:
                     require_ready(preflight.run(config, node=False, cluster=True))
                 yield Nodes(meeting, ray)
             except LaunchError as error:
-                outcome = ("failed", str(error))
+                outcome = ("failed", scrubbed(str(error), config.environment))
                 raise
             except BaseException as error:
                 outcome = ("failed", f"{type(error).__name__} at the head")

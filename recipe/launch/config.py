@@ -164,9 +164,9 @@ def _check_choices(config: RunConfig, where: str) -> None:
         )
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
-    for name, text in config.environment.items():
+    for name in config.environment:
         if not _VARIABLE.fullmatch(name):
-            raise ConfigError(f"{where}: [environment] {name!r} = {text!r} cannot be a variable of the environment")
+            raise ConfigError(f"{where}: [environment] {shown(name)} cannot be the name of a variable")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
         if config.reward.tier3 is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the launchers of a run tell one another, checked as it arrives: the sender holds the token, and may be other code.
+"""What the launchers of a run tell one another, checked as it arrives: the sender may be other code, or broken.
 
 A node says `{"node": ...}`, "ready", "lost", "log" and "done"; the head "admitted", "refused", "join" and "over".
 """

@@ -18,6 +18,7 @@ from pathlib import Path
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.masking import comparable_environment
 from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
     address_of,
@@ -126,8 +127,8 @@ def require_free_ports(config: RunConfig, place: Place, dashboard: bool) -> None
     require_free(wanted)
 
 
-def present(config: RunConfig, place: Place) -> Node:
-    """This node as it presents itself to the others."""
+def present(config: RunConfig, place: Place, token: bytes) -> Node:
+    """This node as it presents itself to the others, who hold the same token."""
     facts = {
         "code": code_digest(),
         "Python": "{}.{}".format(*sys.version_info[:2]),
@@ -140,13 +141,16 @@ def present(config: RunConfig, place: Place) -> Node:
         dies=config.cluster.dies_per_node,
         daemons=place.ports.daemons(),
         facts=facts,
-        settings=comparable(config),
+        settings=comparable(config, token),
     )
 
 
-def comparable(config: RunConfig) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but what is each node's own."""
-    values = dataclasses.asdict(config)
+def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
+    """The run file's values that must be the same on all nodes: all but what is each node's own.
+
+    Secret values of the environment are digests under the token: the channel does not encrypt.
+    """
+    values = dataclasses.asdict(config) | {"environment": comparable_environment(config.environment, token)}
     for key in ("head", "interface", "wait_deadline_s"):
         values["cluster"].pop(key)
     return values

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 import sys
@@ -29,6 +28,7 @@ from recipe.launch.first_look import (
     require_room,
 )
 from recipe.launch.layout import derive
+from recipe.launch.masking import described, masked, masked_run_file, scrub
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
@@ -68,11 +68,12 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
         start = open_run(config, run_dir, checkpoints, fresh, clock)
         begin_attempt(start)
-        (run_dir / "run.toml").write_bytes(source.read_bytes())
+        (run_dir / "run.toml").write_text(masked_run_file(source.read_text(encoding="utf-8-sig")), encoding="utf-8")
         error: LaunchError | None = None
         try:
             _run(config, start, cluster, clock)
         except LaunchError as problem:
+            scrub(problem, config.environment)
             error = problem
         result = {
             "status": "finished" if error is None else "failed",
@@ -127,7 +128,7 @@ def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock)
 def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
-    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
+    describe = {"argv": command, "environment": masked(environment), "config": described(config)}
     (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
     return command
 

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from typing import Any
 
 from recipe.launch.errors import ConfigError
+from recipe.launch.masking import HIDDEN, is_secret
 
 REQUIRED = dataclasses.MISSING
 # No name, address or path of a run file is longer; PATH_MAX of Linux.
@@ -135,12 +136,16 @@ def _typed(hint: Any, value: Any, label: str) -> Any:
     elif type(value) is hint:
         if hint is str and (len(value) > LONGEST_TEXT or not all(map(_plain, value))):
             raise ConfigError(
-                f"{label} is {shown(value)}; expected text of one line, of {LONGEST_TEXT} characters at most"
+                f"{label} is {_told(label, value)}; expected text of one line, of {LONGEST_TEXT} characters at most"
             )
         if hint is int and value < 0:
             raise ConfigError(f"{label} is {value}; expected a number that is not negative")
         return value
-    raise ConfigError(f"{label} is {shown(value)} ({type(value).__name__}); expected a {describe(hint)}")
+    raise ConfigError(f"{label} is {_told(label, value)} ({type(value).__name__}); expected a {describe(hint)}")
+
+
+def _told(label: str, value: Any) -> str:
+    return HIDDEN if is_secret(label.rpartition(".")[2]) else shown(value)
 
 
 def _plain(letter: str) -> bool:

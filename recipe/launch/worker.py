@@ -50,7 +50,7 @@ def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock:
         channel = _reach(place.head, port, token, config.cluster.wait_deadline_s, stop, clock)
         head = _Head(channel, f"{place.head}:{port}", stop)
         try:
-            channel.send({"node": dataclasses.asdict(present(config, place))})
+            channel.send({"node": dataclasses.asdict(present(config, place, token))})
             head.wait("admitted")
             clock.say(f"{place.name}: the head at {place.head} knows this node; waiting for its Ray")
             invitation = head.wait("join")

@@ -66,7 +66,7 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ),
         ("[actor]", "[actor]\nrecompute = true", "'recompute' is True (bool); expected a table recompute = { ... }"),
         ("[train]", "[environment]\nHCCL_DEBUG = 1\n[train]", "environment.HCCL_DEBUG is 1 (int); expected a text"),
-        ("[train]", '[environment]\n"A-B" = "1"\n[train]', "[environment] 'A-B' = '1' cannot be a variable"),
+        ("[train]", '[environment]\n"A-B" = "1"\n[train]', "[environment] 'A-B' cannot be the name of a variable"),
         ("[train]", '[environment]\nA = "1\\u0000"\n[train]', "environment.A is '1\\x00'; expected text of one line"),
         ('name = "sim"', 'name = "../../etc"', "run name '../../etc': use letters, digits"),
         ('name = "sim"', 'name = ""', "run name '': use letters, digits"),

@@ -33,7 +33,8 @@ from pathlib import Path
 from recipe.launch.meeting import Meeting
 from recipe.launch.messages import Node
 own = Node("127.0.0.1", "127.0.0.1", "host-1", 16, {}, {"code": "abc"}, {})
-with Meeting(own, int(sys.argv[1]), sys.argv[2].encode(), 3, [], Path(sys.argv[3]), lambda line: print(line, flush=True)):
+port, token, logs = int(sys.argv[1]), sys.argv[2].encode(), Path(sys.argv[3])
+with Meeting(own, port, token, 3, [], logs, lambda line: print(line, flush=True)):
     print("listening", flush=True)
     sys.stdin.read()
 """

@@ -25,6 +25,7 @@ from recipe.launch.ray_node import NodePorts, address_environment, authenticatio
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
+TOKEN = b"the token of this test"
 NPU = load(REPO / "configs" / "a3_256die.toml")
 
 
@@ -178,8 +179,8 @@ def test_tokens_that_are_none(tmp_path: Path) -> None:
 def test_nodes_compare_what_must_be_the_same() -> None:
     own = {"head": "10.9.9.9", "interface": "enp1", "wait_deadline_s": 60}
     there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, **own))
-    assert comparable(there) == comparable(NPU)
+    assert comparable(there, TOKEN) == comparable(NPU, TOKEN)
     longer = NPU.with_run(steps=NPU.run.steps + 1)
-    assert comparable(longer) != comparable(NPU)
-    node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()))
+    assert comparable(longer, TOKEN) != comparable(NPU, TOKEN)
+    node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()), TOKEN)
     assert set(node.facts) == {"code", "Python", "Ray"} and node.dies == 16
