@@ -49,6 +49,21 @@ def printable_lines(text: str) -> str:
     return printable(text.replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
 
 
+def spelled_out(text: str) -> str:
+    """`text` with an escape such as `\\x1b` for whatever `printable` would take out, line ends excepted.
+
+    For those who look at their own data: what is there is to be seen.
+    """
+    return "".join(
+        letter if letter == "\n" or (letter.isprintable() and not _HIDDEN.match(letter)) else _escaped(letter)
+        for letter in text
+    )
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 def _shown(letter: str) -> str:
     if letter.isprintable() or letter == " ":
         return letter

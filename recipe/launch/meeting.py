@@ -303,7 +303,6 @@ class Meeting:
         elif kind == "done":
             member.done = True
 
-
     def _keep_log(self, member: _Member, message: dict[str, Any]) -> None:
         try:
             write_chunk(self._logs / member.node.name, message)

@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from recipe.text import printable
+
 TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
 DETAILS = """\
 The same command on every node: the one that has the head's address leads, every other one is a worker.
@@ -59,7 +61,7 @@ def _node(options: argparse.Namespace) -> int:
     try:
         return _take_part(options)
     except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
 
 

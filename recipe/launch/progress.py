@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
+from recipe.text import printable
 
 # What the driver's log says, in the order in which it comes, and what that means.
 PHASES = (
@@ -60,7 +61,7 @@ class Clock:
         self.start = time.monotonic()
 
     def say(self, text: str) -> None:
-        print(f"[{minutes(time.monotonic() - self.start)}] {text}", file=self._out, flush=True)
+        print(f"[{minutes(time.monotonic() - self.start)}] {printable(text)}", file=self._out, flush=True)
 
 
 class Progress:

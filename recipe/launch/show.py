@@ -22,6 +22,7 @@ from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.launch.masking import described, is_secret, masked
 from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
 from recipe.launch.ports import require_apart
+from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 
 
@@ -76,7 +77,7 @@ def as_text(shown: Shown) -> str:
     lines += [f"{name}={value}" for name, value in sorted(masked(shown.environment).items())]
     lines += _interface_note(shown.config)
     lines += ["# python " + " ".join(DRIVER), *shown.overrides]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
@@ -100,8 +101,8 @@ PATH = "PYTHONPATH"
 def as_shell(shown: Shown) -> str:
     """A bash script: the environment made as at launch, and the driver started in it.
 
-    Left-overs of other jobs are removed first, as the launcher does. Secret values are not in it: it takes them from the
-    environment it is started in, and stops where they are not set.
+    Left-overs of other jobs are removed first, as the launcher does. Secret values are not in it: it takes them from
+    the environment it is started in, and stops where they are not set.
     """
     secrets = sorted(name for name, value in shown.config.environment.items() if is_secret(name, value))
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
@@ -110,7 +111,7 @@ def as_shell(shown: Shown) -> str:
     values |= {name: f'"$given_{name}"' for name in secrets}
     lines = [
         "#!/usr/bin/env bash",
-        f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
+        f"# {printable(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
         *(f'given_{name}="${{{name}:?is not set; its value is secret and is not in this script}}"' for name in secrets),
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
         *(f"export {name}={text}" for name, text in sorted(values.items())),
@@ -124,10 +125,6 @@ def as_shell(shown: Shown) -> str:
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]
     return "\n".join(lines)
-
-
-def _comment(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _interface_note(config: RunConfig) -> list[str]:

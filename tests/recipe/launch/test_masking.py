@@ -135,7 +135,9 @@ def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_pa
     (tmp_path / "python").chmod(0o755)
     given_values = {"WANDB_API_KEY": SECRET, "VLLM_API_KEY": "another"} if there else {"WANDB_API_KEY": SECRET}
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **given_values}
-    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
     if there:
         assert (done.returncode, done.stdout) == (0, f"{SECRET} another")
     else:
