@@ -146,8 +146,8 @@ def _answers(answers: list[Answer], first: int, last: int) -> str:
 
 def _processes(summary: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{_safe(p['role'])}</td><td>{_safe(str(p['pid']))}</td><td>{_safe(str(p['patches']))}</td></tr>"
-        for p in summary["processes"]
+        "<tr>" + "".join(f"<td>{_safe(str(one[key]))}</td>" for key in ("role", "pid", "patches")) + "</tr>"
+        for one in summary["processes"]
     )
     return f"<h2>Processes with the overlay</h2><table><tr><th>Role</th><th>PID</th><th>Patches</th></tr>{rows}</table>"
 

@@ -34,20 +34,22 @@ SIM = (REPO / "configs" / "sim.toml").read_text(encoding="utf-8")
 KEY = b"the token of this test"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "HF_TOKEN", "SWANLAB_API_KEY", "DB_PASSWORD", "hfToken"]
-    + ["PGPASSWORD", "MYSQL_PWD", "MY_CREDENTIALS", "HTTP_AUTH", "OPENAI_APIKEY", "GITHUB_PAT", "SSH_PASSPHRASE"],
-)  # fmt: skip
+SECRETS = """
+WANDB_API_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID HF_TOKEN SWANLAB_API_KEY DB_PASSWORD hfToken PGPASSWORD MYSQL_PWD
+MY_CREDENTIALS HTTP_AUTH OPENAI_APIKEY GITHUB_PAT SSH_PASSPHRASE
+"""
+NO_SECRETS = """
+TOKENIZERS_PARALLELISM KEYBOARD MONKEY_PATCH MAX_TOKENS AUTHOR RAY_AUTH_MODE SSL_KEY_FILE RAY_AUTH_TOKEN_PATH
+SSH_AUTH_SOCK TURKEY COMPASS PATH PATTERN LD_LIBRARY_PATH PYTHONPATH
+"""
+
+
+@pytest.mark.parametrize("name", SECRETS.split())
 def test_names_that_say_secret(name: str) -> None:
     assert is_secret(name) and masked({name: SECRET}) == {name: HIDDEN}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["TOKENIZERS_PARALLELISM", "KEYBOARD", "MONKEY_PATCH", "MAX_TOKENS", "AUTHOR", "RAY_AUTH_MODE", "SSL_KEY_FILE"]
-    + ["RAY_AUTH_TOKEN_PATH", "SSH_AUTH_SOCK", "TURKEY", "COMPASS", "PATH", "PATTERN", "LD_LIBRARY_PATH", "PYTHONPATH"],
-)
+@pytest.mark.parametrize("name", NO_SECRETS.split())
 def test_names_that_only_look_like_it(name: str) -> None:
     assert not is_secret(name)
 
@@ -135,9 +137,8 @@ def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_pa
     (tmp_path / "python").chmod(0o755)
     given_values = {"WANDB_API_KEY": SECRET, "VLLM_API_KEY": "another"} if there else {"WANDB_API_KEY": SECRET}
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **given_values}
-    done = subprocess.run(
-        ["bash", str(script)], env=environment, capture_output=True, text=True, timeout=30, check=False
-    )
+    command = ["bash", str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
     if there:
         assert (done.returncode, done.stdout) == (0, f"{SECRET} another")
     else:
