@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import RunConfig, require_host
 from recipe.launch.environment import REPO, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.masking import comparable_environment
@@ -75,11 +75,13 @@ def find_place(
     head_name = head or cluster.head or ("127.0.0.1" if cluster.nodes == 1 else None)
     if head_name is None:
         raise ConfigError("no head node is named; set [cluster] head in the run file, or give --head ADDRESS")
+    require_host(head_name, "the head's address")
     head = resolve(head_name)
     interface = interface or cluster.interface
     there = address_of(interface) if interface else None
     leads = is_local(head) and not worker
     if address is not None:
+        require_host(address, "--address")
         own = resolve(address)
     elif leads:
         own = head

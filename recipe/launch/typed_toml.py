@@ -20,6 +20,9 @@ from recipe.launch.masking import HIDDEN, is_secret
 REQUIRED = dataclasses.MISSING
 # No name, address or path of a run file is longer; PATH_MAX of Linux.
 LONGEST_TEXT = 4096
+# Of numbers whose key says no other limit: what 32 bits hold, and what float32 can still be multiplied with.
+LARGEST_WHOLE = 2**31 - 1
+LARGEST_NUMBER = 1e12
 _SHOWN = 80
 
 
@@ -41,7 +44,8 @@ def key(
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
-        least, most: limits of a number, both included; whole numbers are never negative.
+        least, most: limits of a number, both included; whole numbers are never negative. Default for `most`:
+            LARGEST_WHOLE or LARGEST_NUMBER.
     """
     about = {"meaning": meaning, "unit": unit, "gives": gives, "choices": tuple(choices), "least": least, "most": most}
     if default is REQUIRED:
@@ -163,8 +167,11 @@ def _check_limits(value: Any, about: Any, label: str) -> None:
             raise ConfigError(f"{label} is {number}; expected a finite number")
         if least is not None and not number >= least:
             raise ConfigError(f"{label} is {number}; expected at least {least}")
-        if most is not None and not number <= most:
-            raise ConfigError(f"{label} is {number}; expected at most {most}")
+        limit = most
+        if limit is None and isinstance(number, (int, float)):
+            limit = LARGEST_NUMBER if isinstance(number, float) else LARGEST_WHOLE
+        if limit is not None and not number <= limit:
+            raise ConfigError(f"{label} is {shown(number)}; expected at most {limit:.12g}")
 
 
 def _not_none(hint: Any) -> Any:
