@@ -5,19 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import secrets
 import socket
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from recipe.launch.config import RunConfig, require_host
 from recipe.launch.environment import REPO, upstream_dir
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import ConfigError
 from recipe.launch.masking import comparable_environment
 from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
@@ -32,7 +26,6 @@ from recipe.launch.network import (
 from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
 
 _PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
-TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -168,45 +161,3 @@ def code_digest() -> str:
     manifest = upstream_dir() / "MANIFEST.json"
     hasher.update(manifest.read_bytes() if manifest.is_file() else b"")
     return hasher.hexdigest()[:12]
-
-
-def read_token(path: Path, make: bool, deadline_s: float, say: Callable[[str], None]) -> bytes:
-    """The cluster's token: the head makes it when it is not there, a worker waits for it.
-
-    Raises:
-        ConfigError: others on the machine can read it, or it is no token.
-        LaunchError: it is not there at the deadline.
-    """
-    end, said = time.monotonic() + deadline_s, False
-    while not path.is_file():
-        if make:
-            _make_token(path)
-            say(f"made the cluster's token {path}; the other nodes need the same file")
-            break
-        if time.monotonic() > end:
-            raise LaunchError(f"no token at {path}; copy the head's there (mode 600), or give --token-file")
-        if not said:
-            said = True
-            say(f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file")
-        time.sleep(0.5)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path} can be read by others on this machine; type: chmod 600 {path}")
-    token = path.read_bytes().strip()
-    if len(token) < 16:
-        raise ConfigError(
-            f"{path} holds no token (at least 16 characters); remove it on the head, which makes a new one"
-        )
-    return token
-
-
-def _make_token(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, name = tempfile.mkstemp(dir=path.parent, prefix=".token-")
-    with open(unfinished, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(TOKEN_BYTES))
-    try:
-        os.link(name, path)  # unlike a rename it never replaces one that another launcher made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)
