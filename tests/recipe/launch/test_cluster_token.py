@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -114,10 +115,10 @@ def test_a_long_file_is_no_token(tmp_path: Path) -> None:
 
 AS_ANOTHER = """
 import os, sys
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
 from pathlib import Path
 from recipe.launch.cluster_token import read_token
 from recipe.launch.errors import ConfigError
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for make in (True, False):
     try:
         read_token(Path(sys.argv[1]), make=make, deadline_s=0, say=print)
@@ -128,17 +129,15 @@ for make in (True, False):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("case", ["the file", "the directory"])
-def test_a_place_of_another_user_is_one_line(tmp_path: Path, case: str) -> None:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o005 != 0o005:
-            pytest.skip(f"another user cannot reach {parent}")
-    path = made(tmp_path / "runs" / ".token")
-    path.parent.chmod(0o700 if case == "the directory" else 0o755)
-    done = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER, str(path)], capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+def test_a_place_of_another_user_is_one_line(case: str) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = made(Path(directory) / "runs" / ".token")
+        path.parent.chmod(0o700 if case == "the directory" else 0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_ANOTHER, str(path)], capture_output=True, text=True, timeout=60, check=False,
+            env={**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
     line = f"{path} cannot be read (Permission denied); give a --token-file of your own\n"
     assert (done.stdout, done.stderr) == (line * 2, "")
 
