@@ -298,6 +298,8 @@ class Meeting:
             self._say(f"{member.node.name} has joined Ray ({self._count()} nodes)")
         elif kind == "lost":
             self._lose(member, printable(str(message.get("text")))[:_LONGEST_TEXT])
+        elif kind == "note":
+            self._say(f"{member.node.name}: {printable(str(message.get('text')))[:_LONGEST_TEXT]}")
         elif kind == "log":
             self._keep_log(member, message)
         elif kind == "done":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the launchers of a run tell one another, checked as it arrives: the sender may be other code, or broken.
 
-A node says `{"node": ...}`, "ready", "lost", "log" and "done"; the head "admitted", "refused", "join" and "over".
+A node says `{"node": ...}`, "note", "ready", "lost", "log", "done"; the head "admitted", "refused", "join", "over".
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from recipe.launch.masking import described, masked, masked_run_file, scrub
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
+from recipe.launch.ray_start import patiently
 from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
 from recipe.launch.supervisor import Limits, supervise
 from recipe.report.recorder import append_line
@@ -71,7 +72,11 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         (run_dir / "run.toml").write_text(masked_run_file(source.read_text(encoding="utf-8-sig")), encoding="utf-8")
         error: LaunchError | None = None
         try:
-            _run(config, start, cluster, clock)
+            if cluster is None:
+                driver_log = RunPaths(run_dir, "", Path()).driver_log
+                patiently(lambda: _run(config, start, None, clock), driver_log, clock.say)
+            else:
+                _run(config, start, cluster, clock)
         except LaunchError as problem:
             scrub(problem, config.environment)
             error = problem

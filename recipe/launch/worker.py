@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_start import again
 from recipe.launch.run import short_temp
 from recipe.launch.supervisor import Interrupted, Sampler, StopSignals, Watchdog, keep_ray_logs
 from recipe.report.recorder import NODES
@@ -166,7 +168,8 @@ def _take_part(
     reached = True
     with Watchdog(paths), _ray(command, full_environment(environment), paths) as ray:
         try:
-            ray.wait_started(alarm=_alarm(head))
+            limit_s = config.cluster.wait_deadline_s
+            ray.wait_started(_alarm(head), again(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock)))
             head.channel.send({"kind": "ready"})
             clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
             while head.over is None:
@@ -229,6 +232,12 @@ def _alarm(head: _Head) -> Callable[[], str | None]:
         return None if head.over is None else f"the run ended before this node took part: {head.over['text']}"
 
     return alarm
+
+
+def _note(head: _Head, clock: Clock, text: str) -> None:
+    """Say it here and at the head."""
+    clock.say(text)
+    head.channel.send({"kind": "note", "text": text})
 
 
 def _part(head: _Head, logs: Path | None) -> None:
