@@ -32,6 +32,7 @@ from recipe.launch.masking import described, masked, masked_run_file, scrub
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
+from recipe.launch.ray_node import own_authentication
 from recipe.launch.ray_start import patiently
 from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
 from recipe.launch.supervisor import Limits, supervise
@@ -118,6 +119,7 @@ def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock)
         checkpoint_dir=_checkpoint_dir(config),
     )
     environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
+    environment |= own_authentication() if cluster is None else {}
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
     if cluster is None:

@@ -18,7 +18,7 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.layout import derive
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import comparable, find_place, present, require_free_ports
-from recipe.launch.ray_node import NodePorts, address_environment, authentication, start_command
+from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
@@ -134,6 +134,9 @@ def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, ve
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     expected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"} if there else {}
     assert authentication(Path("/t")) == expected
+    own, another = own_authentication(), own_authentication()
+    assert (own.pop("RAY_AUTH_TOKEN", "") != another.pop("RAY_AUTH_TOKEN", "")) == there
+    assert own == another == ({"RAY_AUTH_MODE": "token"} if there else {})
 
 
 def test_nodes_compare_what_must_be_the_same() -> None:
