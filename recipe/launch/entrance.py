@@ -67,11 +67,10 @@ class Entrance:
         try:
             while not closed.is_set():
                 for key, _ in self._selector.select(POLL_S):
-                    caller = self._callers.get(key.fileobj)  # type: ignore[arg-type]
-                    if key.fileobj is self._listener:
+                    if key.data is None:
                         self._accept(closed)
-                    elif caller is not None:  # not dropped by an earlier one of these
-                        self._hear(caller)
+                    elif key.data.connection in self._callers:  # not dropped by an earlier one of these
+                        self._hear(key.data)
                 self._drop_late()
         finally:
             for caller in list(self._callers.values()):
@@ -97,7 +96,7 @@ class Entrance:
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._selector.register(connection, selectors.EVENT_READ)
+            self._selector.register(connection, selectors.EVENT_READ, caller)
             self._answer(caller, caller.handshake.greeting)
         except OSError as error:
             self._drop(caller, f"the connection broke ({error.strerror or error})")

@@ -76,14 +76,15 @@ class Meeting:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
+        # Apart, so that a flood of those without the token hides no node of the run.
         self._strangers, self._turned_away = FewLines(say), FewLines(say)
 
     def __enter__(self) -> Meeting:
         try:
             listener = socket.create_server((self._own.address, self._port), backlog=256)
+            entrance = Entrance(listener, self._token, self._welcome, self._refuse)
         except OSError as error:
             raise LaunchError(f"cannot listen on {self._own.address}:{self._port}: {error.strerror}") from None
-        entrance = Entrance(listener, self._token, self._welcome, self._refuse)
         self._entrance = threading.Thread(target=entrance.run, args=(self._closed,), daemon=True)
         self._entrance.start()
         return self

@@ -16,7 +16,6 @@ from recipe.launch.errors import ChannelError
 
 # A node's name is also that of the directory of its logs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9_.:-]{1,255}")
 # The texts that go with what the head says.
 _TEXTS = {
     "refused": ("text",),
@@ -61,7 +60,8 @@ def node_in(message: Mapping[str, Any]) -> Node:
         isinstance(node.name, str)
         and NAME.fullmatch(node.name)
         and isinstance(node.host, str)
-        and _HOST.fullmatch(node.host)
+        and node.host.isprintable()
+        and len(node.host) < 256
         and isinstance(node.address, str)
         and type(node.dies) is int
         and all(isinstance(one, Mapping) for one in mappings)
