@@ -191,7 +191,7 @@ def test_no_error_of_the_system_ends_it(door: Door, monkeypatch: pytest.MonkeyPa
         idle.recv(100)
         monkeypatch.setattr(FailingListener, "error", error)
         monkeypatch.setattr(FailingListener, "left", 3)
-        shake_hands(door.call(), TOKEN, server=False)
+        shake_hands(door.call(), TOKEN, server=False).close()
         until(lambda: len(door.let_in) == 1)
         assert door.entrance._listener.left == 0  # type: ignore[attr-defined]
 
