@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from recipe.data.rows import DataError
     from recipe.data.templates import get_template
     from recipe.data.tokens import PromptTokens
+    from recipe.text import spelled_out
 
     show = _Progress()
     try:
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
             summary.write_report(args.report, facts)
     except (DataError, OSError) as error:
         show.clear()
-        print(f"error: {summary.printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {spelled_out(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     print("\n".join(summary.lines(made, facts)))
     return 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.data.parquet import Conversion
+from recipe.text import spelled_out
 
 SAMPLES = 3
 # Characters of a sample's prompt that are printed; the report has all of it.
@@ -84,16 +85,11 @@ def lines(made: Conversion, facts: dict[str, Any]) -> list[str]:
         figures = "".join(f"{values[key]:9}" for key in ("min", "median", "p95", "max"))
         text.append(f"  {name.replace('_', ' '):17}{figures}")
     for sample in facts["samples"]:
-        text.append(f"--- record {sample['index']}, ground truth: {printable(sample['ground_truth'])}")
+        text.append(f"--- record {sample['index']}, ground truth: {spelled_out(sample['ground_truth'])}")
         prompt = sample["prompt"]
         more = f" ... ({len(prompt) - SHOWN} more characters)" if len(prompt) > SHOWN else ""
-        text.append(printable(prompt[:SHOWN]) + more)
+        text.append(spelled_out(prompt[:SHOWN]) + more)
     return text
-
-
-def printable(text: str) -> str:
-    """``text`` with everything that could steer a terminal written out, line ends excepted."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def write_report(path: Path, facts: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from recipe.preflight.machine import Machine
 from recipe.preflight.report import Report, examine
+from recipe.text import printable
 
 # Preflight's checks of a node that hold for any run. X002 and X005 say what N012 and E005 say.
 OF_PREFLIGHT = (
@@ -27,7 +28,8 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         width = max(map(len, self.inventory))
-        return [*(f"{name:{width}}  {value}" for name, value in self.inventory.items()), "", *self.report.lines()]
+        inventory = [printable(f"{name:{width}}  {value}") for name, value in self.inventory.items()]
+        return [*inventory, "", *self.report.lines()]
 
     def as_json(self) -> dict[str, Any]:
         return {"inventory": self.inventory} | self.report.as_json()

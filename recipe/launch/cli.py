@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recipe.text import printable
+
 if TYPE_CHECKING:
     from recipe.launch.config import RunConfig
 
@@ -90,7 +92,7 @@ def _check(options: argparse.Namespace) -> int:
         first_look(config)
         require_one_machine(config, options.config)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 
@@ -112,7 +114,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
         config = read_config(options)
         if options.prepare:
             require_room(cache_dir())
-            prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
+            prepare_model(config, lambda line: print(printable(line), flush=True), cache_dir() / "prepare.log")
         else:
             launch(config, options.config, fresh=options.fresh)
 
@@ -128,7 +130,7 @@ def _show(options: argparse.Namespace) -> int:
     try:
         shown = everything(read_config(options))
     except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     if options.json:
         print(json.dumps(as_json(shown), indent=2))

@@ -12,6 +12,7 @@ from recipe import preflight
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
 from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.masking import scrubbed
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
@@ -20,6 +21,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_start import again
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.report.recorder import NODES
@@ -104,7 +106,7 @@ class Cluster:
         invitation = {"gcs": cluster.ray_address, "run_dir": str(paths.run_dir), "run_id": paths.run_id}
         invitation["checkpoints"] = str(paths.checkpoints) if saves else ""
         meeting = Meeting(
-            own=present(config, self._place),
+            own=present(config, self._place, self._token),
             port=head_ports(config)["the launchers' meeting"],
             token=self._token,
             nodes=cluster.nodes,
@@ -122,7 +124,7 @@ class Cluster:
                     f"starting Ray on {self._place.address}:{cluster.ray_port}, the head of {cluster.nodes} nodes"
                 )
                 ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
-                ray.wait_started()
+                ray.wait_started(again=again(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
                 meeting.invite(invitation)
                 if cluster.nodes > 1:
                     clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")
@@ -137,7 +139,7 @@ class Cluster:
                     require_ready(preflight.run(config, node=False, cluster=True))
                 yield Nodes(meeting, ray)
             except LaunchError as error:
-                outcome = ("failed", str(error))
+                outcome = ("failed", scrubbed(str(error), config.environment))
                 raise
             except BaseException as error:
                 outcome = ("failed", f"{type(error).__name__} at the head")

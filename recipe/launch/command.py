@@ -12,6 +12,7 @@ from pathlib import Path
 
 from recipe.launch.errors import AlreadyFinished, LaunchError
 from recipe.terminal import unfailing_output
+from recipe.text import printable
 
 _ROOM = "make room there and type the same command again, or name another place in RECIPE_RUNS"
 _ACCESS = "run as the user it belongs to, or name another place in RECIPE_RUNS"
@@ -42,12 +43,12 @@ def run_command(work: Callable[[], None], errors: Path) -> int:
         try:
             work()
         except AlreadyFinished as done:
-            print(done)
+            print(printable(str(done)))
         except ModuleNotFoundError:
             raise  # `recipe.__main__` says which, and what to install
         except Exception as error:
             problem = in_one_line(error, errors)
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
             return problem.exit_code
     return 0
 

@@ -7,6 +7,7 @@ One file describes one run; `recipe.launch.schema` has its keys. A value that fo
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import sys
 from pathlib import Path
@@ -77,12 +78,15 @@ __all__ = [
     "Simulator",
     "Train",
     "load",
+    "require_host",
+    "require_literal",
     "require_name",
 ]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9_.:%-]+")
+_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
+_WITH_PORT = re.compile(r"\[?[^\[\]]+\]?:[0-9]+")
 
 
 def load(path: Path) -> RunConfig:
@@ -117,6 +121,55 @@ def require_name(name: str) -> None:
         raise ConfigError(f"run name {shown(name)}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
 
 
+def require_literal(text: str, label: str) -> None:
+    """Refuses text that verl cannot be given as it is: its configuration would put something in the place of `${...}`.
+
+    An escaped one would not do: verl resolves its configuration once more after it has resolved it, and reads parts
+    of it before.
+
+    Raises:
+        ConfigError: says so, after `label`.
+    """
+    if "${" in text:
+        raise ConfigError(
+            f"{label} {shown(text)}; verl's configuration would put something in the place of ${{...}}: expected text "
+            "without ${, such as a link of another name"
+        )
+
+
+def require_host(host: str, label: str) -> None:
+    """Refuses what is neither an IPv4 address nor the name of a host; whether anybody has it is not looked at.
+
+    Raises:
+        ConfigError: says what it is, after `label`.
+    """
+    problem = None
+    if _is_ipv6(host.strip("[]")):
+        problem = "is an IPv6 address; the nodes of a run meet over IPv4: expected such an address, or a host's name"
+    elif _WITH_PORT.fullmatch(host):
+        problem = "has a port; expected the address alone: [cluster] ray_port is the port of Ray"
+    elif not _HOST.fullmatch(host):
+        problem = "is no address; expected one, or a host's name"
+    elif re.fullmatch("[0-9.]+", host) and not _is_ipv4(host):
+        problem = "is no IPv4 address; expected four numbers up to 255, or a host's name"
+    if problem:
+        raise ConfigError(f"{label} {shown(host)} {problem}")
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 4
+    except ValueError:
+        return False
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
 def _check_choices(config: RunConfig, where: str) -> None:
     """Values that no field's limits can say, and keys of one section that need, or rule out, one another."""
     try:
@@ -128,10 +181,10 @@ def _check_choices(config: RunConfig, where: str) -> None:
             Path(given).expanduser()
         except RuntimeError:
             raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
+        require_literal(given, f"{where}: {name} is")
     heads = [] if config.cluster.head is None else [config.cluster.head]
     for host in (*heads, *config.cluster.hosts):
-        if not _HOST.fullmatch(host):
-            raise ConfigError(f"{where}: [cluster] {shown(host)} is no address; expected one, or a host's name")
+        require_host(host, f"{where}: [cluster] {'head' if host in heads else 'hosts'}")
     if len(set(config.cluster.hosts)) < len(config.cluster.hosts):
         raise ConfigError(f"{where}: [cluster] hosts names a node twice; list every node once, the head too")
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
@@ -164,9 +217,9 @@ def _check_choices(config: RunConfig, where: str) -> None:
         )
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
-    for name, text in config.environment.items():
+    for name in config.environment:
         if not _VARIABLE.fullmatch(name):
-            raise ConfigError(f"{where}: [environment] {name!r} = {text!r} cannot be a variable of the environment")
+            raise ConfigError(f"{where}: [environment] {shown(name)} cannot be the name of a variable")
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
         if config.reward.tier3 is not None:

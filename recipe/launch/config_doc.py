@@ -16,7 +16,9 @@ _INTRO = """# The run file
 One TOML file describes one run: `configs/*.toml` are complete ones, with comments. Everything that follows from these
 values is derived and never typed: `python -m recipe show RUN.toml` prints it, `--json` with every size by its name,
 `--shell` as a script that sets the environment and starts verl. An unknown key, a value of another type or beyond its
-limits, and keys that contradict each other are errors with one line (exit code 2).
+limits, and keys that contradict each other are errors with one line (exit code 2). Where a key names no upper limit it
+is 2,147,483,647 for a whole number and 1e12 for any other. Values of `[environment]` whose names say secret
+(`WANDB_API_KEY`, `HF_TOKEN`, ...) reach the run's processes, and are `(hidden)` in everything that is written or shown.
 
 This page is made from the program: `python -m recipe show --keys > docs/CONFIG.md`; a test compares.
 

@@ -20,3 +20,11 @@ class AlreadyFinished(LaunchError):
     """Nothing is left to do of the run. It is no failure."""
 
     exit_code = 0
+
+
+class ChannelError(LaunchError):
+    """Another node's launcher is gone, is not ours, holds another token, or sends what cannot be read."""
+
+
+class BrokenChannelError(ChannelError):
+    """The connection ended, or nothing came over it: it may be tried again."""

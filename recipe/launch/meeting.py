@@ -9,7 +9,6 @@ breaks or falls silent is a node that is gone.
 
 from __future__ import annotations
 
-import re
 import socket
 import threading
 import time
@@ -18,39 +17,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.channel import Channel, ChannelError
-from recipe.launch.errors import LaunchError
+from recipe.launch.channel import Channel
+from recipe.launch.entrance import Entrance
+from recipe.launch.errors import BrokenChannelError, ChannelError, LaunchError
+from recipe.launch.few_lines import FewLines
+from recipe.launch.handshake import Handshake
+from recipe.launch.messages import Node, node_in
 from recipe.launch.node_logs import write_chunk
+from recipe.launch.typed_toml import shown
+from recipe.text import printable
 
-# A node's name is also that of the directory of its logs.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 POLL_S = 0.2
 # A caller that holds the token has this long to say who it is.
 IDENTITY_S = 10.0
 # What a node still has to do after the end of the run: stop its Ray and send its logs.
 PARTING_S = 90.0
+# Holders of the token that are no node of the run: those that are turned away, and those that say who they are.
+_MORE_THREADS = 32
+_SHOWN_DIFFERENCES = 8
+_LONGEST_TEXT = 1000
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Node:
-    """How a node presents itself.
-
-    `daemons`: the ports of its Ray that the head must reach, by purpose. `facts` must be the same on all nodes of a
-    run; `settings` is its run file.
-    """
-
-    name: str
-    address: str
-    host: str
-    dies: int
-    daemons: Mapping[str, int]
-    facts: Mapping[str, str]
-    settings: Mapping[str, Any]
-
-    def known_as(self, names: Sequence[str]) -> bool:
-        """Whether one of `names` means this node."""
-        return any(name in (self.name, self.address, self.host) for name in names)
 
 
 @dataclass
@@ -61,6 +47,7 @@ class _Member:
     gone: str | None = None
     done: bool = False
     connected: bool = True
+    log_lost: bool = False
 
 
 class Meeting:
@@ -89,23 +76,26 @@ class Meeting:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
-        self._listener: socket.socket | None = None
+        # Apart, so that a flood of those without the token hides no node of the run.
+        self._strangers, self._turned_away = FewLines(say), FewLines(say)
 
     def __enter__(self) -> Meeting:
         try:
-            self._listener = socket.create_server((self._own.address, self._port), backlog=256)
+            listener = socket.create_server((self._own.address, self._port), backlog=256)
+            entrance = Entrance(listener, self._token, self._welcome, self._refuse)
         except OSError as error:
             raise LaunchError(f"cannot listen on {self._own.address}:{self._port}: {error.strerror}") from None
-        self._listener.settimeout(POLL_S)
-        self._start(self._accept)
+        self._entrance = threading.Thread(target=entrance.run, args=(self._closed,), daemon=True)
+        self._entrance.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._closed.set()
-        for thread in list(self._threads):
+        self._entrance.join()
+        for thread in self._threads:
             thread.join()
-        assert self._listener is not None
-        self._listener.close()
+        for lines in (self._strangers, self._turned_away):
+            lines.flush(at_once=True)
 
     def invite(self, invitation: Mapping[str, Any]) -> None:
         """Tell all nodes, those that still come too, what they need to join Ray."""
@@ -191,45 +181,39 @@ class Meeting:
         with self._lock:
             return f"{1 + sum(one.ready for one in self._members.values())} of {self._nodes}"
 
-    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _refuse(self, address: str, reason: str) -> None:
+        self._strangers.add(f"turned away a caller from {address}: {reason}")
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        while not self._closed.is_set():
-            try:
-                connection, peer = self._listener.accept()
-            except TimeoutError:
-                continue
-            self._start(self._attend, connection, str(peer[0]))
+    def _welcome(self, connection: socket.socket, handshake: Handshake, address: str) -> None:
+        """A holder of the token has come; called in the entrance's thread."""
+        self._threads = [one for one in self._threads if one.is_alive()]
+        thread = threading.Thread(target=self._attend, args=(Channel(connection, handshake), address), daemon=True)
+        try:
+            if len(self._threads) > self._nodes + _MORE_THREADS:
+                raise RuntimeError("too many callers that hold the token")
+            thread.start()
+            self._threads.append(thread)
+        except RuntimeError as error:  # also where the system gives no thread
+            connection.close()
+            self._turned_away.add(f"turned away a caller from {address}: {error}")
 
-    def _attend(self, connection: socket.socket, peer: str) -> None:
+    def _attend(self, channel: Channel, address: str) -> None:
         """One node, from its coming to its going."""
         try:
-            channel = Channel(connection, self._token, server=True)
-        except ChannelError as error:
-            self._say(f"turned away a caller from {peer}: {error}")
-            return
-        try:
-            member = self._admit(channel, peer)
+            member = self._admit(channel, address)
             if member is not None:
                 self._serve(member)
         except ChannelError as error:
-            self._say(f"a caller from {peer} left again: {error}")
+            self._turned_away.add(f"a caller from {address} left again: {error}")
         finally:
             channel.close()
 
-    def _admit(self, channel: Channel, peer: str) -> _Member | None:
+    def _admit(self, channel: Channel, address: str) -> _Member | None:
         try:
-            message = channel.receive(IDENTITY_S) or {}
-            node = Node(**message["node"])
-            if not NAME.fullmatch(node.name):
-                raise ValueError(node.name)
-        except (KeyError, TypeError, ValueError):
+            node = node_in(channel.receive(IDENTITY_S) or {})
+        except ValueError:
             text = "it says who it is in another way than this code does; bring both to the same commit"
-            self._say(f"turned away a caller from {peer}: {text}")
+            self._turned_away.add(f"turned away a caller from {address}: {text}")
             channel.send({"kind": "refused", "text": text})
             return None
         with self._lock:
@@ -239,7 +223,7 @@ class Meeting:
                 self._left.pop(node.name, None)
         try:
             if reason is not None:
-                self._say(f"turned away {node.name} ({node.host}): {reason}")
+                self._turned_away.add(f"turned away {node.name} ({node.host}): {reason}")
                 channel.send({"kind": "refused", "text": reason})
                 return None
             self._say(f"{node.name} ({node.host}, {node.dies} dies) has come")
@@ -267,10 +251,12 @@ class Meeting:
             return f"it has {node.dies} dies for the run, the head {self._own.dies}"
         for what, value in self._own.facts.items():
             if node.facts.get(what) != value:
-                return f"its {what} is {node.facts.get(what)}, the head's is {value}; bring both to the same"
+                return f"its {what} is {_named(node.facts.get(what))}, the head's is {value}; bring both to the same"
         changed = differing(self._own.settings, node.settings)
         if changed:
-            return f"its run file differs from the head's: {'; '.join(changed)}"
+            more = len(changed) - _SHOWN_DIFFERENCES
+            tail = f"; and {more} more" if more > 0 else ""
+            return f"its run file differs from the head's: {'; '.join(changed[:_SHOWN_DIFFERENCES])}{tail}"
         return None
 
     def _serve(self, member: _Member) -> None:
@@ -288,8 +274,11 @@ class Meeting:
                 member.channel.beat(PARTING_S if parted else None)
                 if message is not None:
                     self._hear(member, message)
-        except (ChannelError, OSError) as error:
+        except BrokenChannelError as error:
             self._lose(member, f"its launcher is gone: {error}")
+        except Exception as error:  # whatever it sent: the head must know that nobody listens to this node any more
+            said = str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: {error}"
+            self._lose(member, f"its launcher cannot be listened to: {said}")
         finally:
             member.connected = False
 
@@ -309,11 +298,25 @@ class Meeting:
             member.ready = True
             self._say(f"{member.node.name} has joined Ray ({self._count()} nodes)")
         elif kind == "lost":
-            self._lose(member, str(message.get("text")))
+            self._lose(member, printable(str(message.get("text")))[:_LONGEST_TEXT])
+        elif kind == "note":
+            self._say(f"{member.node.name}: {printable(str(message.get('text')))[:_LONGEST_TEXT]}")
         elif kind == "log":
-            write_chunk(self._logs / member.node.name, message)
+            self._keep_log(member, message)
         elif kind == "done":
             member.done = True
+
+    def _keep_log(self, member: _Member, message: dict[str, Any]) -> None:
+        try:
+            write_chunk(self._logs / member.node.name, message)
+        except (ValueError, OSError) as error:
+            if not member.log_lost:
+                self._say(f"not all logs of {member.node.name} are kept: {error}")
+            member.log_lost = True
+
+
+def _named(fact: object) -> str:
+    return fact[:64] if isinstance(fact, str) else shown(fact)
 
 
 def differing(
@@ -328,7 +331,7 @@ def differing(
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         left, right = ours.get(key), theirs.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found += differing(left, right, words, f"[{key}] ")
+            found += differing(left, right, words, f"[{key[:64]}] ")
         elif left != right:
-            found.append(f"{prefix}{key} is {right!r} {words[0]} and {left!r} {words[1]}")
+            found.append(f"{prefix}{key[:64]} is {shown(right)} {words[0]} and {shown(left)} {words[1]}")
     return found

@@ -5,20 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import secrets
 import socket
 import sys
-import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from recipe.launch.config import RunConfig
+from recipe.launch.config import RunConfig, require_host
 from recipe.launch.environment import REPO, upstream_dir
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.meeting import NAME, Node
+from recipe.launch.errors import ConfigError
+from recipe.launch.masking import comparable_environment
+from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
     address_of,
     interface_of,
@@ -31,7 +26,6 @@ from recipe.launch.network import (
 from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
 
 _PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
-TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -74,11 +68,13 @@ def find_place(
     head_name = head or cluster.head or ("127.0.0.1" if cluster.nodes == 1 else None)
     if head_name is None:
         raise ConfigError("no head node is named; set [cluster] head in the run file, or give --head ADDRESS")
+    require_host(head_name, "the head's address")
     head = resolve(head_name)
     interface = interface or cluster.interface
     there = address_of(interface) if interface else None
     leads = is_local(head) and not worker
     if address is not None:
+        require_host(address, "--address")
         own = resolve(address)
     elif leads:
         own = head
@@ -126,8 +122,8 @@ def require_free_ports(config: RunConfig, place: Place, dashboard: bool) -> None
     require_free(wanted)
 
 
-def present(config: RunConfig, place: Place) -> Node:
-    """This node as it presents itself to the others."""
+def present(config: RunConfig, place: Place, token: bytes) -> Node:
+    """This node as it presents itself to the others, who hold the same token."""
     facts = {
         "code": code_digest(),
         "Python": "{}.{}".format(*sys.version_info[:2]),
@@ -140,13 +136,16 @@ def present(config: RunConfig, place: Place) -> Node:
         dies=config.cluster.dies_per_node,
         daemons=place.ports.daemons(),
         facts=facts,
-        settings=comparable(config),
+        settings=comparable(config, token),
     )
 
 
-def comparable(config: RunConfig) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but what is each node's own."""
-    values = dataclasses.asdict(config)
+def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
+    """The run file's values that must be the same on all nodes: all but what is each node's own.
+
+    Secret values of the environment are digests under the token: the channel does not encrypt.
+    """
+    values = dataclasses.asdict(config) | {"environment": comparable_environment(config.environment, token)}
     for key in ("head", "interface", "wait_deadline_s"):
         values["cluster"].pop(key)
     return values
@@ -162,45 +161,3 @@ def code_digest() -> str:
     manifest = upstream_dir() / "MANIFEST.json"
     hasher.update(manifest.read_bytes() if manifest.is_file() else b"")
     return hasher.hexdigest()[:12]
-
-
-def read_token(path: Path, make: bool, deadline_s: float, say: Callable[[str], None]) -> bytes:
-    """The cluster's token: the head makes it when it is not there, a worker waits for it.
-
-    Raises:
-        ConfigError: others on the machine can read it, or it is no token.
-        LaunchError: it is not there at the deadline.
-    """
-    end, said = time.monotonic() + deadline_s, False
-    while not path.is_file():
-        if make:
-            _make_token(path)
-            say(f"made the cluster's token {path}; the other nodes need the same file")
-            break
-        if time.monotonic() > end:
-            raise LaunchError(f"no token at {path}; copy the head's there (mode 600), or give --token-file")
-        if not said:
-            said = True
-            say(f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file")
-        time.sleep(0.5)
-    if path.stat().st_mode & 0o077:
-        raise ConfigError(f"{path} can be read by others on this machine; type: chmod 600 {path}")
-    token = path.read_bytes().strip()
-    if len(token) < 16:
-        raise ConfigError(
-            f"{path} holds no token (at least 16 characters); remove it on the head, which makes a new one"
-        )
-    return token
-
-
-def _make_token(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, name = tempfile.mkstemp(dir=path.parent, prefix=".token-")
-    with open(unfinished, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(TOKEN_BYTES))
-    try:
-        os.link(name, path)  # unlike a rename it never replaces one that another launcher made meanwhile
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)

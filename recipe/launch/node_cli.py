@@ -64,9 +64,10 @@ def _node(options: argparse.Namespace) -> int:
 def _take_part(options: argparse.Namespace) -> None:
     from recipe.launch.cli import read_config
     from recipe.launch.cluster import Cluster, require_ready
+    from recipe.launch.cluster_token import read_token
     from recipe.launch.environment import run_directory
     from recipe.launch.errors import ConfigError
-    from recipe.launch.node import find_place, read_token, require_free_ports
+    from recipe.launch.node import find_place, require_free_ports
     from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.launch.ray_logs import open_own
+from recipe.launch.typed_toml import shown
 
 # Of a longer file only the end is sent: that is where the cause of a failure stands.
 LARGEST_FILE = 16 * 2**20
@@ -39,12 +40,19 @@ def chunks(directory: Path) -> Iterator[dict[str, Any]]:
 def write_chunk(directory: Path, message: dict[str, Any]) -> None:
     """Append what `chunks` made to its file under `directory`; the first chunk of a file replaces what was there.
 
-    A name that leads elsewhere is left out: the sender holds the token, but has no say over the head's other files.
+    Raises:
+        ValueError: it is no chunk, or its name leads elsewhere: the sender holds the token, but has no say over the
+            head's other files.
+        OSError: the file cannot be written.
     """
-    name = Path(str(message["file"]))
-    if name.is_absolute() or ".." in name.parts or name.suffix not in _SUFFIXES:
-        return
+    file, data, first = (message.get(key) for key in ("file", "data", "first"))
+    if not isinstance(file, str) or not isinstance(data, str) or not isinstance(first, bool):
+        raise ValueError("a piece of a log without its file, its place in it, or its content")
+    name = Path(file)
+    if name.is_absolute() or ".." in name.parts or name.suffix not in _SUFFIXES or not file.isprintable():
+        raise ValueError(f"{shown(file)} is no name of a log")
+    content = base64.b64decode(data, validate=True)
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb" if message["first"] else "ab") as file:
-        file.write(base64.b64decode(str(message["data"])))
+    with open(path, "wb" if first else "ab") as log:
+        log.write(content)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
+from recipe.launch.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig, require_literal
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.layout import Layout
 
@@ -275,6 +275,9 @@ def _own_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
 def quote(value: Any) -> str:
     """`value` in Hydra's override grammar.
 
+    Raises:
+        ConfigError: a text that cannot be given as it is (`recipe.launch.config.require_literal`).
+
     >>> quote(["console", "file"]), quote(None), quote("it's")
     ('[console,file]', 'null', "'it\\\\'s'")
     """
@@ -289,6 +292,7 @@ def quote(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{quote(item)}" for key, item in value.items()) + "}"
     text = str(value)
+    require_literal(text, "verl is to be given")
     looks_otherwise = text.lower() in ("null", "true", "false", "nan", "inf", "-inf") or re.fullmatch(
         r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", text, re.IGNORECASE
     )

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
 from recipe.report.recorder import read_object
+from recipe.text import printable
 
 # What the driver's log says, in the order in which it comes, and what that means.
 PHASES = (
@@ -82,7 +83,7 @@ class Clock:
         self._keep(self._line(text))
 
     def _line(self, text: str) -> str:
-        return f"[{minutes(time.monotonic() - self.start)}] {text}\n"
+        return f"[{minutes(time.monotonic() - self.start)}] {printable(text)}\n"
 
     def _keep(self, line: str) -> None:
         if self._copy is None:

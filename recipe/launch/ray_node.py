@@ -12,7 +12,9 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import random
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -25,11 +27,14 @@ from recipe.launch.errors import LaunchError
 from recipe.launch.network import is_loopback
 from recipe.launch.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
 from recipe.launch.progress import plain
+from recipe.launch.ray_start import TIMED_OUT, Again
 
 POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.
 START_S = 180.0
 _STARTED = "Ray runtime started."
+# The longest pause before it is started again.
+PAUSE_S = 10.0
 # Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
 _SPARE_WORKER_PORTS = 64
 _OPTIONS = {
@@ -121,6 +126,16 @@ def authentication(token: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
 
+def own_authentication() -> dict[str, str]:
+    """The same for a Ray that one driver starts for itself: a token of its own, which is in no file.
+
+    It listens on loopback, where every user of the machine could have it run anything.
+    """
+    if ray_version() < (2, 52):
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def require_dashboard() -> None:
     """Raise LaunchError, with what to install, where Ray has not the packages that its dashboard is made with."""
     try:
@@ -153,11 +168,14 @@ class RayNode:
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path) -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._log = log
-        with open(log, "wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                env=dict(environment),
+        self._command, self._environment, self._log = command, dict(environment), log
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with open(self._log, "wb") as output:
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -172,18 +190,41 @@ class RayNode:
     def started(self) -> bool:
         return _STARTED in self._text()
 
-    def wait_started(self, alarm: Callable[[], str | None] = lambda: None) -> None:
+    def wait_started(self, alarm: Callable[[], str | None] = lambda: None, again: Again | None = None) -> None:
         """Until this node is part of the cluster.
+
+        Args:
+            alarm: says what else is wrong, None while nothing is; asked all the time.
+            again: how it is started again where Ray's own limit has ended it.
 
         Raises:
             LaunchError: it did not start, in one line with Ray's reason; or what `alarm` says.
         """
-        end = time.monotonic() + START_S
+        start, tries = time.monotonic(), 1
         while not self.started:
             problem = self.problem() or alarm()
-            if problem is None and time.monotonic() > end:
+            if problem is None and time.monotonic() > start + START_S:
                 problem = f"Ray did not start within {START_S:.0f} s (log: {self._log})"
-            if problem is not None:
+            if problem is not None and again is not None and self._too_slow() and time.monotonic() < again.end:
+                tries += 1
+                again.say(f"Ray's own limit of 30 s has ended its start; starting it again (try {tries})")
+                again.clean()
+                self._pause(alarm)
+                self._log.replace(self._log.with_name(f"{self._log.stem}.{tries - 1}{self._log.suffix}"))
+                self._process = self._start()
+                start = time.monotonic()
+            elif problem is not None:
+                raise LaunchError(problem)
+            time.sleep(POLL_S)
+
+    def _too_slow(self) -> bool:
+        return self._process.poll() is not None and TIMED_OUT in self._text()
+
+    def _pause(self, alarm: Callable[[], str | None]) -> None:
+        """A while of its own for each node: those that were too slow had all started at one moment."""
+        end = time.monotonic() + random.uniform(0, PAUSE_S)
+        while time.monotonic() < end:
+            if problem := alarm():
                 raise LaunchError(problem)
             time.sleep(POLL_S)
 

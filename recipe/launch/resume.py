@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 
 from recipe.launch.config import RunConfig, require_name
 from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.launch.masking import described
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.processes import is_halted
@@ -234,7 +234,7 @@ def _require_same(config: RunConfig, run_dir: Path) -> None:
                 "or another --name"
             ) from None
         before = json.loads(last[-1].read_text(encoding="utf-8"))["config"]
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    now = json.loads(json.dumps(described(config)))
     changed = differing(_fixed(before), _fixed(now), words=("now", "before"))
     if changed:
         raise ConfigError(

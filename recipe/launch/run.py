@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 import sys
@@ -31,9 +30,12 @@ from recipe.launch.first_look import (
 )
 from recipe.launch.layout import Layout, derive
 from recipe.launch.leftovers import end_former, noted
+from recipe.launch.masking import described, masked, masked_run_file, scrub
 from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
+from recipe.launch.ray_node import own_authentication
+from recipe.launch.ray_start import patiently
 from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
@@ -84,10 +86,15 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         error: LaunchError | None = None
         try:
             reserve(run_dir / RESULT, _RESULT_BYTES)
-            write_atomically(run_dir / "run.toml", source.read_bytes())
-            _run(config, start, cluster, clock)
+            write_atomically(run_dir / "run.toml", masked_run_file(source.read_text(encoding="utf-8-sig")))
+            if cluster is None:
+                driver_log = RunPaths(run_dir, "", Path()).driver_log
+                patiently(lambda: _run(config, start, None, clock), driver_log, clock.say)
+            else:
+                _run(config, start, cluster, clock)
         except Exception as problem:
             error = in_one_line(problem, run_dir / "logs")
+            scrub(error, config.environment)
         with StopSignals():
             _write_result(config, run_dir, clock, error, start.step)
         if error is not None:
@@ -158,6 +165,7 @@ def _drive(
     """Run the driver on what has been prepared."""
     run_dir = paths.run_dir
     environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
+    environment |= own_authentication() if cluster is None else {}
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
     if cluster is None:
@@ -173,7 +181,7 @@ def _drive(
 def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
-    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
+    describe = {"argv": command, "environment": masked(environment), "config": described(config)}
     write_atomically(run_dir / COMMAND, json.dumps(describe, indent=2) + "\n")
     return command
 

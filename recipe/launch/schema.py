@@ -124,8 +124,7 @@ class Cluster:
     @property
     def ray_address(self) -> str:
         """Where the nodes of a cluster find the head's Ray."""
-        head = self.head or "127.0.0.1"
-        return f"[{head}]:{self.ray_port}" if ":" in head else f"{head}:{self.ray_port}"
+        return f"{self.head or '127.0.0.1'}:{self.ray_port}"
 
 
 @dataclass(frozen=True, kw_only=True)

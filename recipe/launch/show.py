@@ -19,8 +19,10 @@ from recipe.launch.environment import (
 )
 from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import Layout, derive, longest_sequence
+from recipe.launch.masking import described, is_secret, masked
 from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
 from recipe.launch.ports import require_apart
+from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 
 
@@ -72,10 +74,10 @@ def everything(config: RunConfig) -> Shown:
 def as_text(shown: Shown) -> str:
     """A page for people: sizes first, then one setting a line."""
     lines = ["# sizes", *_sizes(shown), "# environment of every process"]
-    lines += [f"{name}={value}" for name, value in sorted(shown.environment.items())]
+    lines += [f"{name}={value}" for name, value in sorted(masked(shown.environment).items())]
     lines += _interface_note(shown.config)
     lines += ["# python " + " ".join(DRIVER), *shown.overrides]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def as_json(shown: Shown) -> dict[str, Any]:
@@ -85,10 +87,10 @@ def as_json(shown: Shown) -> dict[str, Any]:
         "hbm_bytes_per_die": shown.config.hbm_bytes_per_die,
     }
     return {
-        "config": dataclasses.asdict(shown.config),
+        "config": described(shown.config),
         "layout": sizes,
         "vllm": _engine(shown),
-        "environment": shown.environment,
+        "environment": masked(shown.environment),
         "arguments": shown.arguments,
     }
 
@@ -99,15 +101,20 @@ PATH = "PYTHONPATH"
 def as_shell(shown: Shown) -> str:
     """A bash script: the environment made as at launch, and the driver started in it.
 
-    Left-overs of other jobs are removed first, as the launcher does.
+    Left-overs of other jobs are removed first, as the launcher does. Secret values are not in it: it takes them from
+    the environment it is started in, and stops where they are not set.
     """
+    secrets = sorted(name for name, value in shown.config.environment.items() if is_secret(name, value))
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
     ours = shlex.quote(shown.environment[PATH])
+    values = {name: shlex.quote(value) for name, value in shown.environment.items() if name != PATH}
+    values |= {name: f'"$given_{name}"' for name in secrets}
     lines = [
         "#!/usr/bin/env bash",
-        f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
+        f"# {printable(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
+        *(f'given_{name}="${{{name}:?is not set; its value is secret and is not in this script}}"' for name in secrets),
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items()) if name != PATH),
+        *(f"export {name}={text}" for name, text in sorted(values.items())),
         "# CANN's own packages stay on the path, behind ours.",
         'home="${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/dev/null}}" theirs=""',
         'while IFS= read -r -d : entry; do',
@@ -119,10 +126,6 @@ def as_shell(shown: Shown) -> str:
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]
     return "\n".join(lines)
-
-
-def _comment(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _interface_note(config: RunConfig) -> list[str]:

@@ -15,10 +15,14 @@ from collections.abc import Collection
 from typing import Any
 
 from recipe.launch.errors import ConfigError
+from recipe.launch.masking import HIDDEN, is_secret
 
 REQUIRED = dataclasses.MISSING
 # No name, address or path of a run file is longer; PATH_MAX of Linux.
 LONGEST_TEXT = 4096
+# Of numbers whose key says no other limit: what 32 bits hold, and what float32 can still be multiplied with.
+LARGEST_WHOLE = 2**31 - 1
+LARGEST_NUMBER = 1e12
 _SHOWN = 80
 
 
@@ -40,7 +44,8 @@ def key(
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
-        least, most: limits of a number, both included; whole numbers are never negative.
+        least, most: limits of a number, both included; whole numbers are never negative. Default for `most`:
+            LARGEST_WHOLE or LARGEST_NUMBER.
     """
     about = {"meaning": meaning, "unit": unit, "gives": gives, "choices": tuple(choices), "least": least, "most": most}
     if default is REQUIRED:
@@ -135,12 +140,16 @@ def _typed(hint: Any, value: Any, label: str) -> Any:
     elif type(value) is hint:
         if hint is str and (len(value) > LONGEST_TEXT or not all(map(_plain, value))):
             raise ConfigError(
-                f"{label} is {shown(value)}; expected text of one line, of {LONGEST_TEXT} characters at most"
+                f"{label} is {_told(label, value)}; expected text of one line, of {LONGEST_TEXT} characters at most"
             )
         if hint is int and value < 0:
             raise ConfigError(f"{label} is {value}; expected a number that is not negative")
         return value
-    raise ConfigError(f"{label} is {shown(value)} ({type(value).__name__}); expected a {describe(hint)}")
+    raise ConfigError(f"{label} is {_told(label, value)} ({type(value).__name__}); expected a {describe(hint)}")
+
+
+def _told(label: str, value: Any) -> str:
+    return HIDDEN if is_secret(label.rpartition(".")[2]) else shown(value)
 
 
 def _plain(letter: str) -> bool:
@@ -158,8 +167,11 @@ def _check_limits(value: Any, about: Any, label: str) -> None:
             raise ConfigError(f"{label} is {number}; expected a finite number")
         if least is not None and not number >= least:
             raise ConfigError(f"{label} is {number}; expected at least {least}")
-        if most is not None and not number <= most:
-            raise ConfigError(f"{label} is {number}; expected at most {most}")
+        limit = most
+        if limit is None and isinstance(number, (int, float)):
+            limit = LARGEST_NUMBER if isinstance(number, float) else LARGEST_WHOLE
+        if limit is not None and not number <= limit:
+            raise ConfigError(f"{label} is {shown(number)}; expected at most {limit:.12g}")
 
 
 def _not_none(hint: Any) -> Any:

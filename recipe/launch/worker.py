@@ -9,16 +9,18 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.channel import SILENCE_S, Channel, ChannelError
+from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import BrokenChannelError, ChannelError, LaunchError
 from recipe.launch.layout import derive
 from recipe.launch.leftovers import end_former, noted
+from recipe.launch.messages import from_head
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.node_logs import chunks
@@ -26,6 +28,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_start import again
 from recipe.launch.sampler import Sampler
 from recipe.launch.signals import Interrupted, StopSignals
 from recipe.launch.supervisor import Watchdog
@@ -52,7 +55,7 @@ def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock:
         channel = _reach(place.head, port, token, config.cluster.wait_deadline_s, stop, clock)
         head = _Head(channel, f"{place.head}:{port}", stop)
         try:
-            channel.send({"node": dataclasses.asdict(present(config, place))})
+            channel.send({"node": dataclasses.asdict(present(config, place, token))})
             head.wait("admitted")
             clock.say(f"{place.name}: the head at {place.head} knows this node; waiting for its Ray")
             invitation = head.wait("join")
@@ -89,7 +92,7 @@ class _Head:
         return message
 
     def _listen(self) -> dict[str, Any] | None:
-        message = self.channel.receive(POLL_S)
+        message = from_head(self.channel.receive(POLL_S))
         self.channel.beat()
         if message is not None and message["kind"] == "over":
             self.over = message
@@ -126,7 +129,9 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
     end, said = time.monotonic() + deadline_s, False
     while True:
         try:
-            return Channel(socket.create_connection((head, port), timeout=5.0), token, server=False)
+            return shake_hands(socket.create_connection((head, port), timeout=5.0), token, server=False)
+        except BrokenChannelError as error:  # the head has many callers, or is another program
+            reason = str(error)
         except ChannelError as error:
             raise LaunchError(f"the head at {head}:{port} cannot be talked to: {error}") from None
         except OSError as error:
@@ -188,7 +193,8 @@ def _run_ray(
     reached = True
     with Watchdog(paths) as watchdog, _ray(command, full_environment(environment), paths) as ray:
         try:
-            ray.wait_started(alarm=_alarm(head))
+            limit_s = config.cluster.wait_deadline_s
+            ray.wait_started(_alarm(head), again(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock)))
             head.channel.send({"kind": "ready"})
             clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
             while head.over is None:
@@ -247,6 +253,12 @@ def _alarm(head: _Head) -> Callable[[], str | None]:
         return None if head.over is None else f"the run ended before this node took part: {head.over['text']}"
 
     return alarm
+
+
+def _note(head: _Head, clock: Clock, text: str) -> None:
+    """Say it here and at the head."""
+    clock.say(text)
+    head.channel.send({"kind": "note", "text": text})
 
 
 def _part(head: _Head, logs: Path | None) -> None:

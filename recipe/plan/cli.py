@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from recipe.text import printable
+
 DETAILS = """\
 Nothing is started, and neither torch nor a cluster is needed. docs/PLAN.md has every formula and how far to trust it.
 
@@ -60,7 +62,7 @@ def _plan(options: argparse.Namespace) -> int:
         of = dataclasses.replace(subject(load(options.config)), expert_load=options.expert_load)
         made = make_plan(of, options.prompt_tokens, options.response_tokens, search=not options.no_search)
     except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(as_json(made), indent=2) if options.json else as_text(made))
     return 0

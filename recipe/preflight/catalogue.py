@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipe.text import printable
+
 if TYPE_CHECKING:
     from recipe.preflight.facts import Facts
 
@@ -111,7 +113,7 @@ class Check:
 
 
 def _line(text: str) -> str:
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= LONGEST_PART else line[:LONGEST_PART] + " ..."
 
 

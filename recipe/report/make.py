@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from recipe.launch.masking import masked_run_file
 from recipe.report.answers import sampled_answers
 from recipe.report.page import page
 from recipe.report.plots import draw_all
@@ -25,7 +26,7 @@ def make_report(run_dir: Path) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return masked_run_file(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`report.html`: one file that shows a run and needs nothing else. Everything from outside is escaped."""
+"""`report.html`: one file that shows a run and needs nothing else.
+
+Everything from outside is escaped, and without the characters that would change how the rest is read.
+"""
 
 from __future__ import annotations
 
 import base64
-from html import escape
+import html
 from pathlib import Path
 from typing import Any
 
 from recipe.report.answers import Answer
+from recipe.text import printable, printable_lines
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2430; --back: #fff; --line: #dde3ea; --note: #5a6675; --failed: #a02020; }
@@ -54,23 +58,31 @@ def page(
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>{escape(name)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>GRPO run {escape(name)}</h1>",
+        f"<title>{_safe(name)}</title><style>{STYLE}</style></head><body>",
+        f"<h1>GRPO run {_safe(name)}</h1>",
     ]
     if summary["device"] == "sim":
         parts.append(f'<p class="note">{SIMULATED}</p>')
     if summary.get("status") != "finished":
-        parts.append(f'<p class="failed">This run did not finish: {escape(str(summary.get("error") or "unknown"))}</p>')
+        parts.append(f'<p class="failed">This run did not finish: {_safe(str(summary.get("error") or "unknown"))}</p>')
     parts += [_figures(summary), "<h2>Curves</h2>", '<div class="plots">']
-    parts += [f'<img alt="{escape(title)}" src="{_embedded(path)}">' for title, path in plots.items()]
+    parts += [f'<img alt="{_safe(title)}" src="{_embedded(path)}">' for title, path in plots.items()]
     parts.append("</div>")
     if answers:
         parts.append(_answers(answers, first, last))
     parts += [_processes(summary), _patches(summary)]
     if run_file is not None:
-        parts.append(f"<details><summary>Run file</summary><pre>{escape(run_file)}</pre></details>")
+        parts.append(f"<details><summary>Run file</summary><pre>{_safe_lines(run_file)}</pre></details>")
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
+
+
+def _safe(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _safe_lines(text: str) -> str:
+    return html.escape(printable_lines(text))
 
 
 def _embedded(path: Path) -> str:
@@ -93,9 +105,7 @@ def _figures(summary: dict[str, Any]) -> str:
         ("Runtime", ", ".join(f"{name} {version}" for name, version in summary["runtime"].items())),
         ("Seed", _number(summary["seed"], 0)),
     ]
-    cells = "".join(
-        f'<tr><th>{escape(label)}</th><td class="number">{escape(value)}</td></tr>' for label, value in rows
-    )
+    cells = "".join(f'<tr><th>{_safe(label)}</th><td class="number">{_safe(value)}</td></tr>' for label, value in rows)
     return f"<h2>Figures</h2><table>{cells}</table>"
 
 
@@ -126,9 +136,9 @@ def _answers(answers: list[Answer], first: int, last: int) -> str:
         f"<th>At step {last}</th></tr>"
     )
     rows = "".join(
-        f"<tr><td><pre>{escape(a.problem)}</pre></td><td>{escape(a.truth)}</td>"
-        f"<td><pre>{escape(a.before)}</pre>score {a.before_score:.2f}</td>"
-        f"<td><pre>{escape(a.after)}</pre>score {a.after_score:.2f}</td></tr>"
+        f"<tr><td><pre>{_safe_lines(a.problem)}</pre></td><td>{_safe(a.truth)}</td>"
+        f"<td><pre>{_safe_lines(a.before)}</pre>score {a.before_score:.2f}</td>"
+        f"<td><pre>{_safe_lines(a.after)}</pre>score {a.after_score:.2f}</td></tr>"
         for a in answers
     )
     return f"{head}{rows}</table>"
@@ -136,16 +146,16 @@ def _answers(answers: list[Answer], first: int, last: int) -> str:
 
 def _processes(summary: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(p['role'])}</td><td>{p['pid']}</td><td>{p['patches']}</td></tr>" for p in summary["processes"]
+        "<tr>" + "".join(f"<td>{_safe(str(one[key]))}</td>" for key in ("role", "pid", "patches")) + "</tr>"
+        for one in summary["processes"]
     )
     return f"<h2>Processes with the overlay</h2><table><tr><th>Role</th><th>PID</th><th>Patches</th></tr>{rows}</table>"
 
 
 def _patches(summary: dict[str, Any]) -> str:
-    live = "".join(f"<li><code>{escape(patch)}</code></li>" for patch in summary["patches_live"])
+    live = "".join(f"<li><code>{_safe(patch)}</code></li>" for patch in summary["patches_live"])
     skipped = "".join(
-        f"<li><code>{escape(patch)}</code>: {escape(reason)}</li>"
-        for patch, reason in summary["patches_skipped"].items()
+        f"<li><code>{_safe(patch)}</code>: {_safe(reason)}</li>" for patch, reason in summary["patches_skipped"].items()
     )
     text = _folded("Patches live", live, len(summary["patches_live"]))
     return text + (_folded("Patches not needed here", skipped, len(summary["patches_skipped"])) if skipped else "")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from recipe.text import printable
 from recipe.weights.errors import WeightsError
 from recipe.weights.job import Job, run_job, verify_job
 from recipe.weights.progress import Progress
@@ -52,7 +53,7 @@ def run_tool(options: argparse.Namespace, plan: Callable[[], Planned]) -> int:
     try:
         return _run(options, plan())
     except WeightsError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -63,9 +64,9 @@ def _run(options: argparse.Namespace, planned: Planned) -> int:
     job = planned.job
     if options.workers < 1:
         raise WeightsError(f"--workers {options.workers}: at least one is needed")
-    print(summary(job, planned.tensors, planned.nbytes), *planned.remarks, sep="\n")
+    print(summary(job, planned.tensors, planned.nbytes), *map(printable, planned.remarks), sep="\n")
     if options.dry_run:
-        print(*layer_table(job), sep="\n")
+        print(*map(printable, layer_table(job)), sep="\n")
     there = options.verify and is_complete(job.output) and not options.overwrite
     if not there and check_output(job.input, job.output, job.identity, options.overwrite):
         print(f"{job.output}: complete already; --verify checks it, --overwrite makes it anew", flush=True)

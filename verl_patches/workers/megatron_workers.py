@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker: cheap garbage collection, and a record of the device's memory after each phase it runs."""
+"""The worker: a rendezvous on its own address, cheap garbage collection, and a record of memory after each phase."""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from recipe.overlay import patch
 from verl_patches.device_memory import record_memory
+from vllm_patches.rendezvous import on_address
+
+
+@patch(
+    "verl.workers.megatron_workers:ActorRolloutRefWorker.__init__",
+    why="torch's store listens on every interface and asks for no token: whoever reaches the machine can take the "
+    "place of a worker",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:d03e1e97eb4a7b6ae954d40c8991a892334340ea3b24fb2ef92ae4fdba3d6700",
+    remove_when="torch's TCP rendezvous binds the address it is given",
+)
+def init(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+    # NPU-ADAPTATION: the store of the ranks listens on the address that they are given only
+    if torch.distributed.is_initialized():
+        return original(self, *args, **kwargs)
+    with on_address(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])):
+        return original(self, *args, **kwargs)
 
 
 @patch(

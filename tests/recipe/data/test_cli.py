@@ -18,8 +18,9 @@ from transformers import AutoTokenizer
 
 from recipe.data.cli import main
 from recipe.data.formats import FORMATS
-from recipe.data.summary import printable, spread
+from recipe.data.summary import spread
 from recipe.data.templates import get_template
+from recipe.text import spelled_out
 from recipe.tiny.tokenizer import save_tokenizer
 
 REPO = Path(__file__).resolve().parents[3]
@@ -160,7 +161,7 @@ def test_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_text_that_would_steer_the_terminal_is_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert printable("a\x1b[2Jb\n\u202ec\u00fc") == "a\\x1b[2Jb\n\\u202ecü"
+    assert spelled_out("a\x1b[2Jb\n\u202ec\u00fc") == "a\\x1b[2Jb\n\\u202ecü"
     file = tmp_path / "in.json"
     file.write_text(json.dumps([{"problem": f"\x1b]0;x\x07 {i}", "answer": f"{i}\x1b"} for i in range(3)]))
     assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 0

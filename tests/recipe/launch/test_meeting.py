@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import itertools
 import socket
 import threading
 import time
@@ -16,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.launch import channel as channels
-from recipe.launch.channel import Channel, ChannelError
-from recipe.launch.errors import LaunchError
-from recipe.launch.meeting import Meeting, Node, differing
+from recipe.launch.channel import Channel, shake_hands
+from recipe.launch.errors import ChannelError, LaunchError
+from recipe.launch.handshake import line_of
+from recipe.launch.meeting import Meeting, differing
+from recipe.launch.messages import Node
 from recipe.launch.node_logs import chunks, write_chunk
 
 TOKEN = b"the token of this test"
@@ -41,7 +45,7 @@ class Head:
         self.open: list[Channel] = []
 
     def call(self, token: bytes = TOKEN) -> Channel:
-        self.open.append(Channel(socket.create_connection(("127.0.0.1", self.port)), token, server=False))
+        self.open.append(shake_hands(socket.create_connection(("127.0.0.1", self.port)), token, server=False))
         return self.open[-1]
 
     def come(self, who: Node) -> tuple[Channel, dict[str, Any]]:
@@ -255,10 +259,10 @@ def test_a_line_cannot_be_replayed() -> None:
     # Everything the client sends passes through this test's hands.
     (left, right), (between, outer) = _pair(), _pair()
     made: list[Channel] = []
-    server = threading.Thread(target=lambda: made.append(Channel(right, TOKEN, server=True)))
+    server = threading.Thread(target=lambda: made.append(shake_hands(right, TOKEN, server=True)))
     server.start()
     client_side: list[Channel] = []
-    client = threading.Thread(target=lambda: client_side.append(Channel(outer, TOKEN, server=False)))
+    client = threading.Thread(target=lambda: client_side.append(shake_hands(outer, TOKEN, server=False)))
     client.start()
     for _ in range(2):  # greeting and first line, both ways
         left.sendall(_line(between))
@@ -293,7 +297,8 @@ def _line(connection: socket.socket) -> bytes:
 
 @pytest.mark.parametrize("name", ["../../escape.log", "/tmp/escape.log", "logs/x.sh"])
 def test_logs_stay_where_they_belong(tmp_path: Path, name: str) -> None:
-    write_chunk(tmp_path / "node", {"file": name, "first": True, "data": "eA=="})
+    with pytest.raises(ValueError, match="is no name of a log"):
+        write_chunk(tmp_path / "node", {"file": name, "first": True, "data": "eA=="})
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -310,6 +315,114 @@ def test_logs_arrive_as_they_are(tmp_path_factory: pytest.TempPathFactory, conte
             write_chunk(directory / "head", message)
     arrived = directory / "head" / "ray" / "raylet.out"
     assert (arrived.read_bytes() if content else b"") == content[-2500:]
+
+
+BAD_LINES = {
+    "no JSON": b"{",
+    "no UTF-8": b'{"kind": "\xff"}',
+    "no object": b"[1]",
+    "not a number": b'{"kind": "ready", "time": NaN}',
+    "a number of thousands of digits": b'{"kind": ' + b"9" * 5000 + b"}",
+    "brackets in brackets": b"[" * 10**5,
+}
+ODD_MESSAGES: dict[str, dict[str, Any]] = {
+    "no kind": {},
+    "a kind that is no text": {"kind": [{}]},
+    "a log without content": {"kind": "log", "file": "x.log"},
+    "a log that is no base64": {"kind": "log", "file": "x.log", "first": True, "data": "?"},
+    "a log with a name that is too long": {"kind": "log", "file": "x" * 5000 + ".log", "first": True, "data": ""},
+    "a log with a zero in its name": {"kind": "log", "file": "x\0.log", "first": True, "data": ""},
+    "a log with half a character in its name": {"kind": "log", "file": "\ud800.log", "first": True, "data": ""},
+}
+
+
+@pytest.mark.parametrize("line", BAD_LINES.values(), ids=list(BAD_LINES))
+@pytest.mark.parametrize("known", [False, True])
+def test_a_holder_of_the_token_that_cannot_be_read_is_lost(opened: Open, known: bool, line: bytes) -> None:
+    head = opened(nodes=3)
+    channel = head.join("10.0.0.2") if known else head.call()
+    send_raw(channel, line)
+    if known:
+        until(head.meeting.alarm)
+        assert "its launcher cannot be listened to: it sends a line that is no JSON" in str(head.meeting.alarm())
+    until(lambda: any("it sends a line that is no JSON" in said for said in head.said))
+    head.join("10.0.0.3")
+
+
+@pytest.mark.parametrize("message", ODD_MESSAGES.values(), ids=list(ODD_MESSAGES))
+def test_an_odd_message_of_a_node_changes_nothing(opened: Open, message: dict[str, Any]) -> None:
+    head = opened(nodes=2)
+    channel = head.join("10.0.0.2")
+    channel.send(message)
+    channel.send(message)
+    channel.send({"kind": "log", "file": "good.log", "first": True, "data": "eA=="})
+    channel.send({"kind": "done"})
+    assert head.meeting.part("finished", "") == [] and head.meeting.alarm() is None
+    assert (head.logs / "10.0.0.2" / "good.log").read_text() == "x"
+    told = [line for line in head.said if line.startswith("not all logs of 10.0.0.2 are kept: ")]
+    assert len(told) == (message.get("kind") == "log")
+
+
+def test_a_full_disk_under_the_logs_ends_nothing(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path, message: dict[str, Any]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("recipe.launch.meeting.write_chunk", full)
+    head = opened(nodes=2)
+    channel = head.join("10.0.0.2")
+    for _ in range(3):
+        channel.send({"kind": "log", "file": "a.log", "first": True, "data": "eA=="})
+    channel.send({"kind": "done"})
+    assert head.meeting.part("finished", "") == []
+    assert [line for line in head.said if "No space left" in line] == [
+        "not all logs of 10.0.0.2 are kept: [Errno 28] No space left on device"
+    ]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NODE_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        **{key: JSON for key in ("address", "host", "dies", "facts", "settings", "daemons")},
+        "name": st.just("10.0.0.2") | JSON,
+    },
+)
+SAID = st.dictionaries(
+    st.sampled_from(["kind", "text", "file", "first", "data", "node"]),
+    JSON | st.sampled_from(["ready", "lost", "log", "done"]) | NODE_FIELDS,
+)
+
+
+def test_whatever_a_holder_of_the_token_says_the_next_node_is_let_in(opened: Open) -> None:
+    head = opened(nodes=10**6)
+    names = (f"10.{number >> 8}.{number & 255}.7" for number in itertools.count())
+
+    @settings(max_examples=60, deadline=None)
+    @given(first=SAID, after=st.lists(SAID, max_size=3), changes=NODE_FIELDS)
+    def tried(first: dict[str, Any], after: list[dict[str, Any]], changes: dict[str, Any]) -> None:
+        name = next(names)
+        stranger, changed, known = head.call(), head.call(), head.join(name)
+        stranger.send(first)
+        changed.send({"node": dataclasses.asdict(node("10.0.0.2")) | changes})
+        for message in after:
+            known.send(message)
+        for channel in (stranger, changed, known):
+            channel.close()
+
+    tried()
+    head.join("10.0.0.3")
+    assert head.meeting._entrance.is_alive()
+
+
+def send_raw(channel: Channel, text: bytes) -> None:
+    """A line that is signed as all are, with any content."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recipe.launch.channel.line_of", lambda key, way, number, _: line_of(key, way, number, text))
+        channel.send({})
 
 
 def test_differences_are_named_with_their_section() -> None:

@@ -7,9 +7,6 @@ import dataclasses
 import itertools
 import json
 import socket
-import stat
-import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -20,11 +17,12 @@ from recipe.launch.environment import REPO, RunPaths, derived_environment
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.layout import derive
 from recipe.launch.network import address_of, interface_of, require_free, source_address
-from recipe.launch.node import comparable, find_place, present, read_token, require_free_ports
-from recipe.launch.ray_node import NodePorts, address_environment, authentication, start_command
+from recipe.launch.node import comparable, find_place, present, require_free_ports
+from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
+TOKEN = b"the token of this test"
 NPU = load(REPO / "configs" / "a3_256die.toml")
 
 
@@ -136,50 +134,16 @@ def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, ve
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     expected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"} if there else {}
     assert authentication(Path("/t")) == expected
-
-
-def test_the_head_makes_the_token_for_its_user_only(tmp_path: Path) -> None:
-    said: list[str] = []
-    path = tmp_path / "runs" / ".token"
-    token = read_token(path, make=True, deadline_s=0, say=said.append)
-    assert len(token) == 64 and stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_token(path, make=True, deadline_s=0, say=said.append) == token
-    assert len(said) == 1 and list(path.parent.iterdir()) == [path]
-
-
-def test_a_worker_waits_for_the_token(tmp_path: Path) -> None:
-    path, said = tmp_path / ".token", list[str]()
-
-    def bring() -> None:
-        time.sleep(0.3)
-        read_token(path, make=True, deadline_s=0, say=lambda line: None)
-
-    bringer = threading.Thread(target=bring)
-    bringer.start()
-    assert len(read_token(path, make=False, deadline_s=20, say=said.append)) == 64
-    bringer.join()
-    assert said == [f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file"]
-
-
-def test_tokens_that_are_none(tmp_path: Path) -> None:
-    path = tmp_path / ".token"
-    with pytest.raises(LaunchError, match=r"no token at .*; copy the head's there"):
-        read_token(path, make=False, deadline_s=0, say=lambda line: None)
-    path.write_text("0123456789abcdef")
-    path.chmod(0o644)
-    with pytest.raises(ConfigError, match="can be read by others on this machine; type: chmod 600"):
-        read_token(path, make=False, deadline_s=0, say=lambda line: None)
-    path.chmod(0o600)
-    path.write_text("short")
-    with pytest.raises(ConfigError, match="holds no token"):
-        read_token(path, make=True, deadline_s=0, say=lambda line: None)
+    own, another = own_authentication(), own_authentication()
+    assert (own.pop("RAY_AUTH_TOKEN", "") != another.pop("RAY_AUTH_TOKEN", "")) == there
+    assert own == another == ({"RAY_AUTH_MODE": "token"} if there else {})
 
 
 def test_nodes_compare_what_must_be_the_same() -> None:
     own = {"head": "10.9.9.9", "interface": "enp1", "wait_deadline_s": 60}
     there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, **own))
-    assert comparable(there) == comparable(NPU)
+    assert comparable(there, TOKEN) == comparable(NPU, TOKEN)
     longer = NPU.with_run(steps=NPU.run.steps + 1)
-    assert comparable(longer) != comparable(NPU)
-    node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()))
+    assert comparable(longer, TOKEN) != comparable(NPU, TOKEN)
+    node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()), TOKEN)
     assert set(node.facts) == {"code", "Python", "Ray"} and node.dies == 16

@@ -8,14 +8,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.launch.config import load
 from recipe.launch.environment import RunPaths, derived_environment, full_environment
+from recipe.launch.errors import ConfigError
 from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import derive
 from recipe.launch.overrides import hydra_overrides, quote
@@ -215,6 +217,58 @@ def test_the_path_keeps_what_cann_has_put_there_behind_ours_and_nothing_else() -
     assert full_environment(derived, left)["PYTHONPATH"] == derived["PYTHONPATH"]
     whole = full_environment(derived, {**left, "ASCEND_TOOLKIT_HOME": home})
     assert whole["PYTHONPATH"].split(":") == [*derived["PYTHONPATH"].split(":"), *theirs]
+
+
+def through_verl(texts: list[str]) -> list[object]:
+    """What is left of values of the command line after verl's own passes over its configuration."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "config.yaml").write_text("here: {there: null}\n", encoding="utf-8")
+        with initialize_config_dir(directory, version_base=None):
+            config = compose("config", overrides=[f"here.there={quote(texts)}"])
+    seen = [OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)]
+    OmegaConf.resolve(config)
+    seen.append(OmegaConf.to_container(config, resolve=True))
+    again = OmegaConf.create(seen[-1])
+    OmegaConf.resolve(again)
+    seen.append(OmegaConf.to_container(again, resolve=True))
+    assert all(one == seen[0] for one in seen)
+    values = seen[0]["here"]["there"]  # type: ignore[index, call-overload]
+    assert isinstance(values, list)
+    return values
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"])) | st.text("$\\{}'\",=~[]() :#&*!|%@/.-1eE0xnull")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS.filter(lambda text: "${" not in text), min_size=1, max_size=8))
+def test_every_text_arrives_as_it_was_written(texts: list[str]) -> None:
+    assert through_verl(texts) == texts
+
+
+ODD = ["~/x", "a,b", "k=v", "$HOME", "$ {x}", "{$}", "it's", "\\", "\\'", "null", "1e5", "", " x "]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_texts_that_mean_something_elsewhere(text: str) -> None:
+    assert through_verl([text, "between", text]) == [text, "between", text]
+
+
+@pytest.mark.parametrize("text", ["/x/${oc.env:HOME}", "\\${data.seed}", "$${", "${"])
+def test_what_verl_would_replace_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"verl's configuration would put something in the place of \$\{\.\.\.\}"):
+        quote(["fine", text])
+
+
+def test_a_directory_for_runs_that_verl_would_replace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipe.launch.show import everything
+
+    monkeypatch.setenv("RECIPE_RUNS", "/runs/${oc.env:HOME}")
+    with pytest.raises(ConfigError, match="expected text without"):
+        everything(load(SIM))
 
 
 def test_show_prints_environment_and_overrides() -> None:

@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One node's Ray: what is asked of its packages before anything starts."""
+"""One node's Ray: what is asked of its packages before anything starts, and what happens when it starts too slowly."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from recipe.__main__ import main
+from recipe.launch import ray_node
+from recipe.launch.environment import RUN_ID
+from recipe.launch.errors import LaunchError
+from recipe.launch.processes import end_all, marked
+from recipe.launch.ray_node import RayNode
+from recipe.launch.ray_start import TRIES, again, patiently
+from tests.scripts.slow_ray import SLOW_RAY
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -44,3 +54,95 @@ def test_a_dashboard_without_its_packages_is_one_line_before_anything_starts(
 def test_options_of_several_nodes_are_refused_for_one(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["node", str(REPO / "configs" / "sim.toml"), *option]) == 2
     assert f"error: {option[0]} is for runs on several nodes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(ray_node, "PAUSE_S", 0.1)
+    mark = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    yield mark
+    end_all(mark)
+
+
+def start(tmp_path: Path, run_id: str, failures: int) -> RayNode:
+    """A stand-in for `ray start` that is too slow `failures` times, and leaves a daemon and files each time."""
+    (tmp_path / "ray").mkdir()
+    command = [sys.executable, "-c", SLOW_RAY, str(tmp_path / "ray"), str(tmp_path / "starts"), str(failures)]
+    return RayNode(command, {**os.environ, RUN_ID: run_id}, tmp_path / "logs" / "ray-start.log")
+
+
+def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_id: str) -> None:
+    ray, said = start(tmp_path, run_id, failures=2), list[str]()
+    ray.wait_started(again=again(run_id, tmp_path / "ray", 60, said.append))
+    assert ray.started and ray.problem() is None
+    assert said == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
+    # Of the tries before nothing is left but their logs.
+    assert [path.name for path in (tmp_path / "ray").iterdir()] == ["session_3"]
+    assert len(marked(run_id)) == 2
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {
+        "ray-start.log", "ray-start.1.log", "ray-start.2.log",
+    }  # fmt: skip
+
+
+def test_it_is_not_tried_for_ever(tmp_path: Path, run_id: str) -> None:
+    ray = start(tmp_path, run_id, failures=10**6)
+    with pytest.raises(
+        LaunchError, match="did not start: Exception: The current node timed out during startup"
+    ):
+        ray.wait_started(again=again(run_id, tmp_path / "ray", 1.5, lambda line: None))
+    assert int((tmp_path / "starts").read_text()) >= 2
+
+
+@pytest.mark.parametrize("alarm", [lambda: "the run is over", lambda: None])
+def test_another_end_is_not_tried_again(tmp_path: Path, run_id: str, alarm: Callable[[], str | None]) -> None:
+    (tmp_path / "ray").mkdir()
+    command = [sys.executable, "-c", "import time; time.sleep(1); raise OSError('no room')"]
+    ray = RayNode(command, {**os.environ, RUN_ID: run_id}, tmp_path / "logs" / "ray-start.log")
+    with pytest.raises(LaunchError, match=r"the run is over|its Ray did not start: OSError: no room"):
+        ray.wait_started(alarm, again(run_id, tmp_path / "ray", 60, lambda line: pytest.fail(line)))
+
+
+def test_a_run_that_is_over_is_not_waited_for(tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_node, "PAUSE_S", 1e9)
+    ray, said = start(tmp_path, run_id, failures=1), list[str]()
+    with pytest.raises(LaunchError, match="the run is over"):
+        ray.wait_started(
+            lambda: "the run is over" if said else None, again(run_id, tmp_path / "ray", 60, said.append)
+        )  # fmt: skip
+
+
+LIMIT = "Exception: The current node timed out during startup. This could happen because"
+
+
+@pytest.mark.parametrize(
+    ("log", "times"),
+    [
+        (f"Traceback (most recent call last):\n{LIMIT}\n", TRIES),
+        (f"(TaskRunner pid=7) {LIMIT}\n", 1),  # what a model wrote, in a line of the process that printed it
+        ("ValueError: something else\n", 1),
+    ],
+)
+def test_a_trainer_whose_own_ray_was_too_slow_is_started_again(tmp_path: Path, log: str, times: int) -> None:
+    tried, said = list[int](), list[str]()
+
+    def run() -> None:
+        tried.append(1)
+        (tmp_path / "driver.log").write_text(log, encoding="utf-8")
+        raise LaunchError("during set-up: the driver failed with exit code 1")
+
+    with pytest.raises(LaunchError, match="during set-up"):
+        patiently(run, tmp_path / "driver.log", said.append)
+    assert (len(tried), len(said)) == (times, times - 1)
+
+
+def test_a_trainer_that_starts_the_second_time_has_started(tmp_path: Path) -> None:
+    tried, said = list[int](), list[str]()
+
+    def run() -> None:
+        tried.append(1)
+        (tmp_path / "driver.log").write_text(f"{LIMIT}\n", encoding="utf-8")
+        if len(tried) == 1:
+            raise LaunchError("during set-up: the driver failed with exit code 1")
+
+    patiently(run, tmp_path / "driver.log", said.append)
+    assert said == [f"Ray's own limit of 30 s has ended its start; starting the trainer again (try 2 of {TRIES})"]

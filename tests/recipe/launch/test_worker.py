@@ -1,18 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker looks at before it starts Ray: the way to the head's, and where the checkpoints go."""
+"""What a worker looks at before it starts Ray, and that it tries again where that was too slow."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import re
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from recipe.launch import worker
+from recipe.launch import ray_node, worker
 from recipe.launch.cluster import RUN_MARK
+from recipe.launch.config import load
+from recipe.launch.environment import REPO
 from recipe.launch.errors import LaunchError
+from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
+from recipe.launch.node import find_place, present
+from recipe.launch.progress import Clock
+from tests.scripts.slow_ray import SLOW_RAY
 
 
 @pytest.fixture
@@ -46,3 +57,55 @@ def test_a_port_that_does_not_answer_is_named() -> None:
     assert str(caught.value).startswith(
         f"Ray's GCS on the head: 127.0.0.1 port {port} does not answer (Connection refused); is it closed"
     )
+
+
+def test_a_worker_whose_ray_is_too_slow_comes_all_the_same(
+    gcs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many that start at one moment on a slow disk: each is ended by Ray's own limit while the head still waits."""
+    with socket.create_server(("127.0.0.2", 0)) as probe:
+        port = probe.getsockname()[1]
+    (tmp_path / "two.toml").write_text(
+        re.sub("^nodes = 1$", f'nodes = 2\nray_port = {port - 1}\nhead = "127.0.0.2"',
+               (REPO / "configs" / "sim.toml").read_text(encoding="utf-8"), flags=re.MULTILINE),
+        encoding="utf-8",
+    )  # fmt: skip
+    config, token, said = load(tmp_path / "two.toml"), b"the token of this test", list[str]()
+    monkeypatch.setenv("RECIPE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(ray_node, "PAUSE_S", 0.1)
+    monkeypatch.setattr(
+        worker, "start_command",
+        lambda config, name, address, ports, temp, gcs, dashboard: [
+            sys.executable, "-c", SLOW_RAY, str(temp), str(tmp_path / "starts"), "1",
+        ],
+    )  # fmt: skip
+    own = dataclasses.replace(present(config, find_place(config), token), name="head")
+    place = find_place(config, worker=True, address="127.0.0.3", name="slow")
+    out = io.StringIO()
+    with Meeting(own, port, token, 2, [], tmp_path / "nodes", said.append) as meeting:
+        meeting.invite({"gcs": gcs, "run_dir": "/elsewhere", "run_id": "x", "checkpoints": ""})
+        ended: list[object] = []
+
+        def lead() -> None:
+            meeting.wait(60, lambda: None)
+            ended.extend(meeting.part("finished", ""))
+
+        leading = threading.Thread(target=lead, daemon=True)
+        leading.start()
+        worker.work(config, place, token, tmp_path / "token", Clock(out))
+        leading.join(30)
+    assert ended == [] and not leading.is_alive()
+    assert "slow: Ray's own limit of 30 s has ended its start; starting it again (try 2)" in said
+    assert "starting it again (try 2)" in out.getvalue()
+    assert any(line.startswith("slow has joined Ray") for line in said)
+
+
+@pytest.mark.parametrize("message", [{"kind": 7}, {}, {"kind": "join", "gcs": "x"}, {"kind": "over"}], ids=str)
+def test_a_head_that_speaks_otherwise_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: dict[str, object]
+) -> None:
+    from recipe.launch.errors import ChannelError
+    from recipe.launch.messages import from_head
+
+    with pytest.raises(ChannelError, match="in another way than this code does; bring both to the same commit"):
+        from_head(message)

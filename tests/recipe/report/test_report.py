@@ -17,6 +17,7 @@ from recipe.report.summary import summarise
 
 REPO = Path(__file__).resolve().parents[3]
 HOSTILE = "<script>alert('1')</script> \"quoted\" & <img src=x onerror=alert(2)>"
+STEERING = "\u202e\x1b[2J\x9b1m\u200b\ud800\x00"
 
 
 def lines(path: Path, values: list[dict[str, Any]]) -> None:
@@ -86,7 +87,7 @@ def run_dir(tmp_path: Path) -> Path:
             patched(10, "WorkerDict rank=0", "megatron_patches.core.utils:te", "skipped"),
         ],
     )
-    for step, output in ((0, HOSTILE), (3, "<think>1+1=2</think><answer>\\boxed{2}</answer>")):
+    for step, output in ((0, HOSTILE + STEERING), (3, "<think>1+1=2</think><answer>\\boxed{2}</answer>")):
         answers = [
             {"input": f"Think first.What is sum {i}?", "output": output, "gts": "2", "score": step / 3, "step": step}
             for i in range(9)
@@ -158,6 +159,7 @@ def test_the_page_is_self_contained_and_escapes_what_models_write(run_dir: Path)
     assert page.elements.count("img") == len(list(run_dir.glob("*.png"))) == 11
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert HOSTILE in page.text
+    assert not [letter for letter in STEERING if letter in html and not letter.isprintable()]
     assert "say nothing about speed" in " ".join(page.text.split())
     assert "0.250 → 0.750" in page.text
     assert "0:01:02 hours" in page.text

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import gc
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -88,6 +90,31 @@ def test_each_phase_leaves_a_record(run_dir: Path, monkeypatch: pytest.MonkeyPat
         ("memory", "update"),
     ]
     assert all(event["rss"] > 0 for event in events)
+
+
+class Met(Exception):
+    """Raised where torch would go on, with the addresses on which this process listens for the other ranks."""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.proves("verl_patches.workers.megatron_workers:init")
+def test_the_ranks_meet_on_the_address_they_are_given(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+
+    def meet(self: Any) -> None:
+        store = torch.distributed.TCPStore("127.0.0.1", port, 1, True, multi_tenant=True) if rank == 0 else None
+        found = psutil.Process().net_connections("tcp")
+        listening = [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN and one.laddr.port == port]
+        del store
+        raise Met(listening)
+
+    monkeypatch.setattr(megatron_workers.Worker, "__init__", meet)
+    with pytest.raises(Met) as met:
+        ActorRolloutRefWorker.__init__(SimpleNamespace(), OmegaConf.create({}), "actor")
+    assert met.value.args == (["127.0.0.1"] if rank == 0 else [],)
 
 
 @pytest.mark.parametrize("method", [*PHASES, "init_model"])
