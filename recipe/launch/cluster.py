@@ -12,7 +12,7 @@ from pathlib import Path
 from recipe import preflight
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import STOPPED, ConfigError, LaunchError, TrainingStopped
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
@@ -136,6 +136,9 @@ class Cluster:
                     os.environ.update(self.environment)
                     require_ready(preflight.run(config, node=False, cluster=True))
                 yield Nodes(meeting, ray)
+            except TrainingStopped as error:
+                outcome = (STOPPED, str(error))
+                raise
             except LaunchError as error:
                 outcome = ("failed", str(error))
                 raise

@@ -19,6 +19,7 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
+from recipe.report.marks import forget_after
 from recipe.report.recorder import NODES
 
 RESULT = "result.json"
@@ -34,6 +35,8 @@ _MAY_CHANGE = {
         *("collective_timeout_s", "hbm_gib_per_die", "host_memory_gib_per_node"),
     ),
 }
+# Says nothing about the training itself.
+_FREE_SECTIONS = ("watch",)
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def begin_attempt(start: Start) -> None:
     for logs in (run_dir / NODES).glob("*/logs"):
         (aside / NODES / logs.parent.name).mkdir(parents=True)
         logs.rename(aside / NODES / logs.parent.name / "logs")
+    forget_after(run_dir, start.step, aside)
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
         return
@@ -231,4 +235,5 @@ def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(content, Mapping)
         else content
         for section, content in values.items()
+        if section not in _FREE_SECTIONS
     }

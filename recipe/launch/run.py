@@ -21,13 +21,14 @@ from recipe.launch.environment import (
     run_directory,
     upstream_dir,
 )
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import STOPPED, LaunchError, TrainingStopped
 from recipe.launch.first_look import (
     first_look,
     require_one_machine,
     require_plain_interpreter,
     require_room,
 )
+from recipe.launch.health import VOCABULARY, Health, vocabulary_of
 from recipe.launch.layout import derive
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
@@ -75,8 +76,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         except LaunchError as problem:
             error = problem
         result = {
-            "status": "finished" if error is None else "failed",
-            "error": None if error is None else str(error),
+            **_outcome(error),
             "wall_s": round(time.monotonic() - clock.start, 1),
             "seed": config.run.seed,
             "steps_wanted": config.run.steps,
@@ -87,6 +87,14 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     if error is not None:
         raise error
     return run_dir
+
+
+def _outcome(error: LaunchError | None) -> dict[str, str | None]:
+    """How the run ended, for its result file."""
+    if isinstance(error, TrainingStopped):
+        checkpoint = None if error.checkpoint is None else str(error.checkpoint)
+        return {"status": STOPPED, "error": str(error), "rule": error.rule, "last_good_checkpoint": checkpoint}
+    return {"status": "finished" if error is None else "failed", "error": None if error is None else str(error)}
 
 
 def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock) -> None:
@@ -114,20 +122,25 @@ def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock)
     environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
+    vocabulary = vocabulary_of(inputs.model)
+    health = Health(config, vocabulary, paths, clock.say)
     if cluster is None:
-        command = _describe(run_dir, config, environment, overrides)
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+        command = _describe(run_dir, config, environment, overrides, vocabulary)
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, health=health)
         return
     environment |= cluster.environment
-    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides])
+    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides], vocabulary)
     with cluster.formed(config, paths, environment, clock) as alarm:
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm)
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm, health)
 
 
-def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
+def _describe(
+    run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str], vocabulary: int | None
+) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
     describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
+    describe[VOCABULARY] = vocabulary
     (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
     return command
 

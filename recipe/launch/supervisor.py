@@ -21,6 +21,7 @@ from recipe.launch.channel import BEAT_S, SILENCE_S
 from recipe.launch.environment import RunPaths
 from recipe.launch.errors import LaunchError
 from recipe.launch.failure import cause
+from recipe.launch.health import Health
 from recipe.launch.processes import display_name, end_all, marked, resident_by_name
 from recipe.launch.progress import Clock, Progress
 from recipe.report.recorder import EVENTS, append_line
@@ -82,6 +83,7 @@ def supervise(
     limits: Limits,
     clock: Clock,
     alarm: Alarm | None = None,
+    health: Health | None = None,
 ) -> None:
     """Run `command` to its end.
 
@@ -93,8 +95,10 @@ def supervise(
         limits: deadlines.
         clock: prints the progress.
         alarm: knows of the nodes of the run; given for a run of several.
+        health: the watch over the training; default: none.
 
     Raises:
+        TrainingStopped: the watch over the training ended the run.
         LaunchError: the driver failed, stalled or stopped early, or a node is lost. The message is one line with the
             cause.
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived.
@@ -103,7 +107,8 @@ def supervise(
     itself is killed.
     """
     with StopSignals() as stop, Watchdog(paths), open(paths.driver_log, "wb") as log:
-        progress = Progress(paths.metrics, paths.driver_log, steps, clock)
+        on_step = None if health is None else health.follow
+        progress = Progress(paths.metrics, paths.driver_log, steps, clock, on_step)
         driver = subprocess.Popen(
             list(command),
             env=dict(environment),
@@ -115,7 +120,7 @@ def supervise(
         )
         sampler = Sampler(paths)
         try:
-            problem = _watch(driver, progress, sampler, limits, stop, alarm)
+            problem = _watch(driver, progress, sampler, limits, stop, alarm, health)
             progress.update()
         finally:
             sampler.stop()
@@ -129,6 +134,8 @@ def supervise(
         raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
     if stop.number is not None:
         raise Interrupted(stop.number)
+    if health is not None and health.stopped is not None:
+        raise health.stopped
     if problem is None and progress.step != steps:
         problem = f"the driver ended after step {progress.step or 0} of {steps}"
     if isinstance(problem, _Alarm):
@@ -149,12 +156,16 @@ def _watch(
     limits: Limits,
     stop: StopSignals,
     alarm: Alarm | None,
+    health: Health | None,
 ) -> str | None:
-    """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
+    """Wait for the end of the driver; returns what went wrong.
+
+    None when it ended by itself with exit code 0, or is to be ended: by a signal, or by the watch over the training.
+    """
     while True:
         code = driver.poll()
         progress.update()
-        if code == 0 or stop.number is not None:
+        if code == 0 or stop.number is not None or (health is not None and health.stopped is not None):
             return None
         if alarm is not None:
             lost = alarm() if code is None else _soon(alarm)

@@ -122,6 +122,7 @@ def test_every_figure_of_the_summary(run_dir: Path) -> None:
         "rss_peak_bytes": 9,
         "patches_live": ["megatron_patches.core.jit:jit_fuser", "verl_patches.protocol:concat"],
         "patches_skipped": {"megatron_patches.core.utils:te": HOSTILE},
+        "marks": [],
     }
     assert upstreams["verl"] == "0.6.1" and upstreams["vllm"] == "0.9.1"
     assert runtime["torch"].startswith("2.")
