@@ -33,6 +33,11 @@ class Health:
         for step in read_steps(paths.metrics):
             self._watch.feed(step)
 
+    @property
+    def good_step(self) -> int:
+        """The last step whose checkpoint no rule that stops runs speaks against (0: none): that one must be kept."""
+        return self._watch.good
+
     def follow(self, step: Step) -> None:
         """Take in a step that has just ended."""
         for finding in self._watch.feed(step):

@@ -19,7 +19,6 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
-from recipe.report.marks import forget_after
 from recipe.report.recorder import NODES
 
 RESULT = "result.json"
@@ -174,7 +173,6 @@ def begin_attempt(start: Start) -> None:
     for logs in (run_dir / NODES).glob("*/logs"):
         (aside / NODES / logs.parent.name).mkdir(parents=True)
         logs.rename(aside / NODES / logs.parent.name / "logs")
-    forget_after(run_dir, start.step, aside)
     metrics = run_dir / "metrics.jsonl"
     if not metrics.is_file():
         return

@@ -139,8 +139,12 @@ def _describe(
 ) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
-    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
-    describe[VOCABULARY] = vocabulary
+    describe = {
+        "argv": command,
+        "environment": environment,
+        "config": dataclasses.asdict(config),
+        VOCABULARY: vocabulary,
+    }
     (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
     return command
 

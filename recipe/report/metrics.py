@@ -81,6 +81,7 @@ def read_steps(path: Path) -> list[Step]:
         step = parse(line)
         if step is not None:
             before = merged.get(step.number, Step(step.number, {}))
-            values = {**before.values, **step.values}
-            merged[step.number] = Step(step.number, values, (before.unreadable - values.keys()) | step.unreadable)
+            kept = {name: value for name, value in before.values.items() if name not in step.unreadable}
+            unreadable = (before.unreadable - step.values.keys()) | step.unreadable
+            merged[step.number] = Step(step.number, {**kept, **step.values}, unreadable)
     return [step for _, step in sorted(merged.items())]

@@ -27,9 +27,10 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     `released_bytes_max` (largest device use by the rollout after a release, over all steps and ranks),
     `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps;
     not-a-number if one of them is), `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a
-    node's processes at one time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in at least one process),
-    `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run file's: sim, npu or cuda),
-    `marks` (what `recipe.report.marks` holds, in its order), and the outcome: `status`, `error`, `seed`.
+    node's processes at one time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in
+    at least one process), `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run
+    file's: sim, npu or cuda), `marks` (what `recipe.report.marks` holds, in its order), and the outcome: `status`,
+    `error`, `seed`.
     """
     steps = read_steps(run_dir / "metrics.jsonl")
     trained = [step for step in steps if step.trained]
@@ -79,7 +80,7 @@ def _values(steps: Iterable[Step], *names: str) -> list[float]:
 
 
 def _worst(choose: Callable[[list[float]], float], steps: list[Step], *names: str) -> float | None:
-    """What `choose` takes from a metric's values; not-a-number, which `min` and `max` pass over, if one is no number."""
+    """What `choose` takes from a metric's values; not-a-number, which it might pass over, where one is no number."""
     values = _values(steps, *names)
     if any(map(math.isnan, values)) or any(not step.unreadable.isdisjoint(names) for step in steps):
         return math.nan

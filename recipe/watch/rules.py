@@ -75,7 +75,7 @@ def _not_finite(now: Now) -> Bad | None:
     "the gradient norm is 0",
     why="the loss does not depend on the weights any more: the policy is saturated, or has died. Where no answer has "
     "an advantage and the divergence from the reference is 0, or weighs nothing, 0 is right: `equal_rewards` judges it",
-    counts="a single one is warned of; two in a row have been seen only in runs that did not recover",
+    counts="a single one may be an odd batch; with a second, nothing but momentum and decay moves the weights",
     warn_after=1,
     stop_after=2,
 )
@@ -139,8 +139,8 @@ def _solved_problems(now: Now) -> Bad | None:
 @rule(
     "entropy_high",
     "the entropy is near the logarithm of the vocabulary",
-    why="the policy chooses among all tokens alike: it has died, or was never loaded. A language model in use has one "
-    "or two nats, far below",
+    why="the policy chooses among all tokens alike: it has died, or was never loaded. A trained language model has a "
+    "few nats at most, far below",
     counts="nothing that writes text comes near this share; a second step rules out a single odd batch",
     warn_after=1,
     stop_after=2,

@@ -24,8 +24,8 @@ QUIET_STEPS = 20
 class Finding:
     """A rule has been broken long enough: `kind` is WARNING or STOP of `recipe.report.marks`.
 
-    `since` is the first of the bad steps in a row, `good` the last step whose checkpoint none of the broken rules
-    speaks against (0: none).
+    `since` is the first of the bad steps in a row, `good` the last step whose checkpoint neither this rule nor one that
+    stops runs speaks against (0: none).
     """
 
     rule: str
@@ -48,17 +48,19 @@ class _Streak:
 
 
 class Watch:
-    """The rules with what they have seen of one run."""
+    """The rules with what they have seen of one run.
+
+    `good` is the last step whose checkpoint no rule that stops runs speaks against (0: none).
+    """
 
     def __init__(self, settings: Settings, context: Context) -> None:
         self._settings, self._context = settings, context
         self._history = History()
+        self.good = 0
         self._streaks = {
             one.name: _Streak()
             for one in RULES
-            if settings.enabled
-            and getattr(settings, one.name) != OFF
-            and (context.learns or not one.of_learning)
+            if settings.enabled and getattr(settings, one.name) != OFF and (context.learns or not one.of_learning)
         }
 
     @property
@@ -71,8 +73,12 @@ class Watch:
         self._history.add(step)
         now = Now(step, self._history, self._context, self._settings)
         judged = [(RULES[name], bad) for name in self._streaks if (bad := self._judge(RULES[name], now)) is not None]
-        good = min((streak.good for streak in self._streaks.values() if streak.count), default=step.number)
-        return [finding for rule, bad in judged if (finding := self._due(rule, bad, step.number, good)) is not None]
+        broken = [streak.good for name, streak in self._streaks.items() if streak.count and self._stops(RULES[name])]
+        self.good = min(broken, default=max(0, step.number - 1))
+        return [finding for rule, bad in judged if (finding := self._due(rule, bad, step.number)) is not None]
+
+    def _stops(self, rule: Rule) -> bool:
+        return getattr(self._settings, rule.name) == STOP_RUN and rule.stop_after > 0
 
     def _judge(self, rule: Rule, now: Now) -> Bad | None:
         streak, number = self._streaks[rule.name], now.step.number
@@ -89,14 +95,15 @@ class Watch:
         streak.count += 1
         return bad
 
-    def _due(self, rule: Rule, bad: Bad, number: int, good: int) -> Finding | None:
+    def _due(self, rule: Rule, bad: Bad, number: int) -> Finding | None:
         streak = self._streaks[rule.name]
         # Every further step stops too: a run that was started again after a stop has its streak already.
-        if getattr(self._settings, rule.name) == STOP_RUN and 0 < rule.stop_after <= streak.count:
+        if self._stops(rule) and streak.count >= rule.stop_after:
             kind = STOP
         elif streak.count == rule.warn_after and number > streak.quiet_until:
             kind, streak.quiet_until = WARNING, number + QUIET_STEPS
         else:
             return None
         place = f"step {number}" if streak.since == number else f"steps {streak.since} to {number}"
-        return Finding(rule.name, kind, number, streak.since, good, f"{rule.title}: {bad.figures} ({place})")
+        text = f"{rule.title}: {bad.figures} ({place})"
+        return Finding(rule.name, kind, number, streak.since, min(self.good, streak.good), text)
