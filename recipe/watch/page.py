@@ -52,7 +52,8 @@ the message says so, and the run has to begin anew.
 2. Find the cause: the table has the usual ones. A learning rate that is too high shows in the gradient norm and in the
    divergence from the reference before anything else.
 3. The same command goes on from the last whole checkpoint, which may be one of the sick policy; the rules know the
-   steps up to it, and stop the run again. Move the checkpoints after the good one away first, or give `--fresh`.
+   steps up to it, and stop the run again. Move the checkpoints after the good one away first, or begin anew:
+   `scripts/launch.sh RUN.toml --fresh`.
 4. If the rule is wrong about this run, set its key to `"warn"`.
 
 ## What is no finding

@@ -4,8 +4,8 @@
     @rule("zero_gradient", "the gradient norm is 0", why="what it means", counts="why so many steps",
           warn_after=1, stop_after=2)
     def _zero_gradient(now: Now) -> Bad | None:
-        norm = now.value(GRADIENT_NORM)
-        return Bad("gradient norm 0") if norm == 0 else None
+        reward = now.value(REWARD)
+        return Bad(f"with a mean reward of {reward}") if now.value(GRADIENT_NORM) == 0 else None
 
 A rule returns what is bad about a step, or None when all is well with it. One that finds nothing to judge in a step
 raises `NothingToJudge`; the step then neither adds to the bad steps in a row nor ends them.

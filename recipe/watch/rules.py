@@ -86,7 +86,8 @@ def _zero_gradient(now: Now) -> Bad | None:
     pulled = now.context.kl_coefficient > 0 and now.value(REFERENCE_KL) != 0
     if _no_advantage(now) and not pulled:
         raise NothingToJudge
-    return Bad("gradient norm 0")
+    reward = now.value(REWARD)
+    return Bad("with no reward in the metrics" if reward is None else f"with a mean reward of {reward:.3f}")
 
 
 def _no_advantage(now: Now) -> bool:

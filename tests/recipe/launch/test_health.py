@@ -87,10 +87,10 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     out, error = capsys.readouterr()
     good = run_dir / "checkpoints" / "global_step_2"
     assert error == (
-        "error: after step 5: the watch has stopped the run: zero_gradient: the gradient norm is 0: gradient norm 0 "
-        f"(steps 4 to 5); the last good checkpoint is {good}; docs/WATCH.md says what to do\n"
+        "error: after step 5: the watch has stopped the run: zero_gradient: the gradient norm is 0: with a mean "
+        f"reward of 0.635 (steps 4 to 5); the last good checkpoint is {good}; docs/WATCH.md says what to do\n"
     )
-    assert "warning: zero_gradient: the gradient norm is 0: gradient norm 0 (step 4)\n" in out
+    assert "warning: zero_gradient: the gradient norm is 0: with a mean reward of 0.643 (step 4)\n" in out
     assert good.is_dir()
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["rule"], result["last_good_checkpoint"]) == ("stopped", "zero_gradient", str(good))

@@ -68,4 +68,3 @@ def findings(lines: Iterable[Line], context: Context = SIM, settings: Settings |
 def said(found: Iterable[Finding]) -> list[tuple[str, str, int]]:
     """Rule, kind and step of each finding."""
     return [(one.rule, one.kind, one.step) for one in found]
-
