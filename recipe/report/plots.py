@@ -131,7 +131,8 @@ def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
         names = names if len(names) <= LONGEST_LABEL else names[:LONGEST_LABEL] + "..."
         axes.annotate(
             names, (step, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
-            rotation=90, ha="right", va="top", fontsize=6, color=colour, parse_math=False,
+            rotation=90, ha="right", va="top", fontsize=7, color=colour, parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
         )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -116,8 +117,10 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
 
 
 def test_a_stop_at_the_last_step_is_one_all_the_same(launched: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = launched(changed(recorded("healthy")[:7], [6], critic__score__mean=float("nan")))
+    lines = changed(recorded("healthy")[:7], [6], critic__score__mean=math.nan, actor__pg_loss=math.inf)
+    code, run_dir = launched(lines)
     assert code == 3 and "not_finite: " in capsys.readouterr().err
+    assert (run_dir / "report.html").is_file()
 
 
 def test_a_healthy_run_finishes_without_a_word_of_the_watch(launched: Any, capsys: pytest.CaptureFixture[str]) -> None:
