@@ -159,10 +159,10 @@ def _entropy_high(now: Now) -> Bad | None:
 
 @rule(
     "entropy_low",
-    "the entropy is near 0, or not a number",
+    "the entropy is near 0",
     why="a policy that always gives the same answer explores nothing, and GRPO has nothing to compare",
     counts="a warning: a policy that is sure of right answers looks the same; five steps in a row, for it varies with "
-    "the problems",
+    "the problems. Not-a-number counts as bad",
     warn_after=5,
     stop_after=20,
     bounds=("entropy_low_nats",),
@@ -242,9 +242,10 @@ def _reward_drop(now: Now) -> Bad | None:
 
 @rule(
     "validation_drop",
-    "the validation score has fallen far below its best, or is not a number",
+    "the validation score has fallen far below its best",
     why="what counts gets worse, while the training reward may still rise",
-    counts=f"a fall counts from {LEAST_FALL} on; validations are rare, so the second in a row stops",
+    counts=f"a fall counts from {LEAST_FALL} on; validations are rare, so the second in a row stops. "
+    "Not-a-number counts as bad",
     warn_after=1,
     stop_after=2,
     bounds=("validation_drop_share",),
