@@ -13,7 +13,7 @@ from typing import Any
 
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
 from recipe.launch.typed_toml import key, with_values
-from recipe.watch.actions import ACTIONS, OFF, STOP_RUN, WARN
+from recipe.watch.rule import ACTIONS, OFF, STOP_RUN, WARN
 from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 ON_POLICY = "npu_on_policy"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from recipe.report.marks import STOP, WARNING
 from recipe.report.metrics import Step
-from recipe.watch.actions import OFF, STOP_RUN
 from recipe.watch.history import Context, History, Now
-from recipe.watch.rule import Bad, NothingToJudge, Rule
+from recipe.watch.rule import OFF, STOP_RUN, Bad, NothingToJudge, Rule
 from recipe.watch.rules import RULES
 
 if TYPE_CHECKING:

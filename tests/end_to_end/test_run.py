@@ -202,8 +202,8 @@ def test_a_policy_that_dies_is_stopped_within_five_steps(runs: Path) -> None:
     assert (result["status"], result["rule"] in ("zero_gradient", "entropy_high")) == ("stopped", True), result
     done = metrics(run_dir)
     assert len(done) <= 5 and done[0]["critic/score/mean"] > 0 and done[-1]["critic/score/mean"] == 0
-    # The first update ruined the weights, so that no saved checkpoint is good.
-    assert result["last_good_checkpoint"] is None and "no checkpoint was saved before that" in error
+    # The first update ruined the weights, and with them the first checkpoint.
+    assert result["last_good_checkpoint"] is None and "no saved checkpoint is known to be good" in error
     marks = [mark for mark in read_marks(run_dir) if mark.kind == "stop"]
     assert marks and marks[0].step == len(done)
     told = subprocess.run(
