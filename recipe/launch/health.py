@@ -71,7 +71,9 @@ def last_good(checkpoints: Path, finding: Finding) -> Path | None:
 
 def good_text(checkpoint: Path | None) -> str:
     """`last_good`, as messages have it."""
-    return "no saved checkpoint is known to be good" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    return (
+        "no saved checkpoint is known to be good" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    )
 
 
 def vocabulary_of(model: Path) -> int | None:

@@ -7,12 +7,11 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from recipe.launch.schema import ON_POLICY
+from recipe.launch.schema import Watch as Settings
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
-
-if TYPE_CHECKING:
-    from recipe.launch.schema import Watch as Settings
 
 # Means over so many steps are compared, not single steps, whose problems differ.
 REWARD_WINDOW, LENGTH_WINDOW = 5, 5
@@ -43,7 +42,7 @@ def context_of(config: Mapping[str, Any], vocabulary: int | None) -> Context:
     return Context(
         vocabulary=vocabulary,
         # Without the pass for the old log-probabilities there is nothing to compare the rollout's with, and no entropy.
-        compares=train["loss_mode"] == "vanilla",
+        compares=train["loss_mode"] != ON_POLICY,
         kl_coefficient=float(train["kl_coefficient"]),
         learns=config["model"]["kind"] != "random_init" and not config["rollout"]["ignore_eos"],
     )
