@@ -12,7 +12,8 @@
 # examples:
 #   bash scripts/quickstart.sh
 #   bash scripts/quickstart.sh --config configs/sim_4die.toml --steps 2
-# exit code: 0 finished; 1 set-up or run failed (one line says why); 2 a mistake in options or run file; 130, 143 stopped
+# exit code: 0 finished; 1 set-up or run failed (one line says why); 2 a mistake in options or run file; 3 the watch over
+# the training stopped the run; 130, 143 stopped
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"

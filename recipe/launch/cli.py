@@ -26,7 +26,8 @@ examples:
   python -m recipe launch configs/sim.toml --data problems.json --name mine
 
 exit code: 0 the run finished, now or before; 1 it failed (one line says why, and where the log is); 2 a mistake in the
-run file or the options; 130, 143 stopped by Ctrl-C or SIGTERM. A terminal that is closed does not stop it.
+run file or the options; 3 the watch over the training stopped it (docs/WATCH.md); 130, 143 stopped by Ctrl-C or
+SIGTERM. A terminal that is closed does not stop it.
 """
 OF_SHOW = """\
 examples:

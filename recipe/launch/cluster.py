@@ -11,7 +11,7 @@ from pathlib import Path
 from recipe import preflight
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, full_environment
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.launch.errors import STOPPED, ConfigError, LaunchError, TrainingStopped
 from recipe.launch.masking import scrubbed
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
@@ -138,6 +138,9 @@ class Cluster:
                     os.environ.update(self.environment)
                     require_ready(preflight.run(config, node=False, cluster=True))
                 yield Nodes(meeting, ray)
+            except TrainingStopped as error:
+                outcome = (STOPPED, str(error))
+                raise
             except LaunchError as error:
                 outcome = ("failed", scrubbed(str(error), config.environment))
                 raise

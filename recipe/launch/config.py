@@ -40,6 +40,7 @@ from recipe.launch.schema import (
     RunConfig,
     Simulator,
     Train,
+    Watch,
 )
 from recipe.launch.typed_toml import build, shown
 from verl_patches.utils.reward_score.tier3 import check_name
@@ -77,6 +78,7 @@ __all__ = [
     "RunConfig",
     "Simulator",
     "Train",
+    "Watch",
     "load",
     "require_host",
     "require_literal",

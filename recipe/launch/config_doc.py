@@ -62,11 +62,10 @@ def page() -> str:
     hints = typing.get_type_hints(schema.RunConfig)
     parts = [_INTRO]
     # In the order of the files, which is the one of use.
-    order = ("run", "cluster", "simulator", "model", "data", "reward", "rollout", "actor", "train", "environment")
-    assert set(order) == set(hints), "a section is missing here"
-    for name in order:
-        parts.append(_free_section(name) if name == "environment" else _section(name, hints[name]))
-    return "\n".join(parts)
+    order = ("run", "cluster", "simulator", "model", "data", "reward", "rollout", "actor", "train", "watch")
+    assert {*order, "environment"} == set(hints), "a section is missing here"
+    parts += [_section(name, hints[name]) for name in order]
+    return "\n".join([*parts, _free_section("environment")])
 
 
 _HEAD = ("| key | type | default | meaning | gives |", "|---|---|---|---|---|")

@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+# How a run ended that a rule of the watch has stopped, in result.json and among the launchers of the nodes.
+STOPPED = "stopped"
+
 
 class LaunchError(Exception):
     """A run that cannot start or did not finish. `exit_code` is what the command returns."""
@@ -28,3 +33,13 @@ class ChannelError(LaunchError):
 
 class BrokenChannelError(ChannelError):
     """The connection ended, or nothing came over it: it may be tried again."""
+
+
+class TrainingStopped(LaunchError):
+    """A rule of the watch over the training ended the run. `checkpoint` is the last good one, if there is any."""
+
+    exit_code = 3
+
+    def __init__(self, text: str, rule: str = "", checkpoint: Path | None = None) -> None:
+        super().__init__(text)
+        self.rule, self.checkpoint = rule, checkpoint

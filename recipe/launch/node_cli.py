@@ -19,7 +19,8 @@ examples:
   scripts/launch.sh configs/a3_256die.toml --interface enp66s0f0    where the way to the head is not the right network
 
 exit code: 0 the run finished, now or before; 1 it failed, or a node was missing or lost; 2 a mistake in the run file or
-the options; 130, 143 stopped by Ctrl-C or SIGTERM. A terminal that is closed does not stop it.
+the options; 3 the watch over the training stopped it (docs/WATCH.md); 130, 143 stopped by Ctrl-C or SIGTERM. A terminal
+that is closed does not stop it.
 """
 
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -102,7 +103,11 @@ class Progress:
     `last_sign` is the time (monotonic) of the last sign of progress, `step` the last finished step.
     """
 
-    def __init__(self, metrics: Path, log: Path, steps: int, clock: Clock) -> None:
+    def __init__(
+        self, metrics: Path, log: Path, steps: int, clock: Clock, on_step: Callable[[Step], None] | None = None
+    ) -> None:
+        """`on_step` takes each step after its line has been said."""
+        self._on_step = on_step
         self._metrics, self._log = Follower(metrics, from_end=True), Follower(log)
         self._steps, self._clock = steps, clock
         self._phase = -1
@@ -124,6 +129,8 @@ class Progress:
             step = None if value is None else parse(value)
             if step is not None:
                 self._report(step)
+                if self._on_step is not None:
+                    self._on_step(step)
 
     def close(self) -> None:
         self._metrics.close()

@@ -35,6 +35,8 @@ _MAY_CHANGE = {
         *("collective_timeout_s", "hbm_gib_per_die", "host_memory_gib_per_node"),
     ),
 }
+# Says nothing about the training itself.
+_FREE_SECTIONS = ("watch",)
 
 
 @dataclass(frozen=True)
@@ -250,4 +252,5 @@ def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(content, Mapping)
         else content
         for section, content in values.items()
+        if section not in _FREE_SECTIONS
     }

@@ -21,13 +21,14 @@ from recipe.launch.environment import (
     run_directory,
     upstream_dir,
 )
-from recipe.launch.errors import AlreadyFinished, LaunchError
+from recipe.launch.errors import STOPPED, AlreadyFinished, LaunchError, TrainingStopped
 from recipe.launch.first_look import (
     first_look,
     require_one_machine,
     require_plain_interpreter,
     require_room,
 )
+from recipe.launch.health import VOCABULARY, Health, vocabulary_of
 from recipe.launch.layout import Layout, derive
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.masking import described, masked, masked_run_file, scrub
@@ -109,8 +110,7 @@ def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchE
     """How the run ended, for whoever reads it later. Its space was taken at the start; should it not be written all the
     same, the exit code and the line on the terminal tell it."""
     result = {
-        "status": "finished" if error is None else "failed",
-        "error": None if error is None else str(error),
+        **_outcome(error),
         "wall_s": round(time.monotonic() - clock.start, 1),
         "seed": config.run.seed,
         "steps_wanted": config.run.steps,
@@ -128,6 +128,14 @@ def _complete(config: RunConfig, run_dir: Path, clock: Clock) -> None:
     if not (run_dir / RESULT).is_file():
         _write_result(config, run_dir, clock, None, 0)
         _report(run_dir, clock, failed=False)
+
+
+def _outcome(error: LaunchError | None) -> dict[str, str | None]:
+    """How the run ended, for its result file."""
+    if isinstance(error, TrainingStopped):
+        checkpoint = None if error.checkpoint is None else str(error.checkpoint)
+        return {"status": STOPPED, "error": str(error), "rule": error.rule, "last_good_checkpoint": checkpoint}
+    return {"status": "finished" if error is None else "failed", "error": None if error is None else str(error)}
 
 
 def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock) -> None:
@@ -168,20 +176,29 @@ def _drive(
     environment |= own_authentication() if cluster is None else {}
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
+    vocabulary = vocabulary_of(inputs.model)
+    health = Health(config, vocabulary, paths, clock.say)
     if cluster is None:
-        command = _describe(run_dir, config, environment, overrides)
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+        command = _describe(run_dir, config, environment, overrides, vocabulary)
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, health=health)
         return
     environment |= cluster.environment
-    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides])
+    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides], vocabulary)
     with cluster.formed(config, paths, environment, clock) as alarm:
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm)
+        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm, health)
 
 
-def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
+def _describe(
+    run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str], vocabulary: int | None
+) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
-    describe = {"argv": command, "environment": masked(environment), "config": described(config)}
+    describe = {
+        "argv": command,
+        "environment": masked(environment),
+        "config": described(config),
+        VOCABULARY: vocabulary,
+    }
     write_atomically(run_dir / COMMAND, json.dumps(describe, indent=2) + "\n")
     return command
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
 from recipe.launch.typed_toml import key, with_values
+from recipe.watch.rule import ACTIONS, OFF, STOP_RUN, WARN
 from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 ON_POLICY = "npu_on_policy"
@@ -402,6 +403,37 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Watch:
+    """The watch over the training: what each rule does when a step has broken it so many times in a row.
+
+    stop: it warns, and later ends the run with exit code 3; warn: it only warns; off: it says nothing. docs/WATCH.md
+    has the rules, their reasons and their numbers of steps.
+    """
+
+    enabled: bool = key("false: all rules are off", True)
+    not_finite: str = key("loss, gradient norm, KL or reward not a number or infinite", STOP_RUN, choices=ACTIONS)
+    zero_gradient: str = key("gradient norm 0", STOP_RUN, choices=ACTIONS)
+    equal_rewards: str = key("all rewards equal, and not the highest seen", STOP_RUN, choices=ACTIONS)
+    solved: str = key("all rewards equal to the highest seen", WARN, choices=(WARN, OFF))
+    entropy_high: str = key("entropy near the logarithm of the vocabulary", STOP_RUN, choices=ACTIONS)
+    entropy_high_share: float = key("near: this share of it", 0.9, least=0.1, most=1)
+    entropy_low: str = key("entropy near 0", WARN, choices=ACTIONS)
+    entropy_low_nats: float = key("near: below this, per token", 0.01, unit="nats", least=0)
+    cut_off: str = key("many answers cut at the length limit", WARN, choices=ACTIONS)
+    cut_off_share: float = key("many: more than this share", 0.5, least=0, most=1)
+    length_collapse: str = key("answers much shorter than they were", WARN, choices=ACTIONS)
+    length_collapse_share: float = key("much: below this share of the longest", 0.25, least=0, most=1)
+    reward_drop: str = key("reward far below its best", STOP_RUN, choices=ACTIONS)
+    reward_drop_share: float = key("far: by more than this share of it", 0.5, least=0)
+    validation_drop: str = key("validation score far below its best", STOP_RUN, choices=ACTIONS)
+    validation_drop_share: float = key("far: by more than this share of it", 0.5, least=0)
+    rollout_pearson: str = key("low correlation of rollout and actor", WARN, choices=ACTIONS)
+    rollout_pearson_least: float = key("low: below this", 0.95, least=-1, most=1)
+    rollout_kl: str = key("high divergence of rollout and actor", STOP_RUN, choices=ACTIONS)
+    rollout_kl_most: float = key("high: above this, per token, in either direction", 0.02, unit="nats", least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """One run file."""
 
@@ -414,6 +446,7 @@ class RunConfig:
     reward: Reward = Reward()
     model: Model = Model()
     simulator: Simulator = Simulator()
+    watch: Watch = Watch()
     environment: dict[str, str] = key("more variables for every process; none that is derived", {})
 
     @property

@@ -17,6 +17,7 @@ from recipe.launch.channel import BEAT_S, SILENCE_S
 from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.errors import LaunchError
 from recipe.launch.failure import cause, cause_in_log, end_of_records, expect_record
+from recipe.launch.health import Health
 from recipe.launch.leftovers import WATCHDOG
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock, Progress
@@ -60,6 +61,7 @@ def supervise(
     limits: Limits,
     clock: Clock,
     alarm: Alarm | None = None,
+    health: Health | None = None,
 ) -> None:
     """Run `command` to its end.
 
@@ -71,8 +73,10 @@ def supervise(
         limits: deadlines.
         clock: prints the progress.
         alarm: knows of the nodes of the run; given for a run of several.
+        health: the watch over the training; default: none.
 
     Raises:
+        TrainingStopped: the watch over the training ended the run.
         LaunchError: the driver failed, stalled or stopped early, or a node is lost. The message is one line with the
             cause.
         Interrupted: SIGINT or SIGTERM arrived.
@@ -82,7 +86,8 @@ def supervise(
     """
     with StopSignals() as stop, Watchdog(paths) as watchdog, open(paths.driver_log, "wb") as log:
         expect_record(paths)
-        progress = Progress(paths.metrics, paths.driver_log, steps, clock)
+        on_step = None if health is None else health.follow
+        progress = Progress(paths.metrics, paths.driver_log, steps, clock, on_step)
         driver = subprocess.Popen(
             list(command),
             env=dict(environment),
@@ -94,7 +99,7 @@ def supervise(
         )
         sampler = Sampler(paths)
         try:
-            problem = _watch(driver, progress, sampler, limits, stop, alarm, watchdog)
+            problem = _watch(driver, progress, sampler, limits, stop, alarm, watchdog, health)
             code = driver.poll()
             progress.update()
         finally:
@@ -111,6 +116,8 @@ def supervise(
         raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
     if stop.number is not None:
         raise Interrupted(stop.number)
+    if health is not None and health.stopped is not None:
+        raise health.stopped
     if problem is None and progress.step != steps:
         problem = f"the driver ended after step {progress.step or 0} of {steps}"
     if isinstance(problem, _Alarm):
@@ -133,13 +140,17 @@ def _watch(
     stop: StopSignals,
     alarm: Alarm | None,
     watchdog: Watchdog,
+    health: Health | None,
 ) -> str | None:
-    """Wait for the end of the driver; returns what went wrong, None when it ended by itself with exit code 0."""
+    """Wait for the end of the driver; returns what went wrong.
+
+    None when it ended by itself with exit code 0, or is to be ended: by a signal, or by the watch over the training.
+    """
     while True:
         code = driver.poll()
         watchdog.tend()
         progress.update()
-        if code == 0 or stop.number is not None:
+        if code == 0 or stop.number is not None or (health is not None and health.stopped is not None):
             return None
         if alarm is not None:
             lost = alarm() if code is None else _soon(alarm)

@@ -17,7 +17,7 @@ from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.launch.errors import BrokenChannelError, ChannelError, LaunchError
+from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
 from recipe.launch.layout import derive
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.messages import from_head
@@ -44,6 +44,7 @@ def work(config: RunConfig, place: Place, token: bytes, token_file: Path, clock:
     """Take part in the run until its end.
 
     Raises:
+        TrainingStopped: the head's watch over the training ended the run.
         LaunchError: the head was not reached, turned this node away, is gone, or the run failed; or this node's Ray
             ended.
         Interrupted: a stop signal arrived.
@@ -169,6 +170,8 @@ def _take_part(
         with noted(paths):
             _run_ray(config, place, invitation, head, token_file, clock, paths, shared)
     assert head.over is not None
+    if head.over["status"] == STOPPED:
+        raise TrainingStopped(head.over["text"])
     if head.over["status"] != "finished":
         raise LaunchError(f"the run failed: {head.over['text']}")
     clock.say(f"{place.name}: the run has finished")

@@ -12,13 +12,18 @@ from typing import Any
 from recipe.report.recorder import read_lines
 
 REWARD = "critic/score/mean"
+SCORE_MIN, SCORE_MAX = "critic/score/min", "critic/score/max"
+ADVANTAGE_MIN, ADVANTAGE_MAX = "critic/advantages/min", "critic/advantages/max"
 RESPONSE_LENGTH = "response_length/mean"
 STEP_SECONDS = "timing_s/step"
 CUT_OFF = "response_length/clip_ratio"
 ENTROPY = "actor/entropy"
+LOSS = "actor/pg_loss"
 REFERENCE_KL = "actor/kl_loss"
 GRADIENT_NORM = "actor/grad_norm"
 PEARSON = "training/rollout_actor_probs_pearson_corr"
+# The largest difference between the two probabilities of a sampled token.
+PROBABILITY_GAP = "training/rollout_probs_diff_max"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9
@@ -27,10 +32,14 @@ VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
 @dataclass(frozen=True)
 class Step:
-    """The metrics of one step; step 0 is the validation before training."""
+    """The metrics of one step; step 0 is the validation before training.
+
+    `unreadable`: those that its line has, but not as a number.
+    """
 
     number: int
     values: Mapping[str, float]
+    unreadable: frozenset[str] = frozenset()
 
     def get(self, *names: str) -> float | None:
         """The first of these metrics that was logged."""
@@ -48,28 +57,32 @@ class Step:
         return STEP_SECONDS in self.values
 
 
+def _number(value: Any) -> float | None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+
+
 def parse(line: Mapping[str, Any]) -> Step | None:
     """The step of one line of the file; None when it is not one."""
     number, data = line.get("step"), line.get("data")
     if not isinstance(number, int) or abs(number) > _LARGEST_STEP or not isinstance(data, dict):
         return None
-    return Step(number, {name: figure for name, value in data.items() if (figure := _figure(value)) is not None})
-
-
-def _figure(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:  # a whole number beyond all figures
-        return None
+    numbers = {name: read for name, value in data.items() if (read := _number(value)) is not None}
+    return Step(number, numbers, frozenset(data.keys() - numbers.keys()))
 
 
 def read_steps(path: Path) -> list[Step]:
     """All steps of a metrics file, in order; lines of the same step are merged."""
-    merged: dict[int, dict[str, float]] = {}
+    merged: dict[int, Step] = {}
     for line in read_lines(path):
         step = parse(line)
         if step is not None:
-            merged.setdefault(step.number, {}).update(step.values)
-    return [Step(number, values) for number, values in sorted(merged.items())]
+            before = merged.get(step.number, Step(step.number, {}))
+            kept = {name: value for name, value in before.values.items() if name not in step.unreadable}
+            unreadable = (before.unreadable - step.values.keys()) | step.unreadable
+            merged[step.number] = Step(step.number, {**kept, **step.values}, unreadable)
+    return [step for _, step in sorted(merged.items())]

@@ -65,6 +65,8 @@ def page(
         parts.append(f'<p class="note">{SIMULATED}</p>')
     if summary.get("status") != "finished":
         parts.append(f'<p class="failed">This run did not finish: {_safe(str(summary.get("error") or "unknown"))}</p>')
+    if summary["marks"]:
+        parts.append(_marks(summary["marks"]))
     parts += [_figures(summary), "<h2>Curves</h2>", '<div class="plots">']
     parts += [f'<img alt="{_safe(title)}" src="{_embedded(path)}">' for title, path in plots.items()]
     parts.append("</div>")
@@ -141,6 +143,16 @@ def _answers(answers: list[Answer], first: int, last: int) -> str:
         f"<td><pre>{_safe_lines(a.after)}</pre>score {a.after_score:.2f}</td></tr>"
         for a in answers
     )
+    return f"{head}{rows}</table>"
+
+
+def _marks(marks: list[dict[str, Any]]) -> str:
+    rows = "".join(
+        f'<tr><td class="number">{mark["step"]}</td><td>{_safe(mark["kind"])}</td><td>{_safe(mark["name"])}</td>'
+        f"<td>{_safe(mark['text'])}</td></tr>"
+        for mark in marks
+    )
+    head = "<h2>Marks</h2><table><tr><th>Step</th><th>Kind</th><th>Rule or key</th><th>What</th></tr>"
     return f"{head}{rows}</table>"
 
 

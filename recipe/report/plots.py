@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recipe.report.marks import SETTING, STOP, WARNING, Mark, read_marks
 from recipe.report.metrics import (
     CUT_OFF,
     ENTROPY,
@@ -25,6 +27,9 @@ PHASES = ("gen", "reward", "old_log_prob", "ref", "adv", "update_actor")
 # Device memory is recorded at the end of these phases of a step, in this order.
 MEMORY_PHASES = ("weights_in", "weights_synced", "kv_in", "generated", "released", "log_prob", "ref", "update")
 MIB = 2**20
+# Worst first.
+MARK_COLOURS = {STOP: "firebrick", WARNING: "darkorange", SETTING: "slategrey"}
+LABELLED_MARKS, LONGEST_LABEL = 8, 44
 
 
 def draw_all(run_dir: Path) -> dict[str, Path]:
@@ -35,6 +40,7 @@ def draw_all(run_dir: Path) -> dict[str, Path]:
     steps = read_steps(run_dir / "metrics.jsonl")
     trained = [step for step in steps if step.trained]
     events = read_events(run_dir)
+    marks = read_marks(run_dir)
     drawn: dict[str, Path] = {}
     for title, name, label, series in (
         ("Reward", "reward", "mean reward of the samples", _series(trained, REWARD)),
@@ -48,7 +54,8 @@ def draw_all(run_dir: Path) -> dict[str, Path]:
     ):
         if series:
             # An agreement a little below 1 is a flat line on an axis from 0.
-            drawn[title] = _line(run_dir / f"{name}.png", title, label, series, from_zero=name != "agreement")
+            path, from_zero = run_dir / f"{name}.png", name != "agreement"
+            drawn[title] = _line(path, title, label, series, from_zero=from_zero, marks=marks)
     if trained:
         drawn["Step time"] = _step_times(run_dir / "step_time.png", trained)
     memory = [event for event in events if event.get("kind") == "memory"]
@@ -99,12 +106,34 @@ def _line(
     points: list[tuple[float, float]],
     across: str = "step",
     from_zero: bool = True,
+    marks: Sequence[Mark] = (),
 ) -> Path:
     axes = _axes(title, across, up)
     axes.plot(*zip(*points, strict=True), marker="o" if len(points) < 30 else None, markersize=4)
     if from_zero and all(value >= 0 for _, value in points):
         axes.set_ylim(bottom=0)
+    _draw_marks(axes, marks)
     return _save(axes, path)
+
+
+def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
+    """A vertical line at each marked step in the colour of the worst mark there, with the names along it."""
+    by_step: dict[int, list[Mark]] = {}
+    for mark in marks:
+        by_step.setdefault(mark.step, []).append(mark)
+    for step, here in by_step.items():
+        kind = next(kind for kind in MARK_COLOURS if any(mark.kind == kind for mark in here))
+        colour = MARK_COLOURS[kind]
+        axes.axvline(step, color=colour, linestyle="-" if kind == STOP else "--", linewidth=1)
+        if len(by_step) > LABELLED_MARKS and kind != STOP:
+            continue  # a text at each of many lines could not be read; the page lists them all
+        names = ", ".join(dict.fromkeys(mark.name for mark in here))
+        names = names if len(names) <= LONGEST_LABEL else names[:LONGEST_LABEL] + "..."
+        axes.annotate(
+            names, (step, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
+            rotation=90, ha="right", va="top", fontsize=7, color=colour, parse_math=False,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+        )  # fmt: skip
 
 
 def _step_times(path: Path, steps: list[Step]) -> Path:

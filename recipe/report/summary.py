@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from recipe.report.marks import read_marks
 from recipe.report.metrics import KL_KEYS, PEARSON, REWARD, STEP_SECONDS, Step, read_steps
 from recipe.report.recorder import node_dirs, read_events, read_lines
 
@@ -22,11 +25,12 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     Keys: `steps` (finished training steps), `wall_s` (from the launcher's start to its end), `val_score_first`,
     `val_score_last`, `reward_first`, `reward_last` (mean over the first and last training step's samples),
     `released_bytes_max` (largest device use by the rollout after a release, over all steps and ranks),
-    `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps),
-    `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a node's processes at one
-    time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in at least one process),
-    `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run file's: sim, npu or cuda),
-    and the outcome: `status`, `error`, `seed`.
+    `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps;
+    not-a-number if one of them is), `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a
+    node's processes at one time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in
+    at least one process), `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run
+    file's: sim, npu or cuda), `marks` (what `recipe.report.marks` holds, in its order), and the outcome: `status`,
+    `error`, `seed`.
     """
     steps = read_steps(run_dir / "metrics.jsonl")
     trained = [step for step in steps if step.trained]
@@ -51,8 +55,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "released_bytes_max": _largest(
             event.get("rollout_bytes", event.get("allocated")) for event in memory if event.get("phase") == "released"
         ),
-        "rollout_actor_pearson_min": min(_values(trained, PEARSON), default=None),
-        "rollout_actor_kl_abs_max": _largest(abs(value) for value in _values(trained, *KL_KEYS)),
+        "rollout_actor_pearson_min": _worst(min, trained, PEARSON),
+        "rollout_actor_kl_abs_max": _worst(lambda values: max(map(abs, values)), trained, *KL_KEYS),
         "peak_hbm_bytes": _largest(event.get("peak") for event in memory),
         "rss_peak_bytes": _largest(event.get("rss") for event in events if event.get("kind") == "processes"),
         "upstreams": versions(run_dir, UPSTREAMS),
@@ -60,6 +64,7 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         "patches_live": sorted({line["patch"] for line in manifest if line.get("status") == "applied"}),
         "patches_skipped": _skipped(manifest),
         "processes": _processes(manifest),
+        "marks": [dataclasses.asdict(mark) for mark in read_marks(run_dir)],
     }
 
 
@@ -72,6 +77,14 @@ def _device(command: dict[str, Any]) -> Any:
 
 def _values(steps: Iterable[Step], *names: str) -> list[float]:
     return [value for step in steps if (value := step.get(*names)) is not None]
+
+
+def _worst(choose: Callable[[list[float]], float], steps: list[Step], *names: str) -> float | None:
+    """What `choose` takes from a metric's values; not-a-number, which it might pass over, where one is no number."""
+    values = _values(steps, *names)
+    if any(map(math.isnan, values)) or any(not step.unreadable.isdisjoint(names) for step in steps):
+        return math.nan
+    return choose(values) if values else None
 
 
 def _largest(values: Iterable[Any]) -> Any:

@@ -26,7 +26,9 @@ OURS = [line for line in WHERE if tools.command(line)]
 LOOK = [
     line
     for line in OURS
-    if re.search(r"-m recipe (sync --check|patches (list|verify)$|plan|show|preflight .*--no-cluster|doctor)", line)
+    if re.search(
+        r"-m recipe (sync --check|patches (list|verify)$|plan|show|preflight .*--no-cluster|doctor(?! runs/))", line
+    )
     and not re.search(r"\b(RUN|NAME|DIR)\b", line)
 ]
 # What they read is the reader's.
@@ -34,7 +36,9 @@ MISS = [
     line
     for line in OURS
     if re.search(
-        r"(json_to_parquet|convert_\w+|fp8_cast_bf16)\.py --|-m recipe (report|patches (status|verify --))", line
+        r"(json_to_parquet|convert_\w+|fp8_cast_bf16)\.py --|"
+        r"-m recipe (report|doctor runs/|patches (status|verify --))",
+        line,
     )
     and "..." not in line
 ]

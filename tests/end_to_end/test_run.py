@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from recipe.launch.processes import ray_workers
+from recipe.report.marks import read_marks
 from recipe.report.recorder import read_events
 
 REPO = Path(__file__).resolve().parents[2]
@@ -189,6 +190,29 @@ def test_a_killed_worker_ends_the_run(runs: Path, start: Start) -> None:
     assert error.count("\n") == 1 and error.startswith("error: after step "), error
     check_nothing_left(run_dir)
     assert json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["status"] == "failed"
+
+
+def test_a_policy_that_dies_is_stopped_within_five_steps(runs: Path) -> None:
+    file, run_dir = run_file(runs, "sim.toml"), runs / "dead"
+    text = file.read_text(encoding="utf-8").replace("[run]", "[run]\nsave_every = 1")
+    file.write_text(text.replace("learning_rate = 3e-4", "learning_rate = 1e4"), encoding="utf-8")
+    launcher = launch(runs, file, "dead", steps=12)
+    output, error = launcher.communicate(timeout=600)
+    assert launcher.returncode == 3, error + output
+    assert error.count("\n") == 1 and "the watch has stopped the run: " in error
+    result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    assert (result["status"], result["rule"] in ("zero_gradient", "entropy_high")) == ("stopped", True), result
+    done = metrics(run_dir)
+    assert len(done) <= 5 and done[0]["critic/score/mean"] > 0 and done[-1]["critic/score/mean"] == 0
+    # The first update ruined the weights, and with them the first checkpoint.
+    assert result["last_good_checkpoint"] is None and "no saved checkpoint is known to be good" in error
+    marks = [mark for mark in read_marks(run_dir) if mark.kind == "stop"]
+    assert marks and marks[0].step == len(done)
+    told = subprocess.run(
+        [sys.executable, "-m", "recipe", "doctor", str(run_dir)], cwd=REPO, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 2 and f"stop at step {len(done)}: {result['rule']}: " in told.stdout
+    check_nothing_left(run_dir)
 
 
 def test_ctrl_c_ends_the_run(runs: Path, start: Start) -> None:

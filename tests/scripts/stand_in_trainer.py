@@ -2,6 +2,7 @@
 """A trainer that joins the Ray it is told to, runs a task on every die, writes metrics and checkpoints, and waits.
 
 STAND_IN_STEP in the environment is the step after which it waits: until the file STAND_IN_GO is there, or for ever.
+STAND_IN_DATA is a JSON object of further metrics.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ print("dies:", sorted(ray.get([where.remote() for _ in range(dies)])), flush=Tru
 resumed = given.get("trainer.resume_from_path", "0").rpartition("_")[2]
 for step in range(int(resumed) + 1, int(given["trainer.total_training_steps"]) + 1):
     data = {"timing_s/step": 0.1, "critic/score/mean": 0.5, "response_length/mean": 9.0}
+    data |= json.loads(os.environ.get("STAND_IN_DATA", "{}"))
     if step % max(1, int(given["trainer.save_freq"])) == 0:
         write_checkpoint(step)
     with open(os.environ["VERL_FILE_LOGGER_PATH"], "a", encoding="utf-8") as file:

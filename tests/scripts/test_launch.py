@@ -65,3 +65,16 @@ def test_a_killed_head_ends_the_run_and_the_next_one_goes_on(nodes: Nodes) -> No
     overrides = json.loads((run_dir / "command.json").read_text())["argv"]
     assert f"trainer.resume_from_path={run_dir}/checkpoints/global_step_2" in overrides
     assert (run_dir / "attempts" / "1" / "logs" / "driver.log").is_file()
+
+
+def test_a_training_that_the_watch_stops_ends_every_node_with_its_exit_code(nodes: Nodes) -> None:
+    file = nodes.run_file(nodes="2", dies_per_node="1", steps="5")
+    head = nodes.start(file, STAND_IN_STEP="1", STAND_IN_DATA='{"critic/score/mean": NaN}')
+    worker = nodes.start(file, 2)
+    code, said = end_of(head)
+    line = "after step 1: the watch has stopped the run: not_finite: "
+    assert code == 3 and f"error: {line}" in said, said
+    code, said = end_of(worker)
+    assert code == 3 and f"error: {line}" in said, said
+    assert json.loads((nodes.runs / "sim" / "result.json").read_text())["status"] == "stopped"
+    until(lambda: marked_in(nodes.runs) == [], [])

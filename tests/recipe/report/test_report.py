@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from recipe.report.make import make_report
+from recipe.report.marks import STOP, WARNING, Mark, add_mark
 from recipe.report.summary import summarise
 
 REPO = Path(__file__).resolve().parents[3]
@@ -123,6 +125,7 @@ def test_every_figure_of_the_summary(run_dir: Path) -> None:
         "rss_peak_bytes": 9,
         "patches_live": ["megatron_patches.core.jit:jit_fuser", "verl_patches.protocol:concat"],
         "patches_skipped": {"megatron_patches.core.utils:te": HOSTILE},
+        "marks": [],
     }
     assert upstreams["verl"] == "0.6.1" and upstreams["vllm"] == "0.9.1"
     assert runtime["torch"].startswith("2.")
@@ -167,6 +170,40 @@ def test_the_page_is_self_contained_and_escapes_what_models_write(run_dir: Path)
     for problem in ("What is sum 0?", "What is sum 3?", "What is sum 6?"):
         assert problem in page.text
     assert "Think first" not in page.text
+
+
+def test_marks_are_on_the_curves_on_the_page_and_in_the_summary(run_dir: Path) -> None:
+    make_report(run_dir)
+    curves = [run_dir / f"{name}.png" for name in ("reward", "validation_score", "gradient_norm")]
+    others = [run_dir / f"{name}.png" for name in ("device_memory", "host_memory")]
+    before = {path: path.read_bytes() for path in (*curves, *others)}
+    add_mark(run_dir, Mark(2, WARNING, "cut_off", HOSTILE))
+    for name in ("$x$", "a_rule_whose_long_name_does_not_fit_the_height_of_the_picture"):
+        add_mark(run_dir, Mark(3, STOP, name, "text"))
+    make_report(run_dir)
+    assert all(path.read_bytes() != before[path] for path in curves)
+    assert all(path.read_bytes() == before[path] for path in others)
+    page = Page()
+    page.feed((run_dir / "report.html").read_text(encoding="utf-8"))
+    assert HOSTILE in page.text and "script" not in page.elements
+    marks = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))["marks"]
+    assert marks[0] == {"step": 2, "kind": "warning", "name": "cut_off", "text": HOSTILE} and len(marks) == 3
+
+
+def test_many_marks_are_drawn_without_their_names(run_dir: Path) -> None:
+    for step in range(40):
+        add_mark(run_dir, Mark(step, WARNING, f"rule_{step}", "text"))
+    make_report(run_dir)
+    assert (run_dir / "reward.png").is_file()
+
+
+@pytest.mark.parametrize("value", [float("nan"), None, "nan"])
+def test_an_agreement_that_is_no_number_is_the_worst_of_all(run_dir: Path, value: Any) -> None:
+    with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        for name in ("training/rollout_actor_probs_pearson_corr", "training/rollout_actor_kl"):
+            file.write(json.dumps({"step": 3, "data": {name: value}}) + "\n")
+    summary = summarise(run_dir)
+    assert math.isnan(summary["rollout_actor_pearson_min"]) and math.isnan(summary["rollout_actor_kl_abs_max"])
 
 
 def test_the_report_can_be_made_again(run_dir: Path) -> None:

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The watch over a run's training while it goes: says and marks what the rules find, and asks for the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from recipe.launch.config import RunConfig
+from recipe.launch.environment import RunPaths
+from recipe.launch.errors import TrainingStopped
+from recipe.launch.resume import step_of, whole_checkpoints
+from recipe.report.marks import STOP, Mark, add_mark
+from recipe.report.metrics import Step, read_steps
+from recipe.watch.history import context_of
+from recipe.watch.watch import Finding, Watch
+
+VOCABULARY = "vocabulary"
+
+
+class Health:
+    """Follows the steps of one attempt of a run; those of earlier attempts in its metrics are taken in silently.
+
+    `stopped` is what ends the run, once a rule does.
+    """
+
+    def __init__(self, config: RunConfig, vocabulary: int | None, paths: RunPaths, say: Callable[[str], None]) -> None:
+        self._paths, self._say = paths, say
+        self._watch = Watch(config.watch, context_of(dataclasses.asdict(config), vocabulary))
+        self.stopped: TrainingStopped | None = None
+        for step in read_steps(paths.metrics):
+            self._watch.feed(step)
+
+    @property
+    def good_step(self) -> int:
+        """The last step whose checkpoint no rule that stops runs speaks against (0: none): that one must be kept."""
+        return self._watch.good
+
+    def follow(self, step: Step) -> None:
+        """Take in a step that has just ended."""
+        for finding in self._watch.feed(step):
+            self._mark(finding)
+            if finding.kind != STOP:
+                self._say(f"warning: {finding.rule}: {finding.text}")
+            elif self.stopped is None:
+                self.stopped = self._stop(finding)
+
+    def _mark(self, finding: Finding) -> None:
+        try:
+            add_mark(self._paths.run_dir, Mark(finding.step, finding.kind, finding.rule, finding.text))
+        except OSError as error:  # a full disk must not end what the rule lets go on
+            self._say(f"warning: the mark of step {finding.step} cannot be written ({error.strerror})")
+
+    def _stop(self, finding: Finding) -> TrainingStopped:
+        checkpoint = last_good(self._paths.checkpoints, finding)
+        return TrainingStopped(
+            f"after step {finding.step}: the watch has stopped the run: {finding.rule}: {finding.text}; "
+            f"{good_text(checkpoint)}; docs/WATCH.md says what to do",
+            finding.rule,
+            checkpoint,
+        )
+
+
+def last_good(checkpoints: Path, finding: Finding) -> Path | None:
+    """The last whole checkpoint in a directory that a finding does not speak against."""
+    good = [one for one in whole_checkpoints(checkpoints) if step_of(one) <= finding.good]
+    return good[-1] if good else None
+
+
+def good_text(checkpoint: Path | None) -> str:
+    """`last_good`, as messages have it."""
+    return (
+        "no saved checkpoint is known to be good" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
+    )
+
+
+def vocabulary_of(model: Path) -> int | None:
+    """The tokens of a model by its config.json; None where that cannot be told."""
+    try:
+        size = json.loads((model / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return size if type(size) is int and size > 1 else None
