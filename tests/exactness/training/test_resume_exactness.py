@@ -64,9 +64,7 @@ def test_with_megatrons_optimizer_on_the_host(tiny: Any, run_job: Callable[..., 
 
 @pytest.mark.mindspeed
 @pytest.mark.proves(LOAD)
-def test_with_mindspeed(
-    tiny: Any, run_job: Callable[..., Results], tmp_path: Path, mindspeed_upstream: Path
-) -> None:
+def test_with_mindspeed(tiny: Any, run_job: Callable[..., Results], tmp_path: Path, mindspeed_upstream: Path) -> None:
     check(tiny, run_job, tmp_path / "global_step_2" / "actor", mindspeed=mindspeed_upstream)
 
 

@@ -54,7 +54,7 @@ def own_generator(data_loader: Any) -> None:
     data_loader.generator = torch.Generator()
 
 
-def checkpoint_of(trainer: Any) -> Path | None:
+def resumed_from(trainer: Any) -> Path | None:
     """The checkpoint that a RayPPOTrainer has been loaded from; None for one that begins."""
     if not trainer.global_steps:
         return None

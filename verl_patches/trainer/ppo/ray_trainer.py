@@ -9,7 +9,7 @@ from typing import Any
 from recipe.overlay import patch
 from verl_patches.trainer.ppo.epochs import count_epochs
 from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
-from verl_patches.trainer.ppo.random_states import checkpoint_of, load_trainer, own_generator, save_trainer, saved_by
+from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer, saved_by
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
@@ -72,7 +72,7 @@ def _load_checkpoint(original: Callable[..., Any], self: Any) -> Any:
     own_generator(self.train_dataloader)
     result = original(self)
     count_epochs(len(self.train_dataloader))
-    checkpoint = checkpoint_of(self)
+    checkpoint = resumed_from(self)
     if checkpoint is not None:
         load_trainer(checkpoint)
     return result
