@@ -64,10 +64,10 @@ def trainer(directory: Path, resumed_from: int | None = None) -> Any:
 
 def train(one: Any, until: int, save_at: int | None = None) -> list[Any]:
     """verl's loop: of every step the epoch that verl counts, its problems, and what the process draws in it."""
-    if one.global_steps == 0 and one.config.trainer.resume_mode == "disable":
-        random.seed(1)
-        np.random.seed(1)
-        torch.manual_seed(1)
+    seed = 1 if one.config.trainer.resume_mode == "disable" else 2  # a resumed process has other states
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
     RayPPOTrainer._load_checkpoint(one)
     done = []
     for epoch in itertools.count():
