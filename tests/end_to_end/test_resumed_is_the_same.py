@@ -27,7 +27,7 @@ CHANGES = {
     "validation_samples = 8": "validation_samples = 1",
     "workers = 0 ": "workers = 1 ",
     # As many answers as in the quick start, but an epoch has two steps.
-    "prompts_per_step = 16": "prompts_per_step = 64\nwarmup_steps = 10",
+    "prompts_per_step = 16": "prompts_per_step = 64\nwarmup_steps = 4",
     "samples_per_prompt = 16": "samples_per_prompt = 4",
 }
 
