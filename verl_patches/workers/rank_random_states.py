@@ -66,12 +66,16 @@ def load_rank(worker: Any, checkpoint: Path) -> None:
     try:
         set_host_states(states)
         trackers = {name: unpacked(state) for name, state in states["megatron"].items()}
-        tensor_parallel.get_cuda_rng_tracker().set_states(trackers)
-        get_torch_device().set_rng_state(unpacked(states["device"]))
-        if worker._is_rollout:
-            worker.gen_random_states = unpacked(states["rollout"])
+        rollout = unpacked(states["rollout"]) if worker._is_rollout else None
+        # Those that are set later are tried now: a state of the wrong form would end the run in its first step.
+        for state in (*trackers.values(), rollout, unpacked(states["device"])):
+            if state is not None:
+                get_torch_device().set_rng_state(state)
     except UNUSABLE as error:
         raise damaged(path, error) from error
+    tensor_parallel.get_cuda_rng_tracker().set_states(trackers)
+    if rollout is not None:
+        worker.gen_random_states = rollout
 
 
 def seed_rollout(worker: Any, step: int) -> None:

@@ -133,7 +133,18 @@ def check_seeded_anew(checkpoints: Path, caplog: pytest.LogCaptureFixture, why: 
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("change", [{"device": "00"}, {"megatron": None}, {"rollout": 3}, {"python": []}, "missing"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": "00"},
+        {"megatron": None},
+        {"megatron": {"a": "00"}},
+        {"rollout": 3},
+        {"rollout": "00"},
+        {"python": []},
+        "missing",
+    ],
+)
 def test_states_that_cannot_be_used_end_the_load_in_one_line(tmp_path: Path, rank: int, change: Any) -> None:
     for number in (0, 1):
         save_rank(seeded(worker(rank=number, world_size=2)), tmp_path / "global_step_2")
