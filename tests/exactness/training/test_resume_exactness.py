@@ -19,7 +19,10 @@ LOAD = "verl_patches.utils.checkpoint.megatron_checkpoint_manager:load_checkpoin
 
 FRESH = "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_state_dict"
 STEPS = "megatron_patches.core.optimizer.distrib_optimizer:set_main_param_and_optimizer_states"
-RANKS = tuple(f"verl_patches.workers.megatron_workers:{action}_checkpoint" for action in ("save", "load"))
+RANKS = (
+    "verl_patches.workers.megatron_workers:save_checkpoint",
+    "verl_patches.workers.megatron_workers:load_checkpoint",
+)
 STATES = "megatron_patches.core.optimizer.distrib_optimizer:get_main_param_and_optimizer_states"
 
 

@@ -24,8 +24,6 @@ from verl_patches.random_states import DIRECTORY, RandomStatesError
 from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import preserved_random_states
 
-WORKERS = "verl_patches.workers.megatron_workers:"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_process_group() -> Iterator[None]:
@@ -86,7 +84,9 @@ def test_every_generator_goes_on_as_it_would_have(tmp_path: Path, caplog: pytest
     assert not caplog.records
 
 
-@pytest.mark.proves(WORKERS + "save_checkpoint", WORKERS + "load_checkpoint")
+@pytest.mark.proves(
+    "verl_patches.workers.megatron_workers:save_checkpoint", "verl_patches.workers.megatron_workers:load_checkpoint"
+)
 def test_verls_worker_saves_and_loads_them_with_its_checkpoint(tmp_path: Path) -> None:
     def with_manager(one: Any) -> Any:
         nothing = SimpleNamespace(save_checkpoint=lambda **_: None, load_checkpoint=lambda **_: set_random_seed(9))
@@ -169,7 +169,7 @@ def test_engines_and_seeds_sample_differently_and_the_ranks_of_an_engine_alike()
     assert first(0, 1, tensor=2) == first(1, 1, tensor=2) != first(2, 1, tensor=2) == first(3, 1, tensor=2)
 
 
-@pytest.mark.proves(WORKERS + "_build_rollout")
+@pytest.mark.proves("verl_patches.workers.megatron_workers:_build_rollout")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_an_engine_that_seeds_the_process_changes_neither_training_nor_rollout(
     seed: int, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,6 @@ from verl_patches.trainer.ppo.random_states import FILE
 from verl_patches.utils.dataset.shuffle import ResumableShuffle
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import preserved_random_states
 
-TRAINER = "verl_patches.trainer.ppo.ray_trainer:"
 EPOCH = 3  # steps
 
 
@@ -90,7 +89,9 @@ def logged(metrics: dict[str, Any], step: int) -> Any:
 
 
 @pytest.mark.proves(
-    TRAINER + "_save_checkpoint", TRAINER + "_load_checkpoint", "verl_patches.utils.tracking:log_to_all"
+    "verl_patches.trainer.ppo.ray_trainer:_save_checkpoint",
+    "verl_patches.trainer.ppo.ray_trainer:_load_checkpoint",
+    "verl_patches.utils.tracking:log_to_all",
 )
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6, 7])
 def test_a_resumed_trainer_is_the_one_that_saved(tmp_path: Path, step: int) -> None:
