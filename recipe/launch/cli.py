@@ -75,7 +75,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
     parser.add_argument("--steps", type=int, metavar="N", help="number of steps, instead of the run file's")
     parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
-    parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order and training")
+    parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order, training and sampling")
     parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
 
 

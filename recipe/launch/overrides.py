@@ -59,6 +59,8 @@ def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) ->
         "data.filter_overlong_prompts": True,
         "data.truncation": "error",
         "data.seed": config.run.seed,
+        "data.sampler.class_path": "pkg://verl_patches.utils.dataset.shuffle",
+        "data.sampler.class_name": "ResumableShuffle",
         "data.dataloader_num_workers": 0,
         **_reward(config),
     }

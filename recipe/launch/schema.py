@@ -41,7 +41,7 @@ class Run:
         gives="trainer.val_before_train",
     )
     seed: int = key(
-        "seed of the tiny model, the order of the data, and the training",
+        "seed of the tiny model, the order of the data, the training, and what the rollout samples",
         1,
         most=2**31 - 1,
         gives="data.seed, actor.megatron.seed",

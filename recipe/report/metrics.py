@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ PROBABILITY_GAP = "training/rollout_probs_diff_max"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9
+# Times, speeds and memory. Everything else a run logs follows from its seed.
+OF_THE_MACHINE = re.compile(r"timing_(s|per_token_ms)/.+|perf/(?!total_num_tokens$).+")
 VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
 
@@ -86,3 +88,18 @@ def read_steps(path: Path) -> list[Step]:
             unreadable = (before.unreadable - step.values.keys()) | step.unreadable
             merged[step.number] = Step(step.number, {**kept, **step.values}, unreadable)
     return [step for _, step in sorted(merged.items())]
+
+
+def unequal_metrics(left: Sequence[Step], right: Sequence[Step]) -> list[str]:
+    """One line for each step that only one run has, and for each metric of the training that is not the same number.
+
+    Metrics that match OF_THE_MACHINE are left out; everything else is compared to the last digit, NaN equal to NaN.
+    """
+    mine, theirs = ({step.number: step.values for step in steps} for steps in (left, right))
+    lines = [f"step {number}: only one of them has it" for number in sorted(mine.keys() ^ theirs.keys())]
+    for number in sorted(mine.keys() & theirs.keys()):
+        for name in sorted(mine[number].keys() | theirs[number].keys()):
+            one, other = mine[number].get(name), theirs[number].get(name)
+            if not OF_THE_MACHINE.fullmatch(name) and repr(one) != repr(other):
+                lines.append(f"step {number}: {name} is {one!r} and {other!r}")
+    return lines

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON-lines metrics file: any scalar can be written, a line is there as soon as its step is, and stays."""
+"""The metrics: true epochs; and in the JSON-lines file any scalar, each line there as soon as its step is, to stay."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
+from verl_patches.trainer.ppo.epochs import with_epoch
 
 
 @patch(
@@ -39,6 +40,18 @@ def log(original: Callable[..., None], self: Any, data: dict[str, Any], step: in
     # NPU-ADAPTATION: tensors and NumPy values become plain numbers, and the line is flushed
     original(self, {name: plain(value) for name, value in data.items()}, step)
     self.fp.flush()
+
+
+@patch(
+    "verl.utils.tracking:Tracking.log",
+    why="the trainer counts epochs from the start of its process: after a resume training/epoch begins at 0 again",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:335bf47d9d18363ebba95218495cee04acadadd4f4659822705cfce00da661bc",
+    remove_when="verl counts epochs from the step",
+)
+def log_to_all(original: Callable[..., None], self: Any, data: dict[str, Any], step: int, backend: Any = None) -> None:
+    # NPU-ADAPTATION: the epoch follows from the step
+    original(self, with_epoch(data, step), step, backend)
 
 
 def plain(value: Any) -> Any:

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker: a rendezvous on its own address, cheap garbage collection, and a record of memory after each phase."""
+"""The worker: a rendezvous on its own address, cheap garbage collection, records of memory, random states kept."""
 
 from __future__ import annotations
 
 import gc
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from recipe.overlay import patch
 from verl_patches.device_memory import record_memory
+from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
+from verl_patches.workers.rollout.vllm_rollout.kv_cache import preserved_random_states
 from vllm_patches.rendezvous import on_address
 
 
@@ -87,3 +90,48 @@ def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
     output = original(self, data)
     record_memory("update")
     return output
+
+
+@patch(
+    "verl.workers.megatron_workers:ActorRolloutRefWorker._build_rollout",
+    why="the rollout's generators are seeded with 1000 + rank whatever the run's seed; and building the engine seeds "
+    "all generators of the process with 0, which verl then takes for the rollout's: all engines draw the same numbers",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:8a98da23130c19d9570c48a60b0de082378f65a6708f02324454e795dd1e570f",
+    remove_when="verl seeds the rollout's generators from a key of its configuration, and after building the engine",
+)
+def _build_rollout(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+    # NPU-ADAPTATION: each engine has a generator that follows from the run's seed, the training keeps its own
+    with preserved_random_states():
+        original(self, *args, **kwargs)
+    seed_rollout(self, step=0)
+
+
+@patch(
+    "verl.workers.megatron_workers:ActorRolloutRefWorker.save_checkpoint",
+    why="the state of the rollout's generator is in no checkpoint, and the other generators' only of the first "
+    "data-parallel rank: a resumed run samples other answers",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:ea72a00ddc2dd07c4f74408457778c2e265539cc7c078c7009e6a163fe917756",
+    remove_when="verl saves the generators of every rank, the rollout's among them",
+)
+def save_checkpoint(original: Callable[..., None], self: Any, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
+    # NPU-ADAPTATION: beside the actor's directory, every rank's random states
+    save_rank(self, Path(checkpoint_path).parent)
+    original(self, checkpoint_path, *args, **kwargs)
+
+
+@patch(
+    "verl.workers.megatron_workers:ActorRolloutRefWorker.load_checkpoint",
+    why="the generators of all ranks are set to those of the first data-parallel one, and the rollout's not at all",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:ca2b7e62d720ca2123002a303277a5397852f342c418d5532b6c69f02ee92d58",
+    remove_when="verl loads the generators of every rank, the rollout's among them",
+)
+def load_checkpoint(
+    original: Callable[..., None], self: Any, checkpoint_path: str | None, *args: Any, **kwargs: Any
+) -> None:
+    # NPU-ADAPTATION: every rank's random states after the weights
+    original(self, checkpoint_path, *args, **kwargs)
+    if checkpoint_path is not None:
+        load_rank(self, Path(checkpoint_path).parent)

@@ -261,6 +261,7 @@ class Trainer:
 
     def __init__(self, job: dict[str, Any], task: dict[str, Any]) -> None:
         from megatron.core.optimizer import OptimizerConfig
+        from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
         from verl.utils.megatron.optimizer import get_megatron_optimizer
         from verl.utils.megatron_utils import register_megatron_training_hooks
 
@@ -279,6 +280,12 @@ class Trainer:
         )
         self.optimizer = get_megatron_optimizer(self.modules, options)
         register_megatron_training_hooks(self.modules, self.optimizer)
+        # As verl's configuration makes it: warm-up and rate are its own, whatever a checkpoint says.
+        self.schedule = OptimizerParamScheduler(
+            self.optimizer, init_lr=0.0, max_lr=1e-2, min_lr=1e-2, lr_warmup_steps=task.get("warmup", 0),
+            lr_decay_steps=8, lr_decay_style="constant", start_wd=0.0, end_wd=0.0, wd_incr_steps=8,
+            wd_incr_style="constant", use_checkpoint_opt_param_scheduler=False, override_opt_param_scheduler=True,
+        )  # fmt: skip
 
     def step(self) -> dict[str, Any]:
         """One optimizer step through Megatron's schedule: losses, gradient norm, number of changed weights."""
@@ -317,12 +324,15 @@ class Trainer:
             forward_only=False,
         )
         before = {name: p.detach().clone() for name, p in modules[0].named_parameters()}
+        rate = self.optimizer.param_groups[0]["lr"]
         success, grad_norm, _ = self.optimizer.step()
+        self.schedule.step(1)
         changed = sum(int((p != before[name]).any()) for name, p in modules[0].named_parameters())
         return {
             "losses": [entry["loss"] for entry in reported],
             "grad_norm": float(grad_norm),
             "success": success,
+            "rate": rate,
             "changed": changed,
             "parameters": len(before),
         }
@@ -353,18 +363,33 @@ def checkpoint_manager(trainer: Trainer, contents: Sequence[str] = ("model", "op
         share_embeddings_and_output_weights=bool(trainer.hf_config.tie_word_embeddings),
         processing_class=None,
         optimizer=trainer.optimizer,
-        optimizer_scheduler=None,
+        optimizer_scheduler=trainer.schedule,
         use_distributed_optimizer=True,
         use_dist_checkpointing=True,
     )
 
 
+def worker(trainer: Trainer) -> Any:
+    """What saving and loading a checkpoint touch of verl's worker; an actor without a rollout."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        checkpoint_mananager=checkpoint_manager(trainer),
+        **dict.fromkeys(("_is_offload_param", "_is_offload_optimizer", "_is_rollout"), False),
+    )
+
+
 def task_save(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     """Two steps, a checkpoint in `task["directory"]`, and what would come next: random numbers and two steps."""
+    from verl.workers.megatron_workers import ActorRolloutRefWorker
+
     trainer = Trainer(job, task)
     trainer.step()
     trainer.step()
-    checkpoint_manager(trainer).save_checkpoint(task["directory"], global_step=2)
+    torch.manual_seed(50 + int(os.environ["RANK"]))
+    ActorRolloutRefWorker.save_checkpoint(worker(trainer), task["directory"], None, 2)
     return after(trainer)
 
 
@@ -382,9 +407,11 @@ def task_store(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     """What comes after loading the checkpoint of `task_save` into a trainer that has not done anything."""
+    from verl.workers.megatron_workers import ActorRolloutRefWorker
+
     trainer = Trainer(job, task)
     torch.manual_seed(99)
-    checkpoint_manager(trainer).load_checkpoint(task["directory"])
+    ActorRolloutRefWorker.load_checkpoint(worker(trainer), task["directory"], del_local_after_load=False)
     return after(trainer) | {"transformer_engine": "transformer_engine" in sys.modules}
 
 

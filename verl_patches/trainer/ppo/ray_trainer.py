@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer leaves out the old log-probabilities when on policy, and starts only with equal workers."""
+"""The trainer: no old log-probabilities when on policy, equal workers, and a resumed run that is the same run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
+from verl_patches.trainer.ppo.epochs import count_epochs
 from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
+from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer, saved_by
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
@@ -42,3 +44,35 @@ def fit(original: Callable[..., Any], self: Any) -> Any:
     # NPU-ADAPTATION: before anything is sampled or trained, the workers' overlays are compared
     require_same_overlay(self)
     return original(self)
+
+
+@patch(
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer._save_checkpoint",
+    why="the random states of the trainer's process are in no checkpoint",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:b8366961fd020e91dcedcda3b77c7c79dc5a9d7caca5a02db31e1926a0a2fe86",
+    remove_when="verl saves them",
+)
+def _save_checkpoint(original: Callable[..., None], self: Any) -> None:
+    # NPU-ADAPTATION: they are written before verl marks the checkpoint as the latest
+    save_trainer(saved_by(self))
+    original(self)
+
+
+@patch(
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer._load_checkpoint",
+    why="the random states of the trainer's process are not restored, and training/epoch is counted from the process's "
+    "start",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:e0da6cefc8105e8970b5d86d1764737e0482d0e3aa34283a5212227da0203ec0",
+    remove_when="verl restores them, and counts epochs from the step",
+)
+def _load_checkpoint(original: Callable[..., Any], self: Any) -> Any:
+    # NPU-ADAPTATION: random states after everything else; what counts epochs is told how long one is
+    own_generator(self.train_dataloader)
+    result = original(self)
+    count_epochs(len(self.train_dataloader))
+    checkpoint = resumed_from(self)
+    if checkpoint is not None:
+        load_trainer(checkpoint)
+    return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A checkpoint can be loaded where Transformer Engine is not installed, as on every NPU."""
+"""A checkpoint can be loaded where Transformer Engine is not installed, as on every NPU, and its schedule goes on."""
 
 from __future__ import annotations
 
@@ -46,13 +46,17 @@ def _optimizer_class_to_allow() -> Iterator[None]:
 @patch(
     "verl.utils.checkpoint.megatron_checkpoint_manager:MegatronCheckpointManager.load_checkpoint",
     why="it imports Transformer Engine, which no NPU has, to name its Adam as a class that a checkpoint may contain: "
-    "what a run has saved cannot be loaded, neither with MindSpeed nor without it",
+    "what a run has saved cannot be loaded, neither with MindSpeed nor without it; and the learning rate's schedule is "
+    "saved but begins anew, so that the second step after a resume warms up again",
     upstream="verl==0.6.1",
     fingerprint="sha256:42ef9237f622a7d492c02b9f6e50efc0156c4c1ef4d0796a2c07e23d2524fc38",
-    remove_when="verl imports Transformer Engine for this only where it is installed",
+    remove_when="verl imports Transformer Engine for this only where it is installed, and loads the schedule",
 )
 def load_checkpoint(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-    """Load model, optimizer and random state from a directory that save_checkpoint has written."""
+    """Load model, optimizer, schedule and random state from a directory that save_checkpoint has written."""
+    # NPU-ADAPTATION: the number of steps is the checkpoint's; rate, warm-up and decay stay those of this run's
+    # configuration, because verl builds the schedule to keep its own values unless told otherwise.
+    self.use_checkpoint_opt_param_scheduler = self.lr_scheduler is not None
     if _installed():
         return original(self, *args, **kwargs)
     with _optimizer_class_to_allow():  # NPU-ADAPTATION: only the class's place is needed
