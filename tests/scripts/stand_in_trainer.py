@@ -15,6 +15,9 @@ from pathlib import Path
 import ray
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, run_settings
+
 given = {one.key_or_group: str(one.value()) for one in OverridesParser.create().parse_overrides(sys.argv[1:])}
 
 
@@ -27,11 +30,14 @@ def where() -> str:
 def write_checkpoint(step: int) -> None:
     root = Path(given["trainer.default_local_dir"])
     weights = root / f"global_step_{step}" / "actor" / "dist_ckpt"
-    weights.mkdir(parents=True)
-    (weights / ".metadata").touch()
-    (weights / "metadata.json").touch()
-    (root / f"global_step_{step}" / "data.pt").touch()
+    checkpoint = root / f"global_step_{step}"
+    begin_save(checkpoint)
+    weights.mkdir(parents=True, exist_ok=True)
+    for path in (weights / ".metadata", weights / "metadata.json", weights / "__0_0.distcp", checkpoint / "data.pt"):
+        path.write_text(f"{path.name} of step {step}")
     (root / "latest_checkpointed_iteration.txt").write_text(str(step))
+    sums = sum_files(checkpoint, list_files(checkpoint), threads=1)
+    write_manifest(checkpoint, Manifest(step, sums, run_settings()))
 
 
 print(f"ray init kwargs: {given['ray_kwargs.ray_init.address']}", flush=True)

@@ -388,6 +388,20 @@ def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return after(trainer) | {"transformer_engine": "transformer_engine" in sys.modules}
 
 
+def task_move(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint in `task["directory"]` in another layout, and save what was loaded in `task["to"]`."""
+    trainer = Trainer(job, task)
+    manager = checkpoint_manager(trainer)
+    manager.load_checkpoint(task["directory"])
+    manager.save_checkpoint(task["to"], global_step=2)
+    return {"groups": [group_of(one) for one in trainer.optimizer.param_groups]}
+
+
+def group_of(group: dict[str, Any]) -> dict[str, Any]:
+    """What of a group of the optimizer's parameters decides how they decay, and the shapes of their shards."""
+    return {"wd_mult": group["wd_mult"], "step": float(group["step"]), "parameters": len(group["params"])}
+
+
 def after(trainer: Trainer) -> dict[str, Any]:
     host, device = torch.rand(4), torch.rand(4, device=trainer.job["device"]).cpu()
     return {"host": host, "device": device, "steps": [trainer.step(), trainer.step()]}
