@@ -102,7 +102,7 @@ def _is_until(line: bytes, step: int) -> bool:
 
 
 def begin_anew(run_dir: Path, checkpoints: Path) -> Path:
-    """Keep the directories of an earlier run under other names, and make a new one; returns where the earlier one is."""
+    """Keep the directories of an earlier run under other names, and make a new one; returns where the earlier is."""
     # The directory of the run last: it is what tells that there was one.
     moved = [run_dir] if checkpoints.is_relative_to(run_dir) else [checkpoints, run_dir]
     number = next(n for n in range(1, 10**6) if not any(_numbered(path, n).exists() for path in moved))

@@ -51,8 +51,8 @@ class FileSum:
 class Manifest:
     """What a checkpoint consists of, and of which run.
 
-    `files`: by path relative to the checkpoint, with "/" between its parts. `run`: the content of the run's command.json
-    that tells its settings: "config", and "accepted", the keys changed at a resume; empty where it is not known.
+    `files`: by path relative to the checkpoint, with "/" between its parts. `run`: what the run's command.json tells of
+    its settings: "config", and "accepted", the keys changed at a resume; empty where it is not known.
     """
 
     step: int

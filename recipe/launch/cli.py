@@ -83,7 +83,10 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
     start.add_argument(
-        "--from-step", type=int, metavar="N", help="go on from the checkpoint of step N, instead of the newest whole one"
+        "--from-step",
+        type=int,
+        metavar="N",
+        help="go on from the checkpoint of step N, instead of the newest whole one",
     )
     parser.add_argument(
         "--verify-checkpoint", action="store_true", help="read every byte of the checkpoint and compare its checksums"

@@ -14,6 +14,7 @@ from typing import Any
 
 from recipe.launch.attempts import ATTEMPTS, COMMAND, begin_anew, put_aside
 from recipe.launch.checkpoints import TRACKER, Checkpoint, look
+from recipe.launch.choice import choose
 from recipe.launch.config import RunConfig, require_name
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.overrides import quote
@@ -21,9 +22,7 @@ from recipe.launch.progress import Clock
 from recipe.launch.relayout import require_loadable
 from recipe.launch.settings import Difference, differences, require_acceptable, require_continuable
 from recipe.launch.typed_toml import CHANGES
-from recipe.launch.verify import sum_problem
 from recipe.report.marks import SETTING, Mark, add_mark
-from recipe.report.metrics import read_steps
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked,
         _require_no_trace(checkpoints, found)
         reason = "its first checkpoint was not written to its end" if found else "it has saved no checkpoint"
         return _anew(run_dir, checkpoints, reason, clock)
-    chosen = _choose(run_dir, checkpoints, found, asked, clock.say)
+    chosen = choose(run_dir, checkpoints, found, asked.from_step, asked.verify, clock.say)
     if chosen.step >= config.run.steps:
         raise ConfigError(
             f"{run_dir} has finished {chosen.step} of {config.run.steps} steps; to go on, raise [run] steps; to begin "
@@ -153,61 +152,9 @@ def _require_no_trace(checkpoints: Path, found: Sequence[Checkpoint]) -> None:
     tracker = checkpoints / TRACKER
     if not found and tracker.exists():
         raise ConfigError(
-            f"{tracker} says that checkpoints have been saved here, but there is no global_step_N beside it; bring them "
-            "back, or give --fresh to begin anew, or another --name"
+            f"{tracker} says that checkpoints have been saved here, but there is no global_step_N beside it; bring "
+            "them back, or give --fresh to begin anew, or another --name"
         )
-
-
-def _choose(
-    run_dir: Path, checkpoints: Path, found: Sequence[Checkpoint], asked: Asked, say: Callable[[str], None]
-) -> Checkpoint:
-    """The checkpoint to go on from; says which newer ones are passed over, and why."""
-    if asked.from_step is not None:
-        return _of_step(checkpoints, found, asked.from_step, asked.verify, say)
-    logged = {step.number for step in read_steps(run_dir / "metrics.jsonl")}
-    passed: list[str] = []
-    for one in reversed(found):
-        older = [other for other in found if other.whole and other.step < one.step and other.step in logged]
-        if one.problem is not None:
-            problem = one.problem
-        elif one.step not in logged and older:
-            problem = f"metrics.jsonl has no line of step {one.step}"
-        else:
-            problem = _sums(one, say) if asked.verify else None
-        if problem is None:
-            if passed:
-                say(f"passed over: {'; '.join(passed)}")
-            return one
-        passed.append(f"{one.path.name} ({problem})")
-    raise ConfigError(
-        f"no checkpoint in {checkpoints} is whole: {'; '.join(passed)}; expected one whose files have the sizes of its "
-        "checkpoint.json; bring one back, or give --fresh to begin anew, or another --name"
-    )
-
-
-def _of_step(
-    checkpoints: Path, found: Sequence[Checkpoint], step: int, verify: bool, say: Callable[[str], None]
-) -> Checkpoint:
-    whole = [one for one in found if one.whole]
-    named = next((one for one in found if one.step == step), None)
-    problem = "there is none" if named is None else named.problem
-    if problem is None and named is not None and verify:
-        problem = _sums(named, say)
-    if problem is None and named is not None:
-        return named
-    steps = ", ".join(str(one.step) for one in whole if one.step != step) or "none"
-    raise ConfigError(
-        f"--from-step {step}: {checkpoints} holds no whole checkpoint of that step ({problem}); whole are those of "
-        f"steps: {steps}"
-    )
-
-
-def _sums(checkpoint: Checkpoint, say: Callable[[str], None]) -> str | None:
-    assert checkpoint.manifest is not None
-    problem = sum_problem(checkpoint.path, checkpoint.manifest, say)
-    if problem is None:
-        say(f"{checkpoint.path.name}: every file has the SHA-256 of its manifest")
-    return problem
 
 
 def _compare(

@@ -96,9 +96,7 @@ def prune(run_dir: Path, checkpoints: Path, keep: int) -> list[Path]:
     return removed
 
 
-def to_remove(
-    found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark]
-) -> list[Checkpoint]:
+def to_remove(found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark]) -> list[Checkpoint]:
     """The checkpoints that may go, of those of a run by step.
 
     There stay the newest `keep` whole ones; the one with the best validation score; for each rule of the watch the last

@@ -63,8 +63,8 @@ def require_acceptable(accepted: Collection[str]) -> None:
         kind = keys()[name].metadata["on_resume"]
         if kind == IMPOSSIBLE:
             raise ConfigError(
-                f"--accept {name}: a checkpoint of another model cannot be gone on from; give --fresh to begin anew, or "
-                "another --name"
+                f"--accept {name}: a checkpoint of another model cannot be gone on from; give --fresh to begin anew, "
+                "or another --name"
             )
         if kind == FREE:
             raise ConfigError(f"--accept {name}: it may differ without that; leave the option out")

@@ -58,6 +58,35 @@ def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], se
     return original(self)
 
 
+# What tells one group of parameters from another.
+_IDENTITY = ("wd_mult", "lr_mult", "is_expert_parallel", "is_decoupled_lr")
+
+
+def in_own_order(own: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The saved settings of each of our groups of parameters; for one that was not saved only the number of steps."""
+    settings = []
+    for group in own:
+        same = [one for one in saved if all(one.get(name) == group.get(name) for name in _IDENTITY)]
+        mine = {name: value for name, value in group.items() if name not in ("params", "step")}
+        settings.append(same[0] if same else {**saved[0], **mine})
+    return settings
+
+
+@patch(
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.load_state_dict",
+    why="the groups of parameters are in the checkpoint in the order of the first rank, and a pipeline stage that does "
+    "not begin with the embedding has them in the other order: after a resume its norms decay and its matrices do not",
+    upstream="megatron-core==0.12.1",
+    fingerprint="sha256:e749742eb71f58366d7644d88df73cf9fcb82214686356691edcb08350010936",
+    remove_when="Megatron-core finds the groups in a checkpoint by what they are",
+)
+def distributed_optimizer_load_state_dict(original: Callable[..., None], self: Any, state_dict: dict[str, Any]) -> None:
+    """Load the state that does not belong to parameters, then that of the parameters of this rank."""
+    # NPU-ADAPTATION: each group is found by what it is, not by its place
+    groups = in_own_order(self.optimizer.param_groups, state_dict["optimizer"]["param_groups"])
+    original(self, {**state_dict, "optimizer": {**state_dict["optimizer"], "param_groups": groups}})
+
+
 @patch(
     "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._get_main_param_and_optimizer_states",
     why="MindSpeed's swap optimizer leaves tensors without storage on the device and their data in host memory, and a "

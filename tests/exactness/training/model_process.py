@@ -398,13 +398,14 @@ def task_move(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 
 def group_of(group: dict[str, Any]) -> dict[str, Any]:
-    """What of a group of the optimizer's parameters decides how they decay, and the shapes of their shards."""
-    return {"wd_mult": group["wd_mult"], "step": float(group["step"]), "parameters": len(group["params"])}
+    """What of a group of the optimizer's parameters decides how they are updated."""
+    return {name: float(group[name]) for name in ("wd_mult", "lr", "step")} | {"parameters": len(group["params"])}
 
 
 def after(trainer: Trainer) -> dict[str, Any]:
     host, device = torch.rand(4), torch.rand(4, device=trainer.job["device"]).cpu()
-    return {"host": host, "device": device, "steps": [trainer.step(), trainer.step()]}
+    groups = [group_of(one) for one in trainer.optimizer.param_groups]
+    return {"host": host, "device": device, "groups": groups, "steps": [trainer.step(), trainer.step()]}
 
 
 def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

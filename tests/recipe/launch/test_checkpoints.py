@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.recipe.launch.saved import CONTENT, save, save_unfinished
 
 from recipe.launch.checkpoints import MANIFEST, UNFINISHED, NotWhole, list_files, look, read_manifest, sum_files
 from recipe.launch.verify import Rate, size_text, sum_problem
+from tests.recipe.launch.saved import CONTENT, save, save_unfinished
 
 
 def problem_of(checkpoint: Path, verify: bool) -> str | None:
@@ -116,7 +116,14 @@ def test_a_changed_byte_or_a_hole_of_zeros_shows_in_the_checksums(
 
 
 def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:
-    for name in ("global_step_", "global_step_04", "global_step_x", "global_step_²", ".removed-global_step_4.1", "aside"):
+    for name in (
+        "global_step_",
+        "global_step_04",
+        "global_step_x",
+        "global_step_²",
+        ".removed-global_step_4.1",
+        "aside",
+    ):
         (tmp_path / name).mkdir()
     (tmp_path / "global_step_7").write_text("a file")
     save(tmp_path, 10)

@@ -169,7 +169,9 @@ def test_nothing_begins_anew_by_itself_where_there_may_be_a_checkpoint(run_dir: 
     for step in (2, 4):
         (run_dir / "checkpoints" / f"global_step_{step}" / "data.pt").unlink()
     before = sorted(run_dir.parent.rglob("*"))
-    with pytest.raises(ConfigError, match=r"no checkpoint in .* is whole: global_step_4 \(data.pt is missing\); global"):
+    with pytest.raises(
+        ConfigError, match=r"no checkpoint in .* is whole: global_step_4 \(data.pt is missing\); global"
+    ):
         opened(run_dir)
     shutil.rmtree(run_dir / "checkpoints" / "global_step_2")
     shutil.rmtree(run_dir / "checkpoints" / "global_step_4")
@@ -239,7 +241,9 @@ def test_settings_that_leave_the_run_what_it_is_differ_freely(run_dir: Path) -> 
 def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> None:
     config = dataclasses.replace(with_("train", learning_rate=1e-6), rollout=with_("rollout", temperature=0.5).rollout)
     before = sorted(run_dir.rglob("*"))
-    with pytest.raises(ConfigError, match=r"\[train\] learning_rate is 1e-06 now and 0\.0003 in the checkpoint") as error:
+    with pytest.raises(
+        ConfigError, match=r"\[train\] learning_rate is 1e-06 now and 0\.0003 in the checkpoint"
+    ) as error:
         opened(run_dir, config, Asked(accepted=("rollout.temperature",)))
     assert str(error.value).endswith("give --accept train.learning_rate")
     assert sorted(run_dir.rglob("*")) == before
@@ -288,7 +292,7 @@ def test_odd_files_are_read_without_a_traceback(run_dir: Path, text: str) -> Non
         save(run_dir / "checkpoints", step)
     (run_dir / "command.json").write_text(text)
     (run_dir / "metrics.jsonl").write_bytes(b'\xff\xfe{"step": 1}\n{"step": "x"}\n[1]\n{"step": 4}\n{"step": 1e999}\n')
-    with pytest.raises(ConfigError, match="tells with which run file it was made|cannot go on from step 4"):
+    with pytest.raises(ConfigError, match=r"tells with which run file it was made|cannot go on from step 4"):
         opened(run_dir)
     (run_dir / "attempts" / "7").mkdir(parents=True)
     (run_dir / "attempts" / "7" / "command.json").write_text(json.dumps(SETTINGS))

@@ -35,9 +35,11 @@ def some(steps: Sequence[int], unfinished: Sequence[int] = (), damaged: Sequence
     ]
 
 
-def gone(found: list[Checkpoint], keep: int, scores: dict[int, float] | None = None, marks: list[Mark] | None = None) -> list[int]:  # fmt: skip
+def gone(
+    found: list[Checkpoint], keep: int, scores: dict[int, float] | None = None, marks: Sequence[Mark] = ()
+) -> list[int]:
     steps = [Step(number, {SCORE: score}) for number, score in (scores or {}).items()]
-    return [one.step for one in to_remove(found, keep, steps, marks or [])]
+    return [one.step for one in to_remove(found, keep, steps, marks)]
 
 
 def test_the_newest_stay_whichever_attempt_saved_them() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer leaves out the old log-probabilities when on policy, starts only with equal workers, and lists what it saves."""
+"""The trainer leaves out old log-probabilities when on policy, starts with equal workers only, and lists what it saves."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def fit(original: Callable[..., Any], self: Any) -> Any:
 
 @patch(
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer._save_checkpoint",
-    why="nothing tells a whole checkpoint from one that lacks a file or the end of one: verl's note of the last step is "
-    "written before the disk has the files, and is itself torn by a crash",
+    why="nothing tells a whole checkpoint from one that lacks a file or the end of one: verl's note of the last step "
+    "is written before the disk has the files, and is itself torn by a crash",
     upstream="verl==0.6.1",
     fingerprint="sha256:b8366961fd020e91dcedcda3b77c7c79dc5a9d7caca5a02db31e1926a0a2fe86",
     remove_when="verl writes a list of a checkpoint's files with their sizes and checksums, last of all",
