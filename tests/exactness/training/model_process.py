@@ -399,7 +399,7 @@ def task_move(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
 
 def group_of(group: dict[str, Any]) -> dict[str, Any]:
     """What of a group of the optimizer's parameters decides how they are updated."""
-    return {name: float(group[name]) for name in ("wd_mult", "lr", "step")} | {"parameters": len(group["params"])}
+    return {name: float(group[name]) for name in ("wd_mult", "lr")} | {"parameters": len(group["params"])}
 
 
 def after(trainer: Trainer) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from recipe.launch.checkpoints import (
 _OF_RANK = re.compile(r"(?:.*/)?__([0-9]+)_[0-9]+\.distcp")
 # A rank writes two such files.
 THREADS = 2
+# Of the save that is complete but for its manifest.
+_held: list[tuple[Path, Manifest]] = []
 
 
 def checkpoint_of(trainer: Any) -> Path:
@@ -45,7 +47,9 @@ def begin_save(checkpoint: Path) -> None:
 
 
 def finish_save(checkpoint: Path, step: int, workers: Sequence[Any]) -> None:
-    """Have the workers of a group sum what they wrote, and write the manifest when it agrees with the disk.
+    """Have the workers of a group sum what they wrote, and make the manifest when it agrees with the disk.
+
+    It is written by `declare`, after the metrics of the step: whoever goes on from a checkpoint has those of its step.
 
     Args:
         checkpoint: what was saved; every worker sees it under this path.
@@ -65,7 +69,18 @@ def finish_save(checkpoint: Path, step: int, workers: Sequence[Any]) -> None:
         sums |= {name: FileSum(*one) for name, one in part.items()}
     if problem := _disagreement(sizes, sums):
         raise NotWhole(f"{checkpoint}: {problem}; expected storage on which all nodes see the same files")
-    write_manifest(checkpoint, Manifest(step, dict(sorted(sums.items())), run_settings()))
+    _held[:] = [(checkpoint, Manifest(step, dict(sorted(sums.items())), run_settings()))]
+
+
+def declare(metrics: int | None) -> None:
+    """Write the manifest of a save that has come to its end; `metrics` is the open file that must be on the disk first.
+
+    Without such a save nothing happens.
+    """
+    while _held:
+        if metrics is not None:
+            os.fsync(metrics)
+        write_manifest(*_held.pop())
 
 
 def share_out(names: Sequence[str], ranks: int) -> list[list[str]]:

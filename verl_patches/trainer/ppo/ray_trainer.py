@@ -54,9 +54,9 @@ def fit(original: Callable[..., Any], self: Any) -> Any:
     remove_when="verl writes a list of a checkpoint's files with their sizes and checksums, last of all",
 )
 def _save_checkpoint(original: Callable[..., None], self: Any) -> None:
-    """Save the present step; whole once its manifest is there."""
+    """Save the present step; it is whole once its metrics are logged, with which its manifest is written."""
     checkpoint = checkpoint_of(self)
     begin_save(checkpoint)
     original(self)
-    # NPU-ADAPTATION: each worker brings its files to the disk and sums them; the manifest comes last
+    # NPU-ADAPTATION: each worker brings its files to the disk and sums them for the manifest
     finish_save(checkpoint, self.global_steps, self.actor_rollout_wg.workers)

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
+from verl.utils.tracking import Tracking
 
 from recipe.launch.checkpoints import NotWhole, look
 from verl_patches.trainer.ppo import checkpoint_manifest
 from verl_patches.trainer.ppo.checkpoint_manifest import share_out
 
 PATCH = "verl_patches.trainer.ppo.ray_trainer:_save_checkpoint"
+LOG = "verl_patches.utils.tracking:tracking_log"
 
 
 class Worker:
@@ -67,9 +69,19 @@ def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
 
 
-@pytest.mark.proves(PATCH)
-def test_a_save_ends_with_a_manifest_of_every_file(trainer: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(tmp_path / "metrics.jsonl"))
+    return Tracking("project", "run", ["file"], {})
+
+
+@pytest.mark.proves(PATCH, LOG)
+def test_a_save_ends_with_a_manifest_of_every_file(trainer: Any, logger: Tracking, tmp_path: Path) -> None:
     RayPPOTrainer._save_checkpoint(trainer)
+    (found,) = look(tmp_path / "saved")
+    assert found.unfinished, "the metrics of the step are not there"
+    logger.log(data={"loss": 1.0}, step=4)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 4
     (found,) = look(tmp_path / "saved")
     assert found.whole and found.step == 4 and found.manifest is not None
     assert found.manifest.run == {"config": {"run": {"steps": 9}}, "accepted": ["train.learning_rate"]}
@@ -82,7 +94,9 @@ def test_a_save_ends_with_a_manifest_of_every_file(trainer: Any, tmp_path: Path)
 
 
 @pytest.mark.proves(PATCH)
-def test_a_worker_that_sees_another_file_leaves_the_save_unfinished(trainer: Any, tmp_path: Path) -> None:
+def test_a_worker_that_sees_another_file_leaves_the_save_unfinished(
+    trainer: Any, logger: Tracking, tmp_path: Path
+) -> None:
     worker = trainer.actor_rollout_wg.workers[1]
     honest = worker._call
 
@@ -92,6 +106,7 @@ def test_a_worker_that_sees_another_file_leaves_the_save_unfinished(trainer: Any
     worker.__ray_call__.remote = other
     with pytest.raises(NotWhole, match=r"__1_0\.distcp has 1000 bytes for the trainer and 1001 for the worker"):
         RayPPOTrainer._save_checkpoint(trainer)
+    logger.log(data={}, step=4)
     (found,) = look(tmp_path / "saved")
     assert found.unfinished and not found.whole
 
