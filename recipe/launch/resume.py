@@ -19,7 +19,6 @@ from recipe.launch.config import RunConfig, require_name
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
-from recipe.launch.relayout import require_loadable
 from recipe.launch.settings import Difference, differences, require_acceptable, require_continuable
 from recipe.launch.typed_toml import CHANGES
 from recipe.report.marks import SETTING, Mark, add_mark
@@ -168,9 +167,7 @@ def _compare(
             "anew, or another --name"
         )
     found = differences(before, config)
-    what = f"{run_dir} cannot go on from step {checkpoint.step}"
-    require_continuable(found, asked.accepted, what)
-    require_loadable(before, config, what)
+    require_continuable(found, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
     changed = tuple(one for one in found if one.on_resume == CHANGES)
     if free := [one.text for one in found if one not in changed]:
         say(f"the same run under other settings: {'; '.join(free)}")
