@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer leaves out old log-probabilities when on policy, starts with equal workers only, and lists what it saves."""
+"""The trainer leaves out old log-probabilities when on policy, starts with equal workers, and lists what it saves."""
 
 from __future__ import annotations
 
