@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from recipe.launch.checkpoints import look
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths
 from recipe.launch.errors import TrainingStopped
-from recipe.launch.resume import step_of, whole_checkpoints
 from recipe.report.marks import STOP, Mark, add_mark
 from recipe.report.metrics import Step, read_steps
 from recipe.watch.history import context_of
@@ -65,7 +65,7 @@ class Health:
 
 def last_good(checkpoints: Path, finding: Finding) -> Path | None:
     """The last whole checkpoint in a directory that a finding does not speak against."""
-    good = [one for one in whole_checkpoints(checkpoints) if step_of(one) <= finding.good]
+    good = [one.path for one in look(checkpoints) if one.whole and one.step <= finding.good]
     return good[-1] if good else None
 
 

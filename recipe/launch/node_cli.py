@@ -26,7 +26,7 @@ that is closed does not stop it.
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `node` command."""
-    from recipe.launch.cli import add_run_options
+    from recipe.launch.cli import add_resume_options, add_run_options
 
     parser = subparsers.add_parser(
         "node", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +47,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ".token in the directory of runs)",
     )  # fmt: skip
     parser.add_argument("--dashboard", action="store_true", help="serve Ray's dashboard, on 127.0.0.1 of the head")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+    add_resume_options(parser)
     parser.add_argument("--no-preflight", action="store_true", help="do not check this machine and the run file first")
     parser.set_defaults(handler=_node)
 
@@ -63,7 +63,7 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _take_part(options: argparse.Namespace) -> None:
-    from recipe.launch.cli import read_config
+    from recipe.launch.cli import read_asked, read_config
     from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.cluster_token import read_token
     from recipe.launch.environment import run_directory
@@ -89,7 +89,7 @@ def _take_part(options: argparse.Namespace) -> None:
             )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
-        launch(config, options.config, fresh=options.fresh)
+        launch(config, options.config, asked=read_asked(options))
         return
     place = find_place(
         config,
@@ -120,6 +120,6 @@ def _take_part(options: argparse.Namespace) -> None:
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
         formed = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
-        launch(config, options.config, formed, options.fresh)
+        launch(config, options.config, formed, read_asked(options))
     else:
         work(config, place, token, token_file, clock)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.audit.fit import verify
 from recipe.files import release, reserve, write_atomically
+from recipe.launch.attempts import COMMAND, RESULT
 from recipe.launch.command import in_one_line
 from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import (
@@ -37,7 +38,8 @@ from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
 from recipe.launch.ray_node import own_authentication
 from recipe.launch.ray_start import patiently
-from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
+from recipe.launch.resume import Asked, Start, accepted_keys, begin_attempt, only_launcher, open_run
+from recipe.launch.retention import Retention
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
@@ -49,14 +51,14 @@ if TYPE_CHECKING:
 _RESULT_BYTES = 2**14
 
 
-def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fresh: bool = False) -> Path:
+def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, asked: Asked | None = None) -> Path:
     """Run it; returns the run directory, with the report in it.
 
     Args:
         config: the run.
         source: its file.
         cluster: forms the Ray that the driver joins; None for a driver that starts its own.
-        fresh: begin anew even if there is a checkpoint to go on from.
+        asked: what the command line asks of a run that has been there before.
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
@@ -78,11 +80,11 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
         end_former(run_dir, clock.say)
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
         try:
-            start = open_run(config, run_dir, checkpoints, fresh, clock)
+            start = open_run(config, run_dir, checkpoints, asked or Asked(), clock)
         except AlreadyFinished:
             _complete(config, run_dir, clock)
             raise
-        begin_attempt(start)
+        begin_attempt(start, checkpoints)
         clock.copy_to(run_dir / "logs" / "launcher.log")
         error: LaunchError | None = None
         try:
@@ -178,18 +180,20 @@ def _drive(
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
     vocabulary = vocabulary_of(inputs.model)
     health = Health(config, vocabulary, paths, clock.say)
+    retention = Retention(run_dir, paths.checkpoints, config.run.keep_checkpoints, clock.say)
     if cluster is None:
-        command = _describe(run_dir, config, environment, overrides, vocabulary)
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, health=health)
+        command = _describe(start, config, environment, overrides, vocabulary)
+        with retention:
+            supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, health=health)
         return
     environment |= cluster.environment
-    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides], vocabulary)
-    with cluster.formed(config, paths, environment, clock) as alarm:
+    command = _describe(start, config, environment, [*overrides, *cluster.overrides], vocabulary)
+    with cluster.formed(config, paths, environment, clock) as alarm, retention:
         supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm, health)
 
 
 def _describe(
-    run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str], vocabulary: int | None
+    start: Start, config: RunConfig, environment: dict[str, str], overrides: list[str], vocabulary: int | None
 ) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
@@ -197,9 +201,10 @@ def _describe(
         "argv": command,
         "environment": masked(environment),
         "config": described(config),
+        "accepted": accepted_keys(start.changed),
         VOCABULARY: vocabulary,
     }
-    write_atomically(run_dir / COMMAND, json.dumps(describe, indent=2) + "\n")
+    write_atomically(start.run_dir / COMMAND, json.dumps(describe, indent=2) + "\n")
     return command
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics: true epochs; and in the JSON-lines file any scalar, each line there as soon as its step is, to stay."""
+"""The metrics: true epochs; and in the JSON-lines file any scalar, each line there as soon as its step is, to stay.
+
+With a step's line its checkpoint is declared whole, if it has one.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +47,22 @@ def log(original: Callable[..., None], self: Any, data: dict[str, Any], step: in
 
 @patch(
     "verl.utils.tracking:Tracking.log",
-    why="the trainer counts epochs from the start of its process: after a resume training/epoch begins at 0 again",
+    why="a step is saved before its metrics are logged: a run that is killed between the two and goes on from there "
+    "never has them; and the trainer counts epochs from the start of its process: after a resume training/epoch begins "
+    "at 0 again",
     upstream="verl==0.6.1",
     fingerprint="sha256:335bf47d9d18363ebba95218495cee04acadadd4f4659822705cfce00da661bc",
-    remove_when="verl counts epochs from the step",
+    remove_when="verl's trainer logs a step's metrics before it saves the step, and counts epochs from the step",
 )
-def log_to_all(original: Callable[..., None], self: Any, data: dict[str, Any], step: int, backend: Any = None) -> None:
-    # NPU-ADAPTATION: the epoch follows from the step
-    original(self, with_epoch(data, step), step, backend)
+def tracking_log(
+    original: Callable[..., None], self: Any, data: dict[str, Any], step: int, *args: Any, **kwargs: Any
+) -> None:
+    from verl_patches.trainer.ppo.checkpoint_manifest import declare
+
+    # NPU-ADAPTATION: the epoch follows from the step; and only now the checkpoint of this step counts as whole
+    original(self, with_epoch(data, step), step, *args, **kwargs)
+    file = self.logger.get("file")
+    declare(None if file is None else file.fp.fileno())
 
 
 def plain(value: Any) -> Any:

@@ -261,7 +261,6 @@ class Trainer:
 
     def __init__(self, job: dict[str, Any], task: dict[str, Any]) -> None:
         from megatron.core.optimizer import OptimizerConfig
-        from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
         from verl.utils.megatron.optimizer import get_megatron_optimizer
         from verl.utils.megatron_utils import register_megatron_training_hooks
 
@@ -279,13 +278,11 @@ class Trainer:
             **task.get("optimizer", {}),
         )
         self.optimizer = get_megatron_optimizer(self.modules, options)
-        register_megatron_training_hooks(self.modules, self.optimizer)
         # As verl's configuration makes it: warm-up and rate are its own, whatever a checkpoint says.
-        self.schedule = OptimizerParamScheduler(
-            self.optimizer, init_lr=0.0, max_lr=1e-2, min_lr=1e-2, lr_warmup_steps=task.get("warmup", 0),
-            lr_decay_steps=8, lr_decay_style="constant", start_wd=0.0, end_wd=0.0, wd_incr_steps=8,
-            wd_incr_style="constant", use_checkpoint_opt_param_scheduler=False, override_opt_param_scheduler=True,
-        )  # fmt: skip
+        self.schedule = schedule(
+            self.optimizer, **task.get("schedule", {"rate": 1e-2, "warmup": task.get("warmup", 0)})
+        )
+        register_megatron_training_hooks(self.modules, self.optimizer)
 
     def step(self) -> dict[str, Any]:
         """One optimizer step through Megatron's schedule: losses, gradient norm, number of changed weights."""
@@ -336,6 +333,20 @@ class Trainer:
             "changed": changed,
             "parameters": len(before),
         }
+
+
+def schedule(optimizer: Any, rate: float, warmup: int) -> Any:
+    """verl's learning rate schedule: constant after a warm-up of so many updates."""
+    from omegaconf import OmegaConf
+    from verl.utils.megatron.optimizer import get_megatron_optimizer_param_scheduler
+
+    settings = {
+        "lr": rate, "min_lr": 0.0, "lr_warmup_init": 0.0, "lr_warmup_steps": warmup, "lr_decay_steps": None,
+        "total_training_steps": 100, "lr_decay_style": "constant", "weight_decay": 0.0,
+        "weight_decay_incr_style": "constant", "use_checkpoint_opt_param_scheduler": False,
+        "lr_wsd_decay_style": "exponential",
+    }  # fmt: skip
+    return get_megatron_optimizer_param_scheduler(optimizer, OmegaConf.create(settings))
 
 
 def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
@@ -415,9 +426,28 @@ def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return after(trainer) | {"transformer_engine": "transformer_engine" in sys.modules}
 
 
+def task_move(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint in `task["directory"]` in another layout, and save what was loaded in `task["to"]`."""
+    trainer = Trainer(job, task)
+    manager = checkpoint_manager(trainer)
+    manager.load_checkpoint(task["directory"])
+    manager.save_checkpoint(task["to"], global_step=2)
+    return {}
+
+
+def misplaced(trainer: Trainer) -> int:
+    """Parameters that decay though they are vectors, or do not though they are matrices."""
+    return sum(
+        (parameter.dim() == 1) != (one.optimizer.param_groups[group]["wd_mult"] == 0.0)
+        for one in trainer.optimizer.chained_optimizers
+        for parameter, (group, _) in one.model_param_group_index_map.items()
+    )
+
+
 def after(trainer: Trainer) -> dict[str, Any]:
     host, device = torch.rand(4), torch.rand(4, device=trainer.job["device"]).cpu()
-    return {"host": host, "device": device, "steps": [trainer.step(), trainer.step()]}
+    wrong = misplaced(trainer)
+    return {"host": host, "device": device, "misplaced": wrong, "steps": [trainer.step(), trainer.step()]}
 
 
 def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:

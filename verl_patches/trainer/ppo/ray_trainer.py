@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer: no old log-probabilities when on policy, equal workers, and a resumed run that is the same run."""
+"""The trainer: no old log-probabilities when on policy, equal workers, checkpoints that are whole and go on exactly."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
+from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, checkpoint_of, finish_save
 from verl_patches.trainer.ppo.epochs import count_epochs
 from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
-from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer, saved_by
+from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
@@ -48,15 +49,21 @@ def fit(original: Callable[..., Any], self: Any) -> Any:
 
 @patch(
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer._save_checkpoint",
-    why="the random states of the trainer's process are in no checkpoint",
+    why="nothing tells a whole checkpoint from one that lacks a file or the end of one: verl's note of the last step "
+    "is written before the disk has the files, and is itself torn by a crash; and the random states of the trainer's "
+    "process are in no checkpoint",
     upstream="verl==0.6.1",
     fingerprint="sha256:b8366961fd020e91dcedcda3b77c7c79dc5a9d7caca5a02db31e1926a0a2fe86",
-    remove_when="verl saves them",
+    remove_when="verl saves them, and writes a list of a checkpoint's files with sizes and checksums, last of all",
 )
 def _save_checkpoint(original: Callable[..., None], self: Any) -> None:
-    # NPU-ADAPTATION: they are written before verl marks the checkpoint as the latest
-    save_trainer(saved_by(self))
+    """Save the present step; it is whole once its metrics are logged, with which its manifest is written."""
+    checkpoint = checkpoint_of(self)
+    # NPU-ADAPTATION: random states beside verl's files; each worker brings its files to the disk and sums them
+    begin_save(checkpoint)
+    save_trainer(checkpoint)
     original(self)
+    finish_save(checkpoint, self.global_steps, self.actor_rollout_wg.workers)
 
 
 @patch(
