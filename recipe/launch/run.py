@@ -38,7 +38,7 @@ from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_lau
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
-from recipe.report.recorder import append_line
+from recipe.report.recorder import append_line, read_object
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster
@@ -86,6 +86,8 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
             reserve(run_dir / RESULT, _RESULT_BYTES)
             write_atomically(run_dir / "run.toml", source.read_bytes())
             _run(config, start, cluster, clock)
+        except ModuleNotFoundError:
+            raise  # a package to install
         except Exception as problem:
             error = in_one_line(problem, run_dir / "logs")
         with StopSignals():
@@ -99,8 +101,10 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
 
 
 def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchError | None, step: int) -> None:
-    """How the run ended, for whoever reads it later. Its space was taken at the start; should it not be written all the
-    same, the exit code and the line on the terminal tell it."""
+    """Write how the run ended, for whoever reads it later.
+
+    Its space was taken at the start. Should it not be written all the same, exit code and last line still tell it.
+    """
     result = {
         "status": "finished" if error is None else "failed",
         "error": None if error is None else str(error),
@@ -117,8 +121,10 @@ def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchE
 
 
 def _complete(config: RunConfig, run_dir: Path, clock: Clock) -> None:
-    """Write what a launcher that was killed after the last checkpoint did not come to: the outcome and the report."""
-    if not (run_dir / RESULT).is_file():
+    """Write what an attempt that ended after the last checkpoint did not come to: the outcome and the report."""
+    result = run_dir / RESULT
+    outcome = read_object(result.read_text(encoding="utf-8", errors="replace")) if result.is_file() else None
+    if (outcome or {}).get("status") != "finished":
         _write_result(config, run_dir, clock, None, 0)
         _report(run_dir, clock, failed=False)
 
