@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-from recipe.launch.signals import default_on_stop_signals, quit_on_stop_signals
+from recipe.signals import default_on_stop_signals, quit_on_stop_signals
 
 # command -> the module that registers it; only the module of the command that is called is imported.
 COMMANDS = {

@@ -127,7 +127,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _make_or_run(options: argparse.Namespace) -> int:
-    from recipe.launch.signals import quit_on_stop_signals
+    from recipe.signals import quit_on_stop_signals
 
     quit_on_stop_signals()
     from recipe.launch.command import run_command

@@ -53,7 +53,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _node(options: argparse.Namespace) -> int:
-    from recipe.launch.signals import quit_on_stop_signals
+    from recipe.signals import quit_on_stop_signals
 
     quit_on_stop_signals()
     from recipe.launch.command import run_command

@@ -43,7 +43,7 @@ from recipe.launch.retention import Retention
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
-from recipe.report.recorder import append_line
+from recipe.report.recorder import append_line, read_object
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster
@@ -95,6 +95,8 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, aske
                 patiently(lambda: _run(config, start, None, clock), driver_log, clock.say)
             else:
                 _run(config, start, cluster, clock)
+        except ModuleNotFoundError:
+            raise  # a package to install
         except Exception as problem:
             error = in_one_line(problem, run_dir / "logs")
             scrub(error, config.environment)
@@ -109,8 +111,10 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, aske
 
 
 def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchError | None, step: int) -> None:
-    """How the run ended, for whoever reads it later. Its space was taken at the start; should it not be written all the
-    same, the exit code and the line on the terminal tell it."""
+    """Write how the run ended, for whoever reads it later.
+
+    Its space was taken at the start. Should it not be written all the same, exit code and last line still tell it.
+    """
     result = {
         **_outcome(error),
         "wall_s": round(time.monotonic() - clock.start, 1),
@@ -126,8 +130,10 @@ def _write_result(config: RunConfig, run_dir: Path, clock: Clock, error: LaunchE
 
 
 def _complete(config: RunConfig, run_dir: Path, clock: Clock) -> None:
-    """Write what a launcher that was killed after the last checkpoint did not come to: the outcome and the report."""
-    if not (run_dir / RESULT).is_file():
+    """Write what an attempt that ended after the last checkpoint did not come to: the outcome and the report."""
+    result = run_dir / RESULT
+    outcome = read_object(result.read_text(encoding="utf-8", errors="replace")) if result.is_file() else None
+    if (outcome or {}).get("status") != "finished":
         _write_result(config, run_dir, clock, None, 0)
         _report(run_dir, clock, failed=False)
 

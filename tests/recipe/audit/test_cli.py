@@ -134,8 +134,8 @@ def test_static_and_live_declarations_agree(world):
 
 def test_unknown_command_and_missing_room(tmp_path):
     (tmp_path / "recipe").mkdir()
-    for name in ("__init__.py", "__main__.py", "upstreams.py"):
-        shutil.copy(REPO / "recipe" / name, tmp_path / "recipe" / name)
+    for file in (REPO / "recipe").glob("*.py"):
+        shutil.copy(file, tmp_path / "recipe")
     for room in ("overlay", "audit"):
         shutil.copytree(REPO / "recipe" / room, tmp_path / "recipe" / room)
     assert recipe(tmp_path, "--help").returncode == 0

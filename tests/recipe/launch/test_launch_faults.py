@@ -171,7 +171,7 @@ def test_ctrl_c_in_the_first_second_is_one_line(tmp_path: Path, delay: float) ->
     )  # fmt: skip
     assert one.stderr is not None
     for line in one.stderr:  # from here on the process is ours; before it is Python's
-        if "recipe.launch.signals" in line:
+        if "recipe.signals" in line:
             break
     until(lambda: _handles_sigterm(one.pid))
     time.sleep(delay)

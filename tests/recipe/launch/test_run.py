@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run does not begin on upstream sources that the patches were not written for."""
+"""A run that does not begin: on upstream sources that the patches were not written for, or since it has finished."""
 
 from __future__ import annotations
 
+import errno
+import json
+
 import pytest
 
+from recipe.launch import resume, run
 from recipe.launch.config import load
 from recipe.launch.environment import REPO
-from recipe.launch.errors import LaunchError
+from recipe.launch.errors import AlreadyFinished, LaunchError
 from recipe.launch.run import launch
 
 SIM = REPO / "configs" / "sim.toml"
@@ -32,3 +36,41 @@ def test_no_upstream(upstream, tmp_path):
     with pytest.raises(LaunchError, match="holds no verl; run `python -m recipe sync`"):
         launch(load(SIM), SIM)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "reports"),
+    [(None, [False]), ('{"status": "failed"}', [False]), ("{", [False]), ('{"status": "finished"}', [])],
+)
+def test_a_run_whose_steps_are_done_gets_what_it_still_lacks(upstream, tmp_path, monkeypatch, before, reports):
+    """A launcher may have been killed between the last checkpoint and the end of the run."""
+
+    def nothing_left(*_):
+        raise AlreadyFinished("sim has finished 4 of 4 steps")
+
+    made = []
+    (upstream / "verl").mkdir(parents=True)
+    run_dir = tmp_path / "runs" / "sim"
+    run_dir.mkdir(parents=True)
+    if before is not None:
+        (run_dir / "result.json").write_text(before)
+    monkeypatch.setattr(run, "verify", lambda roots: [])
+    monkeypatch.setattr(run, "open_run", nothing_left)
+    monkeypatch.setattr(run, "_report", lambda run_dir, clock, failed: made.append(failed))
+    with pytest.raises(AlreadyFinished):
+        launch(load(SIM), SIM)
+    assert json.loads((run_dir / "result.json").read_text())["status"] == "finished"
+    assert made == reports
+
+
+def test_the_run_of_another_user_is_one_line(upstream, tmp_path, monkeypatch):
+    """Tests may run as root, whom no file refuses."""
+
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(resume, "open", refused, raising=False)
+    with pytest.raises(
+        LaunchError, match=r"\.sim\.lock belongs to another user, whose run sim is; give this one another"
+    ):
+        resume.only_launcher("sim", tmp_path / "runs" / "sim").__enter__()
