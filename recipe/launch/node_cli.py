@@ -75,6 +75,7 @@ def _take_part(options: argparse.Namespace) -> int:
     from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch
+    from recipe.launch.typed_toml import checked
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
 
@@ -92,6 +93,9 @@ def _take_part(options: argparse.Namespace) -> int:
             require_ready(preflight(config, node=True))
         launch(config, options.config, fresh=options.fresh)
         return 0
+    for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
+        if getattr(options, option) is not None:
+            checked(type(config.cluster), key, getattr(options, option), f"--{option}")
     place = find_place(
         config,
         head=options.head,
