@@ -73,6 +73,7 @@ def _take_part(options: argparse.Namespace) -> None:
     from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch
     from recipe.launch.signals import raise_on_stop_signals
+    from recipe.launch.typed_toml import checked
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
 
@@ -91,6 +92,9 @@ def _take_part(options: argparse.Namespace) -> None:
             require_ready(preflight(config, node=True))
         launch(config, options.config, asked=read_asked(options))
         return
+    for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
+        if getattr(options, option) is not None:
+            checked(type(config.cluster), key, getattr(options, option), f"--{option}")
     place = find_place(
         config,
         head=options.head,

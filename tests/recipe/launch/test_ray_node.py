@@ -56,6 +56,31 @@ def test_options_of_several_nodes_are_refused_for_one(option: list[str], capsys:
     assert f"error: {option[0]} is for runs on several nodes" in capsys.readouterr().err
 
 
+NUMBERS = [
+    ("--deadline", "0"),
+    ("--deadline", "9" * 20),
+    ("--ports", "-5"),
+    ("--ports", "70000"),
+    ("--steps", "9" * 20),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), NUMBERS, ids=str)
+def test_a_number_beyond_its_limits_is_one_line(
+    two: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["node", str(two), option, value]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {option} is {value}; expected a") and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("head", ["192.0.2.1:6379", "[::1]", "fd00::1"])
+def test_a_head_that_is_no_address_is_one_line(two: Path, head: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["node", str(two), "--head", head, "--no-preflight"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: the head's address {head!r} ") and told.count("\n") == 1
+
+
 @pytest.fixture
 def run_id(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(ray_node, "PAUSE_S", 0.1)
@@ -86,9 +111,7 @@ def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_i
 
 def test_it_is_not_tried_for_ever(tmp_path: Path, run_id: str) -> None:
     ray = start(tmp_path, run_id, failures=10**6)
-    with pytest.raises(
-        LaunchError, match="did not start: Exception: The current node timed out during startup"
-    ):
+    with pytest.raises(LaunchError, match="did not start: Exception: The current node timed out during startup"):
         ray.wait_started(again=again(run_id, tmp_path / "ray", 1.5, lambda line: None))
     assert int((tmp_path / "starts").read_text()) >= 2
 
