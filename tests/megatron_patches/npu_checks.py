@@ -150,14 +150,14 @@ def expert_bias_stays_float32() -> None:
     assert module.sharded_state_dict()["expert_bias"].dtype == torch.float32
 
 
-def _optimizer() -> tuple[Any, Any]:
+def _optimizer(bias: bool = False) -> tuple[Any, Any]:
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
     from megatron.core.tensor_parallel import ColumnParallelLinear
     from megatron.core.transformer.module import Float16Module
 
     settings = config()
-    layer = ColumnParallelLinear(16, 8, config=settings, init_method=torch.nn.init.ones_, bias=False)
+    layer = ColumnParallelLinear(16, 8, config=settings, init_method=torch.nn.init.ones_, bias=bias)
     ddp = DistributedDataParallelConfig(use_distributed_optimizer=True, grad_reduce_in_fp32=True)
     model = DistributedDataParallel(settings, ddp, Float16Module(settings, layer))
     options = OptimizerConfig(
@@ -183,6 +183,39 @@ def clipping_takes_npu_gradients() -> None:
     parameter.grad = torch.full((4,), 3.0, device="npu")
     clip_grad_by_total_norm_fp32([parameter], max_norm=1.5, total_norm=6.0)
     torch.testing.assert_close(parameter.grad.cpu(), torch.full((4,), 0.75), rtol=1e-5, atol=0)
+
+
+@check
+def groups_of_parameters_are_loaded_by_what_they_are() -> None:
+    _, chained = _optimizer(bias=True)
+    (one,) = chained.chained_optimizers
+    before = [(group["wd_mult"], [p.numel() for p in group["params"]]) for group in one.param_groups]
+    assert [multiplier for multiplier, _ in before] == [1.0, 0.0]
+    state = one.state_dict()
+    state["optimizer"]["param_groups"].reverse()  # as a stage saves them that begins with a norm
+    one.load_state_dict(state)
+    assert [(group["wd_mult"], [p.numel() for p in group["params"]]) for group in one.param_groups] == before
+
+
+@check
+def states_have_the_same_names_with_one_optimizer_as_with_two() -> None:
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor
+
+    model, chained = _optimizer()
+    state = chained.sharded_state_dict({"model": model.module.module.sharded_state_dict()})
+    assert set(state) == {0}, state.keys()
+    names = {value.key for value in nested_values(state) if isinstance(value, ShardedTensor)}
+    assert names == {f"optimizer.state.{name}.weight" for name in ("fp32_param", "exp_avg", "exp_avg_sq")}, names
+
+
+@check
+def a_rank_loads_what_the_first_one_has_for_another_optimizer() -> None:
+    _, chained = _optimizer()
+    loaded: list[Any] = []
+    chained.chained_optimizers[0].load_state_dict = loaded.append
+    chained.load_state_dict({0: {"param_state": "ours"}, 1: {"optimizer": "steps", "param_state": "of experts"}})
+    assert loaded == [{"optimizer": "steps", "param_state": "ours"}], loaded
 
 
 @check

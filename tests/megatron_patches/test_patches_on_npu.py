@@ -24,6 +24,15 @@ PATCHES = {
     "distributed_optimizer_takes_npu_parameters": (
         "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_init"
     ),
+    "groups_of_parameters_are_loaded_by_what_they_are": (
+        "megatron_patches.core.optimizer.distrib_optimizer:distributed_optimizer_load_state_dict"
+    ),
+    "states_have_the_same_names_with_one_optimizer_as_with_two": (
+        "megatron_patches.core.optimizer.optimizer:sharded_state_dict"
+    ),
+    "a_rank_loads_what_the_first_one_has_for_another_optimizer": (
+        "megatron_patches.core.optimizer.optimizer:load_state_dict"
+    ),
     "clipping_takes_npu_gradients": "megatron_patches.core.optimizer.clip_grads:clip_grad_by_total_norm_fp32",
     "checkpoints_can_be_saved": ("megatron_patches.core.dist_checkpointing.strategies.filesystem_async:_write_item"),
 }

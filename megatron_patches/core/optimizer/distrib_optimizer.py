@@ -58,6 +58,40 @@ def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], se
     return original(self)
 
 
+# What tells one group of parameters from another, and what of a group is state; the rest is the configuration's.
+_IDENTITY = ("wd_mult", "lr_mult", "is_expert_parallel", "is_decoupled_lr")
+_STATE = ("lr", "step")
+
+
+def with_saved_state(own: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Our groups of parameters with the saved state of each; of one that was not saved, with another's steps only."""
+    groups = []
+    for group in own:
+        same = [one for one in saved if all(one.get(name) == group.get(name) for name in _IDENTITY)]
+        state = same[0] if same else {"step": saved[0]["step"]} if "step" in saved[0] else {}
+        groups.append(
+            {name: value for name, value in group.items() if name != "params"}
+            | {name: state[name] for name in _STATE if name in state}
+        )
+    return groups
+
+
+@patch(
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.load_state_dict",
+    why="the groups of parameters are in the checkpoint in the order of the first rank, and a pipeline stage that does "
+    "not begin with the embedding has them in the other order: after a resume its norms decay and its matrices do not; "
+    "and with them comes the configuration of the run that saved, so that no other learning rate or beta has an effect",
+    upstream="megatron-core==0.12.1",
+    fingerprint="sha256:e749742eb71f58366d7644d88df73cf9fcb82214686356691edcb08350010936",
+    remove_when="Megatron-core finds the groups in a checkpoint by what they are, and takes only their state",
+)
+def distributed_optimizer_load_state_dict(original: Callable[..., None], self: Any, state_dict: dict[str, Any]) -> None:
+    """Load the state that does not belong to parameters, then that of the parameters of this rank."""
+    # NPU-ADAPTATION: each group is found by what it is, not by its place, and keeps its own configuration
+    groups = with_saved_state(self.optimizer.param_groups, state_dict["optimizer"]["param_groups"])
+    original(self, {**state_dict, "optimizer": {**state_dict["optimizer"], "param_groups": groups}})
+
+
 @patch(
     "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer._get_main_param_and_optimizer_states",
     why="MindSpeed's swap optimizer leaves tensors without storage on the device and their data in host memory, and a "

@@ -269,7 +269,8 @@ class Trainer:
         make_groups(task["layout"], job["device"])
         self.modules, self.config, self.hf_config = build(job, task["layout"], self.dtype, ddp=True)
         load(self.modules, job["checkpoint"])
-        settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
+        rate = task.get("schedule", {}).get("rate", 1e-2)
+        settings = {"optimizer": "adam", "lr": rate, "min_lr": rate, "clip_grad": 1.0, "weight_decay": 0.0}
         options = OptimizerConfig(
             **settings,
             use_distributed_optimizer=True,
@@ -278,6 +279,7 @@ class Trainer:
             **task.get("optimizer", {}),
         )
         self.optimizer = get_megatron_optimizer(self.modules, options)
+        self.schedule = schedule(self.optimizer, **task["schedule"]) if "schedule" in task else None
         register_megatron_training_hooks(self.modules, self.optimizer)
 
     def step(self) -> dict[str, Any]:
@@ -317,15 +319,33 @@ class Trainer:
             forward_only=False,
         )
         before = {name: p.detach().clone() for name, p in modules[0].named_parameters()}
+        rate = self.optimizer.param_groups[0]["lr"]
         success, grad_norm, _ = self.optimizer.step()
+        if self.schedule is not None:
+            self.schedule.step(1)
         changed = sum(int((p != before[name]).any()) for name, p in modules[0].named_parameters())
         return {
             "losses": [entry["loss"] for entry in reported],
             "grad_norm": float(grad_norm),
             "success": success,
+            "rate": rate,
             "changed": changed,
             "parameters": len(before),
         }
+
+
+def schedule(optimizer: Any, rate: float, warmup: int) -> Any:
+    """verl's learning rate schedule: constant after a warm-up of so many updates."""
+    from omegaconf import OmegaConf
+    from verl.utils.megatron.optimizer import get_megatron_optimizer_param_scheduler
+
+    settings = {
+        "lr": rate, "min_lr": 0.0, "lr_warmup_init": 0.0, "lr_warmup_steps": warmup, "lr_decay_steps": None,
+        "total_training_steps": 100, "lr_decay_style": "constant", "weight_decay": 0.0,
+        "weight_decay_incr_style": "constant", "use_checkpoint_opt_param_scheduler": False,
+        "lr_wsd_decay_style": "exponential",
+    }  # fmt: skip
+    return get_megatron_optimizer_param_scheduler(optimizer, OmegaConf.create(settings))
 
 
 def task_step(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
@@ -353,7 +373,7 @@ def checkpoint_manager(trainer: Trainer, contents: Sequence[str] = ("model", "op
         share_embeddings_and_output_weights=bool(trainer.hf_config.tie_word_embeddings),
         processing_class=None,
         optimizer=trainer.optimizer,
-        optimizer_scheduler=None,
+        optimizer_scheduler=trainer.schedule,
         use_distributed_optimizer=True,
         use_dist_checkpointing=True,
     )
@@ -388,9 +408,28 @@ def task_resume(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return after(trainer) | {"transformer_engine": "transformer_engine" in sys.modules}
 
 
+def task_move(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load the checkpoint in `task["directory"]` in another layout, and save what was loaded in `task["to"]`."""
+    trainer = Trainer(job, task)
+    manager = checkpoint_manager(trainer)
+    manager.load_checkpoint(task["directory"])
+    manager.save_checkpoint(task["to"], global_step=2)
+    return {}
+
+
+def misplaced(trainer: Trainer) -> int:
+    """Parameters that decay though they are vectors, or do not though they are matrices."""
+    return sum(
+        (parameter.dim() == 1) != (one.optimizer.param_groups[group]["wd_mult"] == 0.0)
+        for one in trainer.optimizer.chained_optimizers
+        for parameter, (group, _) in one.model_param_group_index_map.items()
+    )
+
+
 def after(trainer: Trainer) -> dict[str, Any]:
     host, device = torch.rand(4), torch.rand(4, device=trainer.job["device"]).cpu()
-    return {"host": host, "device": device, "steps": [trainer.step(), trainer.step()]}
+    wrong = misplaced(trainer)
+    return {"host": host, "device": device, "misplaced": wrong, "steps": [trainer.step(), trainer.step()]}
 
 
 def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
