@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON-lines metrics file: any scalar can be written, a line is there as soon as its step is, and stays."""
+"""The JSON-lines metrics file: any scalar can be written, a line is there as soon as its step is, and stays.
+
+With a step's line its checkpoint is declared whole, if it has one.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,25 @@ def log(original: Callable[..., None], self: Any, data: dict[str, Any], step: in
     # NPU-ADAPTATION: tensors and NumPy values become plain numbers, and the line is flushed
     original(self, {name: plain(value) for name, value in data.items()}, step)
     self.fp.flush()
+
+
+@patch(
+    "verl.utils.tracking:Tracking.log",
+    why="a step is saved before its metrics are logged: a run that is killed between the two and goes on from there "
+    "never has them",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:335bf47d9d18363ebba95218495cee04acadadd4f4659822705cfce00da661bc",
+    remove_when="verl's trainer logs a step's metrics before it saves the step",
+)
+def tracking_log(
+    original: Callable[..., None], self: Any, data: dict[str, Any], step: int, *args: Any, **kwargs: Any
+) -> None:
+    from verl_patches.trainer.ppo.checkpoint_manifest import declare
+
+    original(self, data, step, *args, **kwargs)
+    # NPU-ADAPTATION: only now the checkpoint of this step counts as whole
+    file = self.logger.get("file")
+    declare(None if file is None else file.fp.fileno())
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The trainer leaves out the old log-probabilities when on policy, and starts only with equal workers."""
+"""The trainer leaves out old log-probabilities when on policy, starts with equal workers, and lists what it saves."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
+from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, checkpoint_of, finish_save
 from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
@@ -42,3 +43,20 @@ def fit(original: Callable[..., Any], self: Any) -> Any:
     # NPU-ADAPTATION: before anything is sampled or trained, the workers' overlays are compared
     require_same_overlay(self)
     return original(self)
+
+
+@patch(
+    "verl.trainer.ppo.ray_trainer:RayPPOTrainer._save_checkpoint",
+    why="nothing tells a whole checkpoint from one that lacks a file or the end of one: verl's note of the last step "
+    "is written before the disk has the files, and is itself torn by a crash",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:b8366961fd020e91dcedcda3b77c7c79dc5a9d7caca5a02db31e1926a0a2fe86",
+    remove_when="verl writes a list of a checkpoint's files with their sizes and checksums, last of all",
+)
+def _save_checkpoint(original: Callable[..., None], self: Any) -> None:
+    """Save the present step; it is whole once its metrics are logged, with which its manifest is written."""
+    checkpoint = checkpoint_of(self)
+    begin_save(checkpoint)
+    original(self)
+    # NPU-ADAPTATION: each worker brings its files to the disk and sums them for the manifest
+    finish_save(checkpoint, self.global_steps, self.actor_rollout_wg.workers)
