@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from recipe.launch.config import RunConfig
+    from recipe.launch.resume import Asked
 
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
 JSON_RESPONSE_TOKENS = 64
@@ -22,6 +23,7 @@ examples:
   python -m recipe launch configs/sim.toml
   python -m recipe launch configs/sim.toml --steps 3 --name short --fresh
   python -m recipe launch configs/sim.toml --data problems.json --name mine
+  python -m recipe launch mine.toml --from-step 40 --accept train.learning_rate      another run from step 40 on
 
 exit code: 0 the run finished; 1 it failed (one line says why, and where the log is); 2 a mistake in the run file or the
 options; 130, 143 stopped by Ctrl-C or SIGTERM
@@ -43,7 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     part = launch.add_mutually_exclusive_group()
     part.add_argument("--check", action="store_true", help="only look at the run file and the problems")
     part.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
-    launch.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
+    add_resume_options(launch)
     launch.set_defaults(handler=_launch)
     text = "print what is derived from a run file: environment and overrides"
     show = subparsers.add_parser("show", help=text, description=text + ".", epilog=OF_SHOW, formatter_class=RAW)
@@ -74,6 +76,32 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
     parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order and training")
     parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
+
+
+def add_resume_options(parser: argparse.ArgumentParser) -> None:
+    """Add what may be asked of a run that has been there before."""
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
+    start.add_argument(
+        "--from-step",
+        type=int,
+        metavar="N",
+        help="go on from the checkpoint of step N, instead of the newest whole one",
+    )
+    parser.add_argument(
+        "--verify-checkpoint", action="store_true", help="read every byte of the checkpoint and compare its checksums"
+    )
+    parser.add_argument(
+        "--accept", action="append", default=[], metavar="KEY",
+        help="go on though this key of the run file differs and changes the run, as in train.learning_rate; repeatable",
+    )  # fmt: skip
+
+
+def read_asked(options: argparse.Namespace) -> Asked:
+    """What the options of `add_resume_options` ask for."""
+    from recipe.launch.resume import Asked
+
+    return Asked(options.fresh, options.from_step, options.verify_checkpoint, tuple(options.accept))
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -111,7 +139,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
             require_room(cache_dir())
             prepare_model(config, lambda line: print(line, flush=True), cache_dir() / "prepare.log")
         else:
-            launch(config, options.config, fresh=options.fresh)
+            launch(config, options.config, asked=read_asked(options))
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

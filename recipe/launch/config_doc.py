@@ -52,6 +52,10 @@ addresses than 127.0.0.1.
 A key without a default has to be there. Units are in the names; a number without one is a count. *Gives* names what
 follows directly: settings of verl without their leading `actor_rollout_ref.`, entries of
 `override_transformer_config` by their own name, and variables of the environment.
+
+*On resume* says what another value means to a run that goes on from a checkpoint. free: it is the same run; changes:
+from there on it is another one, and each such key has to be accepted by its name; impossible: the checkpoint is of
+another model. [LAUNCH.md](LAUNCH.md#going-on-after-an-end) has more.
 """
 
 
@@ -67,7 +71,7 @@ def page() -> str:
     return "\n".join(parts)
 
 
-_HEAD = ("| key | type | default | meaning | gives |", "|---|---|---|---|---|")
+_HEAD = ("| key | type | default | meaning | on resume | gives |", "|---|---|---|---|---|---|")
 
 
 def _section(name: str, cls: type[Any]) -> str:
@@ -88,7 +92,7 @@ def _rows(cls: type[Any], prefix: str) -> list[str]:
         else:
             kind += unit
         gives = ", ".join(f"`{name}`" for name in about["gives"].split(", ") if name)
-        cells = (f"`{prefix}{field.name}`", kind, _default(field), about["meaning"], gives)
+        cells = (f"`{prefix}{field.name}`", kind, _default(field), about["meaning"], _on_resume(field, inner), gives)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         if inner is not None:
             rows += _rows(typing.cast(type[Any], inner), f"{prefix}{field.name}.")
@@ -104,6 +108,11 @@ def _limits(about: Any) -> str:
     return f"at least {least}" if least is not None else ""
 
 
+def _on_resume(field: dataclasses.Field[Any], table: Any) -> str:
+    """Of a table each key says it."""
+    return "" if table else str(field.metadata["on_resume"])
+
+
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is REQUIRED and field.default_factory is REQUIRED:
         return ""
@@ -117,7 +126,7 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 def _free_section(name: str) -> str:
     about = next(field for field in dataclasses.fields(schema.RunConfig) if field.name == name).metadata
-    return f"### [{name}]\nName = text: {about['meaning']}.\n"
+    return f"### [{name}]\nName = text: {about['meaning']}. On resume: {about['on_resume']}.\n"
 
 
 def _about(cls: type[Any]) -> str:

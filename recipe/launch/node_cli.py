@@ -25,7 +25,7 @@ exit code: 0 the run finished; 1 it failed, or a node was missing or lost; 2 a m
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `node` command."""
-    from recipe.launch.cli import add_run_options
+    from recipe.launch.cli import add_resume_options, add_run_options
 
     parser = subparsers.add_parser(
         "node", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,7 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ".token in the directory of runs)",
     )  # fmt: skip
     parser.add_argument("--dashboard", action="store_true", help="serve Ray's dashboard, on 127.0.0.1 of the head")
-    parser.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint")
+    add_resume_options(parser)
     parser.add_argument("--no-preflight", action="store_true", help="do not check this machine and the run file first")
     parser.set_defaults(handler=_node)
 
@@ -64,7 +64,7 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _take_part(options: argparse.Namespace) -> int:
-    from recipe.launch.cli import read_config
+    from recipe.launch.cli import read_asked, read_config
     from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.environment import run_directory
     from recipe.launch.errors import ConfigError
@@ -87,7 +87,7 @@ def _take_part(options: argparse.Namespace) -> int:
             )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
-        launch(config, options.config, fresh=options.fresh)
+        launch(config, options.config, asked=read_asked(options))
         return 0
     place = find_place(
         config,
@@ -118,7 +118,7 @@ def _take_part(options: argparse.Namespace) -> int:
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
         formed = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
-        launch(config, options.config, formed, options.fresh)
+        launch(config, options.config, formed, read_asked(options))
     else:
         work(config, place, token, token_file, clock)
     return 0

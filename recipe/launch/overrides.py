@@ -241,7 +241,7 @@ def _trainer(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         "val_before_train": run.validate_every > 0 if run.validate_first is None else run.validate_first,
         "test_freq": min(run.validate_every, run.steps) or -1,
         "save_freq": run.save_every or -1,
-        "max_actor_ckpt_to_keep": run.keep_checkpoints,
+        "max_actor_ckpt_to_keep": None,  # the launcher removes the old ones: recipe/launch/retention.py
         "resume_mode": "auto" if run.resume == "auto" else "disable",
         "project_name": "deepseek-v3-grpo",
         "experiment_name": run.name,

@@ -3,50 +3,54 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.launch.attempts import ATTEMPTS, COMMAND, begin_anew, put_aside
+from recipe.launch.checkpoints import TRACKER, Checkpoint, look
+from recipe.launch.choice import choose
 from recipe.launch.config import RunConfig, require_name
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.meeting import differing
 from recipe.launch.overrides import quote
 from recipe.launch.progress import Clock
-from recipe.report.recorder import NODES
+from recipe.launch.settings import Difference, differences, require_acceptable, require_continuable
+from recipe.launch.typed_toml import CHANGES
+from recipe.report.marks import SETTING, Mark, add_mark
 
-RESULT = "result.json"
-COMMAND = "command.json"
-# What may change from one attempt to the next: how long, how often, how patiently, and where to meet.
-_MAY_CHANGE = {
-    "run": (
-        *("steps", "validate_every", "validate_first", "save_every", "keep_checkpoints", "resume", "output_dir"),
-        *("setup_deadline_s", "step_deadline_s"),
-    ),
-    "cluster": (
-        *("head", "hosts", "interface", "ray_port", "dashboard_port", "hccl_base_port", "wait_deadline_s"),
-        *("collective_timeout_s", "hbm_gib_per_die", "host_memory_gib_per_node"),
-    ),
-}
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a run that has been there before.
+
+    `fresh`: begin anew in any case. `from_step`: go on from the checkpoint of this step, not from the newest whole one.
+    `verify`: compare checksums, not sizes alone. `accepted`: keys that may differ though they change the run.
+    """
+
+    fresh: bool = False
+    from_step: int | None = None
+    verify: bool = False
+    accepted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run writes, and from which checkpoint it goes on: None for one that begins."""
+    """Where a run writes, and from which checkpoint it goes on: None for one that begins.
+
+    `later`: checkpoints of steps that are done again. `changed`: the accepted settings in which it differs from the run
+    that saved the checkpoint.
+    """
 
     run_dir: Path
     checkpoint: Path | None = None
-
-    @property
-    def step(self) -> int:
-        """The last step that is done already."""
-        return 0 if self.checkpoint is None else step_of(self.checkpoint)
+    step: int = 0
+    later: tuple[Checkpoint, ...] = ()
+    changed: tuple[Difference, ...] = ()
 
     def overrides(self) -> list[str]:
         """What verl must be told beside the derived overrides, which come first."""
@@ -85,150 +89,136 @@ def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
         yield
 
 
-def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, fresh: bool, clock: Clock) -> Start:
+def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
     """The directory of the run: new, or that of an earlier attempt that is continued.
 
-    An earlier attempt is continued from its last whole checkpoint when `[run] resume` is "auto". Without a checkpoint
-    its directory is kept under another name and the run begins anew.
+    An earlier attempt is continued from its newest whole checkpoint when `[run] resume` is "auto". Where it has saved
+    none, its directory is kept under another name and the run begins anew; not so where there is anything that may be
+    a checkpoint.
 
     Args:
         config: the run.
         run_dir: the run's directory.
         checkpoints: where this run's checkpoints are.
-        fresh: begin anew in any case.
+        asked: what the command line asks for.
         clock: says which it is, and why.
 
     Raises:
-        ConfigError: there is a checkpoint, and it cannot be continued with this run file; the message says what
-            differs, or that nothing is left to do.
+        ConfigError: it cannot be continued as it is asked for; the message says what was found and what to do.
+        LaunchError: a directory cannot be read or moved.
     """
-    whole = whole_checkpoints(checkpoints)
+    require_acceptable(asked.accepted)
+    try:
+        return _open_run(config, run_dir, checkpoints, asked, clock)
+    except OSError as error:
+        raise LaunchError(f"the earlier run cannot be looked at: {error.filename}: {error.strerror}") from error
+
+
+def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
+    found = look(checkpoints)
+    serious = [one for one in found if not one.unfinished]
     if not run_dir.exists():
-        if whole:
+        if serious:
             raise ConfigError(
                 f"{checkpoints} holds checkpoints, but {run_dir}, which would tell what of, is not there; name another "
                 "[run] checkpoint_dir"
             )
+        if asked.from_step is not None:
+            raise ConfigError(f"--from-step {asked.from_step}: there is no {run_dir}, so nothing to go on from")
         (run_dir / "logs").mkdir(parents=True)
         return Start(run_dir)
-    if fresh or config.run.resume == "never":
+    if asked.fresh or config.run.resume == "never":
         return _anew(run_dir, checkpoints, "asked to begin anew", clock)
-    if not whole:
-        partly = sorted(path.name for path in checkpoints.glob("global_step_*"))
-        reason = f"its checkpoints ({', '.join(partly)}) are not whole" if partly else "it has saved no checkpoint"
+    if not serious and asked.from_step is None:
+        _require_no_trace(checkpoints, found)
+        reason = "its first checkpoint was not written to its end" if found else "it has saved no checkpoint"
         return _anew(run_dir, checkpoints, reason, clock)
-    checkpoint = whole[-1]
-    _require_same(config, run_dir)
-    step = step_of(checkpoint)
-    if step >= config.run.steps:
+    chosen = choose(run_dir, checkpoints, found, asked.from_step, asked.verify, clock.say)
+    if chosen.step >= config.run.steps:
         raise ConfigError(
-            f"{run_dir} has finished {step} of {config.run.steps} steps; to go on, raise [run] steps; to begin anew, "
-            "give --fresh, or another --name"
+            f"{run_dir} has finished {chosen.step} of {config.run.steps} steps; to go on, raise [run] steps; to begin "
+            "anew, give --fresh, or another --name"
         )
-    clock.say(f"going on in {run_dir} from its checkpoint of step {step}")
-    return Start(run_dir, checkpoint)
+    changed = _compare(config, run_dir, chosen, asked, clock.say)
+    clock.say(f"going on in {run_dir} from its checkpoint of step {chosen.step}")
+    later = tuple(one for one in found if one.step > chosen.step)
+    if kept := [one.path.name for one in later if not one.unfinished]:
+        clock.say(f"kept, and not gone on from: {', '.join(kept)}, in {checkpoints}/aside")
+    return Start(run_dir, chosen.path, chosen.step, later, changed)
 
 
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("_")[2])
+def _require_no_trace(checkpoints: Path, found: Sequence[Checkpoint]) -> None:
+    tracker = checkpoints / TRACKER
+    if not found and tracker.exists():
+        raise ConfigError(
+            f"{tracker} says that checkpoints have been saved here, but there is no global_step_N beside it; bring "
+            "them back, or give --fresh to begin anew, or another --name"
+        )
 
 
-def whole_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints that were written to their end, by step.
+def _compare(
+    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, asked: Asked, say: Callable[[str], None]
+) -> tuple[Difference, ...]:
+    """Hold the run file against the checkpoint's; returns the accepted changes and says the free ones."""
+    before = _settings_of(run_dir, checkpoint)
+    if before is None:
+        raise ConfigError(
+            f"neither {checkpoint.path} nor {run_dir} tells with which run file it was made; give --fresh to begin "
+            "anew, or another --name"
+        )
+    found = differences(before, config)
+    require_continuable(found, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
+    changed = tuple(one for one in found if one.on_resume == CHANGES)
+    if free := [one.text for one in found if one not in changed]:
+        say(f"the same run under other settings: {'; '.join(free)}")
+    if changed:
+        say(f"another run from here on, as accepted: {'; '.join(one.text for one in changed)}")
+    return changed
 
-    Megatron-core writes metadata.json last of all; verl then writes the state of its data loader, and after that the
-    step's number into latest_checkpointed_iteration.txt.
-    """
-    found = [path for path in directory.glob("global_step_*") if path.name.rpartition("_")[2].isdigit()]
-    parts = ("actor/dist_ckpt/.metadata", "actor/dist_ckpt/metadata.json", "data.pt")
-    latest = _latest(directory)
-    whole = [path for path in found if step_of(path) <= latest and all((path / part).is_file() for part in parts)]
-    return sorted(whole, key=step_of)
+
+def _settings_of(run_dir: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
+    """The run file with which a checkpoint was made, else the last one that the run had; None where neither is told."""
+    assert checkpoint.manifest is not None
+    told = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
+    return next((config for config in told if isinstance(config, dict)), None)
 
 
-def _latest(directory: Path) -> int:
+def _commands(run_dir: Path) -> list[Path]:
+    """The files that tell how each attempt was started, the last one first."""
+    attempts = [path for path in (run_dir / ATTEMPTS).glob("*") if path.name.isdecimal()]
+    attempts.sort(key=lambda path: int(path.name), reverse=True)
+    return [directory / COMMAND for directory in (run_dir, *attempts)]
+
+
+def _config_in(command: Path) -> Any:
     try:
-        return int((directory / "latest_checkpointed_iteration.txt").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 0
+        return json.loads(command.read_text(encoding="utf-8"))["config"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
-def begin_attempt(start: Start) -> None:
-    """Put the logs and outcome of the last attempt aside, and take the steps after the checkpoint out of the metrics.
+def begin_attempt(start: Start, checkpoints: Path) -> None:
+    """Put what the last attempt left aside, and note accepted settings as marks on the curves of the run.
 
-    What is put aside goes to `attempts/NUMBER/`, the metrics as they were too.
+    Raises:
+        LaunchError: some file cannot be moved or written.
     """
     if start.checkpoint is None:
         return
-    run_dir = start.run_dir
-    number = 1 + sum(1 for path in (run_dir / "attempts").glob("*") if path.is_dir())
-    aside = run_dir / "attempts" / str(number)
-    aside.mkdir(parents=True)
-    for name in ("logs", COMMAND, RESULT, "run.toml"):
-        if (run_dir / name).exists():
-            (run_dir / name).rename(aside / name)
-    (run_dir / "logs").mkdir()
-    for logs in (run_dir / NODES).glob("*/logs"):
-        (aside / NODES / logs.parent.name).mkdir(parents=True)
-        logs.rename(aside / NODES / logs.parent.name / "logs")
-    metrics = run_dir / "metrics.jsonl"
-    if not metrics.is_file():
-        return
-    shutil.copyfile(metrics, aside / metrics.name)
-    kept = [line for line in metrics.read_text(encoding="utf-8").splitlines() if _is_until(line, start.step)]
-    unfinished = run_dir / ".metrics.jsonl.unfinished"
-    unfinished.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(unfinished, metrics)
-
-
-def _is_until(line: str, step: int) -> bool:
     try:
-        return int(json.loads(line)["step"]) <= step
-    except (ValueError, KeyError, TypeError):
-        return False  # a line torn by the end of the process
+        put_aside(start.run_dir, checkpoints, start.step, start.later)
+        for one in start.changed:
+            add_mark(start.run_dir, Mark(start.step + 1, SETTING, one.key, one.text))
+    except OSError as error:
+        raise LaunchError(f"the earlier attempt cannot be put aside: {error.filename}: {error.strerror}") from error
 
 
 def _anew(run_dir: Path, checkpoints: Path, reason: str, clock: Clock) -> Start:
-    moved = [run_dir] if checkpoints.is_relative_to(run_dir) else [run_dir, checkpoints]
-    number = next(n for n in range(1, 10**6) if not any(_aside(path, n).exists() for path in moved))
-    for path in moved:
-        if path.exists():
-            path.rename(_aside(path, number))
-    clock.say(f"the earlier {run_dir.name} is kept as {_aside(run_dir, number)} ({reason}); the run begins anew")
-    (run_dir / "logs").mkdir(parents=True)
+    kept = begin_anew(run_dir, checkpoints)
+    clock.say(f"the earlier {run_dir.name} is kept as {kept} ({reason}); the run begins anew")
     return Start(run_dir)
 
 
-def _aside(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}")
-
-
-def _require_same(config: RunConfig, run_dir: Path) -> None:
-    """The run file says the same as that of the attempt which saved the checkpoint."""
-    try:
-        before = json.loads((run_dir / COMMAND).read_text(encoding="utf-8"))["config"]
-    except (OSError, ValueError, KeyError):
-        last = sorted((run_dir / "attempts").glob(f"*/{COMMAND}"), key=lambda path: int(path.parent.name))
-        if not last:
-            raise ConfigError(
-                f"{run_dir} has a checkpoint, but no {COMMAND} that tells how it was made; give --fresh to begin anew, "
-                "or another --name"
-            ) from None
-        before = json.loads(last[-1].read_text(encoding="utf-8"))["config"]
-    now = json.loads(json.dumps(dataclasses.asdict(config)))
-    changed = differing(_fixed(before), _fixed(now), words=("now", "before"))
-    if changed:
-        raise ConfigError(
-            f"{run_dir} cannot go on with this run file: {'; '.join(changed)}. Put that back, or give --fresh to begin "
-            "anew, or another --name"
-        )
-
-
-def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that a continued run shares with the attempt before it."""
-    return {
-        section: {key: value for key, value in content.items() if key not in _MAY_CHANGE.get(section, ())}
-        if isinstance(content, Mapping)
-        else content
-        for section, content in values.items()
-    }
+def accepted_keys(changed: Collection[Difference]) -> list[str]:
+    """The keys of accepted changes, for command.json."""
+    return [one.key for one in changed]

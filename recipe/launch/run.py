@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recipe.audit.fit import verify
+from recipe.launch.attempts import COMMAND, RESULT
 from recipe.launch.config import ON_POLICY, RunConfig
 from recipe.launch.environment import (
     RunPaths,
@@ -32,7 +33,8 @@ from recipe.launch.layout import derive
 from recipe.launch.overrides import DRIVER, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
-from recipe.launch.resume import COMMAND, RESULT, Start, begin_attempt, only_launcher, open_run
+from recipe.launch.resume import Asked, Start, accepted_keys, begin_attempt, only_launcher, open_run
+from recipe.launch.retention import Retention
 from recipe.launch.supervisor import Limits, supervise
 from recipe.report.recorder import append_line
 
@@ -40,14 +42,14 @@ if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster
 
 
-def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fresh: bool = False) -> Path:
+def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, asked: Asked | None = None) -> Path:
     """Run it; returns the run directory, with the report in it.
 
     Args:
         config: the run.
         source: its file.
         cluster: forms the Ray that the driver joins; None for a driver that starts its own.
-        fresh: begin anew even if there is a checkpoint to go on from.
+        asked: what the command line asks of a run that has been there before.
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
@@ -66,8 +68,8 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, fres
     require_room(run_dir.parent)
     with only_launcher(config.run.name, run_dir):
         checkpoints = RunPaths(run_dir, "", Path(), _checkpoint_dir(config)).checkpoints
-        start = open_run(config, run_dir, checkpoints, fresh, clock)
-        begin_attempt(start)
+        start = open_run(config, run_dir, checkpoints, asked or Asked(), clock)
+        begin_attempt(start, checkpoints)
         (run_dir / "run.toml").write_bytes(source.read_bytes())
         error: LaunchError | None = None
         try:
@@ -114,21 +116,28 @@ def _run(config: RunConfig, start: Start, cluster: Cluster | None, clock: Clock)
     environment = derived_environment(config, layout, paths, None if cluster is None else cluster.interface)
     overrides = [*hydra_overrides(config, layout, inputs, paths), *start.overrides()]
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
+    retention = Retention(run_dir, paths.checkpoints, config.run.keep_checkpoints, clock.say)
     if cluster is None:
-        command = _describe(run_dir, config, environment, overrides)
-        supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
+        command = _describe(start, config, environment, overrides)
+        with retention:
+            supervise(command, full_environment(environment), paths, config.run.steps, limits, clock)
         return
     environment |= cluster.environment
-    command = _describe(run_dir, config, environment, [*overrides, *cluster.overrides])
-    with cluster.formed(config, paths, environment, clock) as alarm:
+    command = _describe(start, config, environment, [*overrides, *cluster.overrides])
+    with cluster.formed(config, paths, environment, clock) as alarm, retention:
         supervise(command, full_environment(environment), paths, config.run.steps, limits, clock, alarm)
 
 
-def _describe(run_dir: Path, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
+def _describe(start: Start, config: RunConfig, environment: dict[str, str], overrides: list[str]) -> list[str]:
     """Write down what is derived, and return the driver's command."""
     command = [sys.executable, *DRIVER, *overrides]
-    describe = {"argv": command, "environment": environment, "config": dataclasses.asdict(config)}
-    (run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
+    describe = {
+        "argv": command,
+        "environment": environment,
+        "config": dataclasses.asdict(config),
+        "accepted": accepted_keys(start.changed),
+    }
+    (start.run_dir / COMMAND).write_text(json.dumps(describe, indent=2) + "\n", encoding="utf-8")
     return command
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
-from recipe.launch.typed_toml import key, with_values
+from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key, with_values
 from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 ON_POLICY = "npu_on_policy"
@@ -31,73 +31,100 @@ GIB, MIB = 2**30, 2**20
 class Run:
     """Name, length and files of the run. The deadlines bound the time without a sign of progress."""
 
-    name: str = key("name of the run and of its directory", gives="trainer.experiment_name")
-    steps: int = key("steps: rollouts, each with its updates", least=1, gives="trainer.total_training_steps")
-    validate_every: int = key("steps between validations; 0: none", gives="trainer.test_freq")
+    name: str = key("name of the run and of its directory", gives="trainer.experiment_name", on_resume=FREE)
+    steps: int = key(
+        "steps: rollouts, each with its updates", least=1, gives="trainer.total_training_steps", on_resume=FREE
+    )
+    validate_every: int = key("steps between validations; 0: none", gives="trainer.test_freq", on_resume=FREE)
     validate_first: bool | None = key(
         "validate before the first step too; default: yes, unless validate_every is 0",
         None,
         gives="trainer.val_before_train",
+        on_resume=FREE,
     )
     seed: int = key(
         "seed of the tiny model, the order of the data, and the training",
         1,
         most=2**31 - 1,
         gives="data.seed, actor.megatron.seed",
+        on_resume=CHANGES,
     )
-    save_every: int = key("steps between checkpoints; 0: none", 0, gives="trainer.save_freq")
+    save_every: int = key("steps between checkpoints; 0: none", 0, gives="trainer.save_freq", on_resume=FREE)
     keep_checkpoints: int = key(
-        "so many of the latest checkpoints are kept; verl removes the oldest before it writes the next, so that with 1 "
-        "an end meanwhile would leave none",
+        "so many of the newest whole checkpoints stay, of all attempts together, and beside them the one with the best "
+        "validation score and, for each rule of the watch, the last one before it was broken; the oldest goes after "
+        "the next is whole, so that the disk needs room for one more",
         2,
-        least=2,
-        gives="trainer.max_actor_ckpt_to_keep",
+        least=1,
+        on_resume=FREE,
     )
     resume: str = key(
         "auto: go on from the last checkpoint of this run, if there is one; never: start anew",
         "auto",
         choices=("auto", "never"),
         gives="trainer.resume_mode",
+        on_resume=FREE,
     )
     output_dir: str | None = key(
         "directory that holds the run's directory, the same on every node; default: $RECIPE_RUNS, else runs/",
         None,
         gives="RECIPE_RUN_DIR, VERL_FILE_LOGGER_PATH, trainer.validation_data_dir",
+        on_resume=FREE,
     )
     checkpoint_dir: str | None = key(
         "directory of the run's checkpoints, the same on every node; default: checkpoints/ in the run's directory",
         None,
         gives="trainer.default_local_dir",
+        on_resume=FREE,
     )
-    setup_deadline_s: int = key("longest silence until the first step", 600, unit="s", least=1)
-    step_deadline_s: int = key("longest silence after that", 240, unit="s", least=1)
+    setup_deadline_s: int = key("longest silence until the first step", 600, unit="s", least=1, on_resume=FREE)
+    step_deadline_s: int = key("longest silence after that", 240, unit="s", least=1, on_resume=FREE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """The machines. A die is what Ray counts as one `NPU` (or `GPU`) and torch as one device."""
 
-    device: str = key("sim: simulated NPUs of this machine; npu: Ascend; cuda: GPUs", SIM, choices=DEVICES)
-    nodes: int = key("machines", least=1, gives="trainer.nnodes")
-    dies_per_node: int = key("dies of each machine", least=1, gives="trainer.n_gpus_per_node")
-    hbm_gib_per_die: float = key("memory of a die (sim: [simulator] hbm_mib)", 64.0, unit="GiB", least=1)
-    host_memory_gib_per_node: float | None = key("memory of a machine; default: not checked", None, unit="GiB", least=1)
+    device: str = key(
+        "sim: simulated NPUs of this machine; npu: Ascend; cuda: GPUs", SIM, choices=DEVICES, on_resume=CHANGES
+    )
+    nodes: int = key("machines", least=1, gives="trainer.nnodes", on_resume=FREE)
+    dies_per_node: int = key("dies of each machine", least=1, gives="trainer.n_gpus_per_node", on_resume=FREE)
+    hbm_gib_per_die: float = key(
+        "memory of a die (sim: [simulator] hbm_mib)", 64.0, unit="GiB", least=1, on_resume=FREE
+    )
+    host_memory_gib_per_node: float | None = key(
+        "memory of a machine; default: not checked", None, unit="GiB", least=1, on_resume=FREE
+    )
     head: str | None = key(
-        "address or name of the head node; sim: this machine, and not given", None, gives="ray_kwargs.ray_init.address"
+        "address or name of the head node; sim: this machine, and not given",
+        None,
+        gives="ray_kwargs.ray_init.address",
+        on_resume=FREE,
     )
     hosts: list[str] = key(
-        "addresses or names of all nodes, the head's too, so that a missing one can be named; default: only counted", []
+        "addresses or names of all nodes, the head's too, so that a missing one can be named; default: only counted",
+        [],
+        on_resume=FREE,
     )
     interface: str | None = key(
         "network interface between the nodes, where it has the same name on all; default: the one that leads to the "
         "head, found on every node",
         None,
         gives="HCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME",
+        on_resume=FREE,
     )
     ray_port: int = key(
-        "port of the head node's Ray", 6379, least=1024, most=65535, gives="ray_kwargs.ray_init.address"
+        "port of the head node's Ray",
+        6379,
+        least=1024,
+        most=65535,
+        gives="ray_kwargs.ray_init.address",
+        on_resume=FREE,
     )
-    dashboard_port: int = key("port of Ray's dashboard, on 127.0.0.1 of the head node", 8265, least=1024, most=65535)
+    dashboard_port: int = key(
+        "port of Ray's dashboard, on 127.0.0.1 of the head node", 8265, least=1024, most=65535, on_resume=FREE
+    )
     hccl_base_port: int = key(
         f"first of the {HCCL_PORTS} ports that HCCL listens on on every node; above those that Linux hands out (to "
         "60999), and apart from Ray's",
@@ -105,8 +132,9 @@ class Cluster:
         least=1024,
         most=65536 - HCCL_PORTS,
         gives="HCCL_IF_BASE_PORT",
+        on_resume=FREE,
     )
-    wait_deadline_s: int = key("how long the head waits for the other nodes", 600, unit="s", least=1)
+    wait_deadline_s: int = key("how long the head waits for the other nodes", 600, unit="s", least=1, on_resume=FREE)
     collective_timeout_s: int = key(
         "longest time of one collective; the first one waits for the slowest rank to compile its graph",
         3600,
@@ -114,6 +142,7 @@ class Cluster:
         least=120,
         most=7200,
         gives="HCCL_CONNECT_TIMEOUT, HCCL_EXEC_TIMEOUT, nccl_timeout",
+        on_resume=FREE,
     )
 
     @property
@@ -132,7 +161,7 @@ class Cluster:
 class Simulator:
     """The simulated devices."""
 
-    hbm_mib: int = key("memory of a simulated die", 256, unit="MiB", least=1, gives="NPU_SIM_HBM")
+    hbm_mib: int = key("memory of a simulated die", 256, unit="MiB", least=1, gives="NPU_SIM_HBM", on_resume=FREE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,21 +174,28 @@ class Model:
         "tiny",
         choices=("tiny", "path", "random_init"),
         gives="actor.load_weight, ref.load_weight",
+        on_resume=IMPOSSIBLE,
     )
-    path: str | None = key("Hugging Face directory with config.json and tokenizer", None, gives="model.path")
+    path: str | None = key(
+        "Hugging Face directory with config.json and tokenizer", None, gives="model.path", on_resume=IMPOSSIBLE
+    )
     checkpoint: str | None = key(
         "Megatron torch_dist checkpoint of the same model (scripts/convert_hf_to_mcore.py); sim: made at launch if not "
         "given",
         None,
         gives="actor.megatron.dist_checkpointing_path, ref.megatron.dist_checkpointing_path",
+        on_resume=CHANGES,
     )
     architecture: str | None = key(
         "what to assume where `path` cannot be seen, as on a laptop; where it can, config.json must agree",
         None,
         choices=tuple(ARCHITECTURES),
         gives="moe_router_num_groups, moe_router_group_topk",
+        on_resume=IMPOSSIBLE,
     )
-    warm_start_steps: int | None = key("supervised steps of the tiny model, instead of its own number", None)
+    warm_start_steps: int | None = key(
+        "supervised steps of the tiny model, instead of its own number", None, on_resume=IMPOSSIBLE
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,23 +207,38 @@ class Data:
         "parquet: two files of scripts/json_to_parquet.py",
         "arithmetic",
         choices=("arithmetic", "json", "parquet"),
+        on_resume=CHANGES,
     )
-    path: str | None = key("kind json: the file", None)
-    train_path: str | None = key("kind parquet: problems to learn from", None, gives="data.train_files")
-    validation_path: str | None = key("kind parquet: problems to validate on", None, gives="data.val_files")
-    template: str = key("prompt template: a name of data/templates.toml, FILE.toml or FILE.toml:NAME", "r1_zero")
+    path: str | None = key("kind json: the file", None, on_resume=CHANGES)
+    train_path: str | None = key(
+        "kind parquet: problems to learn from", None, gives="data.train_files", on_resume=CHANGES
+    )
+    validation_path: str | None = key(
+        "kind parquet: problems to validate on", None, gives="data.val_files", on_resume=CHANGES
+    )
+    template: str = key(
+        "prompt template: a name of data/templates.toml, FILE.toml or FILE.toml:NAME", "r1_zero", on_resume=CHANGES
+    )
     max_prompt_tokens: int = key(
         "longer prompts are left out; sim: the longest prompt, if shorter, sets the padded length",
         unit="tokens",
         least=1,
         gives="data.max_prompt_length",
+        on_resume=CHANGES,
     )
     max_response_tokens: int = key(
-        "longest answer", unit="tokens", least=1, gives="data.max_response_length, rollout.max_model_len"
+        "longest answer",
+        unit="tokens",
+        least=1,
+        gives="data.max_response_length, rollout.max_model_len",
+        on_resume=CHANGES,
     )
-    train_share: float = key("kind json: share of the problems to learn from", 0.9, least=0, most=1)
+    train_share: float = key("kind json: share of the problems to learn from", 0.9, least=0, most=1, on_resume=CHANGES)
     validation_problems: int = key(
-        "so many of the first problems are validated; 0: all", 64, gives="data.val_max_samples"
+        "so many of the first problems are validated; 0: all",
+        64,
+        gives="data.val_max_samples",
+        on_resume=CHANGES,
     )
 
 
@@ -195,24 +246,30 @@ class Data:
 class Reward:
     """The rule that pays; docs/REWARDS.md has them all."""
 
-    verifier: str = key("name of the rule", DEFAULT, gives="reward_kwargs.verifier")
+    verifier: str = key("name of the rule", DEFAULT, gives="reward_kwargs.verifier", on_resume=CHANGES)
     mix: dict[str, float] = key(
-        "weights of several rules by their names, instead of `verifier`", {}, gives="reward_kwargs.mix"
+        "weights of several rules by their names, instead of `verifier`",
+        {},
+        gives="reward_kwargs.mix",
+        on_resume=CHANGES,
     )
     workers: int = key(
         "processes that grade; 0: the trainer's own",
         0,
         gives="reward_kwargs.workers, reward_model.reward_manager, custom_reward_function.name",
+        on_resume=FREE,
     )
     tier3: str | None = key(
         "what is asked about answers that the grammar cannot read: math_verify; default: nothing",
         None,
         gives="reward_kwargs.tier3",
+        on_resume=CHANGES,
     )
     path: str = key(
         "another file with compute_score and compute_scores, relative to the repository",
         "verl_patches/utils/reward_score/r1_zero.py",
         gives="custom_reward_function.path",
+        on_resume=CHANGES,
     )
 
 
@@ -220,52 +277,77 @@ class Reward:
 class Rollout:
     """The vLLM side. Engines: one per tensor-parallel group; an instance is the engines that share their experts."""
 
-    tensor_parallel: int = key("dies of one engine", least=1, gives="rollout.tensor_model_parallel_size, VLLM_DP_SIZE")
+    tensor_parallel: int = key(
+        "dies of one engine", least=1, gives="rollout.tensor_model_parallel_size, VLLM_DP_SIZE", on_resume=FREE
+    )
     instances: int = key(
         "instances; the experts of each are spread over all its dies",
         1,
         least=1,
         gives="VLLM_DP_SIZE",
+        on_resume=FREE,
     )
     samples_per_prompt: int = key(
-        "answers to each problem (GRPO's group)", least=1, gives="rollout.n, rollout.max_num_seqs"
+        "answers to each problem (GRPO's group)",
+        least=1,
+        gives="rollout.n, rollout.max_num_seqs",
+        on_resume=CHANGES,
     )
     max_batched_tokens: int = key(
         "most tokens of one engine step; below the longest sequence, prompts go in pieces",
         unit="tokens",
         least=1,
         gives="rollout.max_num_batched_tokens",
+        on_resume=FREE,
     )
     memory_share: float = key(
-        "share of a die's memory for weights and KV cache", least=0.01, most=1, gives="rollout.gpu_memory_utilization"
+        "share of a die's memory for weights and KV cache",
+        least=0.01,
+        most=1,
+        gives="rollout.gpu_memory_utilization",
+        on_resume=FREE,
     )
-    temperature: float = key("sampling temperature", 1.0, least=0.01, gives="rollout.temperature")
-    top_p: float = key("nucleus sampling: probability mass", 1.0, least=0.01, most=1, gives="rollout.top_p")
-    top_k: int = key("sampling from the k likeliest tokens; 0: from all", 0, gives="rollout.top_k")
+    temperature: float = key("sampling temperature", 1.0, least=0.01, gives="rollout.temperature", on_resume=CHANGES)
+    top_p: float = key(
+        "nucleus sampling: probability mass", 1.0, least=0.01, most=1, gives="rollout.top_p", on_resume=CHANGES
+    )
+    top_k: int = key("sampling from the k likeliest tokens; 0: from all", 0, gives="rollout.top_k", on_resume=CHANGES)
     ignore_eos: bool = key(
-        "every answer goes to max_response_tokens, to measure speed", False, gives="rollout.ignore_eos"
+        "every answer goes to max_response_tokens, to measure speed",
+        False,
+        gives="rollout.ignore_eos",
+        on_resume=CHANGES,
     )
     validation_samples: int = key(
-        "answers to each validation problem; the score is their mean", 1, least=1, gives="rollout.val_kwargs.n"
+        "answers to each validation problem; the score is their mean",
+        1,
+        least=1,
+        gives="rollout.val_kwargs.n",
+        on_resume=CHANGES,
     )
     validation_temperature: float = key(
         "0: the likeliest token",
         1.0,
         least=0,
         gives="rollout.val_kwargs.temperature, rollout.val_kwargs.do_sample",
+        on_resume=CHANGES,
     )
-    validation_top_p: float = key("as top_p", 1.0, least=0.01, most=1, gives="rollout.val_kwargs.top_p")
-    validation_top_k: int = key("as top_k", 0, gives="rollout.val_kwargs.top_k")
-    graph_mode: bool = key("decode with compiled graphs", False, gives="rollout.enforce_eager")
+    validation_top_p: float = key(
+        "as top_p", 1.0, least=0.01, most=1, gives="rollout.val_kwargs.top_p", on_resume=CHANGES
+    )
+    validation_top_k: int = key("as top_k", 0, gives="rollout.val_kwargs.top_k", on_resume=CHANGES)
+    graph_mode: bool = key("decode with compiled graphs", False, gives="rollout.enforce_eager", on_resume=FREE)
     kv_nz: bool = key(
         "graph mode keeps the KV cache in the NZ layout; prompts then never go in pieces",
         False,
         gives="torchair_graph_config.enable_kv_nz",
+        on_resume=FREE,
     )
     dp_sync_on_device: bool = key(
         "what the engines tell each other before every step is reduced by the dies, not by the hosts",
         False,
         gives="RECIPE_DP_SYNC_ON_DEVICE",
+        on_resume=FREE,
     )
 
 
@@ -274,15 +356,19 @@ class Recompute:
     """Activations that the backward pass computes again."""
 
     granularity: str = key(
-        "full: whole layers; selective: attention only", choices=("full", "selective"), gives="recompute_granularity"
+        "full: whole layers; selective: attention only",
+        choices=("full", "selective"),
+        gives="recompute_granularity",
+        on_resume=FREE,
     )
     method: str | None = key(
         "full: uniform: groups of `layers` layers; block: the first `layers` layers of a stage",
         None,
         choices=("uniform", "block"),
         gives="recompute_method",
+        on_resume=FREE,
     )
-    layers: int | None = key("full: see method", None, least=1, gives="recompute_num_layers")
+    layers: int | None = key("full: see method", None, least=1, gives="recompute_num_layers", on_resume=FREE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,22 +379,26 @@ class Actor:
         "1 with MindSpeed, which refuses more for multi-latent attention",
         least=1,
         gives="actor.megatron.tensor_model_parallel_size, ref.megatron.tensor_model_parallel_size",
+        on_resume=FREE,
     )
     expert_parallel: int = key(
         "dies that share the experts of a stage",
         least=1,
         gives="actor.megatron.expert_model_parallel_size, ref.megatron.expert_model_parallel_size",
+        on_resume=FREE,
     )
     stage_layers: list[int] = key(
         "layers of each pipeline stage; only the first and last may differ",
         least=1,
         gives="num_layers_in_first_pipeline_stage, num_layers_in_last_pipeline_stage, pipeline_num_transformer_layers",
+        on_resume=FREE,
     )
     micro_batch_tokens: int = key(
         "most padded tokens of a rank in a pass of an update",
         unit="tokens",
         least=1,
         gives="actor.ppo_micro_batch_size_per_gpu",
+        on_resume=FREE,
     )
     log_prob_micro_batch_tokens: int | None = key(
         "the same for passes without gradients; default: micro_batch_tokens",
@@ -316,12 +406,14 @@ class Actor:
         unit="tokens",
         least=1,
         gives="rollout.log_prob_micro_batch_size_per_gpu, ref.log_prob_micro_batch_size_per_gpu",
+        on_resume=FREE,
     )
-    recompute: Recompute | None = key("activation recomputation; default: none", None)
+    recompute: Recompute | None = key("activation recomputation; default: none", None, on_resume=FREE)
     offload_parameters: bool = key(
         "weights to host memory, and the memory of the gradients freed, while not needed",
         True,
         gives="actor.megatron.param_offload, ref.megatron.param_offload",
+        on_resume=FREE,
     )
     optimizer: str = key(
         "where it is. die: always there; offloaded: verl moves it to host memory while not needed; swapped: MindSpeed "
@@ -330,6 +422,7 @@ class Actor:
         OFFLOADED,
         choices=OPTIMIZER_PLACES,
         gives="actor.megatron.optimizer_offload, swap_optimizer, actor.optim.override_optimizer_config",
+        on_resume=FREE,
     )
     optimizer_host_share: float | None = key(
         'optimizer = "host": share of the elements that the host holds, the others stay on the die; default: all',
@@ -337,6 +430,7 @@ class Actor:
         least=0.01,
         most=1,
         gives="actor.optim.override_optimizer_config.optimizer_offload_fraction",
+        on_resume=FREE,
     )
     moe_profile: str = key(
         "default: verl's router settings; stable: Pai-Megatron-Patch's, with no load balancing loss, a fixed router "
@@ -345,6 +439,7 @@ class Actor:
         choices=("default", "stable"),
         gives="moe_router_load_balancing_type, moe_aux_loss_coeff, moe_router_bias_update_rate, moe_router_dtype, "
         "apply_rope_fusion",
+        on_resume=CHANGES,
     )
 
     @property
@@ -364,41 +459,64 @@ class Train:
     only be compared with the old ones, are then not recorded.
     """
 
-    prompts_per_step: int = key("problems of one step", least=1, gives="data.train_batch_size")
+    prompts_per_step: int = key("problems of one step", least=1, gives="data.train_batch_size", on_resume=CHANGES)
     updates_per_step: int = key(
         "optimizer steps on the samples of one step; above 1 the later ones are off policy",
         1,
         least=1,
         gives="actor.ppo_mini_batch_size",
+        on_resume=CHANGES,
     )
-    learning_rate: float = key("constant after the warm-up", least=0, gives="actor.optim.lr")
-    warmup_steps: int = key("updates until the learning rate is reached", 0, gives="actor.optim.lr_warmup_steps")
-    weight_decay: float = key("Adam's", 0.01, least=0, gives="actor.optim.weight_decay")
+    learning_rate: float = key("constant after the warm-up", least=0, gives="actor.optim.lr", on_resume=CHANGES)
+    warmup_steps: int = key(
+        "updates until the learning rate is reached", 0, gives="actor.optim.lr_warmup_steps", on_resume=CHANGES
+    )
+    weight_decay: float = key("Adam's", 0.01, least=0, gives="actor.optim.weight_decay", on_resume=CHANGES)
     adam_beta2: float = key(
         "Adam's second coefficient; the first is 0.9",
         0.999,
         least=0,
         most=1,
         gives="actor.optim.override_optimizer_config.adam_beta2",
+        on_resume=CHANGES,
     )
     max_gradient_norm: float = key(
-        "longer gradients are shortened to this", 1.0, least=0, gives="actor.optim.clip_grad"
+        "longer gradients are shortened to this",
+        1.0,
+        least=0,
+        gives="actor.optim.clip_grad",
+        on_resume=CHANGES,
     )
     clip_ratio: float = key(
-        "PPO's clip of the probability ratio", 0.2, least=0, gives="actor.clip_ratio, actor.clip_ratio_low"
+        "PPO's clip of the probability ratio",
+        0.2,
+        least=0,
+        gives="actor.clip_ratio, actor.clip_ratio_low",
+        on_resume=CHANGES,
     )
-    clip_ratio_high: float | None = key("its upper side, if another", None, least=0, gives="actor.clip_ratio_high")
+    clip_ratio_high: float | None = key(
+        "its upper side, if another", None, least=0, gives="actor.clip_ratio_high", on_resume=CHANGES
+    )
     kl_coefficient: float = key(
-        "weight of the KL divergence from the reference", 0.001, least=0, gives="actor.kl_loss_coef"
+        "weight of the KL divergence from the reference",
+        0.001,
+        least=0,
+        gives="actor.kl_loss_coef",
+        on_resume=CHANGES,
     )
     kl_estimator: str = key(
-        "its estimator per token", "low_var_kl", choices=("low_var_kl", "kl", "mse", "abs"), gives="actor.kl_loss_type"
+        "its estimator per token",
+        "low_var_kl",
+        choices=("low_var_kl", "kl", "mse", "abs"),
+        gives="actor.kl_loss_type",
+        on_resume=CHANGES,
     )
     loss_mode: str = key(
         f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step",
         "vanilla",
         choices=LOSS_MODES,
         gives="actor.policy_loss.loss_mode, rollout.calculate_log_probs",
+        on_resume=CHANGES,
     )
 
 
@@ -415,7 +533,7 @@ class RunConfig:
     reward: Reward = Reward()
     model: Model = Model()
     simulator: Simulator = Simulator()
-    environment: dict[str, str] = key("more variables for every process; none that is derived", {})
+    environment: dict[str, str] = key("more variables for every process; none that is derived", {}, on_resume=FREE)
 
     @property
     def simulated(self) -> bool:

@@ -17,6 +17,9 @@ from typing import Any
 from recipe.launch.errors import ConfigError
 
 REQUIRED = dataclasses.MISSING
+# What another value means to a run that goes on from a checkpoint. FREE: it is the same run, elsewhere or otherwise
+# computed. CHANGES: from here on another run, which is asked for by name. IMPOSSIBLE: the checkpoint does not fit.
+FREE, CHANGES, IMPOSSIBLE = ON_RESUME = ("free", "changes", "impossible")
 # No name, address or path of a run file is longer; PATH_MAX of Linux.
 LONGEST_TEXT = 4096
 _SHOWN = 80
@@ -26,6 +29,7 @@ def key(
     meaning: str,
     default: Any = REQUIRED,
     *,
+    on_resume: str,
     unit: str = "",
     gives: str = "",
     choices: Collection[str] = (),
@@ -37,12 +41,17 @@ def key(
     Args:
         meaning: one or two sentences for the user.
         default: its value where the file leaves it out; without one the file must have it.
+        on_resume: one of ON_RESUME.
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
         least, most: limits of a number, both included; whole numbers are never negative.
     """
-    about = {"meaning": meaning, "unit": unit, "gives": gives, "choices": tuple(choices), "least": least, "most": most}
+    assert on_resume in ON_RESUME
+    about = {
+        **{"meaning": meaning, "unit": unit, "gives": gives, "on_resume": on_resume},
+        **{"choices": tuple(choices), "least": least, "most": most},
+    }
     if default is REQUIRED:
         return dataclasses.field(metadata=about)
     if isinstance(default, (dict, list)):

@@ -7,8 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from recipe.launch.checkpoints import look
 from recipe.launch.config import CUDA, GIB, HCCL_PORTS, NPU, SIM
 from recipe.launch.overrides import OBJECT_STORE_BYTES
+from recipe.launch.retention import most_at_once
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import gib_text
@@ -91,21 +93,26 @@ def _disk(facts: Facts) -> Iterator[Said]:
 @check(
     "N005", "the disk has room for the checkpoints that are kept", needs="node",
     why="one checkpoint has the weights in bfloat16 and, for going on, 12 bytes of optimizer state for each parameter; "
-        "verl removes the oldest before it writes the next",
+        "the oldest is removed after the next is whole, and the one with the best score is kept too",
     fix="make room, set [run] checkpoint_dir to another disk, or lower keep_checkpoints",
 )  # fmt: skip
 def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
     run = facts.config.run
     if run.save_every == 0:
         raise NoMatter
-    wanted = run.keep_checkpoints * 14 * facts.parameters
+    try:
+        there = sum(one.whole for one in look(facts.paths.checkpoints))
+    except OSError as error:
+        raise CannotTell(f"{error.filename}: {error.strerror}") from None
+    more = max(1, most_at_once(run) - there)
+    wanted = more * 14 * facts.parameters
     free = facts.machine.free_bytes(facts.paths.checkpoints)
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
         yield bad(
             f"{gib_text(free)} free for {facts.paths.checkpoints}",
-            f"{gib_text(wanted)}: {run.keep_checkpoints} checkpoints of {gib_text(14 * facts.parameters)}",
+            f"{gib_text(wanted)}: {more} checkpoints of {gib_text(14 * facts.parameters)}",
         )
 
 

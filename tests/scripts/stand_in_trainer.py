@@ -15,6 +15,9 @@ from pathlib import Path
 import ray
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, run_settings
+
 given = {one.key_or_group: str(one.value()) for one in OverridesParser.create().parse_overrides(sys.argv[1:])}
 
 
@@ -24,14 +27,17 @@ def where() -> str:
     return ray.util.get_node_ip_address() + " " + os.environ["RECIPE_RUN_DIR"]
 
 
-def write_checkpoint(step: int) -> None:
+def write_checkpoint(step: int) -> tuple[Path, Manifest]:
     root = Path(given["trainer.default_local_dir"])
     weights = root / f"global_step_{step}" / "actor" / "dist_ckpt"
-    weights.mkdir(parents=True)
-    (weights / ".metadata").touch()
-    (weights / "metadata.json").touch()
-    (root / f"global_step_{step}" / "data.pt").touch()
+    checkpoint = root / f"global_step_{step}"
+    begin_save(checkpoint)
+    weights.mkdir(parents=True, exist_ok=True)
+    for path in (weights / ".metadata", weights / "metadata.json", weights / "__0_0.distcp", checkpoint / "data.pt"):
+        path.write_text(f"{path.name} of step {step}")
     (root / "latest_checkpointed_iteration.txt").write_text(str(step))
+    sums = sum_files(checkpoint, list_files(checkpoint), threads=1)
+    return checkpoint, Manifest(step, sums, run_settings())
 
 
 print(f"ray init kwargs: {given['ray_kwargs.ray_init.address']}", flush=True)
@@ -45,9 +51,10 @@ print("dies:", sorted(ray.get([where.remote() for _ in range(dies)])), flush=Tru
 resumed = given.get("trainer.resume_from_path", "0").rpartition("_")[2]
 for step in range(int(resumed) + 1, int(given["trainer.total_training_steps"]) + 1):
     data = {"timing_s/step": 0.1, "critic/score/mean": 0.5, "response_length/mean": 9.0}
-    if step % max(1, int(given["trainer.save_freq"])) == 0:
-        write_checkpoint(step)
+    saved = write_checkpoint(step) if step % max(1, int(given["trainer.save_freq"])) == 0 else None
     with open(os.environ["VERL_FILE_LOGGER_PATH"], "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "data": data}) + "\n")
+    if saved is not None:
+        write_manifest(*saved)
     while step == int(os.environ.get("STAND_IN_STEP", "0")) and not os.path.exists(os.environ.get("STAND_IN_GO", "")):
         time.sleep(0.2)

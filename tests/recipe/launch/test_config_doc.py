@@ -43,7 +43,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "run.validate_first": {"run.validate_first": False},
     "run.seed": {"run.seed": 2},
     "run.save_every": {"run.save_every": 11},
-    "run.keep_checkpoints": {"run.keep_checkpoints": 3},
     "run.resume": {"run.resume": "never"},
     "run.output_dir": {"run.output_dir": "/other"},
     "run.checkpoint_dir": {"run.checkpoint_dir": "/other"},

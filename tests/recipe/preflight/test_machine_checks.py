@@ -93,7 +93,7 @@ TRIPS = {
     "N002": ("cluster", _machine(driver=None), "error", "version.info"),
     "N003": ("cluster", _machine(memory=1000 * GIB, memory_available=900 * GIB), "error", "1000.0 GiB"),
     "N004": ("cluster", _machine(free_bytes=lambda path: 5 * GIB), "error", "5.0 GiB free for"),
-    "N005": ("cluster", _machine(free_bytes=lambda path: 17_000 * GIB), "error", "2 checkpoints of 874"),
+    "N005": ("cluster", _machine(free_bytes=lambda path: 17_000 * GIB), "error", "4 checkpoints of 874"),
     "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "0.1 GiB free in /dev/shm"),
     "N007": ("cluster", _limit(nofile=1024), "error", "ulimit -n is 1024"),
     "N008": ("cluster", _limit(nproc=4096), "warning", "ulimit -u is 4096"),

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From which of its checkpoints a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from recipe.launch.checkpoints import Checkpoint
+from recipe.launch.errors import ConfigError
+from recipe.launch.verify import sum_problem
+from recipe.report.metrics import read_steps
+
+
+def choose(
+    run_dir: Path,
+    checkpoints: Path,
+    found: Sequence[Checkpoint],
+    from_step: int | None,
+    verify: bool,
+    say: Callable[[str], None],
+) -> Checkpoint:
+    """The checkpoint to go on from; says which newer ones are passed over, and why.
+
+    Args:
+        run_dir: the run's directory, with its metrics.
+        checkpoints: the directory of all of them, for messages.
+        found: all that are there, by step.
+        from_step: the step that is asked for; None for the newest whole one.
+        verify: compare checksums too.
+        say: takes a line.
+
+    Raises:
+        ConfigError: none is whole, or not the one that is asked for.
+    """
+    if from_step is not None:
+        return _of_step(checkpoints, found, from_step, verify, say)
+    logged = {step.number for step in read_steps(run_dir / "metrics.jsonl")}
+    passed: list[str] = []
+    problem: str | None
+    for one in reversed(found):
+        older = [other for other in found if other.whole and other.step < one.step and other.step in logged]
+        if one.problem is not None:
+            problem = one.problem
+        elif one.step not in logged and older:
+            problem = f"metrics.jsonl has no line of step {one.step}"
+        else:
+            problem = _sums(one, say) if verify else None
+        if problem is None:
+            if passed:
+                say(f"passed over: {'; '.join(passed)}")
+            return one
+        passed.append(f"{one.path.name} ({problem})")
+    raise ConfigError(
+        f"no checkpoint in {checkpoints} is whole: {'; '.join(passed)}; expected one whose files have the sizes of its "
+        "checkpoint.json; bring one back, or give --fresh to begin anew, or another --name"
+    )
+
+
+def _of_step(
+    checkpoints: Path, found: Sequence[Checkpoint], step: int, verify: bool, say: Callable[[str], None]
+) -> Checkpoint:
+    whole = [one for one in found if one.whole]
+    named = next((one for one in found if one.step == step), None)
+    problem = "there is none" if named is None else named.problem
+    if problem is None and named is not None and verify:
+        problem = _sums(named, say)
+    if problem is None and named is not None:
+        return named
+    steps = ", ".join(str(one.step) for one in whole if one.step != step) or "none"
+    raise ConfigError(
+        f"--from-step {step}: {checkpoints} holds no whole checkpoint of that step ({problem}); whole are those of "
+        f"steps: {steps}"
+    )
+
+
+def _sums(checkpoint: Checkpoint, say: Callable[[str], None]) -> str | None:
+    assert checkpoint.manifest is not None
+    problem = sum_problem(checkpoint.path, checkpoint.manifest, say)
+    if problem is None:
+        say(f"{checkpoint.path.name}: every file has the SHA-256 of its manifest")
+    return problem

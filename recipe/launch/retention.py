@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which checkpoints a run keeps, and the removal of the others while it goes on.
+
+verl removes the oldest before it writes the next, forgets at every start what earlier attempts have saved, and leaves
+the directories. Here a checkpoint goes only when enough later ones are whole, whichever attempt wrote them.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from recipe.launch.attempts import ASIDE, REMOVED, mark_removed
+from recipe.launch.checkpoints import MANIFEST, Checkpoint, look, step_of
+from recipe.launch.config import Run
+from recipe.report.marks import STOP, WARNING, Mark, read_marks
+from recipe.report.metrics import Step, read_steps
+
+LOOK_EVERY_S = 5.0
+
+
+def most_at_once(run: Run) -> int:
+    """So many whole checkpoints a run needs room for: those to keep, the next one, and that of the best score."""
+    return run.keep_checkpoints + 1 + (run.validate_every > 0)
+
+
+class Retention:
+    """While the block runs, a thread removes the checkpoints that are beyond `[run] keep_checkpoints`.
+
+    It looks whenever another checkpoint has become whole, and once more at the end of the block. What it cannot remove
+    stays until the next time and is told once: a run does not end because of it.
+    """
+
+    def __init__(self, run_dir: Path, checkpoints: Path, keep: int, say: Callable[[str], None]) -> None:
+        """`keep`: so many of the newest whole ones stay in any case."""
+        self._run_dir, self._checkpoints, self._keep, self._say = run_dir, checkpoints, keep, say
+        self._told: set[str] = set()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Retention:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        seen: frozenset[int] | None = None
+        while True:
+            last = self._done.wait(LOOK_EVERY_S if seen is not None else 0)
+            try:
+                declared = _declared(self._checkpoints)
+                if declared != seen:
+                    prune(self._run_dir, self._checkpoints, self._keep)
+                    seen = declared
+            except OSError as error:
+                self._tell(f"old checkpoints are not removed: {error.filename}: {error.strerror}")
+                seen = seen or frozenset()
+            if last:
+                return
+
+    def _tell(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._say(text)
+
+
+def _declared(checkpoints: Path) -> frozenset[int]:
+    """The steps of which there is a manifest: cheap to ask for, however many files a checkpoint has."""
+    found = (step_of(path.parent.name) for path in checkpoints.glob(f"global_step_*/{MANIFEST}"))
+    return frozenset(step for step in found if step is not None)
+
+
+def prune(run_dir: Path, checkpoints: Path, keep: int) -> list[Path]:
+    """Remove what is beyond the number to keep; returns the directories that were removed, by their earlier names.
+
+    Raises:
+        OSError: something cannot be looked at or removed; the rest is tried another time.
+    """
+    found = look(checkpoints)
+    marks, steps = read_marks(run_dir), read_steps(run_dir / "metrics.jsonl")
+    removed = [one.path for one in to_remove(found, keep, steps, marks)]
+    for path in removed:
+        mark_removed(path)
+    # A crash in the middle of this leaves directories that are taken for no checkpoint.
+    for rest in [*checkpoints.glob(f"{REMOVED}*")]:
+        shutil.rmtree(rest)
+    for empty in (checkpoints / ASIDE).glob("*"):
+        if not any(empty.iterdir()):
+            empty.rmdir()
+    return removed
+
+
+def to_remove(found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark]) -> list[Checkpoint]:
+    """The checkpoints that may go, of those of a run by step.
+
+    There stay the newest `keep` whole ones; the one with the best validation score; for each rule of the watch the last
+    one before it was first broken; and what is damaged, which somebody may want to look at. The rest of a save that was
+    cut short goes once there is a later whole one.
+    """
+    whole = [one for one in found if one.whole]
+    if not whole:
+        return []
+    protected = {one.step for one in whole[-keep:]} | _best(whole, steps) | _before_trouble(whole, marks)
+    old = [one for one in whole if one.step not in protected]
+    cut_short = [one for one in found if one.unfinished and one.step < whole[-1].step]
+    return sorted([*old, *cut_short], key=lambda one: one.step)
+
+
+def _best(whole: Sequence[Checkpoint], steps: Iterable[Step]) -> set[int]:
+    """A checkpoint has the score of the last validation until its step; the one next to the best validation counts."""
+    scores = [(step.number, score) for step in steps if (score := step.validation_score) is not None]
+    scored = []
+    for one in whole:
+        validated, score = max((pair for pair in scores if pair[0] <= one.step), default=(0, math.nan))
+        if not math.isnan(score):
+            scored.append((score, validated, -one.step))
+    return {-max(scored)[2]} if scored else set()
+
+
+def _before_trouble(whole: Sequence[Checkpoint], marks: Iterable[Mark]) -> set[int]:
+    first: dict[str, int] = {}
+    for mark in marks:
+        if mark.kind in (WARNING, STOP):
+            first[mark.name] = min(mark.step, first.get(mark.name, mark.step))
+    before = ([one.step for one in whole if one.step < step] for step in first.values())
+    return {steps[-1] for steps in before if steps}
