@@ -70,10 +70,9 @@ def _put_checkpoints_aside(checkpoints: Path, aside: Path, later: Collection[Che
         else:
             aside.mkdir(parents=True, exist_ok=True)
             one.path.rename(aside / one.path.name)
-    if later:
-        # It may name one of those.
-        (checkpoints / TRACKER).unlink(missing_ok=True)
-        sync_directory(checkpoints)
+    # verl reads it though it is told the path, stops where it is no number, and writes another with its next save.
+    (checkpoints / TRACKER).unlink(missing_ok=True)
+    sync_directory(checkpoints)
 
 
 def mark_removed(path: Path) -> Path:

@@ -56,8 +56,8 @@ follows directly: settings of verl without their leading `actor_rollout_ref.`, e
 `override_transformer_config` by their own name, and variables of the environment.
 
 *On resume* says what another value means to a run that goes on from a checkpoint. free: it is the same run; changes:
-from there on it is another one, which `--accept SECTION.KEY` asks for; impossible: the checkpoint is of another model.
-[LAUNCH.md](LAUNCH.md#going-on-after-an-end) has more.
+from there on it is another one, and each such key has to be accepted by its name; impossible: the checkpoint is of
+another model. [LAUNCH.md](LAUNCH.md#going-on-after-an-end) has more.
 """
 
 

@@ -269,7 +269,8 @@ class Trainer:
         make_groups(task["layout"], job["device"])
         self.modules, self.config, self.hf_config = build(job, task["layout"], self.dtype, ddp=True)
         load(self.modules, job["checkpoint"])
-        settings = {"optimizer": "adam", "lr": 1e-2, "min_lr": 1e-2, "clip_grad": 1.0, "weight_decay": 0.0}
+        rate = task.get("schedule", {}).get("rate", 1e-2)
+        settings = {"optimizer": "adam", "lr": rate, "min_lr": rate, "clip_grad": 1.0, "weight_decay": 0.0}
         options = OptimizerConfig(
             **settings,
             use_distributed_optimizer=True,

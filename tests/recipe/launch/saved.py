@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from recipe.launch.checkpoints import UNFINISHED, Manifest, list_files, sum_files, write_manifest
 
@@ -17,6 +20,14 @@ CONTENT = {
     "actor/dist_ckpt/metadata.json": b'{"sharded_backend": "torch_dist"}',
     "data.pt": b"where the data loader is",
 }
+
+
+@pytest.fixture(scope="module")
+def unsynced() -> Iterator[None]:
+    """Nothing waits for the disk: a test's files need not survive a loss of power, and there are many of them."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 def save_unfinished(checkpoints: Path, step: int) -> Path:

@@ -14,9 +14,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.checkpoints import MANIFEST, UNFINISHED, NotWhole, list_files, look, read_manifest, sum_files
+from recipe.launch.checkpoints import (
+    MANIFEST,
+    UNFINISHED,
+    Manifest,
+    NotWhole,
+    list_files,
+    look,
+    read_manifest,
+    sum_files,
+    write_manifest,
+)
 from recipe.launch.verify import Rate, size_text, sum_problem
-from tests.recipe.launch.saved import CONTENT, save, save_unfinished
+from tests.recipe.launch.saved import CONTENT, save, save_unfinished, unsynced
+
+__all__ = ["unsynced"]
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 
 def problem_of(checkpoint: Path, verify: bool) -> str | None:
@@ -113,6 +126,18 @@ def test_a_changed_byte_or_a_hole_of_zeros_shows_in_the_checksums(
     assert problem_of(checkpoint, verify=False) is None
     said = problem_of(checkpoint, verify=True)
     assert said is not None and said.startswith(f"{name} is not what was written")
+
+
+def test_every_file_and_the_manifest_are_brought_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.readlink(f"/proc/self/fd/{handle}")))
+    checkpoint = save_unfinished(tmp_path, 4)
+    sums = sum_files(checkpoint, list_files(checkpoint), threads=1, sync=True)
+    assert synced == [str(checkpoint / name) for name in CONTENT]
+    write_manifest(checkpoint, Manifest(4, sums))
+    places = [checkpoint, checkpoint / "actor", checkpoint / "actor" / "dist_ckpt"]
+    wanted = [*places, checkpoint / ".checkpoint.json.unfinished", checkpoint, tmp_path]
+    assert synced[len(CONTENT) :] == [str(place) for place in wanted]
 
 
 def test_names_that_are_no_checkpoints_are_left_alone(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import json
@@ -13,14 +14,17 @@ from typing import Any
 
 import pytest
 
-from recipe.launch import attempts, resume
+from recipe.launch import attempts, cli, node_cli, resume
 from recipe.launch.config import RunConfig, load
 from recipe.launch.environment import REPO
 from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
-from tests.recipe.launch.saved import save, save_unfinished
+from tests.recipe.launch.saved import save, save_unfinished, unsynced
+
+__all__ = ["unsynced"]
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 SIM = load(REPO / "configs" / "sim.toml").with_run(save_every=2, steps=10)
 SETTINGS = {"config": json.loads(json.dumps(dataclasses.asdict(SIM))), "accepted": []}
@@ -115,7 +119,9 @@ def test_what_is_not_whole_is_passed_over_and_said(run_dir: Path, how: str) -> N
 def test_verls_note_of_the_last_step_decides_nothing(run_dir: Path, content: str) -> None:
     (run_dir / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(content)
     assert opened(run_dir)[0].step == 4
-    (run_dir / "checkpoints" / "latest_checkpointed_iteration.txt").unlink()
+    gone_on(run_dir)
+    # verl would read it, and stop where it is no number.
+    assert not (run_dir / "checkpoints" / "latest_checkpointed_iteration.txt").exists()
     assert opened(run_dir)[0].step == 4
 
 
@@ -329,6 +335,19 @@ def test_a_finished_run_says_so(run_dir: Path) -> None:
     with pytest.raises(AlreadyFinished, match=r"has finished 4 of 4 steps; to go on, raise \[run\] steps"):
         opened(run_dir, SIM.with_run(steps=4))
     assert opened(run_dir, SIM.with_run(steps=4), Asked(from_step=2))[0].step == 2
+
+
+def test_the_options_of_both_commands_say_what_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (cli, node_cli):
+        parser = argparse.ArgumentParser()
+        command.register(parser.add_subparsers(dest="command"))
+        name = "launch" if command is cli else "node"
+        line = [name, "x.toml", "--from-step", "4", "--verify-checkpoint", "--accept", "run.seed", "--accept", "a.b"]
+        assert cli.read_asked(parser.parse_args(line)) == Asked(False, 4, True, ("run.seed", "a.b"))
+        assert cli.read_asked(parser.parse_args([name, "x.toml"])) == Asked()
+        with pytest.raises(SystemExit):
+            parser.parse_args([name, "x.toml", "--from-step", "4", "--fresh"])
+        assert "not allowed with argument" in capsys.readouterr().err
 
 
 class Killed(BaseException):

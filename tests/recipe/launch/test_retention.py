@@ -19,7 +19,10 @@ from recipe.launch.checkpoints import MANIFEST, Checkpoint, look
 from recipe.launch.retention import Retention, prune, to_remove
 from recipe.report.marks import SETTING, STOP, WARNING, Mark, add_mark
 from recipe.report.metrics import Step
-from tests.recipe.launch.saved import save, save_unfinished
+from tests.recipe.launch.saved import save, save_unfinished, unsynced
+
+__all__ = ["unsynced"]
+pytestmark = pytest.mark.usefixtures("unsynced")
 
 SCORE = "val-core/sums/reward/mean@1"
 
