@@ -16,7 +16,9 @@ from recipe.preflight.report import Report, examine
 
 if TYPE_CHECKING:
     from recipe.launch.config import RunConfig
+    from recipe.preflight.facts import Facts
     from recipe.preflight.machine import Machine
+    from recipe.preflight.ray_facts import RayFacts
 
 __all__ = ["Report", "every_check", "run", "run_file"]
 
@@ -55,13 +57,23 @@ def run(
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
     if cluster:
-        from recipe.preflight.packages import COMPARED
-        from recipe.preflight.ray_facts import ask
-
-        ray = ask(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
-        facts = dataclasses.replace(facts, ray=ray)
+        facts = dataclasses.replace(facts, ray=_asked_ray(facts))
     kinds: Iterable[str] = ["static", "files", *(["node"] if node else []), *(["cluster"] if cluster else [])]
     return examine([one for one in every_check() if one.needs in kinds], facts)
+
+
+def _asked_ray(facts: Facts) -> RayFacts:
+    """What the run's Ray says, or why that could not be asked."""
+    from recipe.preflight.crash import account, asks_to_stop
+    from recipe.preflight.packages import COMPARED
+    from recipe.preflight.ray_facts import RayFacts, ask
+
+    try:
+        return ask(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
+    except BaseException as error:
+        if asks_to_stop(error):
+            raise
+        return RayFacts(failed=account(error))
 
 
 def run_file(

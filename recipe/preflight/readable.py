@@ -10,6 +10,7 @@ from pathlib import Path
 from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import CATALOGUE, CannotTell, Said, bad, check
+from recipe.preflight.crash import account, asks_to_stop
 from recipe.preflight.facts import Facts
 
 
@@ -59,3 +60,7 @@ def read(path: Path) -> RunConfig | Unreadable:
         return load(path)
     except ConfigError as error:
         return Unreadable(str(error))
+    except BaseException as error:
+        if asks_to_stop(error):
+            raise
+        return Unreadable(account(error))

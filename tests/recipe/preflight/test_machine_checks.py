@@ -94,7 +94,7 @@ TRIPS = {
     "N003": ("cluster", _machine(memory=1000 * GIB, memory_available=900 * GIB), "error", "1000.0 GiB"),
     "N004": ("cluster", _machine(free_bytes=lambda path: 5 * GIB), "error", "5.0 GiB free for"),
     "N005": ("cluster", _machine(free_bytes=lambda path: 17_000 * GIB), "error", "2 checkpoints of 874"),
-    "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "0.1 GiB free in /dev/shm"),
+    "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "64.0 MiB free in /dev/shm"),
     "N007": ("cluster", _limit(nofile=1024), "error", "ulimit -n is 1024"),
     "N008": ("cluster", _limit(nproc=4096), "warning", "ulimit -u is 4096"),
     "N009": ("cluster", _limit(memlock=65536), "warning", "ulimit -l is 64 KiB"),
@@ -214,7 +214,7 @@ def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_non
     assert cluster.findings("M004") == cluster.findings("N003") == []
     cluster.set_machine(memory=700 * GIB, memory_available=600 * GIB)
     (finding,) = cluster.findings("M004")
-    assert finding.level == "error" and finding.expected == "at most 700 GiB"
+    assert finding.level == "error" and finding.expected == "at most 700.0 GiB"
     cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
     assert [one.level for one in cluster.findings("N003")] == ["warning"]
     cluster.node = False
