@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
-from recipe.preflight.catalogue import CATALOGUE, CannotTell, Said, bad, check
+from recipe.preflight.catalogue import CATALOGUE, CannotTell, NoMatter, Said, bad, check
 from recipe.preflight.crash import account, asks_to_stop
 from recipe.preflight.facts import Facts
 
@@ -52,6 +53,29 @@ def _derivable(facts: Facts) -> Iterator[Said]:
         everything(facts.config)
     except ConfigError as error:
         yield bad(str(error), "a run file that leads to one command")
+
+
+@check(
+    "C003", "the nodes are told where the head is, by an address that leads there", needs="static",
+    why="the nodes of a run meet at the head's address, and each of them takes 127.0.0.1 for itself",
+    fix="set [cluster] head to the head's address in the network between the nodes (scripts/launch.sh: or --head)",
+)  # fmt: skip
+def _head(facts: Facts) -> Iterator[Said]:
+    cluster = facts.config.cluster
+    if cluster.nodes == 1:
+        raise NoMatter
+    if cluster.head is None:
+        yield bad(f"no [cluster] head for {cluster.nodes} nodes", "the head's address")
+    # Simulated nodes may share this machine.
+    elif not facts.config.simulated and _loopback(cluster.head):
+        yield bad(f"[cluster] head = {cluster.head} for {cluster.nodes} nodes", "an address that other nodes can reach")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read(path: Path) -> RunConfig | Unreadable:
