@@ -40,7 +40,7 @@ _SAID_BY = ("D004", "E015", "L013", "T005", "W003", "W004", "W012")
 @check(
     "C002", "everything that verl is told can be derived", needs="static",
     why="the launcher stops where it cannot; this is what no check of its own has seen coming",
-    fix="correct the run file as the message says (python -m recipe show RUN.toml prints what is derived)",
+    fix="correct the run file as the message says; docs/CONFIG.md has every key, and what follows from it",
 )  # fmt: skip
 def _derivable(facts: Facts) -> Iterator[Said]:
     from recipe.launch.show import everything

@@ -90,14 +90,17 @@ def outcome(file: Path) -> Report:
 
 
 @pytest.mark.parametrize("name", sorted(TEXTS))
-def test_every_key_takes_every_odd_value_or_refuses_it_in_one_line(tmp_path: Path, name: str) -> None:
+def test_every_key_takes_every_odd_value_or_refuses_it_in_lines(tmp_path: Path, name: str) -> None:
     file, lines = tmp_path / "run.toml", TEXTS[name].splitlines()
     for place in [number for number, line in enumerate(lines) if KEY.match(line)]:
         for value in ODD:
             spoilt_line = KEY.sub(lambda found, value=value: found[1] + value, lines[place])
             file.write_text("\n".join([*lines[:place], spoilt_line, *lines[place + 1 :]]), encoding="utf-8")
             code, errors = said("show", file)
-            assert (code, len(errors.splitlines())) in ((0, 0), (2, 1)) and len(errors) < 1500, spoilt_line
+            # What is wrong with the file's form is one line; each of the checks that refuse its values has one, too.
+            told = errors.splitlines()
+            assert code in (0, 2) and bool(told) == (code == 2), spoilt_line
+            assert all(line.startswith("error: ") and len(line) < 1500 for line in told), spoilt_line
 
 
 @given(content=spoilt())
@@ -134,7 +137,7 @@ MISTAKES = [
     ("a3_256die", MODEL, "ZERO", "W004", "no whole number above 0 for n_routed_experts"),
     ("a3_256die", MODEL, f"/{'a' * 300}", "W001", "File name too long"),
     ("a3_256die", '/shared/DeepSeek-V3-Base-torch_dist"  #', 'FILE"  #', "W007", "is not a directory"),
-    ("a3_256die", "/shared/deepscaler/train.parquet", "FILE", "D002", "is no Parquet file"),
+    ("a3_256die", "/shared/deepscaler/train.parquet", "FILE", "D002", "no Parquet file that can be read"),
     ("a3_256die", "/shared/deepscaler/train.parquet", "DIRECTORY", "D001", "is not a file"),
     ("a3_256die", 'head = "192.0.2.1"', 'head = ""', "C001", "'' is no address"),
     ("a3_256die", 'optimizer = "swapped"', "swap_optimizer = true", "C001", "did you mean 'optimizer'?"),
