@@ -196,10 +196,11 @@ def test_a_run_file_that_breaks_the_reader_is_told(tmp_path: Path, monkeypatch: 
 def test_the_doctor_survives_the_same(monkeypatch: pytest.MonkeyPatch, cluster: Any, tmp_path: Path) -> None:
     spoilt = {**inventory._SUBJECTS, "sources": raised(KeyError("profile"))}
     monkeypatch.setattr(inventory, "_SUBJECTS", spoilt)
-    here = dataclasses.replace(cluster.machine, failed={"processes": "could not look: ValueError"})
-    found = doctor.diagnose(device="npu", machine=here, upstream=cluster.upstream, runs=tmp_path)
+    why = "could not look: ValueError"
+    here = dataclasses.replace(cluster.machine, failed={"processes": why, "packages": why})
+    found = doctor.diagnose(machine=here, upstream=cluster.upstream, runs=tmp_path)
     assert "KeyError: 'profile'" in found.inventory["sources"]
-    assert found.inventory["processes"] == "could not look: ValueError"
+    assert found.inventory["processes"] == found.inventory["packages"] == why
     assert found.inventory["machine"].startswith("node0") and found.lines()
 
 
