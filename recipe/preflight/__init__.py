@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipe.preflight.catalogue import CATALOGUE, Check
+from recipe.preflight.catalogue import CATALOGUE, Check, Finding
 from recipe.preflight.report import Report, examine
 
 if TYPE_CHECKING:
     from recipe.launch.config import RunConfig
+    from recipe.preflight.facts import Facts
     from recipe.preflight.machine import Machine
+    from recipe.preflight.ray_facts import RayFacts
 
-__all__ = ["Report", "every_check", "run", "run_file"]
+__all__ = ["Report", "every_check", "refusals", "run", "run_file"]
 
 
 def every_check() -> tuple[Check, ...]:
@@ -55,13 +57,34 @@ def run(
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
     if cluster:
-        from recipe.preflight.packages import COMPARED
-        from recipe.preflight.ray_facts import ask
-
-        ray = ask(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
-        facts = dataclasses.replace(facts, ray=ray)
+        facts = dataclasses.replace(facts, ray=_asked_ray(facts))
     kinds: Iterable[str] = ["static", "files", *(["node"] if node else []), *(["cluster"] if cluster else [])]
     return examine([one for one in every_check() if one.needs in kinds], facts)
+
+
+def refusals(config: RunConfig, *, machine: Machine | None = None) -> tuple[Finding, ...]:
+    """The errors for which a launch would refuse this run wherever it is called: in the run file itself, and in what it
+    names, as far as that is on this machine, which is all of a simulated run's."""
+    from recipe.launch.environment import upstream_dir
+    from recipe.preflight.facts import Facts
+    from recipe.preflight.machine import this_machine
+
+    facts = Facts(config, machine or this_machine(), config.simulated, upstream_dir())
+    return examine([one for one in every_check() if one.needs in ("static", "files")], facts).errors
+
+
+def _asked_ray(facts: Facts) -> RayFacts:
+    """What the run's Ray says, or why that could not be asked."""
+    from recipe.preflight.crash import account, asks_to_stop
+    from recipe.preflight.packages import COMPARED
+    from recipe.preflight.ray_facts import RayFacts, ask
+
+    try:
+        return ask(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
+    except BaseException as error:
+        if asks_to_stop(error):
+            raise
+        return RayFacts(failed=account(error))
 
 
 def run_file(

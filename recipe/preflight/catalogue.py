@@ -8,7 +8,8 @@
             yield bad(found="...", expected="...")
 
 A check yields what is wrong and nothing when all is well. One that cannot tell raises `CannotTell`, which is a finding
-of its own; one that this run has no use for raises `NoMatter`, which is not.
+of its own; one that this run has no use for raises `NoMatter`, which is not. Whatever else one raises is a fault of its
+own: a finding that says what to report, and that stands in the way of nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipe.preflight.crash import account, asks_to_stop
 from recipe.text import printable
 
 if TYPE_CHECKING:
@@ -92,27 +94,37 @@ class Check:
     function: Callable[[Any], Iterator[Said] | None]
 
     def findings(self, facts: Facts) -> list[Finding] | None:
-        """What it finds; None where it does not apply to this run."""
+        """What it finds; None where it does not apply to this run. Raises what ends the command, and nothing else."""
+        found: list[Finding] = []
         try:
-            said = list(self.function(facts) or ())
+            for one in self.function(facts) or ():
+                found.append(self._finding(one))
         except NoMatter:
-            return None
+            return found or None
         except CannotTell as reason:
-            return [self._untold(str(reason))]
+            found.append(self._untold(str(reason)))
         except ModuleNotFoundError as error:
-            return [self._untold(f"the package {error.name} is not installed")]
+            found.append(self._untold(f"the package {error.name} is not installed"))
         except OSError as error:  # a disk that fails, a directory that may not be read, a name that is too long
-            return [self._untold(f"{error.filename or 'a file'} cannot be looked at ({error.strerror or error})")]
-        return [
-            Finding(self.id, self.title, one.level, _line(one.found), _line(one.expected), _line(one.fix or self.fix))
-            for one in said
-        ]
+            what = f"{error.filename or 'a file'} cannot be looked at ({error.strerror or error})"
+            found.append(self._untold(what))
+        except BaseException as error:  # extensions in other languages raise their panics past Exception
+            if asks_to_stop(error):
+                raise
+            found.append(self._untold(account(error)))
+        return found
+
+    def _finding(self, one: Said) -> Finding:
+        return Finding(
+            self.id, self.title, one.level, line_of(one.found), line_of(one.expected), line_of(one.fix or self.fix)
+        )
 
     def _untold(self, reason: str) -> Finding:
-        return Finding(self.id, self.title, "not run", _line(reason), "", "")
+        return Finding(self.id, self.title, "not run", line_of(reason), "", "")
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
+    """The text as a part of a line: bounded, and with nothing in it that a terminal obeys or cannot show."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= LONGEST_PART else line[:LONGEST_PART] + " ..."
 

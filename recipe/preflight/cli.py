@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
@@ -50,5 +51,7 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # letters of a path that this terminal's encoding does not have
+            sys.stdout.reconfigure(errors="backslashreplace")
         print("\n".join(report.lines()))
     return report.exit_code

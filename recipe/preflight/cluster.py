@@ -21,6 +21,8 @@ SYNC = "run: python -m recipe sync on those nodes"
 
 def _ray(facts: Facts) -> RayFacts:
     ray = facts.ray
+    if ray is not None and ray.failed:
+        raise CannotTell(ray.failed)
     if ray is None or ray.problem:
         raise CannotTell("no Ray answers (R001)")
     return ray
@@ -62,6 +64,8 @@ def _answers(facts: Facts) -> Iterator[Said]:
     ray = facts.ray
     if ray is None:
         raise CannotTell("Ray was not asked")
+    if ray.failed:
+        raise CannotTell(ray.failed)
     if ray.problem:
         yield bad(f"{facts.ray_address}: {ray.problem}", "a Ray that answers")
     for one in ray.nodes:
@@ -93,7 +97,7 @@ def _offered(facts: Facts) -> Iterator[Said]:
     for one in _ray(facts).nodes:
         there = one.resources.get(name, 0)
         if there != wanted:
-            yield bad(f"node {one.address} offers {there:g} {name}", f"{wanted}")
+            yield bad(f"node {one.address} offers {there:.10g} {name}", f"{wanted}")
 
 
 @check(
@@ -106,7 +110,7 @@ def _free(facts: Facts) -> Iterator[Said]:
     offered = sum(one.resources.get(name, 0) for one in ray.nodes)
     free = (ray.available or {}).get(name, 0)
     if free < offered:
-        yield bad(f"{free:g} of {offered:g} {name} are free", "all")
+        yield bad(f"{free:.10g} of {offered:.10g} {name} are free", "all")
 
 
 @check(
@@ -143,7 +147,7 @@ def _paths(facts: Facts) -> Iterator[Said]:
 def _clocks(facts: Facts) -> Iterator[Said]:
     for one in _asked(facts):
         if abs(one.clock_offset_s) - one.clock_error_s > MOST_SKEW_S:
-            yield doubtful(f"{one.address} is {one.clock_offset_s:+.1f} s off", f"within {MOST_SKEW_S:g} s")
+            yield doubtful(f"{one.address} is {one.clock_offset_s:+.2f} s off", f"within {MOST_SKEW_S:g} s")
 
 
 @check(

@@ -13,7 +13,7 @@ from recipe.data.templates import CHAT, get_template
 from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.preflight.problems import Problems, text_of
+from recipe.preflight.problems import Messages, Problems, text_of
 from verl_patches.utils.reward_score.tier3 import GRADERS, REQUIREMENTS
 
 # Rewards by what they look for in an answer.
@@ -42,17 +42,18 @@ def _present(facts: Facts) -> dict[str, Path]:
 
 
 def _read(facts: Facts) -> dict[str, Problems]:
-    """The problems of each file. CannotTell where they cannot be read, which D001 and D002 report."""
+    """The problems of each file. CannotTell where they cannot be read, which D001, D002 and D004 report."""
     if "problems" not in facts.memory:
+        present = _present(facts)
         try:
             facts.memory["problems"] = {
                 name: problems.read_json(file, facts.config.data.template)
                 if name == "path"
                 else problems.read_parquet(file)
-                for name, file in _present(facts).items()
+                for name, file in present.items()
             }
-        except (ValueError, KeyError) as error:
-            raise CannotTell(f"the problems cannot be read: {error}") from None
+        except (ValueError, DataError) as error:
+            raise CannotTell(f"the problems cannot be read (D002, D004): {error}") from None
     found: dict[str, Problems] = facts.memory["problems"]
     return found
 
@@ -60,12 +61,17 @@ def _read(facts: Facts) -> dict[str, Problems]:
 def _prompt(facts: Facts) -> str:
     """The text of one prompt: of the data where that is rendered already, of the template otherwise."""
     if facts.config.data.kind == "parquet":
-        prompts = _read(facts)["train_path"].prompts
-        return text_of(prompts[0]) if prompts else ""
+        return text_of(_some(_read(facts)["train_path"].prompts)[0])
     try:
         return text_of(get_template(facts.config.data.template).messages("1 + 1"))
     except DataError as error:
         raise CannotTell(f"the template cannot be read (D004): {error}") from None
+
+
+def _some(prompts: list[Messages]) -> list[Messages]:
+    if not prompts:
+        raise CannotTell("there are no problems (D003)")
+    return prompts
 
 
 def _rewards(facts: Facts) -> list[str]:
@@ -99,9 +105,9 @@ def _form(facts: Facts) -> Iterator[Said]:
             if name == "path":
                 problems.read_json(file, "plain")
             else:
-                for line in problems.differing_columns(file):
-                    yield bad(f"{file}: {line}", "the columns " + ", ".join(problems.COLUMNS))
-        except (ValueError, DataError) as error:
+                for line in problems.parquet_faults(file):
+                    yield bad(f"[data] {name} = {file}: {line}", "the columns " + ", ".join(problems.COLUMNS))
+        except DataError as error:
             yield bad(str(error), "problems that can be read")
     if not there:
         assert _present(facts)
@@ -122,6 +128,10 @@ def _enough(facts: Facts) -> Iterator[Said]:
         yield bad(f"{usable} problems to learn from", f"at least {prompts}, prompts_per_step")
     elif usable < 2 * prompts and facts.config.run.steps > 2:
         yield doubtful(f"{usable} problems for steps of {prompts}", "several steps' worth")
+    if "validation_path" in found and not found["validation_path"].prompts:
+        yield bad(
+            "no problems to validate on", "at least 1", "bring problems to validate on: verl asserts that some are"
+        )
 
 
 @check(
@@ -194,7 +204,7 @@ def _measured(facts: Facts) -> dict[str, Any]:
 
     if "tokens" not in facts.memory:
         directory = facts.here(facts.model_directory, "the model's directory")
-        prompts = [prompt for one in _read(facts).values() for prompt in one.prompts]
+        prompts = _some([prompt for one in _read(facts).values() for prompt in one.prompts])
         chosen = list(problems.longest(prompts, LONGEST))
         facts.memory["tokens"] = measure(directory, chosen, MARKS)
     found: dict[str, Any] = facts.memory["tokens"]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """This machine as plain data: what preflight and doctor look at. Read-only, Linux, and no package beyond Python's own.
 
-What cannot be read here (another system, a container that hides it) is None, and the checks say so.
+What cannot be read here (another system, a container that hides it) is None, and the checks say so. What fails to be
+read for another reason raises `CannotTell` in each check that looks at it, and in no other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from recipe.launch.config import GIB
+from recipe.plan.sizes import size_text
+from recipe.preflight.catalogue import CannotTell
+from recipe.preflight.crash import account, asks_to_stop
 
 RUN_ID = "RECIPE_RUN_ID"
 _UNLIMITED = resource.RLIM_INFINITY
@@ -38,7 +42,10 @@ class Process:
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine; sizes in bytes, limits as soft limits where None means unlimited."""
+    """One machine; sizes in bytes, limits as soft limits where None means unlimited.
+
+    `failed`: why a value could not be read, by its name; to look at such a value is a CannotTell.
+    """
 
     host: str
     python: tuple[int, int, int]
@@ -58,8 +65,20 @@ class Machine:
     clock_set: bool | None
     now: float
     processes: tuple[Process, ...]
-    path: tuple[str, ...] = ()
+    path: tuple[str, ...]
     free_bytes: Callable[[Path], int | None] = field(default=lambda path: free_bytes(path))
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.failed:
+            object.__delattr__(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there."""
+        reason = self.__dict__.get("failed", {}).get(name)
+        if reason is None:
+            raise AttributeError(name)
+        raise CannotTell(reason)
 
     def version(self, package: str) -> str | None:
         """The installed version of a distribution."""
@@ -84,32 +103,48 @@ class Machine:
 
 def this_machine() -> Machine:
     """What can be read of this machine, in a fraction of a second."""
-    return Machine(
-        host=socket.gethostname(),
-        python=sys.version_info[:3],
-        packages=installed(),
-        environ=dict(os.environ),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory=_memory_total(),
-        memory_available=_meminfo("MemAvailable"),
-        shm_free=free_bytes(Path("/dev/shm")) if Path("/dev/shm").is_dir() else None,
-        limits={name: _limit(getattr(resource, f"RLIMIT_{name.upper()}")) for name in ("nofile", "nproc", "memlock")},
-        dies=len(device_files("davinci")),
-        gpus=len(device_files("nvidia")),
-        driver=_driver(),
-        interfaces=_interfaces(),
-        listening=frozenset(_listening()),
-        ephemeral_ports=_ephemeral_ports(),
-        clock_set=_clock_set(),
-        now=time.time(),
-        processes=tuple(_processes()),
-        path=tuple(sys.path),
-    )
+    values: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name, read in _readings().items():
+        try:
+            values[name] = read()
+        except BaseException as error:
+            if asks_to_stop(error):
+                raise
+            values[name], failed[name] = None, account(error)
+    return Machine(**values, failed=failed)
 
 
-def gib_text(size: int | None) -> str:
+def _readings() -> dict[str, Callable[[], Any]]:
+    """How each value of a machine is read."""
+    return {
+        "host": socket.gethostname,
+        "python": lambda: sys.version_info[:3],
+        "packages": installed,
+        "environ": lambda: dict(os.environ),
+        "cpus": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "memory": _memory_total,
+        "memory_available": lambda: _meminfo("MemAvailable"),
+        "shm_free": lambda: free_bytes(Path("/dev/shm")) if Path("/dev/shm").is_dir() else None,
+        "limits": lambda: {
+            name: _limit(getattr(resource, f"RLIMIT_{name.upper()}")) for name in ("nofile", "nproc", "memlock")
+        },
+        "dies": lambda: len(device_files("davinci")),
+        "gpus": lambda: len(device_files("nvidia")),
+        "driver": _driver,
+        "interfaces": _interfaces,
+        "listening": lambda: frozenset(_listening()),
+        "ephemeral_ports": _ephemeral_ports,
+        "clock_set": _clock_set,
+        "now": time.time,
+        "processes": lambda: tuple(_processes()),
+        "path": lambda: tuple(sys.path),
+    }
+
+
+def known_size(size: int | None) -> str:
     """Bytes as a person reads them; "?" for what could not be read."""
-    return "?" if size is None else f"{size / GIB:.1f} GiB"
+    return "?" if size is None else size_text(size)
 
 
 def canonical(package: str) -> str:

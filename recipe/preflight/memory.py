@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from recipe.launch.config import GIB, SIM
 from recipe.launch.errors import ConfigError
-from recipe.plan.sizes import size_text
+from recipe.plan.sizes import size_text, told_apart
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 
 if TYPE_CHECKING:
     from recipe.plan.memory import Memory
+
+# Of a node's memory; the rest is the system's, the page cache's, and that of processes that pin nothing.
+MOST_PINNED = 0.8
 
 
 def planned(facts: Facts) -> Memory:
@@ -50,9 +53,9 @@ def _phases(facts: Facts) -> Iterator[Said]:
         total = die.total(phase) + die.outside_total
         if total > found.limit:
             largest = max(die.phases[phase], key=lambda kind: die.phases[phase][kind])
+            wanted, there = told_apart(total, found.limit)
             yield _fits_not(facts)(
-                f"{phase}: {size_text(total)} on a die of stage {die.stage} (most of it {largest})",
-                f"at most {size_text(found.limit)}",
+                f"{phase}: {wanted} on a die of stage {die.stage} (most of it {largest})", f"at most {there}"
             )
 
 
@@ -88,14 +91,16 @@ def _whole_batch(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _host(facts: Facts) -> Iterator[Said]:
     host, given = planned(facts).host, facts.config.cluster.host_memory_gib_per_node
-    wanted = f"{host.total / GIB:.0f} GiB on a node, {host.pinned_total / GIB:.0f} GiB of them pinned"
+    pinned = size_text(host.pinned_total)
     there = given * GIB if given is not None else facts.machine.memory if facts.node else None
     if there is None:
         raise CannotTell(
-            f"the plan wants {wanted}, and [cluster] host_memory_gib_per_node is not given; with --node this machine's "
-            "own memory counts"
+            f"the plan wants {size_text(host.total)} on a node, {pinned} of them pinned, and [cluster] "
+            "host_memory_gib_per_node is not given; with --node this machine's own memory counts"
         )
     if host.total > there:
-        yield bad(wanted, f"at most {there / GIB:.0f} GiB")
-    elif host.pinned_total > 0.8 * there:
-        yield doubtful(wanted, f"at most 80 % of {there / GIB:.0f} GiB pinned")
+        wanted, given_text = told_apart(host.total, there)
+        yield bad(f"{wanted} on a node, {pinned} of them pinned", f"at most {given_text}")
+    elif host.pinned_total > MOST_PINNED * there:
+        pinned, most = told_apart(host.pinned_total, MOST_PINNED * there)
+        yield doubtful(f"{pinned} pinned on a node", f"at most {most}, {MOST_PINNED:.0%} of {size_text(there)}")

@@ -11,9 +11,9 @@ from recipe.launch.checkpoints import look
 from recipe.launch.config import CUDA, GIB, HCCL_PORTS, NPU, SIM
 from recipe.launch.overrides import OBJECT_STORE_BYTES
 from recipe.launch.retention import most_at_once
+from recipe.plan.sizes import size_text, told_apart
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.preflight.machine import gib_text
 from recipe.preflight.memory import planned
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
@@ -71,9 +71,10 @@ def _memory(facts: Facts) -> Iterator[Said]:
     wanted = (otherwise or planned(facts).host.total) if given is None else int(given * GIB)
     # What the machine's maker calls its memory is a little more than what the kernel hands out.
     if total < 0.95 * wanted:
-        yield bad(gib_text(total), f"{gib_text(wanted)}")
+        yield bad(*told_apart(total, wanted))
     elif free < 0.8 * wanted:
-        yield doubtful(f"{gib_text(free)} available of {gib_text(total)}", f"most of {gib_text(wanted)}")
+        there, needed = told_apart(free, wanted)
+        yield doubtful(f"{there} available of {size_text(total)}", f"most of {needed}")
 
 
 @check(
@@ -87,7 +88,8 @@ def _disk(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.run_dir} cannot be asked")
     if free < wanted:
-        yield bad(f"{gib_text(free)} free for {facts.paths.run_dir}", f"{gib_text(wanted)}")
+        there, needed = told_apart(free, wanted)
+        yield bad(f"{there} free for {facts.paths.run_dir}", needed)
 
 
 @check(
@@ -110,9 +112,10 @@ def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
+        there, needed = told_apart(free, wanted)
         yield bad(
-            f"{gib_text(free)} free for {facts.paths.checkpoints}",
-            f"{gib_text(wanted)}: {more} checkpoints of {gib_text(14 * facts.parameters)}",
+            f"{there} free for {facts.paths.checkpoints}",
+            f"{needed}: {more} checkpoints of {size_text(14 * facts.parameters)}",
         )
 
 
@@ -127,7 +130,8 @@ def _shm(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell("there is no /dev/shm here")
     if free < SHM[facts.device]:
-        yield bad(f"{gib_text(free)} free in /dev/shm", gib_text(SHM[facts.device]))
+        there, needed = told_apart(free, SHM[facts.device])
+        yield bad(f"{there} free in /dev/shm", needed)
 
 
 def _below(limit: int | None, wanted: int) -> bool:

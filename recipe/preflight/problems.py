@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from recipe.preflight.catalogue import CannotTell
 
 Messages = list[dict[str, str]]
-# What verl 0.6.1's dataset and reward managers read of each row.
-COLUMNS = {"prompt": "list", "reward_model": "struct", "data_source": "string", "extra_info": "struct"}
+# Of a type as messages show it: nested ones fill pages.
+_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -23,31 +23,32 @@ class Problems:
     truths: list[Any]
 
 
-def differing_columns(file: Path) -> list[str]:
-    """What `file` lacks of verl's schema, one line each. CannotTell without pyarrow; ValueError for no Parquet."""
-    schema = _parquet(file).schema_arrow
-    lines = []
-    for name, kind in COLUMNS.items():
-        there = str(schema.field(name).type) if name in schema.names else None
-        if there is None:
-            lines.append(f"no column {name} (columns: {', '.join(schema.names)})")
-        elif not there.startswith(kind):
-            lines.append(f"column {name} is {there}, not a {kind}")
-    if not lines and "ground_truth" not in str(schema.field("reward_model").type):
-        lines.append("reward_model has no ground_truth")
-    return lines
+@dataclass(frozen=True)
+class Column:
+    """What verl 0.6.1's dataset and reward managers make of a column. `right` tells it from its Arrow type."""
+
+    wanted: str
+    right: Callable[[Any], bool]
+    needed: bool = True
 
 
-def rows(file: Path) -> int:
-    """Rows of a Parquet file."""
-    return int(_parquet(file).metadata.num_rows)
+def parquet_faults(file: Path) -> list[str]:
+    """What keeps verl from reading `file` as problems, one line each: no Parquet, other columns, rows with holes.
+
+    CannotTell without pyarrow.
+    """
+    try:
+        faults = _column_faults(_parquet(file).schema_arrow)
+        return faults or _row_faults(_rows(file))
+    except ValueError as error:
+        return [str(error)]
 
 
 def read_parquet(file: Path) -> Problems:
-    """All rows of a Parquet file in verl's schema."""
-    table = _parquet(file).read(columns=["prompt", "reward_model"])
-    truths = [None if one is None else one.get("ground_truth") for one in table["reward_model"].to_pylist()]
-    return Problems(table["prompt"].to_pylist(), truths)
+    """All rows of a Parquet file in verl's schema. Raises ValueError for any other file."""
+    for fault in parquet_faults(file):
+        raise ValueError(f"{file}: {fault}")
+    return _rows(file)
 
 
 def read_json(file: Path, template: str) -> Problems:
@@ -70,6 +71,91 @@ def longest(prompts: list[Messages], count: int) -> Iterator[Messages]:
     yield from sorted(prompts, key=lambda one: -sum(len(message.get("content", "")) for message in one))[:count]
 
 
+def _column_faults(schema: Any) -> list[str]:
+    faults = []
+    for name, column in COLUMNS.items():
+        places = schema.get_all_field_indices(name)
+        if len(places) > 1:
+            faults.append(f"{len(places)} columns are called {name}")
+        elif not places and column.needed:
+            faults.append(f"no column {name} (columns: {', '.join(schema.names)})")
+        elif places and not column.right(schema.field(places[0]).type):
+            kind = str(schema.field(places[0]).type)
+            shown = kind if len(kind) <= _SHOWN else kind[:_SHOWN] + "..."
+            faults.append(f"column {name} is {shown}, not {column.wanted}")
+    return faults
+
+
+def _row_faults(found: Problems) -> list[str]:
+    broken = [row for row, prompt in enumerate(found.prompts) if not _whole(prompt)]
+    if not broken:
+        return []
+    what = "a null, or no message at all, in the prompt"
+    return [f"{len(broken)} of {len(found.prompts)} rows have {what}, the first is row {broken[0]} (from 0)"]
+
+
+def _whole(prompt: Any) -> bool:
+    return bool(prompt) and all(
+        message is not None and message["role"] is not None and message["content"] is not None for message in prompt
+    )
+
+
+def _text(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    return bool(_text(kind.value_type) if of.is_dictionary(kind) else of.is_string(kind) or of.is_large_string(kind))
+
+
+def _list(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    return bool(of.is_list(kind) or of.is_large_list(kind) or of.is_fixed_size_list(kind))
+
+
+def _member(kind: Any, name: str) -> Any:
+    """The type of a struct's member; None where there is none, or several of that name."""
+    import pyarrow.types as of
+
+    place = kind.get_field_index(name) if of.is_struct(kind) else -1
+    return None if place < 0 else kind.field(place).type
+
+
+def _messages(kind: Any) -> bool:
+    if not _list(kind):
+        return False
+    members = [_member(kind.value_type, name) for name in ("role", "content")]
+    return all(one is not None and _text(one) for one in members)
+
+
+def _answer(kind: Any) -> bool:
+    """What the graders make an answer of: `recipe` rewards know texts, numbers, and lists of either."""
+    import pyarrow.types as of
+
+    if _list(kind):
+        return not _list(kind.value_type) and _answer(kind.value_type)
+    return bool(_text(kind) or of.is_integer(kind) or of.is_floating(kind) or of.is_boolean(kind))
+
+
+def _rewarded(kind: Any) -> bool:
+    truth = _member(kind, "ground_truth")
+    return truth is not None and _answer(truth)
+
+
+def _extra(kind: Any) -> bool:
+    import pyarrow.types as of
+
+    return bool(of.is_struct(kind) or of.is_null(kind))
+
+
+COLUMNS = {
+    "prompt": Column("a list of messages, each with role and content as text", _messages),
+    "reward_model": Column("a struct with the ground_truth as text, number or list of them", _rewarded),
+    "data_source": Column("text", _text),
+    # verl puts an empty one where it is missing or null.
+    "extra_info": Column("a struct", _extra, needed=False),
+}
+
+
 def _parquet(file: Path) -> Any:
     try:
         import pyarrow as pa
@@ -79,5 +165,20 @@ def _parquet(file: Path) -> Any:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{file} is no Parquet file that can be read: {reason}") from None
+        raise ValueError(f"no Parquet file that can be read: {_first_line(error)}") from None
+
+
+def _rows(file: Path) -> Problems:
+    """The rows of a file whose columns are right."""
+    import pyarrow as pa
+
+    try:
+        table = _parquet(file).read(columns=["prompt", "reward_model"])
+        truths = [None if one is None else one["ground_truth"] for one in table["reward_model"].to_pylist()]
+        return Problems(table["prompt"].to_pylist(), truths)
+    except (pa.ArrowException, OSError, UnicodeError) as error:  # damaged behind a whole footer
+        raise ValueError(f"a Parquet file whose rows cannot be read: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -46,11 +46,12 @@ class RayHost:
 
 @dataclass(frozen=True)
 class RayFacts:
-    """A Ray: why it could not be asked, or its nodes, and what is free in all."""
+    """A Ray: why it does not answer, or its nodes, and what is free in all. `failed`: why we could not even ask."""
 
     problem: str = ""
     nodes: tuple[RayHost, ...] = ()
     available: Mapping[str, float] | None = None
+    failed: str = ""
 
 
 def ask(
@@ -62,6 +63,8 @@ def ask(
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
     except OSError as error:
         return RayFacts(f"nothing answers there ({error.strerror or error})")
+    except UnicodeError:  # labels that are empty or longer than names may have
+        return RayFacts(f"{host!r} is no name that a network has")
     question = {"address": address, "paths": paths, "packages": packages, "upstream": str(upstream)}
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment["PYTHONPATH"] = os.pathsep.join(

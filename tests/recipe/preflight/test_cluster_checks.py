@@ -79,7 +79,7 @@ TRIPS = {
     "R004": (_ray(available={"NPU": 240.0}), "error", "240 of 256 NPU are free"),
     "R005": (_one(ray="2.41.0"), "error", "Ray 2.41.0 on 10.1.1.4"),
     "R006": (_one(missing=("/shared/DeepSeek-V3-Base-torch_dist",)), "error", "torch_dist is not on 10.1.1.4"),
-    "R007": (_one(clock_offset_s=-30.0, clock_error_s=0.1), "warning", "10.1.1.4 is -30.0 s off"),
+    "R007": (_one(clock_offset_s=-30.0, clock_error_s=0.1), "warning", "10.1.1.4 is -30.00 s off"),
     "R008": (_one(upstream="not synced"), "error", "not synced on 10.1.1.4"),
     "R009": (_one(packages={"torch": "2.6.0"}), "error", "torch 2.6.0 on 10.1.1.4"),
     "R010": (_one(environ={"VLLM_DP_SIZE": "64"}), "error", "VLLM_DP_SIZE=64 on 10.1.1.4"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ TRIPS = {
     "N003": ("cluster", _machine(memory=1000 * GIB, memory_available=900 * GIB), "error", "1000.0 GiB"),
     "N004": ("cluster", _machine(free_bytes=lambda path: 5 * GIB), "error", "5.0 GiB free for"),
     "N005": ("cluster", _machine(free_bytes=lambda path: 17_000 * GIB), "error", "4 checkpoints of 874"),
-    "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "0.1 GiB free in /dev/shm"),
+    "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "64.0 MiB free in /dev/shm"),
     "N007": ("cluster", _limit(nofile=1024), "error", "ulimit -n is 1024"),
     "N008": ("cluster", _limit(nproc=4096), "warning", "ulimit -u is 4096"),
     "N009": ("cluster", _limit(memlock=65536), "warning", "ulimit -l is 64 KiB"),
@@ -209,12 +210,45 @@ def test_n003_little_free_memory_is_a_warning(cluster: Any) -> None:
     assert [one.level for one in cluster.findings("N003")] == ["warning"]
 
 
+def size_in(text: str) -> str:
+    """The first size that is written there."""
+    return re.findall(r"[\d.]+ (?:B|[KMG]iB)", text)[0]
+
+
+@pytest.mark.parametrize(
+    ("id", "short"),
+    [("N003", {"memory": 1899 * GIB}), ("N003", {"memory_available": 1599 * GIB}), ("N004", 20 * GIB - 1),
+     ("N005", None), ("N006", 16 * GIB - 1), ("M004", {"memory": 1})],
+    ids=str,
+)  # fmt: skip
+def test_what_is_there_and_what_is_wanted_are_never_the_same_text(id: str, short: Any, cluster: Any) -> None:
+    """A byte or a sixteenth too little is still another size."""
+    if id == "N005":
+        short = 2 * 14 * cluster.facts.parameters - 1
+    if id == "M004":
+        from recipe.preflight.memory import planned
+
+        cluster.set(cluster_host_memory_gib_per_node=None)
+        short = {"memory": int(planned(cluster.facts).host.total) - 1}
+    values = short if isinstance(short, dict) else {"free_bytes": lambda path: short, "shm_free": short}
+    cluster.set_machine(**values)
+    (finding,) = cluster.findings(id)
+    assert size_in(finding.found) != size_in(finding.expected), finding.line
+
+
+def test_n005_a_small_models_checkpoints_on_a_small_disk(laptop: Any) -> None:
+    laptop.set(run_save_every=1)
+    laptop.set_machine(free_bytes=lambda path: 4096)
+    (finding,) = laptop.findings("N005")
+    assert finding.found.startswith("4.0 KiB free for") and finding.expected.startswith("27.0 MiB: 2 checkpoints")
+
+
 def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_none(cluster: Any) -> None:
     cluster.set(cluster_host_memory_gib_per_node=None)
     assert cluster.findings("M004") == cluster.findings("N003") == []
     cluster.set_machine(memory=700 * GIB, memory_available=600 * GIB)
     (finding,) = cluster.findings("M004")
-    assert finding.level == "error" and finding.expected == "at most 700 GiB"
+    assert finding.level == "error" and finding.expected == "at most 700.0 GiB"
     cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
     assert [one.level for one in cluster.findings("N003")] == ["warning"]
     cluster.node = False

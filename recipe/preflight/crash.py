@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is said of an exception that nobody expected: enough to report it, in one line."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+_REPO = Path(__file__).resolve().parents[2]
+_ROOMS = ("recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches")
+REQUEST = "this is a fault of the recipe's own, please report this line"
+
+
+def account(error: BaseException) -> str:
+    """Type and message of an exception, the line of ours that it came through last, and that it should be reported."""
+    try:
+        message = str(error)
+    except Exception:  # a message that is itself made from what is broken
+        message = ""
+    what = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"could not look: {what[:300]} (at {_place(error)}); {REQUEST}"
+
+
+def asks_to_stop(error: BaseException) -> bool:
+    """Whether it is not a fault but somebody who ends the command: Ctrl-C, or a stop signal while a launcher runs."""
+    if isinstance(error, KeyboardInterrupt):
+        return True
+    try:
+        from recipe.launch.supervisor import Interrupted
+    except ModuleNotFoundError:  # without its packages there is no launcher that could be stopped
+        return False
+    return isinstance(error, Interrupted)
+
+
+def _place(error: BaseException) -> str:
+    """FILE:LINE of the innermost frame that is ours, from the repository's root on."""
+    place = "unknown place"
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file = Path(frame.f_code.co_filename)
+        if file.is_relative_to(_REPO) and file.relative_to(_REPO).parts[0] in _ROOMS:
+            place = f"{file.relative_to(_REPO)}:{line}"
+    return place
