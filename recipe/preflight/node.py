@@ -112,9 +112,9 @@ def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
     if free is None:
         raise CannotTell(f"the file system of {facts.paths.checkpoints} cannot be asked")
     if free < wanted:
-        there, needed = told_apart(free, wanted)
+        left, needed = told_apart(free, wanted)
         yield bad(
-            f"{there} free for {facts.paths.checkpoints}",
+            f"{left} free for {facts.paths.checkpoints}",
             f"{needed}: {more} checkpoints of {size_text(14 * facts.parameters)}",
         )
 
