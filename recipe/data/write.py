@@ -3,7 +3,9 @@
 
 Columns (what ``verl.utils.dataset.rl_dataset.RLHFDataset`` and the reward managers read):
 ``data_source`` text; ``prompt`` list of {role, content}; ``ability`` text; ``reward_model`` {style, ground_truth};
-``extra_info`` {index, split, answer}, where index is the record's place in the source file and answer its solution.
+``extra_info`` {index, split, answer, problem}, where index is the record's place in the source file, answer its solution
+and problem what no work may be copied from. ``ground_truth`` is a text, or a list of texts in every row of both files
+when any row has several accepted answers.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ def _schema() -> Any:
             ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
             ("ability", text),
             ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
-            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text)])),
+            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text), ("problem", text)])),
         ]
     )
 
@@ -143,6 +145,7 @@ def _arrays(rows: Sequence[Row], split: str, template: Template, data_source: st
                 _integers([row.index for row in rows], pa.int64()),
                 _texts([split] * count),
                 _texts([row.solution for row in rows]),
+                _texts([row.problem for row in rows]),
             ],
         ),
     ]

@@ -77,6 +77,8 @@ def _reward(config: RunConfig) -> dict[str, Any]:
         values[prefix + "workers"] = reward.workers
     if reward.tier3 is not None:
         values[prefix + "tier3"] = reward.tier3
+    if not reward.refuse_copied:
+        values[prefix + "refuse_copied"] = False
     return values
 
 

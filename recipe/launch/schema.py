@@ -209,6 +209,12 @@ class Reward:
         None,
         gives="reward_kwargs.tier3",
     )
+    refuse_copied: bool = key(
+        "an answer that hands in work of the problem undone earns nothing; needs the problem in extra_info, where "
+        "scripts/json_to_parquet.py puts it",
+        True,
+        gives="reward_kwargs.refuse_copied",
+    )
     path: str = key(
         "another file with compute_score and compute_scores, relative to the repository",
         "verl_patches/utils/reward_score/r1_zero.py",
