@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recipe.data.formats import FORMATS
+from recipe.data.truths import DROP, UNREADABLE
+from verl_patches.utils.reward_score.verifiers import DEFAULT, VERIFIERS
 
 DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
 EPILOG = """\
 input: a JSON list of records, JSON lines, either of them gzipped, or Parquet; told by content, not by name.
 formats:
 {formats}
-Records without a problem or an answer, and repeated problems, are left out and counted. Anything else that is wrong
-ends the conversion with one line and exit code 2, and nothing is written. Equal input and options give equal files.
+Records without a problem or an answer, repeated problems, and answers that the reward cannot match are left out and
+counted. Anything else that is wrong ends the conversion with one line and exit code 2, and nothing is written. Equal
+input and options give equal files.
 
 examples:
   json_to_parquet.py --json_path deepscaler.json --output_dir data/deepscaler
@@ -65,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--data_source", metavar="NAME", help="the data_source column (default: verl's name for the format)"
     )
+    what.add_argument(
+        "--verifier", choices=sorted(VERIFIERS), default=DEFAULT, metavar="NAME",
+        help=f"the run's reward, which must be able to match the answers (default {DEFAULT}; docs/REWARDS.md has all)",
+    )  # fmt: skip
+    what.add_argument(
+        "--unreadable", choices=UNREADABLE, default=DROP,
+        help=f"what to do with problems whose answer it cannot match (default {DROP})",
+    )  # fmt: skip
     prompt = parser.add_argument_group("prompt")
     prompt.add_argument(
         "--template",
@@ -110,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
             data_source=args.data_source,
             tokens=tokens,
             max_prompt_tokens=args.max_prompt_tokens,
+            verifier=args.verifier,
+            unreadable=args.unreadable,
             dry_run=args.dry_run,
             progress=show,
         )
@@ -122,6 +135,8 @@ def run(args: argparse.Namespace) -> int:
             "split": "file" if args.test_json_path else args.test_size or args.train_data_ratio,
             "data_source": args.data_source or form.source,
             "max_prompt_tokens": args.max_prompt_tokens,
+            "verifier": args.verifier,
+            "unreadable": args.unreadable,
         }
         render = template.text if tokens is None else lambda problem: tokens.text(template, problem)
         facts = summary.report(made, settings, render, written=not args.dry_run)

@@ -60,6 +60,7 @@ def test_report_says_everything_and_is_the_same_twice(tmp_path: Path) -> None:
         "format": "deepscaler",
         "keys": {"prompt": "problem", "answer": "answer", "solution": "solution"},
         "template": "r1_zero", "seed": 42, "split": 4, "data_source": "deepscaler", "max_prompt_tokens": None,
+        "verifier": "r1_zero", "unreadable": "drop",
     }  # fmt: skip
     assert report["lengths"]["solution_characters"] == {"min": 0, "median": 5, "p95": 11, "max": 11}
     train = pq.read_table(tmp_path / "a/train.parquet").to_pylist()
@@ -163,7 +164,8 @@ def test_text_that_would_steer_the_terminal_is_written_out(tmp_path: Path, capsy
     assert printable("a\x1b[2Jb\n\u202ec\u00fc") == "a\\x1b[2Jb\n\\u202ecü"
     file = tmp_path / "in.json"
     file.write_text(json.dumps([{"problem": f"\x1b]0;x\x07 {i}", "answer": f"{i}\x1b"} for i in range(3)]))
-    assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 0
+    arguments = ["--json_path", str(file), "--output_dir", str(tmp_path / "out")]
+    assert main([*arguments, "--unreadable", "keep"]) == 0
     file.write_text('{"\\u001b[2J\\n": 1}')
     assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 2
     output = capsys.readouterr()

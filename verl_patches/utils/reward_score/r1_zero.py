@@ -34,7 +34,8 @@ def compute_score(
     """Grades one response; the signature is the one verl's naive reward manager calls.
 
     Returns ``score`` (the reward), ``acc`` and ``format`` (0.0 or 1.0) and ``verdict``. Work copied from the problem in
-    ``extra_info["problem"]`` earns nothing, unless ``refuse_copied`` is false; nothing else of it matters. Raises ValueError for an unknown verifier, and for ``tier3``, which grades in batches only.
+    ``extra_info["problem"]`` earns nothing, unless ``refuse_copied`` is false; nothing else of it matters. Raises
+    ValueError for an unknown verifier, and for ``tier3``, which grades in batches only.
     """
     if tier3 is not None:
         raise ValueError("tier3 needs verl's batch reward manager: [reward] workers of 1 or more in the run file")
