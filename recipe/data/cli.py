@@ -85,6 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     prompt.add_argument("--tokenizer", type=Path, metavar="DIR", help="model directory, to count tokens")
     prompt.add_argument(
+        "--chat-template", type=Path, metavar="FILE",
+        help="Jinja file to render with, instead of the tokenizer's own; needs --tokenizer",
+    )  # fmt: skip
+    prompt.add_argument(
         "--max-prompt-tokens", type=_count, metavar="N", help="leave out longer ones; needs --tokenizer"
     )
 
@@ -102,13 +106,15 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.max_prompt_tokens is not None and args.tokenizer is None:
             raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
+        if args.chat_template is not None and args.tokenizer is None:
+            raise DataError("--chat-template needs --tokenizer DIR, to render with")
         if args.test_size is not None and args.test_json_path is not None:
             raise DataError("--test-size and --test_json_path both say what the test split is; give one")
         if args.report is not None and args.report.is_dir():
             raise DataError(f"--report: {args.report} is a directory; give a file")
         template = get_template(args.template)
         form = get_format(args.format, parse_map_keys(args.map_keys) if args.map_keys else None)
-        tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer)
+        tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer, args.chat_template)
         made = convert(
             args.json_path,
             args.output_dir,

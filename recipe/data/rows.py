@@ -157,12 +157,12 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:
     """The message for fields that are not there: those, what is there (``names``), and what was looked for."""
-    missing = [repr(form.paths[role]) for role in REQUIRED if find(record, form.paths[role]) is MISSING]
-    lacking = f"field {missing[0]} is" if len(missing) == 1 else f"fields {' and '.join(missing)} are"
+    first, *more = [repr(form.paths[role]) for role in REQUIRED if find(record, form.paths[role]) is MISSING]
+    also = f", and so is {more[0]}" if more else ""
     has = ", ".join(map(repr, names)) or "no fields"
     looked = ", ".join(path for path in form.paths.values() if path)
     hint = f"--format {form.name} expects {form.rule}; --map-keys names other keys"
-    return f"{lacking} missing; the record has {has}, and {looked} were looked for ({hint})"
+    return f"field {first} is missing{also}; the record has {has}, and {looked} were looked for ({hint})"
 
 
 def _optional(record: dict[str, Any], form: Format, role: str, where: str) -> str:

@@ -176,6 +176,12 @@ class Data:
     train_path: str | None = key("kind parquet: problems to learn from", None, gives="data.train_files")
     validation_path: str | None = key("kind parquet: problems to validate on", None, gives="data.val_files")
     template: str = key("prompt template: a name of data/templates.toml, FILE.toml or FILE.toml:NAME", "r1_zero")
+    chat_template: str | None = key(
+        "file of the chat template (Jinja) that renders the prompts; default: the tokenizer's own, or "
+        "data/chat_template.jinja where it has none",
+        None,
+        gives="data.apply_chat_template_kwargs.chat_template, model.custom_chat_template",
+    )
     max_prompt_tokens: int = key(
         "longer prompts are left out; sim: the longest prompt, if shorter, sets the padded length",
         unit="tokens",
@@ -436,6 +442,7 @@ class RunConfig:
             "[data] path": self.data.path,
             "[data] train_path": self.data.train_path,
             "[data] validation_path": self.data.validation_path,
+            "[data] chat_template": self.data.chat_template,
             "[run] output_dir": self.run.output_dir,
             "[run] checkpoint_dir": self.run.checkpoint_dir,
         }

@@ -117,26 +117,27 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "tokenizer.json").write_text("{}")
-    untemplated = tmp_path / "untemplated"
-    untemplated.mkdir()
-    save_tokenizer(untemplated)
-    settings = json.loads((untemplated / "tokenizer_config.json").read_text(encoding="utf-8"))
-    del settings["chat_template"]
-    (untemplated / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "blank.jinja").write_text(" ")
     picky = tmp_path / "picky"
     picky.mkdir()
     save_tokenizer(picky)
+    settings = json.loads((picky / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["chat_template"] = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('No system\\nhere') }}{% endif %}"
     )
     (picky / "tokenizer_config.json").write_text(json.dumps(settings))
     for arguments, expected in (
-        (["--tokenizer", str(picky)], "its chat template refuses messages of system and user: No system"),
+        (["--tokenizer", str(picky)], "the chat template refuses messages of system and user: No system"),
         (["--test-size", "3", "--test_json_path", "x.json"], "--test-size and --test_json_path both say"),
         (["--max-prompt-tokens", "9"], "--max-prompt-tokens needs --tokenizer"),
         (["--tokenizer", str(tmp_path / "absent")], "is not a directory"),
         (["--tokenizer", str(broken)], "holds no tokenizer that can be read"),
-        (["--tokenizer", str(untemplated)], "has no chat template"),
+        (["--chat-template", "x.jinja"], "--chat-template needs --tokenizer"),
+        (
+            ["--tokenizer", str(tokenizer), "--chat-template", "x.jinja"],
+            "chat template x.jinja: cannot be read (No such",
+        ),
+        (["--tokenizer", str(tokenizer), "--chat-template", str(tmp_path / "blank.jinja")], "blank.jinja: is blank"),
         (["--tokenizer", str(tokenizer), "--max-prompt-tokens", "1"], "no usable rows among 12 records: 12 too_long"),
         (["--map-keys", "{"], "--map-keys: expected a JSON object"),
         (["--report", str(tmp_path)], "is a directory; give a file"),

@@ -62,7 +62,7 @@ def test_rows_without_problem_or_answer_are_counted_and_left_out(tmp_path: Path)
         ({"question": "a", "answer": "1"}, "record 1: field 'problem' is missing; the record has 'question', 'answer'"),
         ({"problem": "a"}, "record 1: field 'answer' is missing"),
         ({"problem": 3, "answer": "1"}, "record 1: field 'problem' must be a text, found a number"),
-        ({}, "record 1: fields 'problem' and 'answer' are missing; the record has no fields, and problem, answer, "),
+        ({}, "record 1: field 'problem' is missing, and so is 'answer'; the record has no fields, and problem, "),
         ({"problem": "a", "answer": ["1", [2, 3]]}, "record 1: field 'answer' must be a text, a number, or a list of"),
         ({"problem": "a", "answer": {"x": 1}}, "record 1: field 'answer' is an object without one of answer, final_"),
         ({"problem": "a", "answer": "1", "solution": {}}, "record 1: field 'solution' must be a text, found an object"),

@@ -231,5 +231,5 @@ def test_a_parquet_file_without_the_fields_is_told_its_columns(
     pq.write_table(pa.table({"question": ["1+1"], "label": ["2"], "solution": ["so"]}), file)
     assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
-    assert "fields 'problem' and 'answer' are missing" in said
+    assert "field 'problem' is missing, and so is 'answer'" in said
     assert "the record has 'question', 'label', 'solution', and problem, answer, solution were looked for" in said
