@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from recipe.data.cli import main
 from recipe.data.records import DataError
 from recipe.data.truths import BOX, HASHES, LIST, OBJECT, REDUCED, SOLUTION, accepted_answers
+from verl_patches.utils.reward_score import truths
 from verl_patches.utils.reward_score.r1_zero import compute_score
 from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
 from verl_patches.utils.reward_score.verifiers import VERIFIERS
@@ -128,6 +129,11 @@ def test_the_short_way_finds_what_the_rule_finds(truth: str) -> None:
     response = f"<think>a</think><answer>\\boxed{{{truth}}}</answer>"
     if can_be_matched(truth, "r1_zero"):
         assert compute_score("d", response, truth)["verdict"] == "correct"
+
+
+@given(st.from_regex(truths._PLAIN, fullmatch=True))
+def test_what_is_taken_for_plain_is_read_and_equal_to_itself(truth: str) -> None:
+    assert truths._is_read(truth) and truths._is_found_again(truth)
 
 
 RECORDS: list[dict[str, Any]] = [
