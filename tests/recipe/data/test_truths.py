@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.data.cli import main
@@ -79,6 +79,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_any_json_is_texts_or_one_line(value: Any) -> None:
     try:
@@ -124,6 +125,7 @@ def test_any_of_several_is_enough() -> None:
     assert not can_be_matched([None, ["1"]], "r1_zero")
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="1x+{}\\<>:/answerboxd ", max_size=30))
 def test_the_short_way_finds_what_the_rule_finds(truth: str) -> None:
     response = f"<think>a</think><answer>\\boxed{{{truth}}}</answer>"
@@ -131,6 +133,7 @@ def test_the_short_way_finds_what_the_rule_finds(truth: str) -> None:
         assert compute_score("d", response, truth)["verdict"] == "correct"
 
 
+@settings(deadline=None)
 @given(st.from_regex(truths._PLAIN, fullmatch=True))
 def test_what_is_taken_for_plain_is_read_and_equal_to_itself(truth: str) -> None:
     assert truths._is_read(truth) and truths._is_found_again(truth)

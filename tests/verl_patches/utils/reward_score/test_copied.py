@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verl_patches.utils.reward_score.copied import LONGEST_PROBLEM, is_copied
@@ -123,6 +123,7 @@ def test_grading_processes_refuse_the_same(monkeypatch: pytest.MonkeyPatch) -> N
     assert "copied" not in {one["verdict"] for one in compute_scores(**arguments, refuse_copied=False)}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="1x+-*/^{}\\$ .,()=", max_size=40), st.text(alphabet="1x+-*/^{}\\$ .,()=", max_size=80))
 def test_any_text_is_answered_and_the_truth_itself_is_never_copied(answer: str, problem: str) -> None:
     assert is_copied(answer, [], problem) in (True, False)
