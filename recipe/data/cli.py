@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recipe.data.formats import FORMATS
+from recipe.data.truths import DROP, UNREADABLE
+from verl_patches.utils.reward_score.verifiers import DEFAULT, VERIFIERS
 
 DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
 EPILOG = """\
 input: a JSON list of records, JSON lines, either of them gzipped, or Parquet; told by content, not by name.
 formats:
 {formats}
-Records without a problem or an answer, and repeated problems, are left out and counted. Anything else that is wrong
-ends the conversion with one line and exit code 2, and nothing is written. Equal input and options give equal files.
+Records without a problem or an answer, repeated problems, and answers that the reward cannot match are left out and
+counted. Anything else that is wrong ends the conversion with one line and exit code 2, and nothing is written. Equal
+input and options give equal files.
 
 examples:
   json_to_parquet.py --json_path deepscaler.json --output_dir data/deepscaler
@@ -65,6 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--data_source", metavar="NAME", help="the data_source column (default: verl's name for the format)"
     )
+    what.add_argument(
+        "--verifier", choices=sorted(VERIFIERS), default=DEFAULT, metavar="NAME",
+        help=f"the run's reward, which must be able to match the answers (default {DEFAULT}; docs/REWARDS.md has all)",
+    )  # fmt: skip
+    what.add_argument(
+        "--unreadable", choices=UNREADABLE, default=DROP,
+        help=f"what to do with problems whose answer it cannot match (default {DROP})",
+    )  # fmt: skip
     prompt = parser.add_argument_group("prompt")
     prompt.add_argument(
         "--template",
@@ -73,6 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="r1_zero, plain, boxed_cot, answer_line (all in data/templates.toml), or FILE.toml[:NAME] of your own",
     )
     prompt.add_argument("--tokenizer", type=Path, metavar="DIR", help="model directory, to count tokens")
+    prompt.add_argument(
+        "--chat-template", type=Path, metavar="FILE",
+        help="Jinja file to render with, instead of the tokenizer's own; needs --tokenizer",
+    )  # fmt: skip
     prompt.add_argument(
         "--max-prompt-tokens", type=_count, metavar="N", help="leave out longer ones; needs --tokenizer"
     )
@@ -92,13 +107,15 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.max_prompt_tokens is not None and args.tokenizer is None:
             raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
+        if args.chat_template is not None and args.tokenizer is None:
+            raise DataError("--chat-template needs --tokenizer DIR, to render with")
         if args.test_size is not None and args.test_json_path is not None:
             raise DataError("--test-size and --test_json_path both say what the test split is; give one")
         if args.report is not None and args.report.is_dir():
             raise DataError(f"--report: {args.report} is a directory; give a file")
         template = get_template(args.template)
         form = get_format(args.format, parse_map_keys(args.map_keys) if args.map_keys else None)
-        tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer)
+        tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer, args.chat_template)
         made = convert(
             args.json_path,
             args.output_dir,
@@ -111,6 +128,8 @@ def run(args: argparse.Namespace) -> int:
             data_source=args.data_source,
             tokens=tokens,
             max_prompt_tokens=args.max_prompt_tokens,
+            verifier=args.verifier,
+            unreadable=args.unreadable,
             dry_run=args.dry_run,
             progress=show,
         )
@@ -123,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
             "split": "file" if args.test_json_path else args.test_size or args.train_data_ratio,
             "data_source": args.data_source or form.source,
             "max_prompt_tokens": args.max_prompt_tokens,
+            "verifier": args.verifier,
+            "unreadable": args.unreadable,
         }
         render = template.text if tokens is None else lambda problem: tokens.text(template, problem)
         facts = summary.report(made, settings, render, written=not args.dry_run)

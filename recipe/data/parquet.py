@@ -12,7 +12,9 @@ from recipe.data.formats import FORMATS, Format
 from recipe.data.rows import DataError, Dropped, Row, problem_key, read_rows
 from recipe.data.templates import Template
 from recipe.data.tokens import PromptTokens
+from recipe.data.truths import DROP, Truths
 from recipe.data.write import TEST, TRAIN, write_splits
+from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 # Takes what is being done and how many records of it are done.
 Progress = Callable[[str, int], None]
@@ -20,13 +22,15 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted: the rows of each split, those left out, and where the files are (or would be).
+    """What was converted: the rows of each split, those left out, what was done to answers, and where the files are
+    (or would be).
 
     ``tokens`` has the length of each prompt, those of ``train_rows`` first; None without a tokenizer.
     """
 
     read: int
     dropped: Dropped
+    truths: Truths
     train_rows: Sequence[Row]
     test_rows: Sequence[Row]
     tokens: Sequence[int] | None
@@ -79,6 +83,8 @@ def convert(
     ability: str = "math",
     tokens: PromptTokens | None = None,
     max_prompt_tokens: int | None = None,
+    verifier: str = DEFAULT,
+    unreadable: str = DROP,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
@@ -86,17 +92,18 @@ def convert(
 
     With ``test_json_path`` the test split is that file, in its own order, and ratio and test size are not used; a
     problem of it that is also in ``json_path`` is an error. ``max_prompt_tokens`` needs ``tokens``: longer prompts are
-    left out and counted. A dry run does everything but write. Nothing is written when anything is wrong
-    (``DataError``).
+    left out and counted. ``unreadable`` says whether problems whose answer the rule ``verifier`` cannot match are
+    dropped or kept. A dry run does everything but write. Nothing is written when anything is wrong (``DataError``).
     """
 
     def counter(what: str) -> Callable[[int], None] | None:
         return None if progress is None else lambda done: progress(what, done)
 
     lengths: dict[str, int] = {}
+    truths = Truths(verifier, unreadable)
 
     def usable(path: Path) -> tuple[list[Row], Dropped]:
-        rows, dropped = read_rows(path, form, counter(f"reading {path.name}"))
+        rows, dropped = read_rows(path, form, counter(f"reading {path.name}"), truths)
         if tokens is not None:
             measured = tokens.lengths(template, [row.problem for row in rows], counter("counting tokens"))
             kept = []
@@ -109,8 +116,9 @@ def convert(
             rows = kept
         if not rows:
             reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.counts.items() if count)
+            hint = "; --unreadable keep keeps answers that the reward cannot match" if dropped.unreadable else ""
             raise DataError(
-                f"{path}: no usable rows among {dropped.total} records" + (f": {reasons}" if reasons else "")
+                f"{path}: no usable rows among {dropped.total} records" + (f": {reasons}" if reasons else "") + hint
             )
         return rows, dropped
 
@@ -135,4 +143,4 @@ def convert(
     if not dry_run:
         write_splits(output_dir, train, test, template, data_source or form.source, ability)
     measured = [lengths[row.problem] for row in (*train, *test)] if tokens is not None else None
-    return Conversion(read, dropped, train, test, measured, output_dir / TRAIN, output_dir / TEST)
+    return Conversion(read, dropped, truths, train, test, measured, output_dir / TRAIN, output_dir / TEST)

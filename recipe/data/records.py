@@ -21,6 +21,8 @@ LARGEST_RECORD = 32 << 20
 # Where the text was cut, the decoder complains at most this many characters before the cut ("-Infinit", "\\u12").
 CUT_SLACK = 16
 BLANK = " \t\n\r"
+# How a file begins that only stands for the one that Git LFS keeps elsewhere.
+LFS_POINTER = b"version https://git-lfs"
 
 
 class DataError(Exception):
@@ -35,9 +37,13 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
+            head = file.read(len(LFS_POINTER))
             file.seek(0)
-            if head == b"PAR1":
+            if head == LFS_POINTER:
+                raise DataError(
+                    f"{path}: is a pointer of Git LFS, not the file it stands for; bring that: git lfs pull"
+                )
+            if head.startswith(b"PAR1"):
                 yield from _parquet(file, path, columns)
             elif head.startswith(b"\x1f\x8b"):
                 with gzip.open(file, "rb") as unpacked:
@@ -48,6 +54,17 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
         raise DataError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or _first_line(error)}") from error
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file; none for a file of another kind."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return list(pyarrow.parquet.read_schema(path).names)
+    except (pyarrow.ArrowException, OSError):
+        return []
 
 
 def _parquet(file: BinaryIO, path: Path, columns: Sequence[str] | None) -> Iterator[Any]:

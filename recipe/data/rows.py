@@ -5,9 +5,10 @@ What is done with each field, wherever the format finds it:
 
 =============  ==================================================================================================
 problem        text; ``null``, empty or blank: the row is left out and counted
-answer         text (kept without outer whitespace), or a number or boolean (kept as its JSON spelling);
-               ``null``, empty or blank, or none found in the solution: the row is left out and counted.
-               The text "None" is a text like any other.
+answer         text (kept without outer whitespace), a number or boolean (kept as its JSON spelling), or these in a
+               list or an object; what is around the answer is taken off as ``truths`` says, and counted.
+               ``null``, empty or blank, or none found in the solution: the row is left out and counted; so is one
+               that no answer can match, or it is counted and kept. The text "None" is a text like any other.
 solution       text, ``null`` or absent (both: empty text)
 =============  ==================================================================================================
 
@@ -21,31 +22,37 @@ Problems that differ in white space alone are one problem.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recipe.data.formats import FORMATS, MISSING, OPTIONAL, Format, find
-from recipe.data.records import DataError, read_records
+from recipe.data.records import DataError, column_names, read_records
+from recipe.data.truths import DROP, Truths, accepted_answers
 
 __all__ = ["DataError", "Dropped", "Row", "problem_key", "read_rows"]
 
 DEEPSCALER = FORMATS["deepscaler"]
+REQUIRED = ("prompt", "answer")
 # So many places of left-out records are kept for the report, by reason.
 PLACES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One problem. ``index`` is its place in the source file, from 0."""
+    """One problem. ``index`` is its place in the source file, from 0; ``others`` are further accepted answers."""
 
     index: int
     problem: str
     answer: str
     solution: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def truth(self) -> str | list[str]:
+        """The ground truth: the answer, or all accepted ones."""
+        return [self.answer, *self.others] if self.others else self.answer
 
 
 @dataclass
@@ -53,17 +60,18 @@ class Dropped:
     """How many rows were left out, by reason, and where the first of them stand.
 
     ``duplicate_problem`` counts repeated problems whose answer is the same text as the first's,
-    ``conflicting_answer`` those whose answer is another.
+    ``conflicting_answer`` those whose answer is another, ``unreadable`` those whose answer the reward cannot match.
     """
 
     empty_problem: int = 0
     empty_answer: int = 0
     duplicate_problem: int = 0
     conflicting_answer: int = 0
+    unreadable: int = 0
     too_long: int = 0
     places: dict[str, list[int]] = field(default_factory=dict)
 
-    REASONS = ("empty_problem", "empty_answer", "duplicate_problem", "conflicting_answer", "too_long")
+    REASONS = ("empty_problem", "empty_answer", "duplicate_problem", "conflicting_answer", "unreadable", "too_long")
 
     def add(self, reason: str, index: int) -> None:
         """Counts the record ``index`` under one of ``REASONS``."""
@@ -92,17 +100,22 @@ def problem_key(problem: str) -> bytes:
 
 
 def read_rows(
-    path: Path, form: Format = DEEPSCALER, progress: Callable[[int], None] | None = None
+    path: Path,
+    form: Format = DEEPSCALER,
+    progress: Callable[[int], None] | None = None,
+    truths: Truths | None = None,
 ) -> tuple[list[Row], Dropped]:
     """Usable rows of a file in file order, and the counts of those left out.
 
     Of several rows with the same problem the first is kept, so that no problem can be in both splits.
-    ``progress`` is called with the number of records read so far. Raises ``DataError``.
+    ``progress`` is called with the number of records read so far. ``truths`` takes the counts of answers, and says
+    what is done with those that cannot be matched; None: as it is made without arguments. Raises ``DataError``.
     """
     dropped = Dropped()
+    truths = Truths() if truths is None else truths
     rows: list[Row] = []
-    seen: dict[bytes, str] = {}
-    for row in _rows(path, form):
+    seen: dict[bytes, str | list[str]] = {}
+    for row, taken in _rows(path, form):
         if progress is not None:
             progress(row.index + 1)
         if not row.problem.strip():
@@ -110,34 +123,46 @@ def read_rows(
         elif not row.answer:
             dropped.add("empty_answer", row.index)
         elif (key := problem_key(row.problem)) in seen:
-            dropped.add("duplicate_problem" if seen[key] == row.answer else "conflicting_answer", row.index)
+            dropped.add("duplicate_problem" if seen[key] == row.truth else "conflicting_answer", row.index)
+        elif not truths.matched(row.truth, row.index) and truths.policy == DROP:
+            dropped.add("unreadable", row.index)
         else:
-            seen[key] = row.answer
+            seen[key] = row.truth
             rows.append(row)
+            truths.reduced.update(set(taken))
+            truths.several += bool(row.others)
     return rows, dropped
 
 
-def _rows(path: Path, form: Format) -> Iterator[Row]:
+def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
+    """Every record as a row, with what was taken off around its answer."""
     for index, record in enumerate(read_records(path, sorted(form.columns))):
         where = f"{path}: record {index}"
         if not isinstance(record, dict):
             needed = f"{form.paths['prompt']!r} and {form.paths['answer']!r}"
             raise DataError(f"{where}: expected an object with {needed}, found {_name(record)}")
-        problem = _text(form.problem_of(_value(record, form, "prompt", where)), form.paths["prompt"], where)
+        stated, found = (find(record, form.paths[role]) for role in REQUIRED)
+        if stated is MISSING or found is MISSING:
+            raise DataError(f"{where}: {_missing(record, form, column_names(path) or list(record))}")
+        problem = _text(form.problem_of(stated), form.paths["prompt"], where)
         if query := _optional(record, form, "query", where).strip():
             problem = f"{problem}\n\n{query}" if problem.strip() else query
-        answer = form.answer_of(_answer(_value(record, form, "answer", where), form.paths["answer"], where))
+        if isinstance(found, str):
+            found = form.answer_of(found)
+        answers, taken = accepted_answers(found, f"{where}: field '{form.paths['answer']}'")
         solution = form.solution_of(_optional(record, form, "solution", where))
-        yield Row(index, problem, answer, solution)
+        answer, *others = answers or [""]
+        yield Row(index, problem, answer, solution, tuple(others)), taken
 
 
-def _value(record: dict[str, Any], form: Format, role: str, where: str) -> Any:
-    path = form.paths[role]
-    value = find(record, path)
-    if value is MISSING:
-        hint = f"--format {form.name} expects {form.rule}; --map-keys names other keys"
-        raise DataError(f"{where}: field '{path}' is missing; the record has {_keys(record)} ({hint})")
-    return value
+def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:
+    """The message for fields that are not there: those, what is there (``names``), and what was looked for."""
+    first, *more = [repr(form.paths[role]) for role in REQUIRED if find(record, form.paths[role]) is MISSING]
+    also = f", and so is {more[0]}" if more else ""
+    has = ", ".join(map(repr, names)) or "no fields"
+    looked = ", ".join(path for path in form.paths.values() if path)
+    hint = f"--format {form.name} expects {form.rule}; --map-keys names other keys"
+    return f"field {first} is missing{also}; the record has {has}, and {looked} were looked for ({hint})"
 
 
 def _optional(record: dict[str, Any], form: Format, role: str, where: str) -> str:
@@ -158,20 +183,6 @@ def _text(value: Any, path: str, where: str) -> str:
         problem = f"has half a surrogate pair at character {error.start}; remove it"
         raise DataError(f"{where}: field '{path}' {problem}") from error
     return value
-
-
-def _answer(value: Any, path: str, where: str) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where}: field '{path}' is no finite number; write it as a text")
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"{where}: field '{path}' must be a text or a number, found {_name(value)}; write it as a text")
-    return _text(value, path, where).strip()
-
-
-def _keys(record: dict[str, Any]) -> str:
-    return ", ".join(repr(key) for key in record) or "no fields"
 
 
 def _name(value: Any) -> str:

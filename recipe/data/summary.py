@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from recipe.data.parquet import Conversion
+from recipe.data.truths import DROP, Truths
 from recipe.text import spelled_out
 
 SAMPLES = 3
 # Characters of a sample's prompt that are printed; the report has all of it.
 SHOWN = 1500
+# So many answers that cannot be matched are printed, so many characters of each.
+EXAMPLES, EXAMPLE = 5, 80
 REASONS = {
     "empty_problem": "without a problem",
     "empty_answer": "without an answer",
     "duplicate_problem": "repeated problems",
     "conflicting_answer": "repeated problems with another answer than the first",
+    "unreadable": "with an answer that the reward cannot match",
     "too_long": "with too long a prompt",
 }
 
@@ -39,7 +43,7 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
     if made.tokens is not None:
         lengths["prompt_tokens"] = spread(made.tokens)
     samples = [
-        {"index": row.index, "ground_truth": row.answer, "prompt": render(row.problem)}
+        {"index": row.index, "ground_truth": row.truth, "prompt": render(row.problem)}
         for row in made.train_rows[:SAMPLES]
     ]
     found: dict[str, Any] = {
@@ -49,6 +53,12 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
         "test": made.test,
         "left_out": made.dropped.counts,
         "left_out_first_records": made.dropped.places,
+        "answers": {
+            "reduced": dict(sorted(made.truths.reduced.items())),
+            "several_accepted": made.truths.several,
+            "unreadable": dict(made.truths.unreadable.most_common()),
+            "unreadable_examples": [{"index": index, "answer": answer} for index, answer in made.truths.examples],
+        },
         "lengths": lengths,
         "samples": samples,
     }
@@ -80,15 +90,29 @@ def lines(made: Conversion, facts: dict[str, Any]) -> list[str]:
             places = made.dropped.places.get(reason, [])
             shown = ", ".join(map(str, places[:5])) + (", ..." if count > 5 else "")
             text.append(f"  {count} {words}" + (f" (records {shown})" if places else ""))
+    text += _answer_lines(made.truths)
     text.append("lengths                  min   median      95%      max")
     for name, values in facts["lengths"].items():
         figures = "".join(f"{values[key]:9}" for key in ("min", "median", "p95", "max"))
         text.append(f"  {name.replace('_', ' '):17}{figures}")
     for sample in facts["samples"]:
-        text.append(f"--- record {sample['index']}, ground truth: {spelled_out(sample['ground_truth'])}")
+        text.append(f"--- record {sample['index']}, ground truth: {spelled_out(str(sample['ground_truth']))}")
         prompt = sample["prompt"]
         more = f" ... ({len(prompt) - SHOWN} more characters)" if len(prompt) > SHOWN else ""
         text.append(spelled_out(prompt[:SHOWN]) + more)
+    return text
+
+
+def _answer_lines(truths: Truths) -> list[str]:
+    """What was done to answers, and what they are that cannot be matched; nothing where there is nothing to say."""
+    text = [f"answers taken out of {what}: {count}" for what, count in sorted(truths.reduced.items())]
+    if truths.several:
+        text.append(f"problems with several accepted answers: {truths.several}; any of them is right")
+    if truths.unreadable:
+        done = "left out" if truths.policy == DROP else "kept, though nothing earns their reward"
+        text.append(f"answers that {truths.verifier} cannot match: {truths.unreadable.total()}, {done}")
+        text += [f"  {count} {kind}" for kind, count in truths.unreadable.most_common()]
+        text += [f"  record {index}: {spelled_out(answer)[:EXAMPLE]}" for index, answer in truths.examples[:EXAMPLES]]
     return text
 
 

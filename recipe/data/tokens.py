@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prompts in tokens, counted as verl's ``RLHFDataset`` counts them: with the tokenizer's own chat template."""
+"""Prompts in tokens, counted as verl's ``RLHFDataset`` counts them: with the chat template that the run has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipe.data.chat_template import chat_template_file, read_chat_template
 from recipe.data.records import DataError
 from recipe.data.templates import Template
 
@@ -14,9 +15,12 @@ BATCH = 1024
 
 
 class PromptTokens:
-    """Renders and measures prompts with the tokenizer of a model directory. Raises ``DataError`` for a bad one."""
+    """Renders and measures prompts with the tokenizer of a model directory. Raises ``DataError`` for a bad one.
 
-    def __init__(self, directory: Path) -> None:
+    ``chat_template`` is the file to render with; None: the tokenizer's own, or ours for one without.
+    """
+
+    def __init__(self, directory: Path, chat_template: Path | None = None) -> None:
         if not directory.is_dir():
             raise DataError(f"--tokenizer: {directory} is not a directory; give a model's, with tokenizer.json in it")
         from transformers import AutoTokenizer
@@ -26,8 +30,9 @@ class PromptTokens:
         except Exception as error:  # whatever a foreign file makes the library raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"--tokenizer: {directory} holds no tokenizer that can be read: {reason}") from error
-        if not self._tokenizer.chat_template:
-            raise DataError(f"--tokenizer: {directory} has no chat template; verl needs one to render the prompts")
+        file = chat_template_file(directory, chat_template)
+        if file is not None:
+            self._tokenizer.chat_template = read_chat_template(file)
 
     def text(self, template: Template, problem: str) -> str:
         """The prompt that the model will see."""
@@ -37,7 +42,7 @@ class PromptTokens:
         except Exception as error:  # a chat template is a program of the model's; some refuse system messages
             roles = " and ".join(message["role"] for message in messages)
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"--tokenizer: its chat template refuses messages of {roles}: {reason}") from error
+            raise DataError(f"--tokenizer: the chat template refuses messages of {roles}: {reason}") from error
 
     def lengths(
         self, template: Template, problems: Sequence[str], progress: Callable[[int], None] | None = None

@@ -3,7 +3,9 @@
 
 Columns (what ``verl.utils.dataset.rl_dataset.RLHFDataset`` and the reward managers read):
 ``data_source`` text; ``prompt`` list of {role, content}; ``ability`` text; ``reward_model`` {style, ground_truth};
-``extra_info`` {index, split, answer}, where index is the record's place in the source file and answer its solution.
+``extra_info`` {index, split, answer, problem}, where index is the record's place in the source file, answer its
+solution, and problem the text that no work may be copied from. ``ground_truth`` is a text, or, when any row of the two
+files has several accepted answers, a list of texts in every row.
 """
 
 from __future__ import annotations
@@ -60,11 +62,12 @@ def write_splits(
     conversions: the old pair stays until the new one is whole. Raises ``DataError`` and ``OSError``.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
+    several = any(row.others for row in (*train, *test))
     parts = ((output_dir / TRAIN, "train", train), (output_dir / TEST, "test", test))
     with _alone(output_dir):
         try:
             for path, split, rows in parts:
-                _write(_temporary(path), rows, split, template, data_source, ability)
+                _write(_temporary(path), rows, split, template, data_source, ability, several)
             # An old test file beside the new training file could hold problems that are trained on.
             (output_dir / TEST).unlink(missing_ok=True)
             for path, _, _ in parts:
@@ -75,15 +78,18 @@ def write_splits(
             raise
 
 
-def _write(path: Path, rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str) -> None:
+def _write(
+    path: Path, rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str, several: bool
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema(several)
     with open(path, "wb") as file:
-        with pq.ParquetWriter(file, _schema()) as writer:
+        with pq.ParquetWriter(file, schema) as writer:
             for group in _groups(rows):
-                arrays = _arrays(group, split, template, data_source, ability)
-                writer.write_table(pa.Table.from_arrays(arrays, schema=_schema()))
+                arrays = _arrays(group, split, template, data_source, ability, schema)
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
         file.flush()
         os.fsync(file.fileno())
 
@@ -99,7 +105,8 @@ def _groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
         yield rows[start:]
 
 
-def _schema() -> Any:
+def _schema(several: bool) -> Any:
+    """The columns; ``several``: ground truths are lists of accepted answers."""
     import pyarrow as pa
 
     text = pa.string()
@@ -108,17 +115,18 @@ def _schema() -> Any:
             ("data_source", text),
             ("prompt", pa.list_(pa.struct([("role", text), ("content", text)]))),
             ("ability", text),
-            ("reward_model", pa.struct([("style", text), ("ground_truth", text)])),
-            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text)])),
+            ("reward_model", pa.struct([("style", text), ("ground_truth", pa.list_(text) if several else text)])),
+            ("extra_info", pa.struct([("index", pa.int64()), ("split", text), ("answer", text), ("problem", text)])),
         ]
     )
 
 
-def _arrays(rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str) -> list[Any]:
+def _arrays(
+    rows: Sequence[Row], split: str, template: Template, data_source: str, ability: str, schema: Any
+) -> list[Any]:
     """The columns of a row group."""
     import pyarrow as pa
 
-    schema = _schema()
     messages = [template.messages(row.problem) for row in rows]
     flat = [message for one in messages for message in one]
     prompt = pa.ListArray.from_arrays(
@@ -129,20 +137,27 @@ def _arrays(rows: Sequence[Row], split: str, template: Template, data_source: st
         ),
     )
     count = len(rows)
+    reward_model = schema.field("reward_model").type
+    if reward_model.field("ground_truth").type == pa.string():
+        truths = _texts([row.answer for row in rows])
+    else:
+        accepted = [[row.answer, *row.others] for row in rows]
+        truths = pa.ListArray.from_arrays(
+            _integers([0, *itertools.accumulate(map(len, accepted))], pa.int32()),
+            _texts([answer for one in accepted for answer in one]),
+        ).cast(reward_model.field("ground_truth").type)
     return [
         _texts([data_source] * count),
         prompt.cast(schema.field("prompt").type),
         _texts([ability] * count),
-        _struct(
-            schema.field("reward_model").type,
-            [_texts(["rule"] * count), _texts([row.answer for row in rows])],
-        ),
+        _struct(reward_model, [_texts(["rule"] * count), truths]),
         _struct(
             schema.field("extra_info").type,
             [
                 _integers([row.index for row in rows], pa.int64()),
                 _texts([split] * count),
                 _texts([row.solution for row in rows]),
+                _texts([row.problem for row in rows]),
             ],
         ),
     ]

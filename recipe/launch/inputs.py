@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recipe.data.chat_template import CONFIG, chat_template_file, read_chat_template
+from recipe.data.records import DataError
 from recipe.launch import mindspeed
 from recipe.launch.architecture import KNOWN, Architecture, from_config_json
 from recipe.launch.config import RunConfig
@@ -21,24 +23,52 @@ MADE_AT_LAUNCH = Path("/made/at/launch")
 
 
 def given_inputs(config: RunConfig) -> Inputs:
-    """The inputs as far as the run file tells; nothing is made, and no file but config.json is read.
+    """The inputs as far as the run file tells; nothing is made, and only config.json and the chat template are read.
 
     What a simulated run makes at launch is named below `MADE_AT_LAUNCH`, and its prompts are taken to be as long as
     they may be.
 
     Raises:
-        ConfigError: config.json is there and cannot be used, or MindSpeed refuses the run.
+        ConfigError: config.json or the chat template is there and cannot be used, or MindSpeed refuses the run.
     """
     model, data = config.model, config.data
+    tokenizer = _path(model.path, "model")
+    template = chat_template(config, tokenizer) if data.chat_template or (tokenizer / CONFIG).is_file() else None
     checkpoint = None if model.kind == "random_init" else _path(model.checkpoint, "torch_dist")
     return Inputs(
-        model=_path(model.path, "model"),
+        model=tokenizer,
         checkpoint=checkpoint,
         train=_path(data.train_path, "train.parquet"),
         validation=_path(data.validation_path, "validation.parquet"),
         prompt_tokens=data.max_prompt_tokens,
         transformer=model_overrides(config) | mindspeed.overrides(config, upstream_dir(), lambda line: None),
+        chat_template=template_text(template),
     )
+
+
+def chat_template(config: RunConfig, model: Path) -> Path | None:
+    """The file with the chat template that prompts are rendered with; None: the tokenizer in `model` has its own.
+
+    Raises:
+        ConfigError: the run file's is not there, or tokenizer_config.json cannot be read.
+    """
+    given = config.data.chat_template
+    try:
+        return chat_template_file(model, None if given is None else _path(given, ""))
+    except DataError as error:
+        raise ConfigError(f"[data] chat_template: {error}") from None
+
+
+def template_text(file: Path | None) -> str | None:
+    """What is in the file of a chat template.
+
+    Raises:
+        ConfigError: it cannot be read or used.
+    """
+    try:
+        return None if file is None else read_chat_template(file)
+    except DataError as error:
+        raise ConfigError(f"[data] {error}") from None
 
 
 def _path(given: str | None, made: str) -> Path:

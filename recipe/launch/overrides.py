@@ -28,6 +28,7 @@ class Inputs:
     """What a run reads. Paths are absolute; `prompt_tokens` is the padded prompt length.
 
     `checkpoint` None: the weights are random. `transformer` goes into verl's `override_transformer_config`.
+    `chat_template` is the text of the one to render prompts with; None: the tokenizer's own.
     """
 
     model: Path
@@ -36,12 +37,14 @@ class Inputs:
     validation: Path
     prompt_tokens: int
     transformer: dict[str, Any]
+    chat_template: str | None = None
 
 
 def hydra_overrides(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> list[str]:
     """The command line after `--config-name=...`, one override per item."""
     values: dict[str, Any] = {}
-    for part in (_data, _model, _rollout, _actor, _trainer, _own_ray if config.cluster.own_ray else _cluster_ray):
+    ray = _own_ray if config.cluster.own_ray else _cluster_ray
+    for part in (_data, _chat_template, _model, _rollout, _actor, _trainer, ray):
         values |= part(config, layout, inputs, paths)
     return [f"{key}={quote(value)}" for key, value in values.items()]
 
@@ -66,6 +69,16 @@ def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) ->
     }
 
 
+def _chat_template(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+    if inputs.chat_template is None:
+        return {}
+    return {
+        "+data.apply_chat_template_kwargs.chat_template": inputs.chat_template,
+        # The workers render nothing; with it, the tokenizer beside a checkpoint is the one that was trained with.
+        "actor_rollout_ref.model.custom_chat_template": inputs.chat_template,
+    }
+
+
 def _reward(config: RunConfig) -> dict[str, Any]:
     reward, prefix = config.reward, "+custom_reward_function.reward_kwargs."
     values: dict[str, Any] = {
@@ -79,6 +92,8 @@ def _reward(config: RunConfig) -> dict[str, Any]:
         values[prefix + "workers"] = reward.workers
     if reward.tier3 is not None:
         values[prefix + "tier3"] = reward.tier3
+    if not reward.refuse_copied:
+        values[prefix + "refuse_copied"] = False
     return values
 
 

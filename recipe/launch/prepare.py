@@ -20,7 +20,7 @@ from recipe.launch.cache import cached, digest
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import REPO, cache_dir, upstream_dir
 from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.inputs import architecture
+from recipe.launch.inputs import architecture, chat_template, template_text
 from recipe.launch.overrides import Inputs
 from recipe.launch.processes import die_with_parent
 from verl_patches.utils.reward_score.tier3 import require
@@ -57,6 +57,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         )
     else:
         checkpoint = _checkpoint(model, say, log)
+    template = chat_template(config, model)
     if config.data.kind == "parquet":
         maker = "scripts/json_to_parquet.py"
         train = _given(str(config.data.train_path), "[data] train_path", "", maker)
@@ -66,7 +67,8 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
     else:
         data = _data(config, made, say, log)
         train, validation = data / "train.parquet", data / "validation.parquet"
-        prompt_tokens = padded_prompt_tokens(_prompt_lengths(model, data, log), config.data.max_prompt_tokens, say)
+        lengths = _prompt_lengths(model, data, template, log)
+        prompt_tokens = padded_prompt_tokens(lengths, config.data.max_prompt_tokens, say)
     return Inputs(
         model=model,
         checkpoint=checkpoint,
@@ -74,6 +76,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         validation=validation,
         prompt_tokens=prompt_tokens,
         transformer=transformer_overrides(model) | adaptation,
+        chat_template=template_text(template),
     )
 
 
@@ -118,7 +121,7 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
         return path
     steps = config.model.warm_start_steps
     settings = {"seed": config.run.seed, "warm_start_steps": steps}
-    sources = [*REPO.glob("recipe/tiny/*.py"), *REPO.glob("data/templates.toml")]
+    sources = [*REPO.glob("recipe/tiny/*.py"), REPO / "data" / "templates.toml", REPO / "data" / "chat_template.jinja"]
 
     def build(directory: Path) -> None:
         options = [] if steps is None else ["--warm-start-steps", str(steps)]
@@ -147,12 +150,15 @@ def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
         problems = made / "problems"
         arguments = ["--json_path", str(problems / "train.json"), "--test_json_path", str(problems / "validation.json")]
         files, name = sorted(problems.glob("*.json")), "arithmetic"
+    rule = next(iter(config.reward.mix), config.reward.verifier)
     arguments += ["--template", config.data.template, "--data_source", name, "--seed", str(config.run.seed)]
+    arguments += ["--verifier", rule]
     rows = [str(config.data.validation_problems), str(config.rollout.validation_samples)]
     settings = {"arguments": [*(a for a in arguments if not a.endswith(".json")), *rows]}
     sources = [
         *files,
         *REPO.glob("recipe/data/*.py"),
+        *REPO.glob("verl_patches/utils/reward_score/*.py"),
         *template_files(config.data.template),
         Path(__file__).parent / "validation_rows.py",
     ]
@@ -191,11 +197,14 @@ def _checkpoint(model: Path, say: Say, log: Path) -> Path:
     return cached(cache_dir(), "checkpoint", key, build)[0] / "torch_dist"
 
 
-def _prompt_lengths(model: Path, data: Path, log: Path) -> list[int]:
-    def build(directory: Path) -> None:
-        _run("-m", "recipe.launch.prompt_lengths", str(model), str(data), str(directory / "lengths.json"), log=log)
+def _prompt_lengths(model: Path, data: Path, template: Path | None, log: Path) -> list[int]:
+    files = [] if template is None else [template]
 
-    key = digest({"model": str(model), "data": str(data)}, sorted(model.glob("*token*")))
+    def build(directory: Path) -> None:
+        arguments = [model, data, directory / "lengths.json", *files]
+        _run("-m", "recipe.launch.prompt_lengths", *map(str, arguments), log=log)
+
+    key = digest({"model": str(model), "data": str(data)}, [*sorted(model.glob("*token*")), *files])
     directory, _ = cached(cache_dir(), "lengths", key, build)
     lengths: list[int] = json.loads((directory / "lengths.json").read_text(encoding="utf-8"))
     return lengths

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m recipe.launch.prompt_lengths MODEL DATA OUT.json`: tokens of every prompt, as the run will render them.
+"""`python -m recipe.launch.prompt_lengths MODEL DATA OUT.json [TEMPLATE]`: tokens of every prompt in the run.
+
+TEMPLATE is the file of the chat template to render with; without it, the tokenizer's own.
 
 A process of its own, because the tokenizer brings libraries that the launcher would carry through the whole run.
 """
@@ -10,13 +12,17 @@ import json
 import sys
 from pathlib import Path
 
+from recipe.data.chat_template import read_chat_template
 
-def prompt_lengths(model: Path, data: Path) -> list[int]:
-    """Tokens of each prompt in `data/train.parquet` and `data/test.parquet` with the chat template of `model`."""
+
+def prompt_lengths(model: Path, data: Path, template: Path | None = None) -> list[int]:
+    """Tokens of each prompt in `data/train.parquet` and `data/test.parquet`, with `template` or the model's own."""
     import pyarrow.parquet
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    if template is not None:
+        tokenizer.chat_template = read_chat_template(template)
     lengths = []
     for split in ("train", "test"):
         prompts = pyarrow.parquet.read_table(data / f"{split}.parquet", columns=["prompt"])["prompt"].to_pylist()
@@ -25,8 +31,8 @@ def prompt_lengths(model: Path, data: Path) -> list[int]:
 
 
 def main() -> int:
-    model, data, out = (Path(argument) for argument in sys.argv[1:4])
-    out.write_text(json.dumps(prompt_lengths(model, data)), encoding="utf-8")
+    model, data, out, *template = (Path(argument) for argument in sys.argv[1:5])
+    out.write_text(json.dumps(prompt_lengths(model, data, *template)), encoding="utf-8")
     return 0
 
 

@@ -219,6 +219,13 @@ class Data:
     template: str = key(
         "prompt template: a name of data/templates.toml, FILE.toml or FILE.toml:NAME", "r1_zero", on_resume=CHANGES
     )
+    chat_template: str | None = key(
+        "file of the chat template (Jinja) that renders the prompts; default: the tokenizer's own, or "
+        "data/chat_template.jinja where it has none",
+        None,
+        gives="data.apply_chat_template_kwargs.chat_template, model.custom_chat_template",
+        on_resume=CHANGES,
+    )
     max_prompt_tokens: int = key(
         "longer prompts are left out; sim: the longest prompt, if shorter, sets the padded length",
         unit="tokens",
@@ -263,6 +270,13 @@ class Reward:
         "what is asked about answers that the grammar cannot read: math_verify; default: nothing",
         None,
         gives="reward_kwargs.tier3",
+        on_resume=CHANGES,
+    )
+    refuse_copied: bool = key(
+        "an answer that hands in work of the problem undone earns nothing; needs the problem in extra_info, where "
+        "scripts/json_to_parquet.py puts it",
+        True,
+        gives="reward_kwargs.refuse_copied",
         on_resume=CHANGES,
     )
     path: str = key(
@@ -584,6 +598,7 @@ class RunConfig:
             "[data] path": self.data.path,
             "[data] train_path": self.data.train_path,
             "[data] validation_path": self.data.validation_path,
+            "[data] chat_template": self.data.chat_template,
             "[run] output_dir": self.run.output_dir,
             "[run] checkpoint_dir": self.run.checkpoint_dir,
         }

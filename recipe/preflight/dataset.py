@@ -10,6 +10,8 @@ from typing import Any
 
 from recipe.data.records import DataError
 from recipe.data.templates import CHAT, get_template
+from recipe.launch.errors import ConfigError
+from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
@@ -206,7 +208,11 @@ def _measured(facts: Facts) -> dict[str, Any]:
         directory = facts.here(facts.model_directory, "the model's directory")
         prompts = _some([prompt for one in _read(facts).values() for prompt in one.prompts])
         chosen = list(problems.longest(prompts, LONGEST))
-        facts.memory["tokens"] = measure(directory, chosen, MARKS)
+        try:
+            file = chat_template(facts.config, directory)
+            facts.memory["tokens"] = measure(directory, chosen, MARKS, template_text(file))
+        except ConfigError as error:
+            raise CannotTell(f"the chat template cannot be read (W005): {error}") from None
     found: dict[str, Any] = facts.memory["tokens"]
     return found
 
@@ -254,6 +260,26 @@ def _renders(facts: Facts) -> Iterator[Said]:
 
 
 @check(
+    "D015", "the prompt leaves the opening tag to the model", needs="files",
+    why="the format that the reward pays begins with the model's own think tag; no answer has it behind a prompt that "
+        "has written that already",
+    fix="set [data] chat_template = \"data/chat_template.jinja\", or take a rule of [reward] that needs no tags",
+)  # fmt: skip
+def _opened(facts: Facts) -> Iterator[Said]:
+    tagged = [name for name in _rewards(facts) if name in TAGGED]
+    if not tagged:
+        raise NoMatter
+    found = _measured(facts)
+    if "error" in found:
+        raise CannotTell(f"the prompts cannot be rendered (D009): {found['error']}")
+    prompts = [prompt for one in _read(facts).values() for prompt in one.prompts]
+    last = next(problems.longest(prompts, 1), [{"content": ""}])[-1]["content"].strip()
+    behind = found["text"].rpartition(last)[2]
+    if behind.count("<think>") > behind.count("</think>"):
+        yield bad(f"the prompt ends with {behind[-40:]!r}, and {tagged[0]} wants <think> from the model", "no <think>")
+
+
+@check(
     "D010", "no problem to validate on is also learned from", needs="files",
     why="a score on problems that were trained on says nothing",
     fix=CONVERT + ", which refuses such a pair",
@@ -274,21 +300,39 @@ def _apart(facts: Facts) -> Iterator[Said]:
     fix=CONVERT + ", which leaves such problems out and counts them",
 )  # fmt: skip
 def _truths(facts: Facts) -> Iterator[Said]:
-    from verl_patches.utils.reward_score.grade import grade_answer
-    from verl_patches.utils.reward_score.verdict import Verdict
+    from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
 
+    verifier = _rewards(facts)[0]
     for name, one in _read(facts).items():
         empty = sum(truth is None or not str(truth).strip() for truth in one.truths)
         if empty:
             yield bad(f"[data] {name}: {empty} of {len(one.truths)} ground truths are empty", "an answer for each")
         # Spread over the file, whose order is often that of its sources.
-        sample = [str(truth) for truth in one.truths[:: max(1, len(one.truths) // GRADED)] if str(truth or "").strip()]
-        lost = [truth for truth in sample if grade_answer(truth, truth) is not Verdict.CORRECT]
-        if sample and len(lost) > len(sample) // 10:
+        sample = [truth for truth in one.truths[:: max(1, len(one.truths) // GRADED)] if str(truth or "").strip()]
+        lost = [truth for truth in sample if not can_be_matched(truth, verifier)]
+        if lost:
+            kind = unmatched_kind(lost[0])
             yield doubtful(
-                f"[data] {name}: {len(lost)} of {len(sample)} truths do not match themselves, such as {lost[0][:40]!r}",
-                "answers that the grader reads",
+                f"[data] {name}: {len(lost)} of {len(sample)} truths cannot be matched by an answer, such as "
+                f"{str(lost[0])[:40]!r} ({kind})",
+                f"truths that {verifier} reads",
             )
+
+
+@check(
+    "D016", "the reward can see the problem", needs="files",
+    why="work copied from the problem is told by the problem's text in extra_info; files of other converters lack it",
+    fix=CONVERT + ", or set [reward] refuse_copied = false",
+)  # fmt: skip
+def _stated(facts: Facts) -> Iterator[Said]:
+    if facts.config.data.kind != "parquet" or not facts.config.reward.refuse_copied:
+        raise NoMatter
+    try:
+        lacking = [name for name, file in _present(facts).items() if not problems.states_problems(file)]
+    except ValueError as error:
+        raise CannotTell(f"the problems cannot be read (D002): {error}") from None
+    for name in lacking:
+        yield doubtful(f"[data] {name} has no text at extra_info.problem, so copied work is paid", "the problem's text")
 
 
 @check(

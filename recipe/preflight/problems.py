@@ -44,6 +44,12 @@ def parquet_faults(file: Path) -> list[str]:
         return [str(error)]
 
 
+def states_problems(file: Path) -> bool:
+    """Whether the rows of a Parquet file hold the problem's text where the reward can see it."""
+    schema = _parquet(file).schema_arrow
+    return "extra_info" in schema.names and "problem: string" in str(schema.field("extra_info").type)
+
+
 def read_parquet(file: Path) -> Problems:
     """All rows of a Parquet file in verl's schema. Raises ValueError for any other file."""
     for fault in parquet_faults(file):
@@ -55,10 +61,11 @@ def read_json(file: Path, template: str) -> Problems:
     """All usable rows of a DeepScaleR-schema file, rendered with a template. Raises DataError."""
     from recipe.data.rows import read_rows
     from recipe.data.templates import get_template
+    from recipe.data.truths import KEEP, Truths
 
     chosen = get_template(template)
-    found = read_rows(file)[0]
-    return Problems([chosen.messages(row.problem) for row in found], [row.answer for row in found])
+    found = read_rows(file, truths=Truths(policy=KEEP))[0]
+    return Problems([chosen.messages(row.problem) for row in found], [row.truth for row in found])
 
 
 def text_of(messages: Messages) -> str:

@@ -2,8 +2,9 @@
 """Prompts rendered and counted with a model's own tokenizer, in a process of its own.
 
 `python -m recipe.preflight.tokens` reads {"model": DIRECTORY, "prompts": [[{"role", "content"}, ...], ...], "whole":
-[TEXT, ...]} and prints {"lengths": [...], "text": the first prompt, "pieces": {TEXT: tokens}} or {"error": ...}. The
-tokenizer's library takes seconds and a hundred megabytes, and the launcher should not carry it through the run.
+[TEXT, ...], "chat_template": TEXT or null} and prints {"lengths": [...], "text": the first prompt, "pieces": {TEXT:
+tokens}} or {"error": ...}. The tokenizer's library takes seconds and a hundred megabytes, and the launcher should not
+carry it through the run.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from recipe.preflight.catalogue import CannotTell
 LIMIT_S = 90
 
 
-def measure(model: Path, prompts: list[list[dict[str, str]]], whole: list[str]) -> dict[str, Any]:
-    """What the child says. CannotTell without the library, or when it takes too long."""
+def measure(
+    model: Path, prompts: list[list[dict[str, str]]], whole: list[str], chat_template: str | None = None
+) -> dict[str, Any]:
+    """What the child says; without `chat_template` the tokenizer's own renders.
+
+    CannotTell without the library, or when it takes too long.
+    """
     environment = {
         **os.environ, "USE_TORCH": "0", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
-    question = json.dumps({"model": str(model), "prompts": prompts, "whole": whole})
+    question = json.dumps({"model": str(model), "prompts": prompts, "whole": whole, "chat_template": chat_template})
     try:
         done = subprocess.run(
             [sys.executable, "-m", "recipe.preflight.tokens"], input=question, env=environment, capture_output=True,
@@ -52,6 +58,8 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
         return {"missing": error.name}
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(question["model"], local_files_only=True)
+        if question["chat_template"] is not None:
+            tokenizer.chat_template = question["chat_template"]
         texts = [
             tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
             for prompt in question["prompts"]

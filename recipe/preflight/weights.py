@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe.launch import architecture
+from recipe.launch.errors import ConfigError
+from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.weights.errors import WeightsError
@@ -92,9 +94,10 @@ def _sizes(facts: Facts) -> Iterator[Said]:
 
 
 @check(
-    "W005", "the tokenizer is there, with a chat template", needs="files",
-    why="verl renders every prompt with the tokenizer's own chat template, and has none of its own",
-    fix="copy tokenizer.json and tokenizer_config.json of the original model into [model] path",
+    "W005", "the tokenizer is there, and a chat template", needs="files",
+    why="verl renders every prompt with the chat template of the run file or of the tokenizer, and has none of its own",
+    fix="copy tokenizer.json and tokenizer_config.json of the original model into [model] path; correct [data] "
+        "chat_template",
 )  # fmt: skip
 def _tokenizer(facts: Facts) -> Iterator[Said]:
     directory = facts.here(facts.model_directory, "the model's directory")
@@ -103,12 +106,9 @@ def _tokenizer(facts: Facts) -> Iterator[Said]:
         yield bad(f"no {' and no '.join(missing)} in {directory}", "both")
         return
     try:
-        content = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        yield bad(f"tokenizer_config.json cannot be read ({error})", "JSON")
-        return
-    if not content.get("chat_template") and not (directory / "chat_template.jinja").is_file():
-        yield bad(f"no chat template in {directory}", "chat_template in tokenizer_config.json, or chat_template.jinja")
+        template_text(chat_template(facts.config, directory))
+    except ConfigError as error:
+        yield bad(str(error), "a tokenizer_config.json and a chat template that can be read")
 
 
 @check(

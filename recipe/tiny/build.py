@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipe.data.chat_template import OURS
 from recipe.data.templates import get_template
 from recipe.tiny.arithmetic import Sum, split_sums
 from recipe.tiny.config import tiny_config
@@ -48,6 +49,7 @@ class TinyModel:
         for source in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(source.read_bytes())
         digest.update(json.dumps(get_template(self.template).messages("")).encode())
+        digest.update(OURS.read_bytes())
         return digest.hexdigest()
 
 

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recipe.data.chat_template import OURS, read_chat_template
 from recipe.data.templates import get_template
 from recipe.tiny.arithmetic import Sum, guess
 
@@ -23,15 +24,6 @@ VOCAB_SIZE = 640  # a multiple of 64 on each of two tensor parallel ranks, which
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
 SPECIAL_TOKENS = (BOS, EOS, PAD, USER, ASSISTANT)  # ids 0 to 4 in this order
-
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] }}"
-    "{% elif message['role'] == 'user' %}{{ '" + USER + "' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '" + ASSISTANT + "' + message['content'] + eos_token }}"
-    "{% else %}{{ raise_exception('role ' + message['role'] + ' is not known, use system, user or assistant') }}"
-    "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '" + ASSISTANT + "' }}{% endif %}"
-)
 
 # Frequent words of word problems, so that other data sets (GSM8K) do not come out byte by byte.
 COMMON_WORDS = (
@@ -86,7 +78,7 @@ def save_tokenizer(directory: Path) -> None:
         "clean_up_tokenization_spaces": False,
         "model_max_length": 2048,
         "padding_side": "left",
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": read_chat_template(OURS),
     }
     for name, value in (("tokenizer_config.json", config), ("special_tokens_map.json", names)):
         (directory / name).write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

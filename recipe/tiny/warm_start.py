@@ -49,9 +49,9 @@ class Demonstrations:
 
     def __init__(self, sums: Sequence[Sum], template: Template, tokenizer: PreTrainedTokenizerFast, seed: int) -> None:
         self._sums = sums
-        self._largest = max(max(item.left, item.right) for item in sums)
+        self.largest = max(max(item.left, item.right) for item in sums)
         self._tokenizer = tokenizer
-        self._rng = random.Random(f"demonstrations {seed}")
+        self.rng = random.Random(f"demonstrations {seed}")
         self._prompts = {item: prompt_ids(item, template, tokenizer) for item in sums}
         self._responses: dict[str, list[int]] = {}
         self._first_of_guess = self._response_ids(guess(0))[0]
@@ -66,10 +66,8 @@ class Demonstrations:
         import torch
 
         rows = []
-        for item in self._rng.choices(self._sums, k=size):
-            rows.append(
-                (self._prompts[item], self._response_ids(demonstration(item, guess_share, self._largest, self._rng)))
-            )
+        for item in self.rng.choices(self._sums, k=size):
+            rows.append((self._prompts[item], self._response_ids(self.response(item, guess_share))))
         longest = max(len(prompt) + len(response) for prompt, response in rows)
         ids = torch.full((size, longest), self._tokenizer.pad_token_id)
         labels = torch.full((size, longest), IGNORED)
@@ -77,9 +75,13 @@ class Demonstrations:
             end = len(prompt) + len(response)
             ids[row, :end] = torch.tensor(prompt + response)
             labels[row, len(prompt) : end] = torch.tensor(response)
-            habit = self._rng.random() < guess_habit
+            habit = self.rng.random() < guess_habit
             labels[row, len(prompt)] = self._first_of_guess if habit else self._first_of_worked
         return ids, labels
+
+    def response(self, item: Sum, guess_share: float) -> str:
+        """The text of one demonstration; a guess with probability ``guess_share``."""
+        return demonstration(item, guess_share, self.largest, self.rng)
 
     def _response_ids(self, text: str) -> list[int]:
         if text not in self._responses:

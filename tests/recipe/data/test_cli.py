@@ -61,6 +61,7 @@ def test_report_says_everything_and_is_the_same_twice(tmp_path: Path) -> None:
         "format": "deepscaler",
         "keys": {"prompt": "problem", "answer": "answer", "solution": "solution"},
         "template": "r1_zero", "seed": 42, "split": 4, "data_source": "deepscaler", "max_prompt_tokens": None,
+        "verifier": "r1_zero", "unreadable": "drop",
     }  # fmt: skip
     assert report["lengths"]["solution_characters"] == {"min": 0, "median": 5, "p95": 11, "max": 11}
     train = pq.read_table(tmp_path / "a/train.parquet").to_pylist()
@@ -117,26 +118,27 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "tokenizer.json").write_text("{}")
-    untemplated = tmp_path / "untemplated"
-    untemplated.mkdir()
-    save_tokenizer(untemplated)
-    settings = json.loads((untemplated / "tokenizer_config.json").read_text(encoding="utf-8"))
-    del settings["chat_template"]
-    (untemplated / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "blank.jinja").write_text(" ")
     picky = tmp_path / "picky"
     picky.mkdir()
     save_tokenizer(picky)
+    settings = json.loads((picky / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings["chat_template"] = (
         "{% if messages[0].role == 'system' %}{{ raise_exception('No system\\nhere') }}{% endif %}"
     )
     (picky / "tokenizer_config.json").write_text(json.dumps(settings))
     for arguments, expected in (
-        (["--tokenizer", str(picky)], "its chat template refuses messages of system and user: No system"),
+        (["--tokenizer", str(picky)], "the chat template refuses messages of system and user: No system"),
         (["--test-size", "3", "--test_json_path", "x.json"], "--test-size and --test_json_path both say"),
         (["--max-prompt-tokens", "9"], "--max-prompt-tokens needs --tokenizer"),
         (["--tokenizer", str(tmp_path / "absent")], "is not a directory"),
         (["--tokenizer", str(broken)], "holds no tokenizer that can be read"),
-        (["--tokenizer", str(untemplated)], "has no chat template"),
+        (["--chat-template", "x.jinja"], "--chat-template needs --tokenizer"),
+        (
+            ["--tokenizer", str(tokenizer), "--chat-template", "x.jinja"],
+            "chat template x.jinja: cannot be read (No such",
+        ),
+        (["--tokenizer", str(tokenizer), "--chat-template", str(tmp_path / "blank.jinja")], "blank.jinja: is blank"),
         (["--tokenizer", str(tokenizer), "--max-prompt-tokens", "1"], "no usable rows among 12 records: 12 too_long"),
         (["--map-keys", "{"], "--map-keys: expected a JSON object"),
         (["--report", str(tmp_path)], "is a directory; give a file"),
@@ -164,7 +166,8 @@ def test_text_that_would_steer_the_terminal_is_written_out(tmp_path: Path, capsy
     assert spelled_out("a\x1b[2Jb\n\u202ec\u00fc") == "a\\x1b[2Jb\n\\u202ecü"
     file = tmp_path / "in.json"
     file.write_text(json.dumps([{"problem": f"\x1b]0;x\x07 {i}", "answer": f"{i}\x1b"} for i in range(3)]))
-    assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 0
+    arguments = ["--json_path", str(file), "--output_dir", str(tmp_path / "out")]
+    assert main([*arguments, "--unreadable", "keep"]) == 0
     file.write_text('{"\\u001b[2J\\n": 1}')
     assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 2
     output = capsys.readouterr()

@@ -45,7 +45,7 @@ def test_rows_have_the_schema_verl_reads(tmp_path: Path) -> None:
         "prompt": get_template("r1_zero").messages(f"p{place}"),
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": str(place)},
-        "extra_info": {"index": place, "split": "train", "answer": f"s{place}"},
+        "extra_info": {"index": place, "split": "train", "answer": f"s{place}", "problem": f"p{place}"},
     }
     assert pq.read_table(tmp_path / "out/test.parquet").to_pylist()[0]["extra_info"]["split"] == "test"
 

@@ -46,7 +46,8 @@ def test_rows_without_problem_or_answer_are_counted_and_left_out(tmp_path: Path)
     rows, dropped = read_rows(write(tmp_path, records))
     assert [row.problem for row in rows] == ["a"]
     assert dropped.counts == {
-        "empty_problem": 2, "empty_answer": 3, "duplicate_problem": 1, "conflicting_answer": 1, "too_long": 0,
+        "empty_problem": 2, "empty_answer": 3, "duplicate_problem": 1, "conflicting_answer": 1, "unreadable": 0,
+        "too_long": 0,
     }  # fmt: skip
     assert dropped.places == {
         "empty_problem": [1, 2], "empty_answer": [3, 4, 5], "duplicate_problem": [6], "conflicting_answer": [7],
@@ -61,7 +62,9 @@ def test_rows_without_problem_or_answer_are_counted_and_left_out(tmp_path: Path)
         ({"question": "a", "answer": "1"}, "record 1: field 'problem' is missing; the record has 'question', 'answer'"),
         ({"problem": "a"}, "record 1: field 'answer' is missing"),
         ({"problem": 3, "answer": "1"}, "record 1: field 'problem' must be a text, found a number"),
-        ({"problem": "a", "answer": ["1"]}, "record 1: field 'answer' must be a text or a number, found a list"),
+        ({}, "record 1: field 'problem' is missing, and so is 'answer'; the record has no fields, and problem, "),
+        ({"problem": "a", "answer": ["1", [2, 3]]}, "record 1: field 'answer' must be a text, a number, or a list of"),
+        ({"problem": "a", "answer": {"x": 1}}, "record 1: field 'answer' is an object without one of answer, final_"),
         ({"problem": "a", "answer": "1", "solution": {}}, "record 1: field 'solution' must be a text, found an object"),
         ({"problem": "a\ud800", "answer": "1"}, "record 1: field 'problem' has half a surrogate pair at character 1"),
     ],

@@ -22,7 +22,8 @@ from recipe.launch.inputs import given_inputs
 from recipe.launch.layout import derive
 from recipe.launch.overrides import hydra_overrides, quote
 
-CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
+REPO = Path(__file__).resolve().parents[3]
+CONFIGS = sorted((REPO / "configs").glob("*.toml"))
 SIM = next(path for path in CONFIGS if path.stem == "sim")
 GPUS = next(path for path in CONFIGS if path.stem == "h20_128gpu_math_lighteval")
 # A directory name with everything that Hydra's grammar could take for something else.
@@ -65,6 +66,7 @@ print("ANSWER" + json.dumps(answers))
 """
 
 
+CHAT_TEMPLATE = REPO / "data" / "chat_template.jinja"
 MIX = {"format": 0.2, "acc": 0.8}
 
 
@@ -83,6 +85,7 @@ def composed() -> dict[str, dict]:
     asked["on-policy"] = overrides_of(SIM, train={"loss_mode": "npu_on_policy"})
     asked["mix"] = overrides_of(SIM, reward={"mix": MIX, "workers": 2, "tier3": "math_verify"})
     asked["host"] = overrides_of(GPUS, actor={"optimizer": "host", "optimizer_host_share": 0.75})
+    asked["template"] = overrides_of(SIM, data={"chat_template": str(CHAT_TEMPLATE)}, reward={"refuse_copied": False})
     asked["nz"] = overrides_of(SIM, rollout={"graph_mode": True, "kv_nz": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
@@ -160,6 +163,19 @@ def test_megatron_keeps_the_optimizer_on_the_host(composed: dict[str, dict]) -> 
     assert optimizer["optimizer_offload_fraction"] == 0.75 and not optimizer["overlap_cpu_optimizer_d2h_h2d"]
     # verl's own offload would move what is left on the die as well.
     assert composed["host"]["actor_rollout_ref"]["actor"]["megatron"]["optimizer_offload"] is False
+
+
+def test_the_chat_template_reaches_verl_as_it_is_written(composed: dict[str, dict]) -> None:
+    text = CHAT_TEMPLATE.read_text(encoding="utf-8")
+    assert composed["template"]["data"]["apply_chat_template_kwargs"] == {"chat_template": text}
+    assert composed["template"]["actor_rollout_ref"]["model"]["custom_chat_template"] == text
+    assert composed[SIM.stem]["data"]["apply_chat_template_kwargs"] == {}
+    assert composed[SIM.stem]["actor_rollout_ref"]["model"]["custom_chat_template"] is None
+
+
+def test_copied_work_is_paid_when_the_run_file_says_so(composed: dict[str, dict]) -> None:
+    assert composed["template"]["custom_reward_function"]["reward_kwargs"]["refuse_copied"] is False
+    assert "refuse_copied" not in composed[SIM.stem]["custom_reward_function"]["reward_kwargs"]
 
 
 def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,21 @@ def _same_problems(world: Any) -> None:
     shutil.copy(_data(world), _data(world, "validation"))
 
 
+def _without_problem(world: Any) -> None:
+    import pyarrow as pa
+
+    table = pq.read_table(_data(world))
+    extra = [{"index": row["index"]} for row in table["extra_info"].to_pylist()]
+    place = table.schema.get_field_index("extra_info")
+    pq.write_table(table.set_column(place, "extra_info", pa.array(extra)), _data(world))
+
+
+def _opened(tail: str) -> Any:
+    return lambda world: _tokenizer(
+        chat_template="{% for m in messages %}{{ m.content }}{% endfor %}" + f"<｜Assistant｜>{tail}"  # noqa: RUF001
+    )(world)
+
+
 def _without_column(world: Any) -> None:
     table = pq.read_table(_data(world)).drop_columns(["reward_model"])
     pq.write_table(table, _data(world))
@@ -109,6 +125,8 @@ TRIPS = {
     "D009": (_no_system, "error", "drops or changes the system message"),
     "D010": (_same_problems, "warning", "32 of 32 validation problems"),
     "D011": (_truths(" "), "error", "32 of 32 ground truths are empty"),
+    "D015": (_opened("<think>\n"), "error", "and r1_zero wants <think> from the model"),
+    "D016": (_without_problem, "warning", "no text at extra_info.problem"),
 }
 
 
@@ -211,9 +229,50 @@ def test_w010_other_shapes(files: Any) -> None:
     assert "embedding.word_embeddings.weight is" in files.findings("W010")[0].found
 
 
-def test_w005_without_a_chat_template(files: Any) -> None:
+def test_w005_a_tokenizer_without_a_chat_template_gets_ours(files: Any) -> None:
     _tokenizer(chat_template=None)(files)
-    assert "no chat template" in files.findings("W005")[0].found
+    for id in ("W005", "D008", "D009", "D015"):
+        assert files.findings(id) == [], id
+
+
+def test_w005_a_chat_template_that_is_not_there(files: Any) -> None:
+    files.set(data_chat_template=str(files.root / "absent.jinja"))
+    assert "absent.jinja: cannot be read" in files.findings("W005")[0].found
+    assert [one.level for one in files.findings("D009")] == ["not run"]
+
+
+def test_d009_renders_with_the_chat_template_of_the_run_file(files: Any) -> None:
+    template = files.root / "of_the_run.jinja"
+    template.write_text("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}")
+    files.set(data_chat_template=str(template))
+    assert "drops or changes the system message" in files.findings("D009")[0].found
+
+
+def test_d015_a_pair_of_tags_that_is_closed_again_leaves_think_to_the_model(files: Any) -> None:
+    _opened("<think>\n\n</think>\n\n")(files)
+    assert files.findings("D015") == []
+
+
+def test_d015_matters_for_rules_that_look_for_the_tags_only(files: Any) -> None:
+    _opened("<think>\n")(files)
+    assert len(files.findings("D015")) == 1
+    files.set(reward=replace(files.config.reward, verifier="math_17k_acc"))
+    assert files.findings("D015") is None
+
+
+def test_d016_without_the_key_nobody_needs_the_problem(files: Any) -> None:
+    _without_problem(files)
+    files.set(reward=replace(files.config.reward, refuse_copied=False))
+    assert files.findings("D016") is None
+
+
+def test_d011_names_what_the_runs_rule_cannot_match(files: Any) -> None:
+    _truths("it does not converge, since 1 = 2 there")(files)
+    (finding,) = files.findings("D011")
+    assert finding.level == "warning" and "32 of 32 truths cannot be matched" in finding.found
+    assert "(prose)" in finding.found
+    files.set(reward=replace(files.config.reward, verifier="math_lighteval"))
+    assert files.findings("D011") == []
 
 
 def test_d008_some_longer_prompts_are_a_warning(files: Any) -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verl_patches.utils.reward_score.errors import CanaryError, GraderError
+from verl_patches.utils.reward_score.grade import Appeal
 from verl_patches.utils.reward_score.line_process import LineProcess
 from verl_patches.utils.reward_score.tier3 import Asked, Pair, Tier3, require
 from verl_patches.utils.reward_score.verdict import Verdict
-from verl_patches.utils.reward_score.verifiers import DEFAULT, Result, get_verifier, verify
+from verl_patches.utils.reward_score.verifiers import DEFAULT, Result, Verifier, get_verifier, verify
 
 WORKER = Path(__file__).with_name("worker.py")
 #: Samples sent to a worker at once, and seconds it has for them; they take it some milliseconds.
@@ -32,7 +33,8 @@ MOST_WORKERS = 4
 #: Deaths over one sample after which it is given up, and of workers that have graded nothing in a row.
 GIVE_UP, BROKEN = 2, 4
 
-Sample = tuple[Any, Any]
+#: A response, its ground truth and, where no work may be copied from it, the problem.
+Sample = tuple[Any, Any] | tuple[Any, Any, str | None]
 CANARIES: tuple[Sample, ...] = (
     ("<think>a</think><answer>\\boxed{1/2}</answer>", "0.5"),
     ("<think>a</think><answer>\\boxed{2}</answer>", "12"),
@@ -40,8 +42,9 @@ CANARIES: tuple[Sample, ...] = (
     ("<answer>\\boxed{2\\sqrt{3}}</answer>", "\\sqrt{12}"),
     ("<think>a</think><answer>\\boxed{9^9^9^9}</answer>", "1"),
     ("Step 1: a\nAnswer: 7", "7"),
+    ("<answer>\\boxed{x+x}</answer>", "2x", "What is $x + x$?"),
 )
-CANARY_VERDICTS = ("correct", "wrong", "no_answer", "correct", "unparseable", "no_answer")
+CANARY_VERDICTS = ("correct", "wrong", "no_answer", "correct", "unparseable", "no_answer", "copied")
 
 
 class Graded(NamedTuple):
@@ -69,7 +72,7 @@ class Pool:
         self.verifier = get_verifier(verifier, mix)
         self.settings = {"name": verifier, "mix": None if mix is None else dict(mix)}
         self.seconds, self.tier3 = seconds, tier3
-        self.expected = [self.verifier(*canary).score for canary in CANARIES]
+        self.expected = [_verify(self.verifier, canary).score for canary in CANARIES]
         # -I and -S: nothing of the environment, and none of its packages, is in the process that reads foreign text.
         command = [sys.executable, "-I", "-S", str(worker)]
         self.slots = [LineProcess(command, self.settings) for _ in range(workers)]
@@ -115,14 +118,14 @@ class Pool:
                 wanted[answer, truth] = place
                 return Verdict.UNPARSEABLE
 
-            verify(self.verifier, *samples[place], note)
+            _verify(self.verifier, samples[place], note)
         asked: dict[Pair, Asked] = tier3.ask(list(wanted))
         lost = Counter[int]()
         for pair, place in wanted.items():
             lost[place] += asked[pair].lost
         graded = list(graded)
         for place in places:
-            result = verify(self.verifier, *samples[place], lambda answer, truth: asked[answer, truth].verdict)
+            result = _verify(self.verifier, samples[place], lambda answer, truth: asked[answer, truth].verdict)
             graded[place] = Graded(result, graded[place].lost + lost[place])
         return graded
 
@@ -162,7 +165,7 @@ class Pool:
 
     def _ask(self, slot: LineProcess, samples: Sequence[Sample]) -> tuple[list[Result], Verdict | None]:
         """What the worker answers, in order, and why it ended before it had answered all."""
-        request = [[_plain(text), _plain(truth)] for text, truth in samples]
+        request = [[_plain(part) for part in sample] for sample in samples]
         answers, late = slot.ask(request, len(samples), self.seconds, _result)
         if len(answers) == len(samples):
             return answers, None
@@ -237,6 +240,11 @@ def pool_for(verifier: str, mix: Mapping[str, float] | None, workers: int | None
         _POOLS[key] = Pool(verifier, mix, count, tier3=None if tier3 is None else Tier3(count))
         atexit.register(_POOLS[key].close)
     return _POOLS[key]
+
+
+def _verify(verifier: Verifier, sample: Sample, appeal: Appeal | None = None) -> Result:
+    response, truth, *problem = sample
+    return verify(verifier, response, truth, appeal, *problem)
 
 
 def _result(line: Any) -> Result:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verl_patches.utils.reward_score.batch import pool_for
+from verl_patches.utils.reward_score.batch import Sample, pool_for
+from verl_patches.utils.reward_score.copied import problem_in
 from verl_patches.utils.reward_score.grade import same_answer
 from verl_patches.utils.reward_score.normalise import normalise
 from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier, verify
@@ -27,16 +28,19 @@ def compute_score(
     verifier: str = DEFAULT,
     mix: Mapping[str, float] | None = None,
     tier3: str | None = None,
+    refuse_copied: bool = True,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """Grades one response; the signature is the one verl's naive reward manager calls.
 
-    Returns ``score`` (the reward), ``acc`` and ``format`` (0.0 or 1.0) and ``verdict``. Only the response and the
-    ground truth matter. Raises ValueError for an unknown verifier, and for ``tier3``, which grades in batches only.
+    Returns ``score`` (the reward), ``acc`` and ``format`` (0.0 or 1.0) and ``verdict``. Work copied from the problem in
+    ``extra_info["problem"]`` earns nothing, unless ``refuse_copied`` is false; nothing else of it matters. Raises
+    ValueError for an unknown verifier, and for ``tier3``, which grades in batches only.
     """
     if tier3 is not None:
         raise ValueError("tier3 needs verl's batch reward manager: [reward] workers of 1 or more in the run file")
-    return verify(get_verifier(verifier, mix), solution_str, ground_truth).as_dict()
+    problem = problem_in(extra_info) if refuse_copied else None
+    return verify(get_verifier(verifier, mix), solution_str, ground_truth, None, problem).as_dict()
 
 
 def compute_scores(
@@ -48,6 +52,7 @@ def compute_scores(
     mix: Mapping[str, float] | None = None,
     workers: int | None = None,
     tier3: str | None = None,
+    refuse_copied: bool = True,
     **kwargs: Any,
 ) -> list[dict[str, Any]]:
     """Grades a batch in processes of its own; the signature is the one verl's batch reward manager calls.
@@ -56,5 +61,9 @@ def compute_scores(
     were ended while they had it. ``tier3`` names the grader that is asked about what cannot be read; None: nobody is.
     Raises ``errors.CanaryError`` when samples with known results are graded otherwise.
     """
-    graded = pool_for(verifier, mix, workers, tier3).grade(list(zip(solution_strs, ground_truths, strict=True)))
+    samples: list[Sample] = list(zip(solution_strs, ground_truths, strict=True))
+    if refuse_copied and extra_infos is not None:
+        problems = map(problem_in, extra_infos)
+        samples = [(*sample, problem) for sample, problem in zip(samples, problems, strict=True)]
+    graded = pool_for(verifier, mix, workers, tier3).grade(samples)
     return [{**result.as_dict(), "lost_workers": lost} for result, lost in graded]

@@ -12,6 +12,8 @@ class Verdict(str, Enum):
     CORRECT = "correct"
     #: Both sides were read, and they differ.
     WRONG = "wrong"
+    #: It has the right value, and hands in work of the problem undone.
+    COPIED = "copied"
     #: The response holds no answer where it belongs.
     NO_ANSWER = "no_answer"
     #: The texts differ, and one of the two is outside the grammar or above its budget.

@@ -15,8 +15,9 @@ name                range           rule
 ``math_lighteval``  0, 1            1 when the last box anywhere is right as a normalised text or a plain number
 ==================  ==============  ================================================================================
 
-"Right" is ``grade``'s verdict ``correct``, for ``math_lighteval`` without expressions. ``step``, and every rule that
-looks outside ``<answer>``, can be earned without reasoning: they are for comparing with other recipes.
+"Right" is ``grade``'s verdict ``correct``, for ``math_lighteval`` without expressions; with the problem at hand, work
+copied from it is not right (``copied``). ``step``, and every rule that looks outside ``<answer>``, can be earned
+without reasoning: they are for comparing with other recipes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from verl_patches.utils.reward_score.grade import Appeal, grade_answer, grade_response, grade_text
+from verl_patches.utils.reward_score.copied import grade_answer, grade_response, grade_text
+from verl_patches.utils.reward_score.grade import Appeal
 from verl_patches.utils.reward_score.response import has_format, last_box
 from verl_patches.utils.reward_score.verdict import Verdict
 
@@ -57,52 +59,56 @@ class Result:
 
 
 class Verifier(Protocol):
-    """A rule over a response and its ground truth; ``appeal`` is tier 3, where a run has it."""
+    """A rule over a response and its ground truth.
 
-    def __call__(self, response: str, truth: Any, appeal: Appeal | None = None, /) -> Result: ...
+    ``appeal`` is tier 3, where a run has it; ``problem`` the text that no work may be copied from, None: any may.
+    """
+
+    def __call__(
+        self, response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None, /
+    ) -> Result: ...
 
 
-
-def _format(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+def _format(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
     form = has_format(response)
-    return Result(float(form), grade_response(response, truth, appeal), form)
+    return Result(float(form), grade_response(response, truth, appeal, problem), form)
 
 
-def _strict_format(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+def _strict_format(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
     form = has_format(response)
-    return Result(1.0 if form else -0.5, grade_response(response, truth, appeal), form)
+    return Result(1.0 if form else -0.5, grade_response(response, truth, appeal, problem), form)
 
 
-def _acc(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
-    form, verdict = has_format(response), grade_response(response, truth, appeal)
+def _acc(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
+    form, verdict = has_format(response), grade_response(response, truth, appeal, problem)
     return Result(float(form and verdict is Verdict.CORRECT), verdict, form)
 
 
-def _r1_zero(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
-    form, verdict = has_format(response), grade_response(response, truth, appeal)
+def _r1_zero(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
+    form, verdict = has_format(response), grade_response(response, truth, appeal, problem)
     return Result(FORMAT_WEIGHT * form + ACCURACY_WEIGHT * (verdict is Verdict.CORRECT), verdict, form)
 
 
-def _step(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+def _step(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
     score = min(1.0, count_steps(response) / ENOUGH_STEPS)
-    return Result(score, grade_response(response, truth, appeal), has_format(response))
+    return Result(score, grade_response(response, truth, appeal, problem), has_format(response))
 
 
-def _math_17k_acc(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
-    verdict = grade_answer(last_box(response), truth, appeal)
+def _math_17k_acc(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
+    verdict = grade_answer(last_box(response), truth, appeal, problem)
     return Result(float(verdict is Verdict.CORRECT), verdict, has_format(response))
 
 
-def _dapo(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
+def _dapo(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
     window = response[-DAPO_WINDOW:]
     marks = list(_ANSWER_MARK.finditer(window))
     answer = window[marks[-1].end() :].lstrip().split("\n", 1)[0] if marks else None
-    verdict = grade_answer(answer, truth, appeal)
+    verdict = grade_answer(answer, truth, appeal, problem)
     return Result(1.0 if verdict is Verdict.CORRECT else -1.0, verdict, has_format(response))
 
 
-def _math_lighteval(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
-    verdict = grade_text(last_box(response), truth)
+def _math_lighteval(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
+    verdict = grade_text(last_box(response), truth, problem)
     return Result(float(verdict is Verdict.CORRECT), verdict, has_format(response))
 
 
@@ -136,18 +142,20 @@ def get_verifier(name: str = DEFAULT, mix: Mapping[str, float] | None = None) ->
     if not weighted:
         raise ValueError("the mix of rewards is empty; give weights by name, such as {format = 0.33, acc = 0.67}")
 
-    def mixed(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
-        results = [verifier(response, truth, appeal) for verifier, _ in weighted]
+    def mixed(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
+        results = [verifier(response, truth, appeal, problem) for verifier, _ in weighted]
         score = sum(weight * one.score for (_, weight), one in zip(weighted, results, strict=True))
         return Result(score, results[0].verdict, results[0].format)
 
     return mixed
 
 
-def verify(verifier: Verifier, response: Any, truth: Any, appeal: Appeal | None = None) -> Result:
-    """The result for any response; ``appeal`` is tier 3. One that is no text scores as an empty one, an ``error``."""
+def verify(
+    verifier: Verifier, response: Any, truth: Any, appeal: Appeal | None = None, problem: str | None = None
+) -> Result:
+    """The result for any response, with the arguments of ``Verifier``; one that is no text scores as an empty one."""
     if isinstance(response, str):
-        return verifier(response, truth, appeal)
+        return verifier(response, truth, appeal, problem)
     return Result(verifier("", truth).score, Verdict.ERROR, False)
 
 

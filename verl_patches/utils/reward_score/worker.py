@@ -2,8 +2,9 @@
 """The grading process: reads JSON lines from its standard input and answers on its standard output.
 
 The first line is the configuration, ``{"name": verifier, "mix": weights or null}``; each later one is a list of
-``[response, ground truth]``, answered by one line ``[score, verdict, format]`` for each. It ends with its input. Run by
-file, without the environment's packages: grading needs the standard library only.
+``[response, ground truth]``, with the problem as a third where no work may be copied from it, answered by one line
+``[score, verdict, format]`` for each. It ends with its input. Run by file, without the environment's packages: grading
+needs the standard library only.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
 
     verifier = get_verifier(**json.loads(requests.readline()))
     for line in requests:
-        for response, truth in json.loads(line):
-            result = verify(verifier, response, truth)
+        for response, truth, *problem in json.loads(line):
+            result = verify(verifier, response, truth, None, *problem)
             answers.write(json.dumps([result.score, result.verdict.value, result.format]) + "\n")
             answers.flush()
 

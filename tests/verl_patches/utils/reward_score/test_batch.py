@@ -27,9 +27,9 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 from verl_patches.utils.reward_score import verifiers, worker
 original = verifiers.verify
-def verify(verifier, response, truth):
+def verify(verifier, response, truth, *more):
     {line}
-    return original(verifier, response, truth)
+    return original(verifier, response, truth, *more)
 verifiers.verify = verify
 worker.serve(sys.stdin, sys.stdout)
 """
@@ -111,7 +111,8 @@ def test_a_wrong_canary_stops_the_run(tmp_path: Path, settings: dict[str, Any]) 
 
 
 def test_canaries_have_the_verdicts_that_are_written_down() -> None:
-    assert tuple(compute_score("x", *canary)["verdict"] for canary in batch.CANARIES) == batch.CANARY_VERDICTS
+    graded = [compute_score("x", *canary[:2], {"problem": "".join(canary[2:])}) for canary in batch.CANARIES]
+    assert tuple(one["verdict"] for one in graded) == batch.CANARY_VERDICTS
 
 
 def test_workers_that_never_grade_are_reported(tmp_path: Path) -> None:
