@@ -33,6 +33,31 @@ def test_unknown_operator_is_refused_by_name():
         build("npu_ring_attention_update")
 
 
+def test_the_interception_waits_until_somebody_builds(run_python):
+    code = (
+        "import sys, torch, torch_npu; assert 'setuptools' not in sys.modules;"
+        "from torch.utils import cpp_extension; print(cpp_extension.load.npu_sim, cpp_extension.__spec__.origin)"
+    )
+    done = run_python(code)
+    assert done.stdout == f"True {cpp_extension.__file__}\n", done.stderr
+
+
+def test_pip_may_be_imported_before(run_python):
+    done = run_python("import pip; import torch; import torch_npu; print(torch.ones(2, device='npu').sum().item())")
+    assert done.stdout == "2.0\n", done.stderr
+
+
+def test_an_import_that_fails_is_intercepted_the_next_time(run_python):
+    code = (
+        "import sys, torch, torch_npu; sys.modules['setuptools'] = None\n"
+        "try: from torch.utils import cpp_extension\n"
+        "except ImportError: del sys.modules['setuptools']\n"
+        "from torch.utils import cpp_extension; print(cpp_extension.load.npu_sim)"
+    )
+    done = run_python(code)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_installing_twice_wraps_once():
     from torch_npu.ops import mindspeed_jit
 

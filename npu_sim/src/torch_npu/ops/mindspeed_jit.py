@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from . import checks
+from .after_import import after_import
 from .grouped_matmul import group_bounds, multiply_groups, weight_gradient
 from .moe_routing import npu_moe_token_permute, npu_moe_token_unpermute
 from .registry import op
@@ -181,9 +182,14 @@ MODULES: dict[str, Callable[[], SimpleNamespace]] = {
 
 
 def install() -> None:
-    """Put the interception in front of ``torch.utils.cpp_extension.load`` (once)."""
-    from torch.utils import cpp_extension
+    """Put the interception in front of ``torch.utils.cpp_extension.load``, once somebody imports that module.
 
+    It brings setuptools, which takes a second and refuses where pip has been imported before.
+    """
+    after_import("torch.utils.cpp_extension", _intercept)
+
+
+def _intercept(cpp_extension: Any) -> None:
     real = cpp_extension.load
     if getattr(real, "npu_sim", False):
         return
