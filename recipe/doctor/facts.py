@@ -25,10 +25,13 @@ _TAIL_BYTES = 4 * 2**20
 
 def device_of(machine: Machine) -> str:
     """What this machine trains on: NPUs where there are any, or their torch_npu is installed; GPUs where there are any
-    and no simulated NPU was set up; else simulated ones."""
-    if machine.dies or machine.version("torch-npu"):
-        return NPU
-    return CUDA if machine.gpus and machine.version("npu-sim") is None else SIM
+    and no simulated NPU was set up; else, or where that cannot be read, simulated ones."""
+    try:
+        if machine.dies or machine.version("torch-npu"):
+            return NPU
+        return CUDA if machine.gpus and machine.version("npu-sim") is None else SIM
+    except CannotTell:
+        return SIM
 
 
 def node_facts(machine: Machine, device: str, upstream: Path, repo: Path) -> Facts:

@@ -31,7 +31,7 @@ examples:
   python -m recipe show configs/a3_256die.toml                      sizes, environment, overrides
   python -m recipe show configs/a3_256die.toml --shell > run.sh     a script that does the same without the launcher
 
-exit code: 0 shown; 2 a mistake in the run file or the options
+exit code: 0 shown; 2 a mistake in the run file, in what it names here, or in the options: launch would refuse it, too
 """
 
 
@@ -122,13 +122,21 @@ def _show(options: argparse.Namespace) -> int:
     import json
 
     from recipe.launch.errors import LaunchError
+    from recipe.launch.first_look import first_look
     from recipe.launch.show import as_json, as_shell, as_text, everything
+    from recipe.preflight import refusals
 
     try:
-        shown = everything(read_config(options))
+        config = read_config(options)
+        first_look(config)
+        shown = everything(config)
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    refused = refusals(config)
+    if refused:
+        print("\n".join(f"error: {one.line}" for one in refused), file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps(as_json(shown), indent=2))
     else:

@@ -60,6 +60,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         maker = "scripts/json_to_parquet.py"
         train = _given(str(config.data.train_path), "[data] train_path", "", maker)
         validation = _given(str(config.data.validation_path), "[data] validation_path", "", maker)
+        _require_form({"train_path": train, "validation_path": validation}, maker)
         prompt_tokens = config.data.max_prompt_tokens
     else:
         data = _data(config, made, say, log)
@@ -82,6 +83,20 @@ def _given(path: str, key: str, inside: str, maker: str) -> Path:
         what = f"holds no {inside}" if inside else "is not a file"
         raise ConfigError(f"{key}: {found} {what}; give what {maker} made")
     return found
+
+
+def _require_form(files: dict[str, Path], maker: str) -> None:
+    """Refuses Parquet files that verl would fail on, in the first batch or while it filters the prompts."""
+    from recipe.preflight.catalogue import CannotTell
+    from recipe.preflight.problems import parquet_faults
+
+    for key, file in files.items():
+        try:
+            faults = parquet_faults(file)
+        except CannotTell:  # only the driver's Python has pyarrow
+            return
+        if faults:
+            raise ConfigError(f"[data] {key}: {file}: {faults[0]}; give what {maker} made")
 
 
 def _require_tier3(config: RunConfig) -> None:

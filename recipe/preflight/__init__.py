@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recipe.preflight.catalogue import CATALOGUE, Check
+from recipe.preflight.catalogue import CATALOGUE, Check, Finding
 from recipe.preflight.report import Report, examine
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recipe.preflight.machine import Machine
     from recipe.preflight.ray_facts import RayFacts
 
-__all__ = ["Report", "every_check", "run", "run_file"]
+__all__ = ["Report", "every_check", "refusals", "run", "run_file"]
 
 
 def every_check() -> tuple[Check, ...]:
@@ -60,6 +60,17 @@ def run(
         facts = dataclasses.replace(facts, ray=_asked_ray(facts))
     kinds: Iterable[str] = ["static", "files", *(["node"] if node else []), *(["cluster"] if cluster else [])]
     return examine([one for one in every_check() if one.needs in kinds], facts)
+
+
+def refusals(config: RunConfig, *, machine: Machine | None = None) -> tuple[Finding, ...]:
+    """The errors for which a launch would refuse this run wherever it is called: in the run file itself, and in what it
+    names, as far as that is on this machine, which is all of a simulated run's."""
+    from recipe.launch.environment import upstream_dir
+    from recipe.preflight.facts import Facts
+    from recipe.preflight.machine import this_machine
+
+    facts = Facts(config, machine or this_machine(), config.simulated, upstream_dir())
+    return examine([one for one in every_check() if one.needs in ("static", "files")], facts).errors
 
 
 def _asked_ray(facts: Facts) -> RayFacts:

@@ -44,12 +44,13 @@ def _present(facts: Facts) -> dict[str, Path]:
 def _read(facts: Facts) -> dict[str, Problems]:
     """The problems of each file. CannotTell where they cannot be read, which D001, D002 and D004 report."""
     if "problems" not in facts.memory:
+        present = _present(facts)
         try:
             facts.memory["problems"] = {
                 name: problems.read_json(file, facts.config.data.template)
                 if name == "path"
                 else problems.read_parquet(file)
-                for name, file in _present(facts).items()
+                for name, file in present.items()
             }
         except (ValueError, DataError) as error:
             raise CannotTell(f"the problems cannot be read (D002, D004): {error}") from None
@@ -128,7 +129,9 @@ def _enough(facts: Facts) -> Iterator[Said]:
     elif usable < 2 * prompts and facts.config.run.steps > 2:
         yield doubtful(f"{usable} problems for steps of {prompts}", "several steps' worth")
     if "validation_path" in found and not found["validation_path"].prompts:
-        yield bad("no problems to validate on", "at least 1", "bring problems to validate on: verl asserts that some are")
+        yield bad(
+            "no problems to validate on", "at least 1", "bring problems to validate on: verl asserts that some are"
+        )
 
 
 @check(

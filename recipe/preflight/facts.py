@@ -136,12 +136,14 @@ class Facts:
     def architecture(self) -> Architecture:
         """The model's sizes: from config.json where it is here, else by the name in the run file. CannotTell."""
         try:
-            return architecture.from_config_json(self.model)
+            model = self.model
         except CannotTell as reason:
             known = architecture.KNOWN.get(self.config.model.architecture or "")
             if known is None:
                 raise CannotTell(f"{reason}, and [model] architecture names no sizes to assume") from None
             return known
+        try:
+            return architecture.from_config_json(model)
         except ValueError as error:
             raise CannotTell(str(error)) from None
 
@@ -150,8 +152,9 @@ class Facts:
         """Names and shapes that a Megatron checkpoint of this model has. CannotTell for a model that has no key map."""
         from recipe.weights.key_maps import layout_of
 
+        model, file = self.model, self.model_directory / "config.json"
         try:
-            return layout_of(self.model, self.model_directory / "config.json")
+            return layout_of(model, file)
         except (WeightsError, KeyError, TypeError) as error:
             raise CannotTell(str(error)) from None
 

@@ -38,10 +38,13 @@ the declarations in `recipe/preflight/` by `python -m recipe.preflight.page`; a 
 
 Exit code 0: nothing stands in the way; 2: an error was found. **error**: the run would fail or train wrongly.
 **warning**: it runs, and hardly as meant. **not run**: the check could not tell, for what it looks at is not on this
-machine; with `--node` a missing file is an error of its own. `--json` prints the same for programs.
+machine; with `--node` a missing file is an error of its own. A check that breaks is not run either: its line, `could
+not look: ...`, says what to report, the others go on, and nothing is refused for it. `--json` prints the same for
+programs.
 
 A check looks at one of: **static**, the run file alone; **files**, what the run reads, as far as it is on this machine;
-**node**, this machine as one of the run's; **cluster**, the Ray at `[cluster] head`.
+**node**, this machine as one of the run's; **cluster**, the Ray at `[cluster] head`. Where one of the first two finds
+an error, `python -m recipe show` prints that error and no command.
 """
 _DOCTOR = """\
 ## X: What users of this stack keep reporting

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.launch.config import RunConfig, load
 from recipe.launch.errors import ConfigError
-from recipe.preflight.catalogue import CATALOGUE, CannotTell, Said, bad, check
+from recipe.preflight.catalogue import CATALOGUE, CannotTell, NoMatter, Said, bad, check
 from recipe.preflight.crash import account, asks_to_stop
 from recipe.preflight.facts import Facts
 
@@ -39,7 +40,7 @@ _SAID_BY = ("D004", "E015", "L013", "T005", "W003", "W004", "W012")
 @check(
     "C002", "everything that verl is told can be derived", needs="static",
     why="the launcher stops where it cannot; this is what no check of its own has seen coming",
-    fix="correct the run file as the message says (python -m recipe show RUN.toml prints what is derived)",
+    fix="correct the run file as the message says; docs/CONFIG.md has every key, and what follows from it",
 )  # fmt: skip
 def _derivable(facts: Facts) -> Iterator[Said]:
     from recipe.launch.show import everything
@@ -52,6 +53,29 @@ def _derivable(facts: Facts) -> Iterator[Said]:
         everything(facts.config)
     except ConfigError as error:
         yield bad(str(error), "a run file that leads to one command")
+
+
+@check(
+    "C003", "the nodes are told where the head is, by an address that leads there", needs="static",
+    why="the nodes of a run meet at the head's address, and each of them takes 127.0.0.1 for itself",
+    fix="set [cluster] head to the head's address in the network between the nodes (scripts/launch.sh: or --head)",
+)  # fmt: skip
+def _head(facts: Facts) -> Iterator[Said]:
+    cluster = facts.config.cluster
+    if cluster.nodes == 1:
+        raise NoMatter
+    if cluster.head is None:
+        yield bad(f"no [cluster] head for {cluster.nodes} nodes", "the head's address")
+    # Simulated nodes may share this machine.
+    elif not facts.config.simulated and _loopback(cluster.head):
+        yield bad(f"[cluster] head = {cluster.head} for {cluster.nodes} nodes", "an address that other nodes can reach")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read(path: Path) -> RunConfig | Unreadable:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from recipe.launch import mindspeed
-from recipe.launch.config import CUDA, SIM
+from recipe.launch.config import CUDA, NPU, SIM
 from recipe.launch.layout import problems
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
@@ -180,7 +180,7 @@ def _within_node(facts: Facts) -> Iterator[Said]:
 @check(
     "L016", "a node has as many dies as such nodes have", needs="static",
     why="an Atlas A3 node has 8 devices of 2 dies, and Ray counts dies; other numbers leave dies idle or wait for ever",
-    fix="set [cluster] dies_per_node (A3: 16; DGX or HGX: 8)",
+    fix="set [cluster] dies_per_node (A3: 16; DGX or HGX: 8); on the nodes, --node counts their dies",
 )  # fmt: skip
 def _dies(facts: Facts) -> Iterator[Said]:
     dies = facts.config.cluster.dies_per_node
@@ -189,6 +189,10 @@ def _dies(facts: Facts) -> Iterator[Said]:
     most = 8 if facts.device == CUDA else A3_DIES
     if dies > most:
         yield doubtful(f"dies_per_node = {dies}", f"at most {most}")
+    elif facts.device == NPU and dies < A3_DIES and not (facts.node and facts.machine.dies == dies):
+        yield doubtful(
+            f"dies_per_node = {dies} with device npu", f"{A3_DIES}: an Atlas A3 node's 8 NPUs have 2 dies each"
+        )
 
 
 @check(

@@ -18,6 +18,13 @@ SLOWEST_STEP_S = 1800
 # The first message after a launch that loads 671B parameters on 256 dies.
 SLOWEST_SETUP_S = 1800
 LARGE_LAYERS = 32
+# verl 0.6.1's own nccl_timeout.
+STOCK_TIMEOUT_S = 600
+# What all nodes together are taken to read from shared storage, and what a group's links take for each die in it.
+STORAGE_BYTES_PER_S = 10**9
+LINK_S_PER_DIE = 1
+# MindSpeed-RL's script for 416 dies and this model sets HCCL_CONNECT_TIMEOUT and HCCL_EXEC_TIMEOUT to this.
+PUBLISHED_TIMEOUT_S = 3600
 
 
 @check(
@@ -201,3 +208,39 @@ def _threads(facts: Facts) -> Iterator[Said]:
             'optimizer = "host" without [environment] OMP_NUM_THREADS',
             f"{share}, with the {facts.machine.cpus} cores here" if facts.node and share else "some cores for each die",
         )
+
+
+@check(
+    "T014", "old and current log-probabilities come from passes of one size", needs="static",
+    why="the vanilla loss divides the probabilities of the update by those of a pass before it, which are the same in "
+        "a step's first update. Passes of another size may round otherwise and send a token to another expert: ratios "
+        "other than 1, clipped ones among them, that no update has made",
+    fix='set [actor] log_prob_micro_batch_tokens to micro_batch_tokens, or [train] loss_mode = "npu_on_policy", which '
+        "needs no such pass; or accept it as the published run of 256 dies does",
+)  # fmt: skip
+def _alike(facts: Facts) -> Iterator[Said]:
+    if facts.config.train.loss_mode == ON_POLICY:
+        raise NoMatter
+    update, before = facts.layout.micro_batch, facts.layout.log_prob_micro_batch
+    if update != before:
+        yield doubtful(
+            f"old log-probabilities of {before} sequences at a time, updates of {update}", "the same number in both"
+        )
+
+
+@check(
+    "T015", "collectives wait long enough for the slowest rank", needs="static",
+    why="the first ones wait until every rank has read its weights, compiled its graphs and linked up with all others; "
+        "a rank that waits for longer than this ends the run. Expected are the 600 s that verl waits for any model, "
+        "the time of reading the weights at 1 GB/s in all, and a second for each die, but no more than the 3600 s that "
+        "MindSpeed-RL gives 416 dies",
+    fix="raise [cluster] collective_timeout_s (default 3600), or remove it",
+)  # fmt: skip
+def _collectives(facts: Facts) -> Iterator[Said]:
+    if facts.device == SIM:
+        raise NoMatter
+    read = 0 if facts.config.model.kind == "random_init" else 2 * facts.parameters // STORAGE_BYTES_PER_S
+    wanted = min(STOCK_TIMEOUT_S + read + LINK_S_PER_DIE * facts.layout.dies, PUBLISHED_TIMEOUT_S)
+    given = facts.config.cluster.collective_timeout_s
+    if given < wanted:
+        yield doubtful(f"collective_timeout_s = {given} for {facts.layout.dies} dies", f"{wanted} s or more")

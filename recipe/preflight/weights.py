@@ -62,8 +62,9 @@ def _stripped(facts: Facts) -> Iterator[Said]:
 def _computed_alike(facts: Facts) -> Iterator[Said]:
     from recipe.weights.model_config import transformer_overrides
 
+    model = facts.model
     try:
-        transformer_overrides(facts.model)
+        transformer_overrides(model)
     except (ValueError, KeyError) as error:
         yield bad(str(error), "a config that both compute alike")
 
@@ -77,8 +78,9 @@ def _sizes(facts: Facts) -> Iterator[Said]:
     named = architecture.KNOWN.get(facts.config.model.architecture or "")
     if named is None:
         raise NoMatter
+    model = facts.model
     try:
-        seen = architecture.from_config_json(facts.model)
+        seen = architecture.from_config_json(model)
     except ValueError as error:
         yield bad(str(error), f"a {facts.config.model.architecture}")
         return

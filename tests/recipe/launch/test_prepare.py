@@ -23,6 +23,13 @@ from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_
 from recipe.launch.validation_rows import write_validation_rows
 from verl_patches.utils.reward_score.tier3 import GRADERS
 
+# A problem as verl reads it.
+ROW = {
+    "prompt": [{"role": "user", "content": "1 + 1"}],
+    "reward_model": {"style": "rule", "ground_truth": "2"},
+    "data_source": "sums",
+}
+
 
 def test_the_longest_prompt_that_fits_sets_the_length() -> None:
     said: list[str] = []
@@ -122,6 +129,8 @@ def on_a_cluster(tmp_path: Path, **model: object) -> RunConfig:
     for name in ("hf/config.json", "torch_dist/.metadata", "train.parquet", "test.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
+    for name in ("train.parquet", "test.parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW]), tmp_path / name)
     (tmp_path / "hf" / "config.json").write_text(json.dumps(published_config()), encoding="utf-8")
     paths = {"path": str(tmp_path / "hf"), "checkpoint": str(tmp_path / "torch_dist")}
     data = {"train_path": str(tmp_path / "train.parquet"), "validation_path": str(tmp_path / "test.parquet")}
@@ -166,6 +175,26 @@ def test_on_a_cluster_what_is_missing_is_named(tmp_path: Path, missing: str, exp
     with pytest.raises(ConfigError) as caught:
         prepare(config, lambda line: None, tmp_path / "log")
     assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        ("prompt", "1 + 1", "column prompt is string, not a list of messages"),
+        ("prompt", ["1 + 1"], "column prompt is list<element: string>, not a list of messages"),
+        ("prompt", None, "column prompt is null"),
+        ("reward_model", '{"ground_truth": "2"}', "column reward_model is string, not a struct"),
+    ],
+)
+def test_problems_in_another_form_are_refused_before_anything_is_started(
+    tmp_path: Path, column: str, value: object, expected: str
+) -> None:
+    config = on_a_cluster(tmp_path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW | {column: value}]), tmp_path / "test.parquet")
+    with pytest.raises(ConfigError) as caught:
+        prepare(config, lambda line: None, tmp_path / "log")
+    assert f"[data] validation_path: {tmp_path / 'test.parquet'}: {expected}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_another_model_than_the_run_files_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from recipe.launch.config import RunConfig, load
 from recipe.preflight import every_check
 from recipe.preflight.catalogue import Finding
+from recipe.preflight.crash import REQUEST
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine
 from recipe.preflight.packages import requirements
@@ -34,6 +35,11 @@ def changed(config: RunConfig, **values: Any) -> RunConfig:
         section, _, key = name.partition("_")
         config = replace(config, **{section: replace(getattr(config, section), **{key: value})})
     return config
+
+
+def crashed(findings: Iterable[Finding]) -> list[str]:
+    """What a check that broke is said to have raised: preflight goes on, and tests must not."""
+    return [one.line for one in findings if REQUEST in one.found]
 
 
 @dataclass
@@ -66,7 +72,9 @@ class World:
         return Facts(self.config, self.machine, self.node, self.upstream, self.repo, **self.more)
 
     def findings(self, id: str) -> list[Finding] | None:
-        return next(one for one in every_check() if one.id == id).findings(self.facts)
+        found = next(one for one in every_check() if one.id == id).findings(self.facts)
+        assert not crashed(found or ())
+        return found
 
 
 def machine(**values: Any) -> Machine:

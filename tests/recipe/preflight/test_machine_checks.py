@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,39 @@ def test_e007_a_head_that_the_proxy_leaves_alone_passes(cluster: Any) -> None:
 def test_n003_little_free_memory_is_a_warning(cluster: Any) -> None:
     cluster.set_machine(memory_available=200 * GIB)
     assert [one.level for one in cluster.findings("N003")] == ["warning"]
+
+
+def size_in(text: str) -> str:
+    """The first size that is written there."""
+    return re.findall(r"[\d.]+ (?:B|[KMG]iB)", text)[0]
+
+
+@pytest.mark.parametrize(
+    ("id", "short"),
+    [("N003", {"memory": 1899 * GIB}), ("N003", {"memory_available": 1599 * GIB}), ("N004", 20 * GIB - 1),
+     ("N005", None), ("N006", 16 * GIB - 1), ("M004", {"memory": 1})],
+    ids=str,
+)  # fmt: skip
+def test_what_is_there_and_what_is_wanted_are_never_the_same_text(id: str, short: Any, cluster: Any) -> None:
+    """A byte or a sixteenth too little is still another size."""
+    if id == "N005":
+        short = 2 * 14 * cluster.facts.parameters - 1
+    if id == "M004":
+        from recipe.preflight.memory import planned
+
+        cluster.set(cluster_host_memory_gib_per_node=None)
+        short = {"memory": int(planned(cluster.facts).host.total) - 1}
+    values = short if isinstance(short, dict) else {"free_bytes": lambda path: short, "shm_free": short}
+    cluster.set_machine(**values)
+    (finding,) = cluster.findings(id)
+    assert size_in(finding.found) != size_in(finding.expected), finding.line
+
+
+def test_n005_a_small_models_checkpoints_on_a_small_disk(laptop: Any) -> None:
+    laptop.set(run_save_every=1)
+    laptop.set_machine(free_bytes=lambda path: 4096)
+    (finding,) = laptop.findings("N005")
+    assert finding.found.startswith("4.0 KiB free for") and finding.expected.startswith("27.0 MiB: 2 checkpoints")
 
 
 def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_none(cluster: Any) -> None:

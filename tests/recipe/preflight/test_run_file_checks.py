@@ -35,8 +35,11 @@ TRIPS = {
     "L013": ("cluster", {"actor_tensor_parallel": 4}, "error", "tensor_parallel = 4 with MindSpeed"),
     "L014": ("cluster", {"rollout_tensor_parallel": 256}, "error", "128 heads for [rollout] tensor_parallel = 256"),
     "L015": ("cluster", {"rollout_tensor_parallel": 32}, "warning", "tensor_parallel = 32 on nodes of 16 dies"),
-    "L016": ("cluster", {"cluster_dies_per_node": 32}, "warning", "dies_per_node = 32"),
+    "L016": ("cluster", {"cluster_dies_per_node": 8}, "warning", "16: an Atlas A3 node's 8 NPUs have 2 dies each"),
     "L017": ("cluster", {"actor_stage_layers": [7, 7, 7, 7, 7, 7, 7, 12]}, "warning", "ends that are not longer"),
+    "C003": ("cluster", {"cluster_head": "127.0.0.1"}, "error", "[cluster] head = 127.0.0.1 for 16 nodes"),
+    "T014": ("even", {"actor_log_prob_micro_batch_tokens": 12288}, "warning", "of 4 sequences at a time, updates of 1"),
+    "T015": ("cluster", {"cluster_collective_timeout_s": 600}, "warning", "2198 s or more"),
     "T001": (
         "cluster",
         {"train_loss_mode": "npu_on_policy", "train_updates_per_step": 2},
@@ -85,6 +88,12 @@ TRIPS = {
 @pytest.fixture
 def cuda(cluster: Any) -> Any:
     cluster.set(cluster_device="cuda", actor_optimizer="offloaded", rollout_instances=128)
+    return cluster
+
+
+@pytest.fixture
+def even(cluster: Any) -> Any:
+    cluster.set(actor_log_prob_micro_batch_tokens=None)
     return cluster
 
 
@@ -145,6 +154,46 @@ def test_l013_multi_latent_attention_with_tensor_parallelism_elsewhere_is_a_warn
     assert [one.level for one in laptop.findings("L013")] == ["warning"]
     (laptop.upstream / "mindspeed").mkdir()
     assert [one.level for one in laptop.findings("L013")] == ["error"]
+
+
+def test_l016_the_dies_that_a_node_has_are_its_dies(cluster: Any) -> None:
+    cluster.set(cluster_dies_per_node=32)
+    assert "at most 16" in cluster.findings("L016")[0].expected
+    cluster.set(cluster_dies_per_node=8)
+    cluster.set_machine(dies=8)  # an A2 node
+    assert cluster.findings("L016") == []
+    cluster.node = False
+    assert "dies_per_node = 8 with device npu" in cluster.findings("L016")[0].found
+    cluster.set(cluster_device="cuda")
+    assert cluster.findings("L016") == []
+
+
+def test_t014_the_on_policy_loss_has_no_such_pass(cluster: Any) -> None:
+    assert cluster.findings("T014")
+    cluster.set(train_loss_mode="npu_on_policy")
+    assert cluster.findings("T014") is None
+
+
+def test_t015_a_smaller_model_on_fewer_dies_needs_less(cluster: Any) -> None:
+    def wanted() -> int:
+        cluster.set(cluster_collective_timeout_s=120)
+        return int(cluster.findings("T015")[0].expected.split(" s")[0])
+
+    whole = wanted()
+    cluster.set(model_kind="random_init")
+    without_weights = wanted()
+    cluster.set(cluster_nodes=8, train_prompts_per_step=256, actor_expert_parallel=16)
+    assert whole > without_weights == 600 + 256 > wanted() == 600 + 128
+    cluster.set(model_kind="path", cluster_nodes=256)
+    assert wanted() == 3600
+
+
+def test_c003_simulated_nodes_may_share_a_machine_and_name_a_head_all_the_same(laptop: Any) -> None:
+    assert laptop.findings("C003") is None
+    laptop.set(cluster_nodes=2)
+    assert "no [cluster] head for 2 nodes" in laptop.findings("C003")[0].found
+    laptop.set(cluster_head="127.0.0.1")
+    assert laptop.findings("C003") == []
 
 
 def test_d007_a_reward_without_its_function(cluster: Any) -> None:
