@@ -6,6 +6,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+from recipe.launch.signals import Interrupted
+
 _REPO = Path(__file__).resolve().parents[2]
 _ROOMS = ("recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches")
 REQUEST = "this is a fault of the recipe's own, please report this line"
@@ -23,13 +25,7 @@ def account(error: BaseException) -> str:
 
 def asks_to_stop(error: BaseException) -> bool:
     """Whether it is not a fault but somebody who ends the command: Ctrl-C, or a stop signal while a launcher runs."""
-    if isinstance(error, KeyboardInterrupt):
-        return True
-    try:
-        from recipe.launch.supervisor import Interrupted
-    except ModuleNotFoundError:  # without its packages there is no launcher that could be stopped
-        return False
-    return isinstance(error, Interrupted)
+    return isinstance(error, (KeyboardInterrupt, Interrupted))
 
 
 def _place(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from recipe import doctor, preflight
 from recipe.doctor import inventory
 from recipe.launch.cluster import require_ready
 from recipe.launch.config import load
-from recipe.launch.supervisor import Interrupted
+from recipe.launch.signals import Interrupted
 from recipe.preflight import every_check, machine, ray_facts
 from recipe.preflight.catalogue import CATALOGUE, Check, Finding
 from recipe.preflight.crash import REQUEST, account

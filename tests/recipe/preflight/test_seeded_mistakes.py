@@ -25,6 +25,7 @@ MISTAKES = [
     (PUBLISHED, "run", 'stepz = 70', "C001"),
     (PUBLISHED, "run", 'steps = "70"', "C001"),
     (PUBLISHED, "cluster", "device = 'npus'", "C001"),
+    (PUBLISHED, "cluster", "head = '192.0.2.1:6379'", "C001"),
     (PUBLISHED, "rollout", "memory_share = 80", "C001"),
     (WEIGHTS, "reward", "verifier = 'r1-zero'", "C001"),
     (WEIGHTS, "model", "checkpoint = 7", "C001"),
