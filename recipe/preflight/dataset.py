@@ -327,8 +327,9 @@ def _truths(facts: Facts) -> Iterator[Said]:
 def _stated(facts: Facts) -> Iterator[Said]:
     if facts.config.data.kind != "parquet" or not facts.config.reward.refuse_copied:
         raise NoMatter
+    present = _present(facts)
     try:
-        lacking = [name for name, file in _present(facts).items() if not problems.states_problems(file)]
+        lacking = [name for name, file in present.items() if not problems.states_problems(file)]
     except ValueError as error:
         raise CannotTell(f"the problems cannot be read (D002): {error}") from None
     for name in lacking:

@@ -47,7 +47,8 @@ def parquet_faults(file: Path) -> list[str]:
 def states_problems(file: Path) -> bool:
     """Whether the rows of a Parquet file hold the problem's text where the reward can see it."""
     schema = _parquet(file).schema_arrow
-    return "extra_info" in schema.names and "problem: string" in str(schema.field("extra_info").type)
+    index = schema.get_field_index("extra_info")  # below 0 where there is none, or more than one
+    return index >= 0 and "problem: string" in str(schema.field(index).type)
 
 
 def read_parquet(file: Path) -> Problems:

@@ -240,7 +240,7 @@ def test_n005_a_small_models_checkpoints_on_a_small_disk(laptop: Any) -> None:
     laptop.set(run_save_every=1)
     laptop.set_machine(free_bytes=lambda path: 4096)
     (finding,) = laptop.findings("N005")
-    assert finding.found.startswith("4.0 KiB free for") and finding.expected.startswith("27.0 MiB: 2 checkpoints")
+    assert finding.found.startswith("4.0 KiB free for") and finding.expected.startswith("54.1 MiB: 4 checkpoints")
 
 
 def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_none(cluster: Any) -> None:
