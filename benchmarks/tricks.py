@@ -171,7 +171,9 @@ def show(name: str, result: dict[str, Any]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=200, help="of the run with our reward (default 200)")
+    parser.add_argument(
+        "--steps", type=int, default=200, help="of the run with our reward; 0: leave it out (default 200)"
+    )
     parser.add_argument("--steps-with-holes", type=int, default=40, help="of the other; 0: leave it out (default 40)")
     parser.add_argument("--warm-start-steps", type=int, default=200, help="supervised steps (default 200)")
     parser.add_argument("--out", type=Path, help="a new directory to keep model and runs in")
@@ -186,8 +188,9 @@ def main() -> int:
         results = {}
         if options.steps_with_holes:
             results["with_holes"] = run(work, WITH_HOLES, options.steps_with_holes)
-        results["ours"] = run(work, OURS, options.steps)
-    learnt, shown = grown(results["ours"]), grown(results["with_holes"]) if "with_holes" in results else None
+        if options.steps:
+            results["ours"] = run(work, OURS, options.steps)
+    learnt, shown = (grown(results[name]) if name in results else None for name in ("ours", "with_holes"))
     if options.json:
         print(json.dumps(results | {"tricks_learnt": learnt, "tricks_learnt_with_holes": shown}))
     else:

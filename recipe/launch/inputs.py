@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipe.data.chat_template import CONFIG, chat_template_file, read_chat_template
+from recipe.data.chat_template import can_be_seen, chat_template_file, read_chat_template
 from recipe.data.records import DataError
 from recipe.launch import mindspeed
 from recipe.launch.architecture import KNOWN, Architecture, from_config_json
@@ -33,7 +33,7 @@ def given_inputs(config: RunConfig) -> Inputs:
     """
     model, data = config.model, config.data
     tokenizer = _path(model.path, "model")
-    template = chat_template(config, tokenizer) if data.chat_template or (tokenizer / CONFIG).is_file() else None
+    template = chat_template(config, tokenizer) if data.chat_template or can_be_seen(tokenizer) else None
     checkpoint = None if model.kind == "random_init" else _path(model.checkpoint, "torch_dist")
     return Inputs(
         model=tokenizer,

@@ -24,12 +24,13 @@ LINED, TEXTS = ("dapo",), ("math_lighteval",)
 #: Characters up to which an answer is within every rule's window.
 SHORT = 200
 # What most truths are, and every grammar reads, so that forty thousand take a second: numbers, alone or with a sign
-# behind them, fractions, roots, points and sets of these, and quadratics.
+# behind them, fractions, roots, points, intervals with two ends, sets, and quadratics.
 _NUMBER, _POSITIVE = r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?", r"[1-9][0-9]{0,11}"
+_WHOLE = rf"(?:0|-?{_POSITIVE})"
 _ITEM = rf"(?:{_NUMBER}|-?\\frac\{{{_POSITIVE}\}}\{{{_POSITIVE}\}})"
 _PLAIN = re.compile(
     rf"{_ITEM}(?:\\pi)?|{_NUMBER}(?:\\%|\^\\circ)|-?[1-9][0-9]{{0,2}}(?:,[0-9]{{3}}){{1,3}}"
-    rf"|-?(?:{_POSITIVE})?\\sqrt\{{{_POSITIVE}\}}|\({_ITEM}, ?{_ITEM}\)|\[{_ITEM}, ?{_ITEM}\]"
+    rf"|-?(?:{_POSITIVE})?\\sqrt\{{{_POSITIVE}\}}|\({_ITEM}, ?{_ITEM}\)|\[({_WHOLE}), ?(?!\1\]){_WHOLE}\]"
     rf"|\\\{{{_ITEM}(?:, ?{_ITEM}){{0,3}}\\\}}|(?:[1-9][0-9]?)?x\^2 ?[+-] ?{_POSITIVE}x ?[+-] ?{_POSITIVE}"
 )
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
