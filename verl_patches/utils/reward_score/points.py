@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where two expressions are compared: points that are drawn anew for each pair, from a seed that the pair itself gives.
+
+Real points lie on both sides of the numbers that the expressions are written with, so that what differs only beyond
+one of them, or only below zero, differs at a point.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from decimal import Context, Decimal
+from fractions import Fraction
+
+from verl_patches.utils.reward_score.values import Node, Num, Op
+
+#: Points of each kind for one comparison.
+RESIDUES, MOST_REALS, WHOLES = 3, 24, 10
+_MOST_BREAKS, _LARGEST_BREAK, _LARGEST_WHOLE = 5, 10**9, 12
+#: Binary digits of a coordinate.
+_BITS = 60
+_CONTEXT = Context(prec=30)
+#: Between which sizes the coordinates of a point lie, and their sign: 0 is drawn for each coordinate.
+_SCALES: tuple[tuple[float, float, int], ...] = (
+    (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1), (12, 100, 1), (3, 100, -1), (1, 3, 0),
+)  # fmt: skip
+
+
+def generator(a: Node, b: Node) -> random.Random:
+    """The generator for a pair, the same for both orders of it."""
+    seed = "\n".join(sorted((repr(a), repr(b))))
+    return random.Random(hashlib.blake2b(seed.encode(), digest_size=16).digest())
+
+
+def residue_points(names: Sequence[str], prime: int, rng: random.Random) -> Iterator[dict[str, int]]:
+    """Points of uniform residues."""
+    for _ in range(RESIDUES):
+        yield {name: rng.randrange(prime) for name in names}
+
+
+def real_points(nodes: Sequence[Node], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
+    """Points of every scale and sign, and between and beyond the numbers in the expressions; one without variables.
+
+    Where there are functions of whole numbers, such as a factorial, points of small whole numbers come first.
+    """
+    if not names:
+        yield {}
+        return
+    if any(_whole_only(node) for node in nodes):
+        for _ in range(WHOLES):
+            yield {name: Decimal(rng.randint(1, _LARGEST_WHOLE)) for name in names}
+    for least, most, sign in _SCALES:
+        yield {name: _drawn(rng, least, most, sign or rng.choice((1, -1))) for name in names}
+    breaks = _breaks(nodes)
+    for least, most in zip(breaks, [*breaks[1:], 3 * breaks[-1] + 1], strict=True):
+        for sign in (1, -1):
+            yield {name: _drawn(rng, least, most, sign) for name in names}
+
+
+def _drawn(rng: random.Random, least: float, most: float, sign: int) -> Decimal:
+    part = _CONTEXT.divide(Decimal(rng.getrandbits(_BITS) | 1), Decimal(1 << _BITS))
+    low, high = Decimal(least), Decimal(most)
+    size = _CONTEXT.add(low, _CONTEXT.multiply(part, _CONTEXT.subtract(high, low)))
+    return size if sign > 0 else size.copy_negate()
+
+
+def _breaks(nodes: Sequence[Node]) -> list[float]:
+    """The sizes of numbers in the expressions, few and in order, above the usual scales' least."""
+    sizes = {min(abs(value), Fraction(_LARGEST_BREAK)) for node in nodes for value in _numbers(node)}
+    chosen = sorted(float(size) for size in sizes if size >= 1)
+    if len(chosen) > _MOST_BREAKS:
+        chosen = chosen[:: -(-len(chosen) // (_MOST_BREAKS - 1))] + chosen[-1:]
+    return chosen or [100.0]
+
+
+def _numbers(node: Node) -> Iterator[Fraction]:
+    if isinstance(node, Num):
+        yield node.value
+    elif isinstance(node, Op):
+        for part in node.args:
+            yield from _numbers(part)
+
+
+def _whole_only(node: Node) -> bool:
+    """Whether there is a factorial, a binomial, or a power of a negative constant with a variable exponent."""
+    if not isinstance(node, Op):
+        return False
+    if node.kind in ("!", "binom"):
+        return True
+    if node.kind == "^" and isinstance(node.args[0], Op) and node.args[0].kind == "neg":
+        return not isinstance(node.args[1], Num)
+    return any(_whole_only(part) for part in node.args)
