@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""What may stand before "=" and a value without being part of the answer.
 
-A label is ``x``, ``AB``, ``P(A)``, ``a+b``, ``\text{Area}`` and the like. It is recognised by the kinds of its tokens; anything else before "=" makes an equation.
+A label is ``x``, ``AB``, ``P(A)``, ``a+b``, ``\text{Area}`` and the like. It is recognised by the kinds of its tokens;
+anything else before "=" makes an equation.
 """
 
 from __future__ import annotations
