@@ -29,7 +29,7 @@ from verl_patches.utils.reward_score.values import (
 )
 
 #: What comparing one answer may cost; see ``Effort``.
-EFFORT = 400.0
+EFFORT = 300.0
 
 
 def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> bool | None:
@@ -68,7 +68,7 @@ def _same_sets(answer: Value, truth: Value, effort: Effort) -> bool | None:
         return same_set(given, wanted, effort)
     one, other = as_relation(answer), as_relation(truth)
     if one is not None and other is not None:
-        if isinstance(truth, Named) and not symbols(other.sides[-1]):
+        if isinstance(truth, Named) and isinstance(truth.left, Symbol) and not symbols(other.sides[-1]):
             return False
         return same_relation(one, other, effort)
     if isinstance(answer, Group) and isinstance(truth, Group):
@@ -98,7 +98,8 @@ def _same_measure(answer: Measure, truth: Measure, effort: Effort) -> bool | Non
         return agrees
     if truth.literal is not None:
         if answer.literal is None:
-            return None if symbols(answer.node) == frozenset() and _is_nothing(answer, effort) else False
+            # Work that is not done is wrong, unless it comes to nothing.
+            return None if same_function(answer.node, Num(truth.literal), effort) is None else False
         same = same_number(Number(answer.literal, answer.percent), Number(truth.literal, truth.percent))
     elif answer.percent != truth.percent:
         return False
@@ -109,11 +110,6 @@ def _same_measure(answer: Measure, truth: Measure, effort: Effort) -> bool | Non
             return found
         same = False
     return same or (truth.shown is not None and answer.literal is not None and answer.literal == truth.shown.value)
-
-
-def _is_nothing(answer: Measure, effort: Effort) -> bool:
-    """Whether a constant has no value that is known."""
-    return constant_value(answer.node, effort) is None
 
 
 def _agrees(measure: Measure, shown: Shown, effort: Effort) -> bool | None:

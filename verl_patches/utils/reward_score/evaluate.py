@@ -12,16 +12,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from verl_patches.utils.reward_score.exact import PRIMES, NotExactError, UndefinedError, degree, exact, residue
-from verl_patches.utils.reward_score.points import generator, real_points, residue_points
-from verl_patches.utils.reward_score.reals import Effort, Pair, UnknownError, close, product, value_at
+from verl_patches.utils.reward_score.points import (
+    generator,
+    of_whole_numbers,
+    real_points,
+    residue_points,
+    whole_points,
+)
+from verl_patches.utils.reward_score.reals import Effort, Pair, Point, UnknownError, close, product, value_at
 from verl_patches.utils.reward_score.values import Node, Num, Op, symbols
 
-#: Points at which expressions with variables must agree where all others are above a budget.
-FEWEST_POINTS = 3
+#: Points at which expressions with variables must agree where all others are above a budget, and where there were no
+#: others because the effort was spent.
+FEWEST_POINTS, ENOUGH_POINTS = 3, 6
 
 
 def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
-    """Whether two expressions have the same value wherever one has any, or None when that cannot be known."""
+    """Whether two expressions have the same value wherever one has any, or None when that cannot be known.
+
+    Where ``b``, the truth, is a function of whole numbers, such as a factorial, only those count.
+    """
     try:
         return exact(a) == exact(b)
     except UndefinedError:
@@ -30,25 +40,28 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
         pass
     if (exponents := _of_one_base(a, b)) is not None:
         return same_function(*exponents, effort)
-    residues = _residues(a, b)
-    if residues is not None:
-        return all(one == other for one, other, _ in residues)
-    return _same_values(a, b, effort)
+    try:
+        return all(one == other for one, other, _ in _residues(a, b))
+    except (NotExactError, UndefinedError):
+        return _same_values(a, b, effort)
 
 
 def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bool | None:
     """Whether ``a`` is ``b`` times a constant that is not 0; with ``positive``, one above 0. None: not known."""
-    residues = None if positive else _residues(a, b)
-    if residues is not None:
-        for prime in PRIMES:
-            of_prime = [(one, other) for one, other, modulus in residues if modulus == prime]
-            first, second = of_prime[0]
-            if not first or not second:
-                return None
-            if any((one * second - other * first) % prime for one, other in of_prime):
-                return False
-        return True
-    return _same_values(a, b, effort, ratio=True, positive=positive)
+    if positive:
+        return _same_values(a, b, effort, ratio=True, positive=True)
+    try:
+        residues = list(_residues(a, b))
+    except (NotExactError, UndefinedError):
+        return _same_values(a, b, effort, ratio=True)
+    for prime in PRIMES:
+        of_prime = [(one, other) for one, other, modulus in residues if modulus == prime]
+        first, second = of_prime[0]
+        if not first or not second:
+            return None
+        if any((one * second - other * first) % prime for one, other in of_prime):
+            return False
+    return True
 
 
 def constant_value(node: Node, effort: Effort) -> Pair | None:
@@ -84,22 +97,15 @@ def _is_tower(node: Op) -> bool:
     )
 
 
-def _residues(a: Node, b: Node) -> list[tuple[int, int, int]] | None:
-    """The residues of both at random points, each with its prime; None where one is no rational function."""
-    try:
-        degree(a)
-        degree(b)
-        rng = generator(a, b)
-        names = sorted(symbols(a) | symbols(b))
-        found = []
-        for prime in PRIMES:
-            for point in residue_points(names, prime, rng):
-                found.append((residue(a, point, prime), residue(b, point, prime), prime))
-                if not names:
-                    break
-        return found
-    except (NotExactError, UndefinedError):
-        return None
+def _residues(a: Node, b: Node) -> Iterator[tuple[int, int, int]]:
+    """The residues of both at random points, each with its prime. Raises where one is no rational function."""
+    degree(a)
+    degree(b)
+    rng = generator(a, b)
+    names = sorted(symbols(a) | symbols(b))
+    for prime in PRIMES:
+        for point in residue_points(names, prime, rng):
+            yield residue(a, point, prime), residue(b, point, prime), prime
 
 
 def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
@@ -107,10 +113,12 @@ def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive
     agreed, differ = 0, False
     defined = [False, False]
     first: tuple[Pair, Pair] | None = None
-    for one, other in _values(a, b, names, effort):
+    whole = not ratio and bool(names) and of_whole_numbers(b)
+    for one, other in _values(a, b, names, effort, whole):
         defined = [defined[0] or one is not None, defined[1] or other is not None]
         if one is None or other is None:
-            differ = differ or one is not other
+            # Formulas for whole numbers may differ in where they begin.
+            differ = differ or (one is not other and not whole)
         elif ratio:
             if not one.long or not other.long:
                 differ = differ or bool(one.long) != bool(other.long)
@@ -127,14 +135,18 @@ def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive
             agreed += 1
         if differ and all(defined):
             return False
-    if not all(defined) or effort.left < 0:
+    if not all(defined):
         return None
-    return True if agreed >= (FEWEST_POINTS if names else 1) else None
+    fewest = ENOUGH_POINTS if effort.left < 0 else FEWEST_POINTS
+    return True if agreed >= (fewest if names else 1) and not differ else None
 
 
-def _values(a: Node, b: Node, names: Sequence[str], effort: Effort) -> Iterator[tuple[Pair | None, Pair | None]]:
+def _values(
+    a: Node, b: Node, names: Sequence[str], effort: Effort, whole: bool
+) -> Iterator[tuple[Pair | None, Pair | None]]:
     """The values of both at each point where they are known; None where one is not defined."""
-    for point in real_points((a, b), names, generator(a, b)):
+    rng = generator(a, b)
+    for point in whole_points(names, rng) if whole else real_points((a, b), names, rng):
         try:
             yield _or_none(a, point, effort), _or_none(b, point, effort)
         except UnknownError:
@@ -142,7 +154,7 @@ def _values(a: Node, b: Node, names: Sequence[str], effort: Effort) -> Iterator[
                 return
 
 
-def _or_none(node: Node, point: dict, effort: Effort) -> Pair | None:
+def _or_none(node: Node, point: Point, effort: Effort) -> Pair | None:
     try:
         return value_at(node, point, effort)
     except UndefinedError:

@@ -82,10 +82,7 @@ def natural(value: Fraction) -> int:
 
 
 def _binomial(above: Fraction, below: Fraction) -> Fraction:
-    n, k = natural(above), natural(below)
-    if k > n:
-        raise UndefinedError("binomial")
-    return Fraction(math.comb(n, k))
+    return Fraction(math.comb(natural(above), natural(below)))
 
 
 _EXACT: dict[str, Callable[..., Fraction]] = {

@@ -49,6 +49,8 @@ MOST_ITEMS = 32
 
 _NUMBER_IN_TEXT = re.compile(r"\\text ?\{ ?([-+0-9./]+) ?\}")
 _ONE_TEXT = re.compile(r"\\text ?\{([^{}\\]*)\}")
+#: Longest spelling of one letter, such as "(\\text{H})".
+_LONGEST_LETTER = 16
 _SEPARATORS = (",", ";", "\\and", "\\or")
 _RELATIONS = ("=", "\\ne", "<", ">", "\\le", "\\ge")
 _SETS = {"\\cup": "u", "\\cap": "n", "\\setminus": "\\"}
@@ -71,8 +73,7 @@ def read(answer: str) -> Value | None:
 
 
 def _read(text: str) -> Value:
-    key = normalise(text)
-    if len(key) == 1 and key.isascii() and key.isalpha():
+    if len(text) <= _LONGEST_LETTER and len(key := normalise(text)) == 1 and key.isascii() and key.isalpha():
         return _word(key)
     whole = _ONE_TEXT.fullmatch(text)
     if whole:
@@ -284,7 +285,7 @@ class Answers(Matrices):
                 raise GrammarError("no condition")
             items, kind = self.items()
             conditions = Collection("or" if kind == "or" else "and", tuple(items))
-            value: Value = Named(name, items[0] if len(items) == 1 else conditions)
+            value: Value = Named(name, items[0] if len(items) == 1 else conditions, Symbol(name))
         else:
             value = Collection(",", tuple(self.items()[0]))
         self.expect("\\}")

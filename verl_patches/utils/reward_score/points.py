@@ -13,17 +13,17 @@ from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
 
-from verl_patches.utils.reward_score.values import Node, Num, Op
+from verl_patches.utils.reward_score.values import Node, Num, Op, symbols
 
 #: Points of each kind for one comparison.
-RESIDUES, MOST_REALS, WHOLES = 3, 24, 10
+RESIDUES, WHOLES = 2, 12
 _MOST_BREAKS, _LARGEST_BREAK, _LARGEST_WHOLE = 5, 10**9, 12
 #: Binary digits of a coordinate.
 _BITS = 60
 _CONTEXT = Context(prec=30)
 #: Between which sizes the coordinates of a point lie, and their sign: 0 is drawn for each coordinate.
 _SCALES: tuple[tuple[float, float, int], ...] = (
-    (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1), (12, 100, 1), (3, 100, -1), (1, 3, 0),
+    (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1), (12, 100, 1), (0.1, 0.9, 0), (3, 100, -1), (1, 3, 0),
 )  # fmt: skip
 
 
@@ -39,17 +39,17 @@ def residue_points(names: Sequence[str], prime: int, rng: random.Random) -> Iter
         yield {name: rng.randrange(prime) for name in names}
 
 
-def real_points(nodes: Sequence[Node], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
-    """Points of every scale and sign, and between and beyond the numbers in the expressions; one without variables.
+def whole_points(names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
+    """Points of small whole numbers, for functions of whole numbers."""
+    for _ in range(WHOLES):
+        yield {name: Decimal(rng.randint(1, _LARGEST_WHOLE)) for name in names}
 
-    Where there are functions of whole numbers, such as a factorial, points of small whole numbers come first.
-    """
+
+def real_points(nodes: Sequence[Node], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
+    """Points of every scale and sign, and between and beyond the numbers in the expressions; one without variables."""
     if not names:
         yield {}
         return
-    if any(_whole_only(node) for node in nodes):
-        for _ in range(WHOLES):
-            yield {name: Decimal(rng.randint(1, _LARGEST_WHOLE)) for name in names}
     for least, most, sign in _SCALES:
         yield {name: _drawn(rng, least, most, sign or rng.choice((1, -1))) for name in names}
     breaks = _breaks(nodes)
@@ -82,12 +82,12 @@ def _numbers(node: Node) -> Iterator[Fraction]:
             yield from _numbers(part)
 
 
-def _whole_only(node: Node) -> bool:
-    """Whether there is a factorial, a binomial, or a power of a negative constant with a variable exponent."""
+def of_whole_numbers(node: Node) -> bool:
+    """Whether a variable is in a factorial, below in a binomial, or in the exponent of a negative number."""
     if not isinstance(node, Op):
         return False
-    if node.kind in ("!", "binom"):
-        return True
+    if node.kind == "!" or (node.kind == "binom" and symbols(node.args[1])):
+        return bool(symbols(node))
     if node.kind == "^" and isinstance(node.args[0], Op) and node.args[0].kind == "neg":
-        return not isinstance(node.args[1], Num)
-    return any(_whole_only(part) for part in node.args)
+        return not symbols(node.args[0]) and bool(symbols(node.args[1]))
+    return any(of_whole_numbers(part) for part in node.args)

@@ -25,8 +25,8 @@ from verl_patches.utils.reward_score.exact import (
 from verl_patches.utils.reward_score.values import Node, Num, Op, Symbol
 
 SHORT, LONG, RESOLVED = 40, 60, 25
-#: Largest argument of a trigonometric function, and of an exponential one.
-LARGEST_ANGLE, LARGEST_EXPONENTIAL = 10**6, 10**5
+#: Most factors of a binomial; largest argument of a trigonometric function, and of an exponential one.
+MOST_FACTORS, LARGEST_ANGLE, LARGEST_EXPONENTIAL = 300, 10**6, 10**5
 
 _TRAPS = [InvalidOperation, DivisionByZero, Overflow, Underflow]
 _CONTEXTS = tuple(Context(prec=digits, Emax=10**6, Emin=-(10**6), traps=_TRAPS) for digits in (SHORT, LONG))
@@ -39,11 +39,25 @@ class UnknownError(ArithmeticError):
     """There may be a value here, but it is above a budget or below the precision."""
 
 
+Point = Mapping[str, Decimal]
+_Values = tuple[Decimal, Decimal]
+
+
 class Effort:
-    """What one comparison may still cost: ``left`` counts roots, powers and functions, a simple step is a tenth."""
+    """What one comparison may still cost: ``left`` counts functions, a simple step is a tenth of one.
+
+    Functions of the same at one point are computed once.
+    """
 
     def __init__(self, left: float) -> None:
         self.left = left
+        self.point: Point = {}
+        self.known: dict[Node, _Values] = {}
+
+    def at(self, point: Point) -> None:
+        """Forgets what is known of another point."""
+        if point is not self.point:
+            self.point, self.known = point, {}
 
     def spend(self, amount: float) -> None:
         """Raises UnknownError when nothing is left."""
@@ -59,14 +73,12 @@ class Pair(NamedTuple):
     long: Decimal
 
 
-Point = Mapping[str, Decimal]
-
-
 def value_at(node: Node, point: Point, effort: Effort) -> Pair:
     """The value of an expression where its variables have the values of ``point``, resolved.
 
     Raises UndefinedError where there is no real value, UnknownError where it is not known.
     """
+    effort.at(point)
     try:
         value = _value(node, point, effort)
     except (Overflow, Underflow, InvalidOperation) as error:
@@ -85,9 +97,6 @@ def close(a: Pair, b: Pair) -> bool:
 def product(a: Pair, b: Pair) -> Pair:
     """The product of two values."""
     return Pair(*_each(Context.multiply, a, b))
-
-
-_Values = tuple[Decimal, Decimal]
 
 
 def _resolved(value: _Values) -> _Values:
@@ -141,31 +150,37 @@ def _value(node: Node, point: Point, effort: Effort) -> _Values:
         return _each(Context.divide, *parts)
     if kind == "abs":
         return _each(Context.abs, parts[0])
-    effort.spend(1)
-    if kind == "root":
-        return _root(int(parts[0][1]), parts[1])
-    return FUNCTIONS[kind](*parts)
+    if kind == "root" and parts[0][1] == 2:
+        return _root(2, parts[1])
+    known = effort.known.get(node)
+    if known is None:
+        effort.spend(2 if kind == "root" else 1)
+        known = _root(int(parts[0][1]), parts[1]) if kind == "root" else FUNCTIONS[kind](*parts)
+        effort.known[node] = known
+    return known
 
 
 def _power(node: Op, point: Point, effort: Effort) -> _Values:
     base = _value(node.args[0], point, effort)
-    effort.spend(1)
     try:
-        return _rational_power(base, exact(node.args[1]))
+        exponent = exact(node.args[1])
     except NotExactError:
-        pass
-    exponent = _value(node.args[1], point, effort)
+        effort.spend(2)
+    else:
+        effort.spend(0.1 if exponent.denominator == 1 else 2)
+        return _rational_power(base, exponent)
+    power = _value(node.args[1], point, effort)
     sign = _sign(base)
     if sign < 0:
-        whole = _integer(exponent)
+        whole = _integer(power)
         if whole is None:
             raise UndefinedError("power of a negative number")
         return _rational_power(base, Fraction(whole))
     if sign == 0:
-        if _sign(exponent) > 0:
+        if _sign(power) > 0:
             return _ZERO
         raise UndefinedError("power of zero")
-    return _each(Context.power, base, exponent)
+    return _each(Context.power, base, power)
 
 
 def _rational_power(base: _Values, exponent: Fraction) -> _Values:
@@ -232,12 +247,19 @@ def _factorial(value: _Values) -> _Values:
 
 
 def _binomial(above: _Values, below: _Values) -> _Values:
+    """As a polynomial of what is above, where that is no natural number."""
     n, k = _integer(above), _integer(below)
-    if n is None or k is None or not 0 <= k <= n:
-        raise UndefinedError("binomial of what are no natural numbers")
-    if n > LARGEST_FACTORIAL:
+    if k is None or k < 0:
+        raise UndefinedError("binomial below which is no natural number")
+    if k > MOST_FACTORS or (n is not None and n > LARGEST_FACTORIAL):
         raise UnknownError("binomial above its budget")
-    return _of_fraction(Fraction(math.comb(n, k)))
+    if n is not None and n >= 0:
+        return _of_fraction(Fraction(math.comb(n, k)))
+    product = _ONE
+    for place in range(k):
+        factor = _each(lambda context, one, place=place: context.subtract(one, Decimal(place)), above)
+        product = _each(Context.multiply, product, factor)
+    return _each(Context.divide, product, _of_fraction(Fraction(math.factorial(k))))
 
 
 def _logarithm(base: _Values, value: _Values) -> _Values:

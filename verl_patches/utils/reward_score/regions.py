@@ -116,7 +116,7 @@ def _interval(value: Group) -> RealSet | None:
 
 
 def _related(value: Relation) -> RealSet | None:
-    names = {side.name for side in value.sides if isinstance(side, Symbol)}
+    names = {side.name for side in value.sides if isinstance(side, Symbol) and symbols(side)}
     for name in sorted(names):
         conditions = list(_conditions(value, name))
         if len(conditions) == len(value.signs):

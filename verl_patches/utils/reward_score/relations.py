@@ -24,8 +24,9 @@ def as_relation(value: Value) -> Relation | None:
 def is_solved(relation: Relation) -> bool:
     """Whether one side is a variable and the other a constant: an answer, and not what it is still to be had from."""
     left, right = relation.sides[0], relation.sides[-1]
-    alone = (isinstance(left, Symbol) and not symbols(right)) or (isinstance(right, Symbol) and not symbols(left))
-    return len(relation.sides) == 2 and alone
+    names = [symbols(side) for side in (left, right)]
+    alone = isinstance(left if names[0] else right, Symbol)
+    return len(relation.sides) == 2 and alone and frozenset() in names
 
 
 def same_relation(answer: Relation, truth: Relation, effort: Effort) -> bool | None:
