@@ -11,7 +11,7 @@ from verl_patches.utils.reward_score.number import Number, same_number
 from verl_patches.utils.reward_score.reals import Effort
 from verl_patches.utils.reward_score.regions import is_set, real_set, same_set
 from verl_patches.utils.reward_score.relations import as_relation, same_relation
-from verl_patches.utils.reward_score.units import same_unit
+from verl_patches.utils.reward_score.units import UNITS, same_unit
 from verl_patches.utils.reward_score.values import (
     Collection,
     Group,
@@ -91,7 +91,21 @@ def _bare(value: Value) -> Value:
     return value.value if isinstance(value, Named) else value
 
 
+def _with_unit_of(answer: Measure, truth: Measure) -> Measure:
+    """The answer with the letter behind its number as the unit, where that is the truth's: "5 m" for 5 metres."""
+    node = answer.node
+    if answer.unit or not isinstance(node, Op) or node.kind != "*" or len(node.args) != 2:
+        return answer
+    number, letter = node.args
+    literal = literal_value(number)
+    if literal is None or not isinstance(letter, Symbol) or UNITS.get(letter.name) != truth.unit:
+        return answer
+    return Measure(number, literal, unit=truth.unit)
+
+
 def _same_measure(answer: Measure, truth: Measure, effort: Effort) -> bool | None:
+    if truth.unit and answer.literal is None:
+        answer = _with_unit_of(answer, truth)
     if answer.unit and truth.unit and not same_unit(answer.unit, truth.unit):
         return False
     if answer.shown is not None and (agrees := _agrees(answer, answer.shown, effort)) is not True:

@@ -38,6 +38,7 @@ _SIGNS = ("+", "-", "\\pm", "\\mp")
 _BEFORE_FACTOR = frozenset(
     ("(", "{", "[", "\\frac", "\\binom", "\\sqrt", "\\pi", "\\max", "\\min", "\\lvert", "\\lfloor", "\\lceil")
 )
+_TEMPERATURES = ("C", "F")
 _BEFORE_NUMBER = (")", "}", "]", "!")
 _DEGREE = Op("/", (Symbol("\\pi"), Num(Fraction(180))))
 
@@ -83,6 +84,8 @@ class Expressions(Cursor):
             return False
         if token.text == "|":
             return not self.in_bars
+        if token.text == "(" and self.peek(1).text == "\\approx":
+            return False
         return token.text in _BEFORE_FACTOR or token.text in LETTERS or token.text in MARKS or is_function(token)
 
     def is_unit(self, token: Token) -> bool:
@@ -106,8 +109,12 @@ class Expressions(Cursor):
                 raise GrammarError("double factorial")
             node = Op("!", (node,))
         if self.take("\\circ"):
-            self.degrees = self.degrees or not self.in_function
-            return Op("*", (node, _DEGREE)) if self.in_function else node
+            if self.in_function:
+                return Op("*", (node, _DEGREE))
+            self.degrees = True
+            if self.peek().text in _TEMPERATURES:
+                self.next()
+            return node
         if not self.take("^"):
             return node
         node = Op("^", (node, self.exponent()))

@@ -18,7 +18,7 @@ from verl_patches.utils.reward_score.values import Node
 LONGEST_LABEL = 30
 
 # L: letters, W: words, F: a function, M: a mark, S: a subscript or a mark's argument in braces, N: a number.
-_LABEL = re.compile(r"M*[LW][LWM]*|F?M*[LF]\([LWNMF+\-*,&]*\)|F[LM]+|L(?:\+L)+|\|L\||\[L\]|\(L(?:,L)*\)|M|D")
+_LABEL = re.compile(r"M*[LW][LWM]*|F?M*[LF]\([LWNMF+\-*,&=]*\)|F[LM]+|L(?:[+&]L)+|\|M*L\||\[L\]|\(L(?:,L)*\)|M|D")
 
 
 class Label(NamedTuple):
@@ -48,7 +48,8 @@ def label_before_equals(tokens: list[Token], start: int) -> Label | None:
     before = tokens[start:end]
     if not before or not _LABEL.fullmatch(_shape(before)):
         return None
-    return Label("".join(token.text for token in before), end + 1, _expression(before))
+    name = "".join(token.text for token in before if token.text not in ("{", "}"))
+    return Label(name, end + 1, _expression(before))
 
 
 def _expression(tokens: list[Token]) -> Node | None:
@@ -85,6 +86,8 @@ def _shape(tokens: list[Token]) -> str:
             shape.append("F")
         elif token.kind == "number":
             shape.append("N")
+        elif token.text in ("\\lvert", "\\rvert"):
+            shape.append("|")
         elif token.text in ("\\cup", "\\cap", "\\mid", "\\le", "\\ge", "<", ">"):
             shape.append("&")
         elif token.text == "\\frac" and _is_derivative(tokens[place : place + 6]):

@@ -75,8 +75,10 @@ class Measures(Expressions):
         if self.colons and not prefix and self.at(":"):
             return self.ratio(node)
         measure = self.with_unit(node, prefix)
-        if self.at("\\approx"):
-            self.next()
+        if self.at("(") and self.peek(1).text == "\\approx":
+            self.position += 2
+            return self.enclosed(lambda: self.with_shown(measure, exact=False), ")")
+        if self.take("\\approx"):
             return self.with_shown(measure, exact=False)
         return measure
 

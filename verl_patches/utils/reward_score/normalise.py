@@ -34,6 +34,7 @@ _ORDINAL = re.compile(
     r"|(?<=^[0-9])(?:st|nd|rd|th)$|(?<=^[0-9]{2})(?:st|nd|rd|th)$"
 )
 _HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\. ?m\.?(?![A-Za-z])", re.IGNORECASE)
+_BOLD = ("**", "__")
 _WORDS = frozenset(("yes", "no", "true", "false"))
 
 
@@ -49,7 +50,7 @@ def tidy(answer: str) -> str:
     if "\\" in text or "$" in text or "~" in text:
         text = _NO_MEANING.sub(" ", text)
     text = _SPACE.sub(" ", text).strip()
-    if text.startswith("**") and text.endswith("**") and len(text) > 4:
+    if text[:2] in _BOLD and text.endswith(text[:2]) and len(text) > 4:
         text = text[2:-2].strip()
     text = text.rstrip("., ") if text.endswith((".", ",")) and not text.endswith("\\.") else text
     # Inside brackets a comma separates; outside of them "1,234" is one number.

@@ -44,7 +44,7 @@ _SHORT_WORDS = (
 _REFUSED_WORDS = """
 not no minus negative plus than least most half twice double triple times root over divided by about around
 approximately roughly nearly almost between up down more less fewer except but if when either both none
-mod modulo base factorial squared cubed quarter third fifth tenth
+mod modulo base factorial quarter third fifth tenth
 """
 
 UNITS: dict[str, str] = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
@@ -58,7 +58,7 @@ SHORT_WORDS = frozenset(_SHORT_WORDS.split())
 #: Words that say something about the number, so that with them it is another answer or none.
 _REFUSED = frozenset(_REFUSED_WORDS.split())
 _MOST_WORDS = 6
-_POWERS = {"2": "square", "3": "cubic"}
+_POWERS = {"2": "square", "3": "cubic", "squared": "square", "cubed": "cubic"}
 
 
 class WordsError(ValueError):
