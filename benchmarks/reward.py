@@ -18,6 +18,7 @@ or JSON lines with the field "answer" or "final_answer". ``--plot FILE`` draws t
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import logging
@@ -68,7 +69,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     records = json.loads(arguments.data.read_text(encoding="utf-8"))
-    peers = {name: peer(name) for name in PEERS if name in arguments.peers or (name, arguments.agreement) == NEEDED}
+    peers = [name for name in PEERS if name in arguments.peers]
+    require([*peers, "mathruler"] if arguments.agreement else peers)
     files = reward_truths.files(arguments.truths)
     result: dict[str, Any] = measure(records, arguments.repeats, peers)
     if arguments.adversary:
@@ -88,7 +90,7 @@ def main() -> None:
         print(f"{key:28} {json.dumps(value) if isinstance(value, list) else value}")
 
 
-def measure(records: list[dict[str, str]], repeats: int, peers: dict[str, Grader]) -> dict[str, float]:
+def measure(records: list[dict[str, str]], repeats: int, peers: list[str]) -> dict[str, float]:
     """Seconds, and how many times faster we are than each peer."""
     typical = typical_batch(records)
     with_hostile = hostile_batch(typical)
@@ -97,8 +99,10 @@ def measure(records: list[dict[str, str]], repeats: int, peers: dict[str, Grader
     hostile = statistics.median(seconds(grade_all, with_hostile) for _ in range(repeats))
     parts = {"mathruler": typical, "math_verify": typical[:: len(typical) // MATH_VERIFY_PART]}
     speedups = {
-        f"speedup_vs_{name}": round(seconds(run_all(grader), parts[name]) / len(parts[name]) * len(typical) / ours, 1)
-        for name, grader in peers.items()
+        f"speedup_vs_{name}": round(
+            seconds(run_all(PEERS[name]()), parts[name]) / len(parts[name]) * len(typical) / ours, 1
+        )
+        for name in peers
     }
     return {
         "answers": len(typical),
@@ -260,37 +264,35 @@ def run_all(grader: Grader) -> Callable[[list[Pair]], None]:
 
 def seconds(function: Callable[[list[Pair]], None], pairs: list[Pair]) -> float:
     """Processor time of this process, with nothing remembered from before."""
-    for cached in (grammar.read, grade._grade, grade.normalise_once):
+    for cached in (grammar.read, grade._grade, grade._comes_to, grade.normalise_once):
         cached.cache_clear()
     start = time.process_time()
     function(pairs)
     return time.process_time() - start
 
 
-def peer(name: str) -> Grader:
-    """A peer's way from a response to a verdict. Ends with what to type where it is not installed."""
-    try:
-        return PEERS[name]()
-    except ImportError as error:
-        raise SystemExit(
-            f"error: {name} is not installed here ({error}); run: {INSTALL}, or give --peers none"
-        ) from None
+def require(peers: list[str]) -> None:
+    """Ends with what to type where a peer is not installed. Loads none."""
+    for name in peers:
+        if importlib.util.find_spec(name) is None:
+            raise SystemExit(f"error: {name} is not installed here; run: {INSTALL}, or give --peers none")
 
 
 def mathruler_grader() -> Grader:
+    """Its way from a response to a verdict."""
     from mathruler.grader import extract_boxed_content, grade_answer
 
     return lambda text, truth: grade_answer(extract_boxed_content(text), truth)
 
 
 def math_verify_grader() -> Grader:
+    """Its way from a response to a verdict."""
     from math_verify import parse, verify
 
     return lambda text, truth: verify(parse(truth), parse(text))
 
 
 PEERS: dict[str, Callable[[], Grader]] = {"mathruler": mathruler_grader, "math_verify": math_verify_grader}
-NEEDED = ("mathruler", True)
 
 
 def adversary_records() -> list[dict[str, str]]:

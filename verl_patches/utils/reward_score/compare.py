@@ -39,12 +39,12 @@ def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> boo
     must be the answer. A truth such as ``2^{10}`` is matched by ``1024`` as well.
     """
     effort = Effort(EFFORT) if effort is None else effort
+    if isinstance(answer, Measure) and isinstance(truth, Measure):
+        return _same_measure(answer, truth, effort)
     if is_set(answer) or is_set(truth):
         return _same_sets(answer, truth, effort)
     if isinstance(answer, Named) or isinstance(truth, Named):
         return _same_named(answer, truth, effort)
-    if isinstance(answer, Measure) and isinstance(truth, Measure):
-        return _same_measure(answer, truth, effort)
     if isinstance(answer, Ratio) or isinstance(truth, Ratio):
         return _same_ratio(answer, truth, effort)
     if isinstance(answer, Matrix) and isinstance(truth, Matrix):

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 
 from verl_patches.utils.reward_score.exact import PRIMES, NotExactError, UndefinedError, degree, exact, residue
 from verl_patches.utils.reward_score.points import (
-    generator,
     of_whole_numbers,
     real_points,
     residue_points,
@@ -25,6 +24,8 @@ from verl_patches.utils.reward_score.values import Node, Num, Op, symbols
 #: Points at which expressions with variables must agree where all others are above a budget, and where there were no
 #: others because the effort was spent.
 FEWEST_POINTS, ENOUGH_POINTS = 3, 6
+#: Two points at which a function that is no constant hardly has the same value.
+_STARTS = (10**9 + 7, 10**12 + 39)
 
 
 def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
@@ -41,7 +42,11 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
     if (exponents := _of_one_base(a, b)) is not None:
         return same_function(*exponents, effort)
     try:
-        return all(one == other for one, other, _ in _residues(a, b))
+        if any(one != other for one, other, _ in _residues(a, b, effort)):
+            return False
+        degree(a)
+        degree(b)
+        return True
     except (NotExactError, UndefinedError):
         return _same_values(a, b, effort)
 
@@ -51,7 +56,9 @@ def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bo
     if positive:
         return _same_values(a, b, effort, ratio=True, positive=True)
     try:
-        residues = list(_residues(a, b))
+        residues = list(_residues(a, b, effort))
+        degree(a)
+        degree(b)
     except (NotExactError, UndefinedError):
         return _same_values(a, b, effort, ratio=True)
     for prime in PRIMES:
@@ -62,6 +69,18 @@ def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bo
         if any((one * second - other * first) % prime for one, other in of_prime):
             return False
     return True
+
+
+def varies(node: Node) -> bool:
+    """Whether this is a rational function that is known not to be a constant: then it is equal to no number."""
+    names = sorted(symbols(node))
+    try:
+        first, other = (
+            residue(node, {name: place + start for place, name in enumerate(names)}, PRIMES[0]) for start in _STARTS
+        )
+    except (NotExactError, UndefinedError):
+        return False
+    return bool(names) and first != other
 
 
 def constant_value(node: Node, effort: Effort) -> Pair | None:
@@ -97,14 +116,11 @@ def _is_tower(node: Op) -> bool:
     )
 
 
-def _residues(a: Node, b: Node) -> Iterator[tuple[int, int, int]]:
+def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]]:
     """The residues of both at random points, each with its prime. Raises where one is no rational function."""
-    degree(a)
-    degree(b)
-    rng = generator(a, b)
     names = sorted(symbols(a) | symbols(b))
     for prime in PRIMES:
-        for point in residue_points(names, prime, rng):
+        for point in residue_points(names, prime, effort.generator):
             yield residue(a, point, prime), residue(b, point, prime), prime
 
 
@@ -145,7 +161,7 @@ def _values(
     a: Node, b: Node, names: Sequence[str], effort: Effort, whole: bool
 ) -> Iterator[tuple[Pair | None, Pair | None]]:
     """The values of both at each point where they are known; None where one is not defined."""
-    rng = generator(a, b)
+    rng = effort.generator
     for point in whole_points(names, rng) if whole else real_points((a, b), names, rng):
         try:
             yield _or_none(a, point, effort), _or_none(b, point, effort)

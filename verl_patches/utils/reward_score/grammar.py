@@ -137,6 +137,10 @@ def _word(key: str) -> Value:
 class Answers(Matrices):
     """Reads a whole answer."""
 
+    def __init__(self, tokens: list[Token]) -> None:
+        super().__init__(tokens)
+        self.has_equals = any(token.text == "=" for token in tokens)
+
     def answer(self) -> Value:
         """The value. Raises GrammarError where the text goes on behind it."""
         value = self.listed()
@@ -165,7 +169,7 @@ class Answers(Matrices):
     def named(self) -> list[Value]:
         """One value with its label, or the two that a sign of both kinds stands for."""
         start = self.position
-        label = label_before_equals(self.tokens, start)
+        label = label_before_equals(self.tokens, start) if self.has_equals else None
         if label is None:
             return both_signs(self.union())
         self.position = label.end
@@ -198,6 +202,18 @@ class Answers(Matrices):
         return value
 
     def item(self) -> Value:
+        if self.peek().kind not in ("number", "letters") and (value := self.bracketed_item()) is not None:
+            return value
+        value = self.measure()
+        if isinstance(value, Measure):
+            if self.at(*_RELATIONS):
+                return self.related(value)
+            if isinstance(value.node, Symbol) and self.take("\\in"):
+                return Named(value.node.name, self.union(), value.node)
+        return value
+
+    def bracketed_item(self) -> Value | None:
+        """An item that begins with a bracket or is a sign of its own, or None where a measure begins."""
         if self.at("\\{"):
             return self.set()
         if self.begins_matrix():
@@ -214,16 +230,8 @@ class Answers(Matrices):
         sign = -1 if self.at("-") else 1
         if self.peek(self.at("+", "-")).text == "\\infty":
             self.position += 1 + self.at("+", "-")
-            if self.at(*_RELATIONS):
-                return self.chain(None)
-            return Infinity(sign)
-        value = self.measure()
-        if isinstance(value, Measure):
-            if self.at(*_RELATIONS):
-                return self.related(value)
-            if isinstance(value.node, Symbol) and self.take("\\in"):
-                return Named(value.node.name, self.union(), value.node)
-        return value
+            return self.chain(None) if self.at(*_RELATIONS) else Infinity(sign)
+        return None
 
     def real_line(self) -> Value | None:
         start = self.position

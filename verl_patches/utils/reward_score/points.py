@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where two expressions are compared: points that are drawn anew for each pair, from a seed that the pair itself gives.
+"""Where two expressions are compared: points that are drawn anew for each pair of answer and truth.
 
 Real points lie on both sides of the numbers that the expressions are written with, so that what differs only beyond
 one of them, or only below zero, differs at a point.
@@ -7,7 +7,6 @@ one of them, or only below zero, differs at a point.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal
@@ -26,12 +25,6 @@ _SCALES: tuple[tuple[float, float, int], ...] = (
     (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1),
     (12, 100, 1), (0.1, 0.9, 0), (3, 100, -1), (1, 3, 0),
 )  # fmt: skip
-
-
-def generator(a: Node, b: Node) -> random.Random:
-    """The generator for a pair, the same for both orders of it."""
-    seed = "\n".join(sorted((repr(a), repr(b))))
-    return random.Random(hashlib.blake2b(seed.encode(), digest_size=16).digest())
 
 
 def residue_points(names: Sequence[str], prime: int, rng: random.Random) -> Iterator[dict[str, int]]:

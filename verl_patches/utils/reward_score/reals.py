@@ -8,10 +8,13 @@ fraction, under an even root, in a logarithm, at a pole, at a step of floor) and
 
 from __future__ import annotations
 
+import hashlib
 import math
+import random
 from collections.abc import Callable, Mapping
 from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow, Underflow
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 from verl_patches.utils.reward_score import series
@@ -46,13 +49,21 @@ _Values = tuple[Decimal, Decimal]
 class Effort:
     """What one comparison may still cost: ``left`` counts functions, a simple step is a tenth of one.
 
-    Functions of the same at one point are computed once.
+    Functions of the same at one point are computed once. ``texts`` are what is compared: they seed the points, the same
+    in either order.
     """
 
-    def __init__(self, left: float) -> None:
+    def __init__(self, left: float, *texts: str) -> None:
         self.left = left
+        self.texts = texts
         self.point: Point = {}
         self.known: dict[Node, _Values] = {}
+
+    @cached_property
+    def generator(self) -> random.Random:
+        """What the points are drawn from."""
+        seed = "\n".join(sorted(self.texts)).encode("utf-8", "surrogatepass")
+        return random.Random(int.from_bytes(hashlib.blake2b(seed, digest_size=16).digest(), "big"))
 
     def at(self, point: Point) -> None:
         """Forgets what is known of another point."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import islice
 from typing import Union
 
 from verl_patches.utils.reward_score.exact import UndefinedError
-from verl_patches.utils.reward_score.points import generator, real_points
+from verl_patches.utils.reward_score.points import real_points
 from verl_patches.utils.reward_score.reals import Effort, Pair, UnknownError, close, value_at
 from verl_patches.utils.reward_score.values import (
     Collection,
@@ -23,7 +24,6 @@ from verl_patches.utils.reward_score.values import (
     Measure,
     Named,
     Node,
-    Op,
     Relation,
     Symbol,
     Value,
@@ -156,9 +156,8 @@ def same_set(answer: RealSet, truth: RealSet, effort: Effort) -> bool | None:
     names = sorted(frozenset().union(*(symbols(bound) for bound in (*given, *wanted))))
     if {answer.variable, truth.variable} & set(names):
         return None
-    rng = generator(_all(given), _all(wanted))
     told = 0
-    for _, point in zip(range(_PARAMETER_POINTS), real_points((*given, *wanted), names, rng), strict=False):
+    for point in islice(real_points((*given, *wanted), names, effort.generator), _PARAMETER_POINTS):
         try:
             values = _Values([*given, *wanted], point, effort)
         except (UndefinedError, UnknownError):
@@ -180,10 +179,6 @@ def _bounds(region: Region) -> Iterator[Node]:
     else:
         for part in region.parts:
             yield from _bounds(part)
-
-
-def _all(nodes: list[Node]) -> Node:
-    return Op("+", tuple(nodes))
 
 
 class _Values:

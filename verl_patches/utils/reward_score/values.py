@@ -175,11 +175,15 @@ def ratio_value(node: Op) -> Fraction | None:
 
 def symbols(node: Node) -> frozenset[str]:
     """The names of the variables of an expression; constants are none."""
-    if isinstance(node, Num):
-        return frozenset()
-    if isinstance(node, Symbol):
-        return frozenset() if node.name in CONSTANTS else frozenset((node.name,))
-    return frozenset().union(*(symbols(part) for part in node.args))
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Op):
+            waiting += one.args
+        elif isinstance(one, Symbol) and one.name not in CONSTANTS:
+            found.add(one.name)
+    return frozenset(found)
 
 
 def _signed_number(node: Node) -> Fraction | None:
