@@ -132,9 +132,9 @@ def _are_integers(*keys: str) -> bool:
 def _is_other(number: Fraction, truth: str) -> bool:
     """Whether a number is far from what the truth comes to; most wrong answers are."""
     value = _comes_to(truth)
-    return value is not None and (
-        value.is_infinite() or abs(Decimal(number.numerator) / Decimal(number.denominator) - value) > abs(value) * _NEAR
-    )
+    if value is None or value.is_infinite():
+        return value is not None
+    return abs(Decimal(number.numerator) / Decimal(number.denominator) - value) > abs(value) * _NEAR
 
 
 @lru_cache(maxsize=16384)
