@@ -41,6 +41,8 @@ def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> boo
     effort = Effort(EFFORT) if effort is None else effort
     if isinstance(answer, Measure) and isinstance(truth, Measure):
         return _same_measure(answer, truth, effort)
+    if isinstance(answer, Group) and isinstance(truth, Group):
+        return answer.brackets == truth.brackets and _in_order(answer.items, truth.items, effort)
     if is_set(answer) or is_set(truth):
         return _same_sets(answer, truth, effort)
     if isinstance(answer, Named) or isinstance(truth, Named):
@@ -49,8 +51,6 @@ def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> boo
         return _same_ratio(answer, truth, effort)
     if isinstance(answer, Matrix) and isinstance(truth, Matrix):
         return _same_matrix(answer, truth, effort)
-    if isinstance(answer, Group) and isinstance(truth, Group):
-        return answer.brackets == truth.brackets and _in_order(answer.items, truth.items, effort)
     if isinstance(truth, Group) and isinstance(answer, Collection):
         values = _coordinates(answer, truth)
         return values is not None and _in_order(values, truth.items, effort)
@@ -71,8 +71,6 @@ def _same_sets(answer: Value, truth: Value, effort: Effort) -> bool | None:
         if isinstance(truth, Named) and isinstance(truth.left, Symbol) and not symbols(other.sides[-1]):
             return False
         return same_relation(one, other, effort)
-    if isinstance(answer, Group) and isinstance(truth, Group):
-        return answer.brackets == truth.brackets and _in_order(answer.items, truth.items, effort)
     if isinstance(answer, Collection) and isinstance(truth, Collection) and answer.kind == truth.kind:
         return _same_items(answer.items, truth.items, effort)
     return False

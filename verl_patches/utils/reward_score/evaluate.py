@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether two expressions are the same function, or proportional: exactly where that is possible, else at points.
 
-Constants of bounded size are compared as fractions. Rational functions are compared modulo two primes at random
-residues; everything else as real values at random points, and there the domain counts too: where one of the two is
+Constants of bounded size are compared as fractions, or as numbers with one square root. Rational functions are compared
+modulo two primes at random residues, with pi and e as variables; everything else as real values at random points, and there the domain counts too: where one of the two is
 defined and the other is not, they differ. What has no value anywhere is equal to nothing. docs/REWARDS.md bounds the
 probability of a false match.
 """
@@ -19,7 +19,8 @@ from verl_patches.utils.reward_score.points import (
     whole_points,
 )
 from verl_patches.utils.reward_score.reals import Effort, Pair, Point, UnknownError, close, product, value_at
-from verl_patches.utils.reward_score.values import Node, Num, Op, symbols
+from verl_patches.utils.reward_score.surds import surd
+from verl_patches.utils.reward_score.values import CONSTANTS, Node, Num, Op, symbols
 
 #: Points at which expressions with variables must agree where all others are above a budget, and where there were no
 #: others because the effort was spent.
@@ -34,7 +35,7 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
     Where ``b``, the truth, is a function of whole numbers, such as a factorial, only those count.
     """
     try:
-        return exact(a) == exact(b)
+        return surd(a) == surd(b)
     except UndefinedError:
         return None
     except NotExactError:
@@ -118,7 +119,7 @@ def _is_tower(node: Op) -> bool:
 
 def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]]:
     """The residues of both at random points, each with its prime. Raises where one is no rational function."""
-    names = sorted(symbols(a) | symbols(b))
+    names = sorted(symbols(a) | symbols(b) | CONSTANTS)
     for prime in PRIMES:
         for point in residue_points(names, prime, effort.generator):
             yield residue(a, point, prime), residue(b, point, prime), prime

@@ -10,7 +10,7 @@ from fractions import Fraction
 from verl_patches.utils.reward_score.values import Node, Num, Symbol
 
 #: Largest exponent; bits of the largest fraction that is computed; largest factorial.
-LARGEST_EXPONENT, MOST_BITS, LARGEST_FACTORIAL = 10**6, 20_000, 3000
+LARGEST_EXPONENT, MOST_BITS, LARGEST_FACTORIAL = 10**6, 20_000, 10_000
 #: Largest degree of a rational function that is compared, for the bound on a false match in docs/REWARDS.md.
 LARGEST_DEGREE = 2**40
 #: 2^127 - 2721 and 3 * 2^126 - 4285. Each is 2q + 1 with q prime, so that modulo it every number but 0, 1 and -1 has

@@ -23,7 +23,7 @@ _CONTEXT = Context(prec=30)
 #: Between which sizes the coordinates of a point lie, and their sign: 0 is drawn for each coordinate.
 _SCALES: tuple[tuple[float, float, int], ...] = (
     (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1),
-    (12, 100, 1), (0.1, 0.9, 0), (3, 100, -1), (1, 3, 0),
+    (12, 100, 1), (0.1, 0.9, 0), (3, 100, -1), (1, 3, 0), (5, 40, 1),
 )  # fmt: skip
 
 

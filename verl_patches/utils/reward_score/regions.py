@@ -107,7 +107,7 @@ def _interval(value: Group) -> RealSet | None:
         (low, value.brackets[0], (">", "\\ge"), Infinity(-1)),
         (high, value.brackets[1], ("<", "\\le"), Infinity(1)),
     ):
-        if item == missing:
+        if item == missing and bracket in "()":
             continue
         if not isinstance(item, Measure) or item.unit or item.percent or item.shown:
             return None
@@ -169,7 +169,9 @@ def same_set(answer: RealSet, truth: RealSet, effort: Effort) -> bool | None:
             return False
         if not names and not values.worked_out(given, wanted):
             return False
-        told += any(one) or not names
+        told += any(one)
+        if not names and not told:
+            return False
     return True if told >= (_FEWEST_POINTS if names else 1) else None
 
 

@@ -196,7 +196,7 @@ def test_above_a_budget_an_answer_is_unreadable(within: str, above: str) -> None
     assert grade_answer(above, "x+1") is Verdict.UNPARSEABLE
 
 
-@pytest.mark.parametrize("answer", ["x^{1000001}", "x/0", "\\frac{x}{0}", "\\tan\\frac{\\pi}{2}", "0^0x", "3001!x"])
+@pytest.mark.parametrize("answer", ["x^{1000001}", "x/0", "\\frac{x}{0}", "\\tan\\frac{\\pi}{2}", "0^0x", "10001!x"])
 def test_what_has_no_known_value_is_unreadable(answer: str) -> None:
     assert isinstance(grammar.read(answer), Measure)
     assert grade_answer(answer, "x+1") is Verdict.UNPARSEABLE
