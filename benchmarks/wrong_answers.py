@@ -139,7 +139,14 @@ def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
         ("sign", _surd(-whole, factor, inside)),
         ("factor", _surd(2 * whole, 2 * factor, inside)),
     ]
-    return _surd(whole, factor, inside), wrong
+    truth = _surd(whole, factor, inside)
+    return truth, [*wrong, ("too small to be seen", _with_rest(truth, rng))]
+
+
+def _with_rest(truth: Thing, rng: random.Random) -> Thing:
+    """The answer and a power of two that no decimal shows."""
+    exponent = rng.randint(100, 10 ** rng.randint(3, 6))
+    return Thing(("with a rest", truth.key, exponent), f"{truth.text}{rng.choice('+-')}2^{{-{exponent}}}")
 
 
 def _surd(whole: Fraction, factor: Fraction, inside: int) -> Thing:
@@ -180,7 +187,8 @@ def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
         ("sign", _polynomial({key: -value for key, value in terms.items()}, atoms, rng)),
         ("factor", _polynomial({key: 2 * value for key, value in terms.items()}, atoms, rng)),
     ]
-    return _polynomial(terms, atoms, rng), wrong
+    truth = _polynomial(terms, atoms, rng)
+    return truth, [*wrong, ("too small to be seen", _with_rest(truth, rng))]
 
 
 def _polynomial(terms: dict[tuple[int, int], Fraction], atoms: tuple[str, str], rng: random.Random) -> Thing:

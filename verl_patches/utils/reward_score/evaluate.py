@@ -2,9 +2,9 @@
 """Whether two expressions are the same function, or proportional: exactly where that is possible, else at points.
 
 Constants of bounded size are compared as fractions, or as numbers with one square root. Rational functions are compared
-modulo two primes at random residues, with pi and e as variables; everything else as real values at random points, and there the domain counts too: where one of the two is
-defined and the other is not, they differ. What has no value anywhere is equal to nothing. docs/REWARDS.md bounds the
-probability of a false match.
+modulo two primes at random residues, with pi and e as variables; everything else as real values at random points, and
+there the domain counts too: where one of the two is defined and the other is not, they differ. What has no value
+anywhere is equal to nothing. docs/REWARDS.md bounds the probability of a false match.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from verl_patches.utils.reward_score.points import (
     whole_points,
 )
 from verl_patches.utils.reward_score.reals import Effort, Pair, Point, UnknownError, close, product, value_at
+from verl_patches.utils.reward_score.rests import rests
 from verl_patches.utils.reward_score.surds import surd
 from verl_patches.utils.reward_score.values import CONSTANTS, Node, Num, Op, symbols
 
@@ -49,7 +50,18 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
         degree(b)
         return True
     except (NotExactError, UndefinedError):
-        return _same_values(a, b, effort)
+        same = _same_values(a, b, effort)
+        return False if same and _rests_differ(a, b, effort) else same
+
+
+def _rests_differ(a: Node, b: Node, effort: Effort) -> bool:
+    """Whether two expressions that seem to be the same differ in a part that is rational."""
+    for one, other in rests(a, b):
+        try:
+            return any(value != wanted for value, wanted, _ in _residues(one, other, effort))
+        except (NotExactError, UndefinedError):
+            continue
+    return False
 
 
 def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bool | None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal
 from fractions import Fraction
 
-from verl_patches.utils.reward_score.values import Node, Num, Op, symbols
+from verl_patches.utils.reward_score.exact import NotExactError, UndefinedError, exact
+from verl_patches.utils.reward_score.values import Node, Op, symbols
 
 #: Points of each kind for one comparison.
 RESIDUES, WHOLES = 2, 12
@@ -69,11 +70,15 @@ def _breaks(nodes: Sequence[Node]) -> list[float]:
 
 
 def _numbers(node: Node) -> Iterator[Fraction]:
-    if isinstance(node, Num):
-        yield node.value
-    elif isinstance(node, Op):
-        for part in node.args:
-            yield from _numbers(part)
+    """The largest parts that are numbers."""
+    try:
+        yield exact(node)
+    except UndefinedError:
+        return
+    except NotExactError:
+        if isinstance(node, Op):
+            for part in node.args:
+                yield from _numbers(part)
 
 
 def of_whole_numbers(node: Node) -> bool:
