@@ -321,7 +321,7 @@ def equations(rng: random.Random) -> tuple[Thing, list[Rule]]:
     line = [Fraction(rng.choice((-1, 1)) * rng.randint(1, 12)) for _ in range(3)]
     place = rng.randrange(3)
     rule, other = moved(line[place], rng)
-    changed = [*line[:place], other or line[place] + 1, *line[place + 1 :]]
+    changed = [*line[:place], other or Fraction(13), *line[place + 1 :]]
     wrong = [
         (rule, _line(changed, rng)),
         ("sign", _line([line[0], line[1], -line[2]], rng)),
