@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""What grading costs: 8,192 typical answers on one core, hostile ones among them, and the worst single one.
+r"""What grading costs, what wrong answers it pays for, and how many truths it can read.
 
-Beside mathruler and math-verify in the same process, where they are installed. They grade through sympy's parse_expr,
-which is eval, so they get only the typical answers, which are made here. For all figures, in an environment of its own
-(the reward itself needs nothing but Python):
+The cost is that of 8,192 typical answers on one core, of hostile ones among them, and of the worst single one, beside
+mathruler and math-verify in the same process. They grade through sympy's parse_expr, which is eval, so they get only
+the typical answers, which are made here. For all figures, in an environment of its own (the reward itself needs nothing
+but Python):
 
     python -m venv graders && graders/bin/pip install mathruler pylatexenc tqdm "math-verify[antlr4_9_3]"
-    graders/bin/python benchmarks/reward.py [--json] [--data gsm8k_test.json] [--agreement]
+    graders/bin/python benchmarks/reward.py [--json] [--data gsm8k_test.json] [--agreement] [--adversary N]
 
-``--plot FILE`` draws the cost of hostile answers by length (needs matplotlib).
+``--peers none`` measures without the two. ``--adversary N`` grades N wrong answers that are made by rule.
+``--truths NAME=FILE`` gives the share of a data set's truths that the grammar reads as ``readable_NAME``; FILE is JSON
+or JSON lines with the field "answer" or "final_answer". ``--plot FILE`` draws the cost of hostile answers by length
+(needs matplotlib).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import logging
@@ -27,9 +32,12 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 
-from verl_patches.utils.reward_score import evaluate, grade, grammar  # noqa: E402
+import reward_adversary  # noqa: E402
+import reward_truths  # noqa: E402
+
+from verl_patches.utils.reward_score import grade, grammar  # noqa: E402
 from verl_patches.utils.reward_score.batch import Pool  # noqa: E402
 from verl_patches.utils.reward_score.r1_zero import compute_score, same_answer  # noqa: E402
 
@@ -39,7 +47,10 @@ LENGTHS = [2**power for power in range(8, 17)]
 #: math-verify takes about a millisecond an answer: its time is that of a part of the batch, scaled.
 MATH_VERIFY_PART = 1024
 
+INSTALL = f'{sys.executable} -m pip install mathruler pylatexenc tqdm "math-verify[antlr4_9_3]"'
+
 Pair = tuple[str, Any]
+Grader = Callable[[str, str], bool]
 
 
 def main() -> None:
@@ -49,11 +60,25 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SAMPLE, help="problems with answers (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of which the median counts (default 3)")
     parser.add_argument("--agreement", action="store_true", help="compare verdicts with mathruler's")
+    parser.add_argument(
+        "--peers", nargs="+", choices=[*PEERS, "none"], default=list(PEERS), help="graders to compare with"
+    )
+    parser.add_argument("--adversary", type=int, default=2000, help="wrong answers to grade (default 2000, 0: none)")
+    parser.add_argument("--truths", nargs="+", default=[], metavar="NAME=FILE", help="data sets whose truths to read")
     parser.add_argument("--plot", type=Path, help="draw the growth with the length into this file")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     records = json.loads(arguments.data.read_text(encoding="utf-8"))
-    result: dict[str, Any] = measure(records, arguments.repeats)
+    peers = [name for name in PEERS if name in arguments.peers]
+    require([*peers, "mathruler"] if arguments.agreement else peers)
+    files = reward_truths.files(arguments.truths)
+    result: dict[str, Any] = measure(records, arguments.repeats, peers)
+    if arguments.adversary:
+        result.update(reward_adversary.run(arguments.adversary, adversary_records()).as_dict())
+    for name, path in files.items():
+        result.update(reward_truths.readable(name, path))
+    if "deepscaler" not in files:
+        print(reward_truths.HOW_TO_GET_THEM, file=sys.stderr)
     if arguments.agreement:
         result.update(agreement(records))
     if arguments.plot:
@@ -65,23 +90,25 @@ def main() -> None:
         print(f"{key:28} {json.dumps(value) if isinstance(value, list) else value}")
 
 
-def measure(records: list[dict[str, str]], repeats: int) -> dict[str, float | None]:
-    """The figures of the issue; None where a package is not installed."""
+def measure(records: list[dict[str, str]], repeats: int, peers: list[str]) -> dict[str, float]:
+    """Seconds, and how many times faster we are than each peer."""
     typical = typical_batch(records)
     with_hostile = hostile_batch(typical)
     # Ours first: with the others loaded, as they never are where a run grades, Python collects its garbage more slowly.
     ours = statistics.median(seconds(grade_all, typical) for _ in range(repeats))
     hostile = statistics.median(seconds(grade_all, with_hostile) for _ in range(repeats))
-    mathruler, math_verify = mathruler_grader(), math_verify_grader()
-    ruler = seconds(run_all(mathruler), typical) if mathruler else None
-    part = typical[:: len(typical) // MATH_VERIFY_PART]
-    verify = seconds(run_all(math_verify), part) * len(typical) / len(part) if math_verify else None
+    parts = {"mathruler": typical, "math_verify": typical[:: len(typical) // MATH_VERIFY_PART]}
+    speedups = {
+        f"speedup_vs_{name}": round(
+            seconds(run_all(PEERS[name]()), parts[name]) / len(parts[name]) * len(typical) / ours, 1
+        )
+        for name in peers
+    }
     return {
         "answers": len(typical),
         "seconds_8192_one_core": round(ours * BATCH / len(typical), 4),
         "seconds_8192_one_process": round(through_a_process(typical) * BATCH / len(typical), 4),
-        "speedup_vs_mathruler": ruler and round(ruler / ours, 1),
-        "speedup_vs_math_verify": verify and round(verify / ours, 1),
+        **speedups,
         "hostile_batch_ratio": round(hostile / ours, 3),
         "worst_answer_ms": round(max(cost(kind, length) for kind in HOSTILE for length in LENGTHS) * 1e3, 3),
     }
@@ -193,6 +220,10 @@ HOSTILE: dict[str, Callable[[int, int], str]] = {
     "spaces": lambda n, index: boxed(" " * n + str(index)),
     "unicode": lambda n, index: boxed("²½√∞e\u0301\uff45\u200d" * (n // 7) + str(index)),
     "backslashes": lambda n, index: boxed("\\" * n + str(index)),
+    "functions": lambda n, index: boxed("+".join(f"\\sin {place}{index}x" for place in range(n // 9))),
+    "matrices": lambda n, index: boxed(f"\\begin{{pmatrix}}{index}" + "&x\\\\" * (n // 5) + "\\end{pmatrix}"),
+    "inequalities": lambda n, index: boxed(" or ".join(f"{place}<x<{place}.{index}" for place in range(n // 12))),
+    "no value": lambda n, index: boxed("+".join([f"x^{{0.3}}0^{{-{index}}}"] * (n // 14))),
     "answer lines": lambda n, index: "answer " * (n // 7) + str(index),
 }
 
@@ -223,7 +254,7 @@ def grade_all(pairs: list[Pair]) -> None:
         compute_score("gsm8k", text, truth)
 
 
-def run_all(grader: Callable[[str, str], bool]) -> Callable[[list[Pair]], None]:
+def run_all(grader: Grader) -> Callable[[list[Pair]], None]:
     def run(pairs: list[Pair]) -> None:
         for text, truth in pairs:
             grader(text, truth)
@@ -233,37 +264,46 @@ def run_all(grader: Callable[[str, str], bool]) -> Callable[[list[Pair]], None]:
 
 def seconds(function: Callable[[list[Pair]], None], pairs: list[Pair]) -> float:
     """Processor time of this process, with nothing remembered from before."""
-    for cached in (grammar.read, evaluate.rational_values, evaluate.decimal_value, grade._grade, grade.normalise_once):
+    for cached in (grammar.read, grade._grade, grade._comes_to, grade.normalise_once):
         cached.cache_clear()
     start = time.process_time()
     function(pairs)
     return time.process_time() - start
 
 
-def mathruler_grader() -> Callable[[str, str], bool] | None:
-    """Its way from a response to a verdict, or None when it is not installed."""
-    try:
-        from mathruler.grader import extract_boxed_content, grade_answer
-    except ImportError:
-        return None
+def require(peers: list[str]) -> None:
+    """Ends with what to type where a peer is not installed. Loads none."""
+    for name in peers:
+        if importlib.util.find_spec(name) is None:
+            raise SystemExit(f"error: {name} is not installed here; run: {INSTALL}, or give --peers none")
+
+
+def mathruler_grader() -> Grader:
+    """Its way from a response to a verdict."""
+    from mathruler.grader import extract_boxed_content, grade_answer
+
     return lambda text, truth: grade_answer(extract_boxed_content(text), truth)
 
 
-def math_verify_grader() -> Callable[[str, str], bool] | None:
-    """Its way from a response to a verdict, or None when it is not installed."""
-    try:
-        from math_verify import parse, verify
-    except ImportError:
-        return None
+def math_verify_grader() -> Grader:
+    """Its way from a response to a verdict."""
+    from math_verify import parse, verify
+
     return lambda text, truth: verify(parse(truth), parse(text))
+
+
+PEERS: dict[str, Callable[[], Grader]] = {"mathruler": mathruler_grader, "math_verify": math_verify_grader}
+
+
+def adversary_records() -> list[dict[str, str]]:
+    """The problems that the adversary takes spans from: the sample that is in the tree."""
+    return json.loads(SAMPLE.read_text(encoding="utf-8"))
 
 
 def agreement(records: list[dict[str, str]]) -> dict[str, Any]:
     """How often mathruler and we say the same on every gold answer in every spelling, and where not, by spelling."""
-    try:
-        from mathruler.grader import grade_answer
-    except ImportError:
-        return {"agreement_with_mathruler": None}
+    from mathruler.grader import grade_answer
+
     table: dict[str, Any] = {}
     for key, spellings in (("", forms), ("odd_", odd_forms)):
         same = 0

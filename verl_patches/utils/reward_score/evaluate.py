@@ -1,167 +1,190 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of an expression at fixed points, by which two expressions are compared.
+"""Whether two expressions are the same function, or proportional: exactly where that is possible, else at points.
 
-Without roots and ``\\pi``, an expression is a rational function over the rationals. It is evaluated modulo the prime
-2**61 - 1 at ``POINTS`` points: the cost does not grow with the values, and different functions of degree d agree at one
-point with probability d / 2**61. With roots or ``\\pi`` it is evaluated in decimals of ``DIGITS`` digits, at positive
-points and a negative one, and values are the same within a relative error of 10**-``SAME_DIGITS``.
+Constants of bounded size are compared as fractions, or as numbers with one square root. Rational functions are compared
+modulo two primes at random residues, with pi and e as variables; everything else as real values at random points, and
+there the domain counts too: where one of the two is defined and the other is not, they differ. What has no value
+anywhere is equal to nothing. docs/REWARDS.md bounds the probability of a false match.
 """
 
 from __future__ import annotations
 
-import hashlib
-from decimal import Context, Decimal, DecimalException, DivisionByZero, InvalidOperation, Overflow
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
 
-from verl_patches.utils.reward_score.values import Node, Num, Op, Symbol
+from verl_patches.utils.reward_score.exact import PRIMES, NotExactError, UndefinedError, degree, exact, residue
+from verl_patches.utils.reward_score.points import (
+    of_whole_numbers,
+    real_points,
+    residue_points,
+    whole_points,
+)
+from verl_patches.utils.reward_score.reals import Effort, Pair, Point, UnknownError, close, product, value_at
+from verl_patches.utils.reward_score.rests import rests
+from verl_patches.utils.reward_score.surds import surd
+from verl_patches.utils.reward_score.values import CONSTANTS, Node, Num, Op, symbols
 
-PRIME = 2**61 - 1
-POINTS, DECIMAL_POINTS = 3, 3
-DIGITS, SAME_DIGITS = 50, 32
-#: Largest exponent in the exact and in the decimal evaluation; most powers and roots of an expression in decimals.
-LARGEST_EXPONENT, LARGEST_DECIMAL_EXPONENT = 10**6, 1000
-MOST_POWERS = 10
-
-_PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899862803")
-_CONTEXT = Context(prec=DIGITS, Emax=9999, Emin=-9999, traps=[InvalidOperation, DivisionByZero, Overflow])
+#: Points at which expressions with variables must agree where all others are above a budget, and where there were no
+#: others because the effort was spent.
+FEWEST_POINTS, ENOUGH_POINTS = 3, 6
+#: Two points at which a function that is no constant hardly has the same value.
+_STARTS = (10**9 + 7, 10**12 + 39)
 
 
-class NoValueError(ArithmeticError):
-    """The expression has no value here, or it is above a budget."""
+def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
+    """Whether two expressions have the same value wherever one has any, or None when that cannot be known.
 
-
-@lru_cache(maxsize=16384)
-def rational_values(node: Node) -> tuple[int, ...] | None:
-    """The residues at all points, or None where there is a root, ``\\pi``, or no value at a point."""
+    Where ``b``, the truth, is a function of whole numbers, such as a factorial, only those count.
+    """
     try:
-        return tuple(_residue(node, point) for point in range(POINTS))
-    except NoValueError:
+        return surd(a) == surd(b)
+    except UndefinedError:
         return None
-
-
-def same_function(a: Node, b: Node) -> bool | None:
-    """Whether two expressions agree at every point, or None when one of them cannot be evaluated."""
-    if a == b:
-        return True
-    left, right = rational_values(a), rational_values(b)
-    if left is not None and right is not None:
-        return left == right
-    if _powers(a) > MOST_POWERS or _powers(b) > MOST_POWERS:
-        return None
-    seen = False
-    for point in range(DECIMAL_POINTS):
-        one, other = decimal_value(a, point), decimal_value(b, point)
-        if one is None and other is None:
-            continue
-        if one is None or other is None or not _close(one, other):
+    except NotExactError:
+        pass
+    if (exponents := _of_one_base(a, b)) is not None:
+        return same_function(*exponents, effort)
+    try:
+        if any(one != other for one, other, _ in _residues(a, b, effort)):
             return False
-        seen = True
-    return True if seen else None
+        degree(a)
+        degree(b)
+        return True
+    except (NotExactError, UndefinedError):
+        same = _same_values(a, b, effort)
+        return False if same and _rests_differ(a, b, effort) else same
 
 
-@lru_cache(maxsize=16384)
-def decimal_value(node: Node, point: int) -> Decimal | None:
-    """The value at one point, or None where the expression has no real value within the budgets."""
+def _rests_differ(a: Node, b: Node, effort: Effort) -> bool:
+    """Whether two expressions that seem to be the same differ in a part that is rational."""
+    for one, other in rests(a, b):
+        try:
+            return any(value != wanted for value, wanted, _ in _residues(one, other, effort))
+        except (NotExactError, UndefinedError):
+            continue
+    return False
+
+
+def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bool | None:
+    """Whether ``a`` is ``b`` times a constant that is not 0; with ``positive``, one above 0. None: not known."""
+    if positive:
+        return _same_values(a, b, effort, ratio=True, positive=True)
     try:
-        return _decimal(node, point)
-    except (NoValueError, DecimalException):
+        residues = list(_residues(a, b, effort))
+        degree(a)
+        degree(b)
+    except (NotExactError, UndefinedError):
+        return _same_values(a, b, effort, ratio=True)
+    for prime in PRIMES:
+        of_prime = [(one, other) for one, other, modulus in residues if modulus == prime]
+        first, second = of_prime[0]
+        if not first or not second:
+            return None
+        if any((one * second - other * first) % prime for one, other in of_prime):
+            return False
+    return True
+
+
+def varies(node: Node) -> bool:
+    """Whether this is a rational function that is known not to be a constant: then it is equal to no number."""
+    names = sorted(symbols(node))
+    try:
+        first, other = (
+            residue(node, {name: place + start for place, name in enumerate(names)}, PRIMES[0]) for start in _STARTS
+        )
+    except (NotExactError, UndefinedError):
+        return False
+    return bool(names) and first != other
+
+
+def constant_value(node: Node, effort: Effort) -> Pair | None:
+    """The real value of an expression without variables, or None."""
+    try:
+        return value_at(node, {}, effort)
+    except (UndefinedError, UnknownError, KeyError):
         return None
 
 
-def _close(a: Decimal, b: Decimal) -> bool:
-    largest = max(_CONTEXT.abs(a), _CONTEXT.abs(b), Decimal(1).scaleb(-DIGITS))
-    return _CONTEXT.abs(_CONTEXT.subtract(a, b)) <= _CONTEXT.multiply(largest, Decimal(1).scaleb(-SAME_DIGITS))
+def _of_one_base(a: Node, b: Node) -> tuple[Node, Node] | None:
+    """The exponents of two powers of one positive constant that is not 1, where a power is too large for a value."""
+    if not (isinstance(a, Op) and isinstance(b, Op) and a.kind == b.kind == "^"):
+        return None
+    try:
+        base, other = exact(a.args[0]), exact(b.args[0])
+        large = max(abs(exact(a.args[1])), abs(exact(b.args[1])))
+    except (NotExactError, UndefinedError):
+        return (a.args[1], b.args[1]) if _is_tower(a) and _is_tower(b) and a.args[0] == b.args[0] else None
+    usable = base == other and base > 0 and base != 1 and large > 1000
+    return (a.args[1], b.args[1]) if usable else None
 
 
-def _powers(node: Node) -> int:
-    if not isinstance(node, Op):
-        return 0
-    return (node.kind in ("^", "root")) + sum(_powers(part) for part in node.args)
+def _is_tower(node: Op) -> bool:
+    """Whether this is a number above 1 to the power of a power of numbers."""
+    base, exponent = node.args
+    return (
+        isinstance(base, Num)
+        and base.value > 1
+        and isinstance(exponent, Op)
+        and exponent.kind == "^"
+        and not symbols(exponent)
+    )
 
 
-@lru_cache(maxsize=1024)
-def _digest(name: str, point: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{point} {name}".encode(), digest_size=8).digest(), "big")
+def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]]:
+    """The residues of both at random points, each with its prime. Raises where one is no rational function."""
+    names = sorted(symbols(a) | symbols(b) | CONSTANTS)
+    for prime in PRIMES:
+        for point in residue_points(names, prime, effort.generator):
+            yield residue(a, point, prime), residue(b, point, prime), prime
 
 
-def _residue(node: Node, point: int) -> int:
-    if isinstance(node, Num):
-        return node.value.numerator * pow(node.value.denominator, -1, PRIME) % PRIME
-    if isinstance(node, Symbol):
-        if node.name == "\\pi":
-            raise NoValueError("not rational")
-        return _digest(node.name, point) % PRIME
-    if node.kind == "^":
-        base, exponent = _residue(node.args[0], point), _integer(node.args[1])
-        if exponent < 0 and base == 0:
-            raise NoValueError("division by zero")
-        return pow(base, exponent, PRIME)
-    if node.kind in ("root", "abs"):
-        raise NoValueError("not rational")
-    parts = [_residue(part, point) for part in node.args]
-    if node.kind == "+":
-        return sum(parts) % PRIME
-    if node.kind == "neg":
-        return -parts[0] % PRIME
-    if node.kind == "*":
-        product = 1
-        for part in parts:
-            product = product * part % PRIME
-        return product
-    if parts[1] == 0:
-        raise NoValueError("division by zero")
-    return parts[0] * pow(parts[1], -1, PRIME) % PRIME
+def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
+    names = sorted(symbols(a) | symbols(b))
+    agreed, differ = 0, False
+    defined = [False, False]
+    first: tuple[Pair, Pair] | None = None
+    whole = not ratio and bool(names) and of_whole_numbers(b)
+    for one, other in _values(a, b, names, effort, whole):
+        defined = [defined[0] or one is not None, defined[1] or other is not None]
+        if one is None or other is None:
+            # Formulas for whole numbers may differ in where they begin.
+            differ = differ or (one is not other and not whole)
+        elif ratio:
+            if not one.long or not other.long:
+                differ = differ or bool(one.long) != bool(other.long)
+                continue
+            if positive and (one.long > 0) != (other.long > 0):
+                return False
+            first = first or (one, other)
+            if not close(product(one, first[1]), product(other, first[0])):
+                return False
+            agreed += 1
+        elif not close(one, other):
+            return False
+        else:
+            agreed += 1
+        if differ and all(defined):
+            return False
+    if not all(defined):
+        return None
+    fewest = ENOUGH_POINTS if effort.left < 0 else FEWEST_POINTS
+    return True if agreed >= (fewest if names else 1) and not differ else None
 
 
-def _integer(node: Node) -> int:
-    """The value of an exponent that is an integer as written: a number, with or without a sign."""
-    sign = 1
-    if isinstance(node, Op) and node.kind == "neg":
-        sign, node = -1, node.args[0]
-    if not isinstance(node, Num) or node.value.denominator != 1 or abs(node.value) > LARGEST_EXPONENT:
-        raise NoValueError("no integer exponent")
-    return sign * int(node.value)
+def _values(
+    a: Node, b: Node, names: Sequence[str], effort: Effort, whole: bool
+) -> Iterator[tuple[Pair | None, Pair | None]]:
+    """The values of both at each point where they are known; None where one is not defined."""
+    rng = effort.generator
+    for point in whole_points(names, rng) if whole else real_points((a, b), names, rng):
+        try:
+            yield _or_none(a, point, effort), _or_none(b, point, effort)
+        except UnknownError:
+            if effort.left < 0:
+                return
 
 
-def _decimal(node: Node, point: int) -> Decimal:
-    if isinstance(node, Num):
-        return _CONTEXT.divide(Decimal(node.value.numerator), Decimal(node.value.denominator))
-    if isinstance(node, Symbol):
-        if node.name == "\\pi":
-            return _PI
-        # Between 1/2 and 5/2, so that powers stay small; the last point is negative, for the sign of a root.
-        value = _CONTEXT.add(Decimal("0.5"), _CONTEXT.divide(Decimal(_digest(node.name, point)), Decimal(2**63)))
-        return _CONTEXT.minus(value) if point == DECIMAL_POINTS - 1 else value
-    parts = [_decimal(part, point) for part in node.args]
-    if node.kind in ("+", "*"):
-        combine = _CONTEXT.add if node.kind == "+" else _CONTEXT.multiply
-        total = parts[0]
-        for part in parts[1:]:
-            total = combine(total, part)
-        return total
-    if node.kind == "neg":
-        return _CONTEXT.minus(parts[0])
-    if node.kind == "abs":
-        return _CONTEXT.abs(parts[0])
-    if node.kind == "/":
-        return _CONTEXT.divide(parts[0], parts[1])
-    return _root(int(parts[0]), parts[1]) if node.kind == "root" else _power(parts[0], parts[1])
-
-
-def _root(degree: int, value: Decimal) -> Decimal:
-    if value < 0 and degree % 2 == 0:
-        raise NoValueError("even root of a negative number")
-    if value == 0:
-        return value
-    if degree == 2:
-        return _CONTEXT.sqrt(value)
-    root = _CONTEXT.power(_CONTEXT.abs(value), _CONTEXT.divide(Decimal(1), Decimal(degree)))
-    return _CONTEXT.minus(root) if value < 0 else root
-
-
-def _power(base: Decimal, exponent: Decimal) -> Decimal:
-    if abs(exponent) > LARGEST_DECIMAL_EXPONENT:
-        raise NoValueError("exponent above its budget")
-    if base < 0 and exponent != exponent.to_integral_value():
-        raise NoValueError("fractional power of a negative number")
-    return _CONTEXT.power(base, exponent)
+def _or_none(node: Node, point: Point, effort: Effort) -> Pair | None:
+    try:
+        return value_at(node, point, effort)
+    except UndefinedError:
+        return None

@@ -6,20 +6,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from verl_patches.utils.reward_score.compare import same_value
+from verl_patches.utils.reward_score.compare import EFFORT, same_value
+from verl_patches.utils.reward_score.evaluate import constant_value, varies
 from verl_patches.utils.reward_score.grammar import read
 from verl_patches.utils.reward_score.normalise import normalise
-from verl_patches.utils.reward_score.number import parse_number, same_number
+from verl_patches.utils.reward_score.number import LONGEST_NUMBER, parse_number, same_number
+from verl_patches.utils.reward_score.reals import Effort
 from verl_patches.utils.reward_score.response import LONGEST_ANSWER, answer_part, last_box
+from verl_patches.utils.reward_score.values import Measure
 from verl_patches.utils.reward_score.verdict import Verdict
 
 # The best outcome over several alternatives: the first of these that occurs.
 _BEST_FIRST = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE, Verdict.NO_ANSWER)
 # With tier 3, where an alternative without a verdict outweighs one that the answer is not.
 _BEST_OF_APPEALS = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR, Verdict.WRONG, Verdict.UNPARSEABLE)
+
+#: A number that is further than this part of a value from it is another one.
+_NEAR = Decimal("1e-9")
 
 #: Tier 3: the verdict on an answer and a truth that tiers 1 and 2 call unparseable.
 Appeal = Callable[[str, str], Verdict]
@@ -56,6 +64,8 @@ def _best(answer: str | None, ground_truth: Any, grade: Callable[[str, str], Ver
         return Verdict.ERROR
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
+    if len(truths) == 1:
+        return grade(answer, truths[0])
     verdicts = {grade(answer, truth) for truth in truths}
     return next(verdict for verdict in _BEST_FIRST if verdict in verdicts)
 
@@ -67,6 +77,8 @@ def same_answer(answer: str, truth: str) -> bool:
 
 def alternatives(ground_truth: Any) -> list[str]:
     """The texts that are right: none for null, an object, and what is blank or holds nothing else."""
+    if isinstance(ground_truth, str):
+        return [ground_truth] if len(ground_truth) <= LONGEST_ANSWER and normalise_once(ground_truth) else []
     return list(_texts(ground_truth))
 
 
@@ -97,16 +109,44 @@ def _grade(answer: str, truth: str) -> Verdict:
     key = normalise_once(answer)
     if not key:
         return Verdict.NO_ANSWER
-    if key == normalise_once(truth):
+    wanted_key = normalise_once(truth)
+    if key == wanted_key:
         return Verdict.CORRECT
-    wanted = read(truth)
-    given = read(answer)
+    if _are_integers(key, wanted_key):
+        return Verdict.CORRECT if int(key) == int(wanted_key) else Verdict.WRONG
+    given, wanted = read(answer), read(truth)
     if given is None or wanted is None:
         return Verdict.UNPARSEABLE
-    same = same_value(given, wanted)
+    if isinstance(given, Measure) and given.literal is not None and _is_other(given.literal, truth):
+        return Verdict.WRONG
+    same = same_value(given, wanted, Effort(EFFORT, answer, truth))
     if same is None:
         return Verdict.UNPARSEABLE
     return Verdict.CORRECT if same else Verdict.WRONG
+
+
+def _are_integers(*keys: str) -> bool:
+    return all(len(key) <= LONGEST_NUMBER and key.isascii() and key.isdigit() for key in keys)
+
+
+def _is_other(number: Fraction, truth: str) -> bool:
+    """Whether a number is far from what the truth comes to; most wrong answers are."""
+    value = _comes_to(truth)
+    if value is None or value.is_infinite():
+        return value is not None
+    return abs(Decimal(number.numerator) / Decimal(number.denominator) - value) > abs(value) * _NEAR
+
+
+@lru_cache(maxsize=16384)
+def _comes_to(truth: str) -> Decimal | None:
+    """What an expression without a number's form comes to, roughly; infinite for a function, None for all else."""
+    value = read(truth)
+    if not isinstance(value, Measure) or value.literal is not None or value.shown is not None:
+        return None
+    if varies(value.node):
+        return Decimal("inf")
+    found = constant_value(value.node, Effort(EFFORT))
+    return None if found is None else found.long
 
 
 @lru_cache(maxsize=32768)

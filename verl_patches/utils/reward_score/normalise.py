@@ -10,46 +10,31 @@ from __future__ import annotations
 
 import re
 
-_SAME_CHARACTER = str.maketrans(
-    {
-        **dict.fromkeys("−–—﹣－", "-"),  # noqa: RUF001
-        **dict.fromkeys("\u00a0\u2002\u2003\u2009\u200a\u202f\u3000", " "),
-        **dict.fromkeys("\u200b\u2060\ufeff"),
-        **{"，": ",", "％": "%", "（": "(", "）": ")", "＝": "=", "＋": "+"},  # noqa: RUF001
-        **{"×": "\\cdot ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "∪": "\\cup ", "∞": "\\infty ", "π": "\\pi "},  # noqa: RUF001
-        **{"°": "\\circ ", "±": "\\pm ", "²": "^2", "³": "^3", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "√": "\\sqrt "},
-    }
-)
+from verl_patches.utils.reward_score.spelling import CHARACTERS, COMMANDS
+
 # A digit group set apart by "{,}" or ",\!" or "\," is one number, also inside brackets.
 _GROUP_MARK = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))")
-_NO_MEANING = re.compile(
-    r"\\(?:left|right|displaystyle|quad|qquad|big|Big|bigl|bigr|Bigl|Bigr)(?![A-Za-z])|\\[!,;: ]|\\?\$|~"
-)
-_RENAMED = {
-    "dfrac": "\\frac",
-    "tfrac": "\\frac",
-    "cfrac": "\\frac",
-    "times": "\\cdot",
-    "degree": "\\circ",
-    "lbrace": "\\{",
-    "rbrace": "\\}",
-    "div": "/",
-    "mbox": "\\text",
-    "textbf": "\\text",
-    "textit": "\\text",
-    "mathrm": "\\text",
-    "mathbf": "\\text",
-    "operatorname": "\\text",
-}
+# The end of a row comes first: its second backslash begins nothing.
+_ROW = re.compile(r"\\\\(?: ?\[[0-9.]{1,5} ?(?:pt|em|ex|mm|cm)\])?")
+_DELIMITER = re.compile(r"\\(?:left|right) ?(\.|\||\\vert(?![A-Za-z]))|\\(?:left|right)(?![A-Za-z])")
+_BOLD_WORD = re.compile(r"\\(?:mathbf|boldsymbol|mathit|mathsf|bm|pmb) ?(\{ ?[A-Za-z][A-Za-z ]+\})")
+_NO_MEANING = re.compile(r"\\[!,;: ()\[\]]|\\?\$|~")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))")
+_PRIME = re.compile(r"\^ ?(?:\{ ?((?:\\prime ?)+)\}|(\\prime)(?![A-Za-z]))")
 _THOUSANDS = re.compile(
     r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])|(?<![0-9., ])[0-9]{1,3}(?: [0-9]{3})+(?![0-9/ ])"
 )
 _SPACE = re.compile(r"\s+")
 _SPACE_BY_SIGN = re.compile(r" ?([^\w\s]) ?")
 _TEXT = re.compile(r"\\text ?\{([^{}]*)\}")
-_JOINING = re.compile(r"(?<![A-Za-z])(?:and|or)(?![A-Za-z])|\\(?:text|mbox) ?\{ ?(?:and|or) ?\}")
+_JOINING = re.compile(r"(?<![A-Za-z\\])(and|or)(?![A-Za-z])|\\text ?\{ ?[,;]? ?(and|or) ?[,:]? ?\}")
+_ORDINAL = re.compile(
+    r"(?<=[0-9])(?: ?\^ ?\{ ?(?:\\text ?\{ ?(?:st|nd|rd|th) ?\}|(?:st|nd|rd|th)) ?\}| ?\\text ?\{ ?(?:st|nd|rd|th) ?\})"
+    r"|(?<=^[0-9])(?:st|nd|rd|th)$|(?<=^[0-9]{2})(?:st|nd|rd|th)$"
+)
+_HALF_OF_DAY = re.compile(r"(?<![A-Za-z])([ap])\. ?m\.?(?![A-Za-z])", re.IGNORECASE)
+_BOLD = ("**", "__")
 _WORDS = frozenset(("yes", "no", "true", "false"))
 
 
@@ -57,22 +42,37 @@ def tidy(answer: str) -> str:
     """The text without what LaTeX does not show, in ASCII where there is a spelling in it."""
     if answer.isascii() and answer.isdigit():
         return answer
-    text = answer.translate(_SAME_CHARACTER)
+    text = answer if answer.isascii() else answer.translate(CHARACTERS)
     if "\\" in text:
-        text = _GROUP_MARK.sub("", text)
-        text = _COMMAND.sub(lambda match: _RENAMED.get(match[1], match[0]), text)
-        text = _DEGREE.sub(r"\\circ ", text)
+        text = _commands(_GROUP_MARK.sub("", text))
     elif "{,}" in text:
         text = _GROUP_MARK.sub("", text)
     if "\\" in text or "$" in text or "~" in text:
         text = _NO_MEANING.sub(" ", text)
     text = _SPACE.sub(" ", text).strip()
-    if text.endswith(".") and not text.endswith("\\."):
-        text = text[:-1].rstrip()
+    if text[:2] in _BOLD and text.endswith(text[:2]) and len(text) > 4:
+        text = text[2:-2].strip()
+    text = text.rstrip("., ") if text.endswith((".", ",")) and not text.endswith("\\.") else text
     # Inside brackets a comma separates; outside of them "1,234" is one number.
     if not any(bracket in text for bracket in ("(", "[", "\\{")):
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", "").replace(" ", ""), text)
     return text
+
+
+def _commands(text: str) -> str:
+    # Outside of a matrix a doubled backslash is an escaped one.
+    text = _ROW.sub(r"\\newrow ", text) if "\\begin" in text else text.replace("\\\\", "\\")
+    text = _DELIMITER.sub(_delimiter, text)
+    text = _BOLD_WORD.sub(r"\\text\1", text)
+    text = _COMMAND.sub(lambda match: COMMANDS.get(match[1], match[0]), text)
+    text = _PRIME.sub(lambda match: "'" * (match[1] or match[2]).count("\\"), text)
+    return _DEGREE.sub(r"\\circ ", text)
+
+
+def _delimiter(match: re.Match[str]) -> str:
+    if match[1] in (None, "."):
+        return " "
+    return "\\lvert " if match[0].startswith("\\left") else "\\rvert "
 
 
 def normalise(answer: str) -> str:
@@ -80,8 +80,8 @@ def normalise(answer: str) -> str:
     text = tidy(answer)
     if text.isdigit():
         return text
-    if "\\text" in text:
-        text = _TEXT.sub(r" \1 ", text)
+    if "\\" in text:
+        text = _TEXT.sub(r" \1 ", text).replace("\\lvert", "|").replace("\\rvert", "|")
     text = _SPACE_BY_SIGN.sub(r"\1", _SPACE.sub(" ", text)).strip()
     if len(text) == 3 and text[0] == "(" and text[2] == ")" and text[1].isalpha():
         return text[1]
@@ -91,5 +91,9 @@ def normalise(answer: str) -> str:
 
 
 def join_lists(text: str) -> str:
-    """A tidied text with "and" and "or" between values written as commas: "1 and 2" is "1, 2"."""
-    return _JOINING.sub(",", text) if "and" in text or "or" in text else text
+    """A tidied text with "and" and "or" as signs: "1 and 2" is "1 \\and 2"; "p.m." is one word, "11th" a number."""
+    if "and" in text or "or" in text:
+        text = _JOINING.sub(lambda match: f" \\{match[1] or match[2]} ", text)
+    if "m" in text or "M" in text:
+        text = _HALF_OF_DAY.sub(r"\1m", text)
+    return _ORDINAL.sub("", text) if "t" in text or "d" in text else text

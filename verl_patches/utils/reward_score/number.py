@@ -104,7 +104,8 @@ def _decimal(text: str, position: int) -> tuple[Fraction, int] | None:
         decimals, end = _digits(text, end + 1)
     if not whole + decimals:
         return None
-    return Fraction(int(whole + decimals), 10 ** len(decimals)), end
+    value = Fraction(int(whole + decimals))
+    return (value / 10 ** len(decimals) if decimals else value), end
 
 
 def _digits(text: str, position: int) -> tuple[str, int]:

@@ -16,13 +16,13 @@ def has_format(response: str) -> bool:
     Each of the four tags occurs exactly once. Only whitespace may stand before, between and after the two parts.
     """
     text = response.strip()
-    if any(text.count(tag) != 1 for tag in (THINK, END_THINK, ANSWER, END_ANSWER)):
+    if not text.startswith(THINK) or not text.endswith(END_ANSWER):
+        return False
+    if text.count(THINK) != 1 or text.count(END_THINK) != 1 or text.count(ANSWER) != 1 or text.count(END_ANSWER) != 1:
         return False
     end_think, answer = text.find(END_THINK), text.find(ANSWER)
     return (
-        text.startswith(THINK)
-        and len(THINK) <= end_think < answer
-        and text.endswith(END_ANSWER)
+        len(THINK) <= end_think < answer
         and not text[end_think + len(END_THINK) : answer].strip()
         and last_box(text[answer + len(ANSWER) : -len(END_ANSWER)]) is not None
     )
@@ -50,7 +50,12 @@ def last_box(text: str) -> str | None:
     if start < 0:
         return None
     start += len(BOX)
-    depth, position, end = 1, start, min(len(text), start + LONGEST_ANSWER + 1)
+    end = min(len(text), start + LONGEST_ANSWER + 1)
+    closing = text.find("}", start, end)
+    content = text[start:closing]
+    if closing < 0 or ("{" not in content and "\\" not in content):
+        return None if closing < 0 else content
+    depth, position = 1, start
     while position < end:
         character = text[position]
         if character == "\\":

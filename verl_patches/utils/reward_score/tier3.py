@@ -46,6 +46,11 @@ _WORK = re.compile(
     r"!|\\(?:[a-z]*int|sum|prod|lim|max|min|sup|inf|gcd|lcm|det|[a-z]?binom|[bp]?mod|partial)(?![A-Za-z])"
     r"|\\frac ?\{ ?d(?![A-Za-z])"
 )
+# One number, or a fraction of two, and no sign by which there could be another one or something to work out.
+_ONE_NUMBER = re.compile(r"[^0-9]*(?:[0-9]+(?:\.[0-9]+)?|\\frac ?\{ ?-?([0-9]+) ?\} ?\{ ?([0-9]+) ?\})[^0-9]*")
+_OPERATOR = re.compile(
+    r"[+*/^_=<>,;!|&]|\\(?:cdot|sqrt|pm|mp|cup|cap|or|and|approx|sin|cos|tan|log|ln)(?![A-Za-z])|[0-9)}] ?-"
+)
 
 
 class Asked(NamedTuple):
@@ -76,15 +81,20 @@ def require(name: str) -> None:
 def may_be_asked(answer: str, truth: str) -> bool:
     """Whether the answer could be right without work left to do.
 
-    Not where the truth is a number, as an answer that tier 2 cannot read is none; and not where the answer has an
-    integral, a sum, a factorial or the like that the truth does not have.
+    Where the truth is a number, only one number in a spelling that tier 2 does not know could be. In no case an answer
+    with an integral, a sum, a factorial or the like that the truth does not have.
     """
-    wanted = read(truth)
+    if len(answer) > LONGEST_EXPRESSION:
+        return False
+    text, wanted = tidy(answer), read(truth)
     value = wanted.value if isinstance(wanted, Named) else wanted
     if isinstance(value, Measure) and value.literal is not None:
-        return False
-    work = set(_WORK.findall(tidy(answer)))
-    return len(answer) <= LONGEST_EXPRESSION and work <= set(_WORK.findall(tidy(truth)))
+        number = _ONE_NUMBER.fullmatch(text)
+        if number is None or _OPERATOR.search(text) or _WORK.search(text):
+            return False
+        # A fraction that comes to an integer is still to be worked out.
+        return number[1] is None or (int(number[2]) > 0 and int(number[1]) % int(number[2]) > 0)
+    return set(_WORK.findall(text)) <= set(_WORK.findall(tidy(truth)))
 
 
 class Tier3:

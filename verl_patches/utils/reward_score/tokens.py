@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from verl_patches.utils.reward_score.functions import FUNCTIONS, NAMES
+
 #: Longest answer that the grammar reads, in characters and in tokens; most digits of one number.
 LONGEST_EXPRESSION = 400
 MOST_TOKENS = 250
@@ -17,7 +19,7 @@ class GrammarError(ValueError):
 
 
 class Token(NamedTuple):
-    """``kind`` is number, letters, command, text or sign; ``spaced``: whitespace stands before it."""
+    """``kind`` is number, letters, command, text, environment or sign; ``spaced``: whitespace stands before it."""
 
     kind: str
     text: str
@@ -26,10 +28,11 @@ class Token(NamedTuple):
 
 _TOKEN = re.compile(
     r"(?P<text>\\text ?\{[^{}\\]*\})"
-    r"|(?P<command>\\[A-Za-z]+|\\[{}%])"
+    r"|(?P<environment>\\(?:begin|end) ?\{ ?[A-Za-z]+ ?\})"
+    r"|(?P<command>\\[A-Za-z]+|\\[{}%|])"
     r"|(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
     r"|(?P<letters>[A-Za-z]+)"
-    r"|(?P<sign>[-+*/^_(){}\[\],|%=!])"
+    r"|(?P<sign>[-+*/^_(){}\[\],;:|%=<>!'&])"
 )
 
 
@@ -51,6 +54,14 @@ def tokenise(text: str) -> list[Token]:
             raise GrammarError("too many digits")
         if kind == "text":
             found = found[found.index("{") + 1 : -1].strip()
+            if found in FUNCTIONS:
+                kind, found = "command", f"\\{found}"
+            elif found in ("e", "i"):
+                kind = "letters"
+        elif kind == "letters" and found in NAMES:
+            kind, found = "command", f"\\{found}"
+        elif kind == "environment":
+            found = found.replace(" ", "")
         tokens.append(Token(kind, found, spaced))
         position, spaced = match.end(), False
     return tokens

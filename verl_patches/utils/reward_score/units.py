@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The units that may stand behind a number, each with one name for its spellings."""
+"""The units and words that may stand beside a number."""
 
 from __future__ import annotations
 
@@ -35,6 +35,65 @@ percent
 square sq
 cubic
 unit units
+acre acres
+radian radians rad
+"""
+_SHORT_WORDS = (
+    "men way boy car cat dog egg cow hen pig cup jar can box bag row pen hat pie toy bus day set kid pts am pm"
+)
+_REFUSED_WORDS = """
+not no minus negative plus than least most half twice double triple times root over divided by about around
+approximately roughly nearly almost between up down more less fewer except but if when either both none
+mod modulo base factorial quarter third fifth tenth
 """
 
 UNITS: dict[str, str] = {word: line.split()[0] for line in _SPELLINGS.strip().splitlines() for word in line.split()}
+
+#: Words that make another number of the one before them.
+MULTIPLIERS: dict[str, int] = {
+    "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12,
+}  # fmt: skip
+#: Words of three letters or less that are no product of variables behind a number.
+SHORT_WORDS = frozenset(_SHORT_WORDS.split())
+#: Words that say something about the number, so that with them it is another answer or none.
+_REFUSED = frozenset(_REFUSED_WORDS.split())
+_MOST_WORDS = 6
+_POWERS = {"2": "square", "3": "cubic", "squared": "square", "cubed": "cubic"}
+
+
+class WordsError(ValueError):
+    """The words are no unit and nothing that can be left out."""
+
+
+def unit_of(words: list[str]) -> str:
+    """One name for a unit or for words such as "ways", which begin with "~"; empty for "units" alone.
+
+    ``words`` may hold "/" or "per", and a power of the word before it as digits. Raises WordsError for words that
+    change the number.
+    """
+    if len(words) > _MOST_WORDS:
+        raise WordsError("too many words")
+    known: list[str] = []
+    free: list[str] = []
+    for word in words:
+        if word in _POWERS and known:
+            known.insert(len(known) - 1, _POWERS[word])
+        elif word in ("per", "a", "an", "/", "each", "every"):
+            known.append("per")
+        elif word in UNITS:
+            known.append(UNITS[word])
+        elif word.isalpha() and word not in _REFUSED and word not in MULTIPLIERS:
+            free.append(word[:-1] if word.endswith("s") and len(word) > 3 else word)
+        else:
+            raise WordsError(word)
+    if any(word != "per" for word in known):
+        unit = " ".join(known)
+        return "" if unit in ("unit", "square unit", "cubic unit") else unit
+    return "~" + " ".join(free) if free else ""
+
+
+def same_unit(a: str, b: str) -> bool:
+    """Whether two units may stand for one another: equal, or words of which one is the same."""
+    if a.startswith("~") and b.startswith("~"):
+        return bool(set(a[1:].split()) & set(b[1:].split()))
+    return a == b

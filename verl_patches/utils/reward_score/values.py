@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Union
+from typing import NamedTuple, Union
 
 
 @dataclass(frozen=True)
@@ -17,20 +17,37 @@ class Num:
 
 @dataclass(frozen=True)
 class Symbol:
-    """A variable, a constant without a value here, or ``\\pi``."""
+    """A variable, or one of the ``CONSTANTS``."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Op:
-    """``kind`` is one of ``+ * / ^ neg abs root``; a root has its degree (Num) first."""
+    """``kind`` is one of ``+ * / ^ neg abs root floor ceil ! binom log pm mp`` or a function of ``functions``.
+
+    A root has its degree (Num) first, a logarithm its base. ``pm`` and ``mp`` are the signs of one argument, and are
+    in no value that was read.
+    """
 
     kind: str
     args: tuple[Node, ...]
 
 
 Node = Union[Num, Symbol, Op]  # noqa: UP007  (evaluated at run time, on Python 3.10 too)
+
+CONSTANTS = frozenset(("\\pi", "e"))
+
+
+class Shown(NamedTuple):
+    """A decimal that stands behind a value, as in ``\\frac34 \\approx 0.750``.
+
+    ``step`` is one unit of its last digit; ``exact``: it was joined by an equals sign.
+    """
+
+    value: Fraction
+    step: Fraction
+    exact: bool
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,14 @@ class Measure:
     literal: Fraction | None
     percent: bool = False
     unit: str = ""
+    shown: Shown | None = None
+
+
+@dataclass(frozen=True)
+class Infinity:
+    """``sign`` is 1 or -1."""
+
+    sign: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +78,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Collection:
-    """A set, a list without brackets (kind ``,``) or a union of intervals (kind ``u``): the order does not count."""
+    r"""Several values whose order does not count, but for a difference.
+
+    ``kind`` is ``,`` (a list without brackets or a set), ``and``, ``or``, ``u`` (a union), ``n`` (an intersection) or
+    ``\`` (a set without another one).
+    """
 
     kind: str
     items: tuple[Value, ...]
@@ -61,18 +90,44 @@ class Collection:
 
 @dataclass(frozen=True)
 class Named:
-    """A value after ``name =``."""
+    """A value after ``name =``. ``left``: the name as an expression, where it is one."""
 
     name: str
     value: Value
+    left: Node | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    r"""A chain of expressions with a sign (``= \ne < > \le \ge``) between any two of them."""
+
+    sides: tuple[Node, ...]
+    signs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """``2:3``. ``clock``: it could be a time of day; ``half`` is am, pm or empty."""
+
+    parts: tuple[Node, ...]
+    clock: bool = False
+    half: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Rows of entries. ``kind`` is ``matrix`` or ``det``, which is a number still to be worked out."""
+
+    kind: str
+    rows: tuple[tuple[Value, ...], ...]
 
 
 @dataclass(frozen=True)
 class Based:
-    """A number written in another base, as digits."""
+    """A number written in another base, as digits; ``base`` is 2 to 36."""
 
     digits: str
-    base: str
+    base: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +137,10 @@ class Text:
     key: str
 
 
-Value = Union[Measure, Group, Collection, Named, Based, Text]  # noqa: UP007
+Value = Union[Measure, Infinity, Group, Collection, Named, Relation, Ratio, Matrix, Based, Text]  # noqa: UP007
+
+REAL_LINE = Group("()", (Infinity(-1), Infinity(1)))
+EMPTY = Collection(",", ())
 
 
 def literal_value(node: Node) -> Fraction | None:
@@ -110,8 +168,22 @@ def literal_value(node: Node) -> Fraction | None:
 
 
 def ratio_value(node: Op) -> Fraction | None:
+    """The value of a fraction of two numbers as written; None for any other, and for one over zero."""
     above, below = (_signed_number(part) for part in node.args)
     return None if above is None or not below else above / below
+
+
+def symbols(node: Node) -> frozenset[str]:
+    """The names of the variables of an expression; constants are none."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Op):
+            waiting += one.args
+        elif isinstance(one, Symbol) and one.name not in CONSTANTS:
+            found.add(one.name)
+    return frozenset(found)
 
 
 def _signed_number(node: Node) -> Fraction | None:

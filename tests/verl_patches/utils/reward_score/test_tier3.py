@@ -64,7 +64,7 @@ def compare(answer, truth):
 tier3_worker.load = lambda: compare
 {main}
 """
-RIGHT, OTHER = ("\\sin x+y", "y+\\sin x"), ("\\sin x+z", "y+\\sin x")
+RIGHT, OTHER = ("\\Re x+y", "y+\\Re x"), ("\\Re x+z", "y+\\Re x")
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def respond(answer: str, thought: str = "") -> str:
 def test_verdicts_come_in_the_order_of_the_pairs(stand_in: Callable[..., Tier3]) -> None:
     made = stand_in(workers=2)
     assert made.pids() == []
-    assert verdicts(made.ask([RIGHT, OTHER, ("\\sin x", "7"), RIGHT])) == ["correct", "wrong", "unparseable"]
+    assert verdicts(made.ask([RIGHT, OTHER, ("\\Re x", "7"), RIGHT])) == ["correct", "wrong", "unparseable"]
     pids = made.pids()
     assert verdicts(made.ask([OTHER])) == ["wrong"] and made.pids() == pids
 
@@ -187,18 +187,26 @@ def test_an_endless_line_does_not_fill_our_memory() -> None:
 
 
 ASKED = [
-    ("\\sin(2x)", "2\\sin x\\cos x"),
-    ("x>3", "3<x"),
-    ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}2\\\\1\\end{pmatrix}"),
-    ("\\ln 4", "2\\ln 2"),
-    ("2n!", "n!+n!"),
-    ("f(x)=\\log x", "\\log x"),
+    ("\\Re(2x)", "2\\Re x"),
+    ("x\\subset y", "y\\supset x"),
+    ("2n!!", "n!!+n!!"),
+    ("f(x)=\\Re x", "\\Re x"),
+    ("12\\textdegree", "12"),
+    ("\\fbox{-\\frac{1}{2}}", "-0.5"),
+    ("\\color{red}12", "x=12"),
 ]
 NOT_ASKED = [
     ("5!", "120"),
+    ("5!!", "15"),
+    ("12 13\\color{red}", "12"),
+    ("\\fbox{6+6}", "12"),
+    ("\\fbox{\\frac{24}{2}}", "12"),
+    ("\\fbox{18-6}", "12"),
+    ("\\fbox{12=12}", "12"),
+    ("\\fbox{12\\sqrt1}", "12"),
+    ("\\frac{24}{2}\\cdot\\fbox{}", "12"),
     ("\\log_2 8", "3"),
     ("\\sin(\\pi/2)", "x=1"),
-    ("12 apples", "12"),
     ("\\int_1^2 dx/x", "\\ln 2"),
     ("\\iint x", "\\ln 2"),
     ("\\frac{d}{dx}\\sin x", "\\cos x"),
@@ -232,11 +240,11 @@ def test_only_what_tiers_1_and_2_cannot_read_is_asked() -> None:
         seen.append((answer, truth))
         return Verdict.CORRECT
 
-    for answer, truth in [("2", "2"), ("2", "3"), ("", "\\sin x"), (None, "\\sin x"), ("\\sin x", None)]:
+    for answer, truth in [("2", "2"), ("2", "3"), ("", "\\Re x"), (None, "\\Re x"), ("\\Re x", None)]:
         assert grade_answer(answer, truth, appeal) is grade_answer(answer, truth)
     assert seen == []
-    assert grade_answer("\\sin x", "\\sin(x)", appeal) is Verdict.CORRECT
-    assert seen == [("\\sin x", "\\sin(x)")]
+    assert grade_answer("\\Re x", "\\Re(x)", appeal) is Verdict.CORRECT
+    assert seen == [("\\Re x", "\\Re(x)")]
 
 
 @pytest.mark.parametrize(
@@ -250,8 +258,8 @@ def test_only_what_tiers_1_and_2_cannot_read_is_asked() -> None:
     ],
 )
 def test_of_several_truths_the_best_verdict_counts(found: tuple[str, str], best: str) -> None:
-    known = dict(zip(("\\sin y", "\\cos y"), found, strict=True))
-    verdict = grade_answer("\\tan y", ["\\sin y", "\\cos y"], lambda answer, truth: Verdict(known[truth]))
+    known = dict(zip(("\\Re y", "\\Im y"), found, strict=True))
+    verdict = grade_answer("\\Re z", ["\\Re y", "\\Im y"], lambda answer, truth: Verdict(known[truth]))
     assert verdict.value == best
 
 
@@ -263,8 +271,8 @@ SAMPLES: list[tuple[Any, Any]] = [
     (respond(RIGHT[0]), RIGHT[1]),
     (respond(OTHER[0]), OTHER[1]),
     (respond(OTHER[0]), [RIGHT[1], OTHER[0]]),
-    (respond("\\wait"), "\\sin x"),
-    (respond("\\wait"), "\\sin x"),
+    (respond("\\wait"), "\\Re x"),
+    (respond("\\wait"), "\\Re x"),
     (respond("5!"), "120"),
 ]
 
@@ -295,9 +303,9 @@ def test_a_batch_without_unreadable_answers_starts_no_process(stand_in: Callable
 def test_each_rule_of_a_mix_asks_about_the_answer_it_looks_at() -> None:
     recorder = Recorder()
     pool = Pool(mix={"format": 0.5, "math_17k_acc": 0.5}, tier3=recorder)
-    (graded,) = pool.grade([("<answer>?</answer>\\boxed{\\sin x}", "\\sin(x)")])
+    (graded,) = pool.grade([("<answer>?</answer>\\boxed{\\Re x}", "\\Re(x)")])
     pool.close()
-    assert recorder.seen == [("\\sin x", "\\sin(x)")]
+    assert recorder.seen == [("\\Re x", "\\Re(x)")]
     assert graded.result.score == 0.5 and graded.result.verdict is Verdict.NO_ANSWER
 
 
@@ -322,7 +330,7 @@ def test_a_run_names_it_beside_its_reward(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(batch, "_POOLS", {})
     monkeypatch.setattr(batch, "Tier3", lambda count: Recorder())
     monkeypatch.setitem(tier3.GRADERS, "math_verify", "json")  # a package that is there
-    given = (["x"], [respond("\\sin x")], ["\\sin(x)"])
+    given = (["x"], [respond("\\Re x")], ["\\Re(x)"])
     for name, verdict in ((None, "unparseable"), ("math_verify", "correct"), (None, "unparseable")):
         (graded,) = compute_scores(*given, workers=1, tier3=name)
         assert graded["verdict"] == verdict

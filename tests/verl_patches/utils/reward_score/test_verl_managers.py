@@ -17,7 +17,7 @@ REWARD = Path(__file__).parents[4] / "verl_patches" / "utils" / "reward_score" /
 RESPONSES = [
     "<think></think><answer>\\boxed{3 1/2}</answer>",
     "<think></think><answer>\\boxed{8}</answer>",
-    "<think></think><answer>\\boxed{9!}</answer>",
+    "<think></think><answer>\\boxed{9!!}</answer>",
     "3.5",
 ]
 
