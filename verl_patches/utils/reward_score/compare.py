@@ -145,7 +145,8 @@ def _same_ratio(answer: Value, truth: Value, effort: Effort) -> bool | None:
     if isinstance(answer, Ratio) and isinstance(truth, Ratio):
         if (answer.half and truth.half and answer.half != truth.half) or len(answer.parts) != len(truth.parts):
             return False
-        if answer.clock and truth.clock:
+        nothing = Num(Fraction(0))
+        if answer.clock or truth.clock or nothing in (*answer.parts, *truth.parts):
             return answer.parts == truth.parts
         first, other = answer.parts[0], truth.parts[0]
         return _all(

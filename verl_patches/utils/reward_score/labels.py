@@ -18,7 +18,9 @@ from verl_patches.utils.reward_score.values import Node
 LONGEST_LABEL = 30
 
 # L: letters, W: words, F: a function, M: a mark, S: a subscript or a mark's argument in braces, N: a number.
-_LABEL = re.compile(r"M*[LW][LWM]*|F?M*[LF]\([LWNMF+\-*,&=]*\)|F[LM]+|L(?:[+&]L)+|\|M*L\||\[L\]|\(L(?:,L)*\)|M|D")
+_LABEL = re.compile(
+    r"M*[LW][LWM]*|F?M*[LF]\([LWNMF+\-*,&=]*\)|F[LM]+|L(?:[+&]L)+|L(?::L)+|\|M*L\||\[L\]|\(L(?:,L)*\)|M|D"
+)
 
 
 class Label(NamedTuple):
@@ -90,7 +92,7 @@ def _shape(tokens: list[Token]) -> str:
             shape.append("|")
         elif token.text in ("\\cup", "\\cap", "\\mid", "\\le", "\\ge", "<", ">"):
             shape.append("&")
-        elif token.text == "\\frac" and _is_derivative(tokens[place : place + 6]):
+        elif token.text == "\\frac" and _is_ratio_of_names(tokens[place : place + 6]):
             place += 6
             shape.append("D")
         else:
@@ -110,7 +112,10 @@ def _behind_group(tokens: list[Token], place: int) -> int:
     return len(tokens)
 
 
-def _is_derivative(tokens: list[Token]) -> bool:
-    """Whether this is "{dy}{dx}"."""
+def _is_ratio_of_names(tokens: list[Token]) -> bool:
+    """Whether this is "{dy}{dx}", or "{AB}{CD}" of capital letters."""
     texts = [token.text for token in tokens]
-    return len(texts) == 6 and texts[0] == texts[3] == "{" and texts[1][0] == texts[4][0] == "d" and len(texts[4]) == 2
+    if len(texts) < 6 or (texts[0], texts[2], texts[3], texts[5]) != ("{", "}", "{", "}"):
+        return False
+    names = (texts[1], texts[4])
+    return all(len(name) == 2 and name.isalpha() and (name.isupper() or name[0] == "d") for name in names)

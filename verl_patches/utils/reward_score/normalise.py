@@ -13,11 +13,14 @@ import re
 from verl_patches.utils.reward_score.spelling import CHARACTERS, COMMANDS
 
 # A digit group set apart by "{,}" or ",\!" or "\," is one number, also inside brackets.
-_GROUP_MARK = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,)(?=[0-9]{3}(?![0-9]))")
+_GROUP_MARK = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,) ?(?=[0-9]{3}(?![0-9]))")
 # The end of a row comes first: its second backslash begins nothing.
 _ROW = re.compile(r"\\\\(?: ?\[[0-9.]{1,5} ?(?:pt|em|ex|mm|cm)\])?")
 _DELIMITER = re.compile(r"\\(?:left|right) ?(\.|\||\\vert(?![A-Za-z]))|\\(?:left|right)(?![A-Za-z])")
 _BOLD_WORD = re.compile(r"\\(?:mathbf|boldsymbol|mathit|mathsf|bm|pmb) ?(\{ ?[A-Za-z][A-Za-z ]+\})")
+# "5!=120" has a factorial: only behind a space is "!=" one sign.
+_TWO_SIGNS = re.compile(r"<=|>=| !=")
+_RELATIONS = {"<": "\\le ", ">": "\\ge ", "!": " \\ne "}
 _NO_MEANING = re.compile(r"\\[!,;: ()\[\]]|\\?\$|~")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ(?![A-Za-z]))")
@@ -47,6 +50,8 @@ def tidy(answer: str) -> str:
         text = _commands(_GROUP_MARK.sub("", text))
     elif "{,}" in text:
         text = _GROUP_MARK.sub("", text)
+    if "=" in text:
+        text = _TWO_SIGNS.sub(lambda match: _RELATIONS[match[0][-2]], text)
     if "\\" in text or "$" in text or "~" in text:
         text = _NO_MEANING.sub(" ", text)
     text = _SPACE.sub(" ", text).strip()

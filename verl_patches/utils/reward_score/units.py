@@ -78,7 +78,7 @@ def unit_of(words: list[str]) -> str:
     for word in words:
         if word in _POWERS and known:
             known.insert(len(known) - 1, _POWERS[word])
-        elif word in ("per", "a", "an", "/", "each", "every"):
+        elif word in ("per", "a", "an", "/", "each", "every") and len(words) > 1:
             known.append("per")
         elif word in UNITS:
             known.append(UNITS[word])
