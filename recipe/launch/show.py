@@ -105,11 +105,12 @@ def as_shell(shown: Shown) -> str:
     """
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
     ours = shlex.quote(shown.environment[PATH])
+    exported = sorted((name, value) for name, value in shown.environment.items() if name not in OWN)
     lines = [
         "#!/usr/bin/env bash",
         f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items()) if name not in OWN),
+        *(f"export {name}={shlex.quote(value)}" for name, value in exported),
         "# CANN's own packages stay on the path, behind ours.",
         'home="${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/dev/null}}" theirs=""',
         'while IFS= read -r -d : entry; do',
