@@ -52,7 +52,7 @@ from recipe.report.metrics import read_steps, unequal_metrics  # noqa: E402
 COUNTED = ("unequal_metrics", "steps_twice", "leftovers", "tracebacks", "wrong_exit", "began_anew")
 STEPS = 5
 # A silence of so many seconds ends the run: what hangs because a process of it is stopped.
-STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 150
+STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 200
 LAUNCH_LIMIT_S = 420.0
 # How long a launcher is stopped before it may go on: nobody else is stopped by this benchmark and continued.
 PAUSE_S = 15.0

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.launch.attempts import COMMAND
 from recipe.launch.config import Watch as Settings
 from recipe.launch.config import load
 from recipe.launch.errors import ConfigError
 from recipe.launch.health import VOCABULARY, good_text, last_good
-from recipe.launch.resume import COMMAND
 from recipe.launch.typed_toml import build
 from recipe.report.marks import STOP
 from recipe.report.metrics import read_steps

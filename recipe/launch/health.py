@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.launch.checkpoints import look
+from recipe.launch.checkpoints import look, step_of
 from recipe.launch.config import RunConfig
 from recipe.launch.environment import RunPaths
 from recipe.launch.errors import TrainingStopped
@@ -71,9 +71,9 @@ def last_good(checkpoints: Path, finding: Finding) -> Path | None:
 
 def good_text(checkpoint: Path | None) -> str:
     """`last_good`, as messages have it."""
-    return (
-        "no saved checkpoint is known to be good" if checkpoint is None else f"the last good checkpoint is {checkpoint}"
-    )
+    if checkpoint is None:
+        return "no saved checkpoint is known to be good"
+    return f"the last good checkpoint is {checkpoint} (--from-step {step_of(checkpoint.name)} goes on from it)"
 
 
 def vocabulary_of(model: Path) -> int | None:

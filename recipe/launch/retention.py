@@ -23,8 +23,11 @@ LOOK_EVERY_S = 5.0
 
 
 def most_at_once(run: Run) -> int:
-    """So many whole checkpoints a run needs room for: those to keep, the next one, and that of the best score."""
-    return run.keep_checkpoints + 1 + (run.validate_every > 0)
+    """So many whole checkpoints a run needs room for: those to keep, the next one, and that of the best score.
+
+    While all is well the last one that is known to be good is the newest but one.
+    """
+    return max(run.keep_checkpoints, 2) + 1 + (run.validate_every > 0)
 
 
 class Retention:
@@ -34,9 +37,12 @@ class Retention:
     stays until the next time and is told once: a run does not end because of it.
     """
 
-    def __init__(self, run_dir: Path, checkpoints: Path, keep: int, say: Callable[[str], None]) -> None:
-        """`keep`: so many of the newest whole ones stay in any case."""
+    def __init__(
+        self, run_dir: Path, checkpoints: Path, keep: int, good_step: Callable[[], int], say: Callable[[str], None]
+    ) -> None:
+        """`keep`: so many of the newest whole ones stay in any case. `good_step`: the last step known to be good."""
         self._run_dir, self._checkpoints, self._keep, self._say = run_dir, checkpoints, keep, say
+        self._good_step = good_step
         self._told: set[str] = set()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -56,7 +62,7 @@ class Retention:
             try:
                 declared = _declared(self._checkpoints)
                 if declared != seen:
-                    prune(self._run_dir, self._checkpoints, self._keep)
+                    prune(self._run_dir, self._checkpoints, self._keep, self._good_step())
                     seen = declared
             except OSError as error:
                 self._tell(f"old checkpoints are not removed: {error.filename}: {error.strerror}")
@@ -76,15 +82,17 @@ def _declared(checkpoints: Path) -> frozenset[int]:
     return frozenset(step for step in found if step is not None)
 
 
-def prune(run_dir: Path, checkpoints: Path, keep: int) -> list[Path]:
+def prune(run_dir: Path, checkpoints: Path, keep: int, good_step: int = 0) -> list[Path]:
     """Remove what is beyond the number to keep; returns the directories that were removed, by their earlier names.
+
+    `good_step` is the last step that no rule of the watch speaks against (0: none).
 
     Raises:
         OSError: something cannot be looked at or removed; the rest is tried another time.
     """
     found = look(checkpoints)
     marks, steps = read_marks(run_dir), read_steps(run_dir / "metrics.jsonl")
-    removed = [one.path for one in to_remove(found, keep, steps, marks)]
+    removed = [one.path for one in to_remove(found, keep, steps, marks, good_step)]
     for path in removed:
         mark_removed(path)
     # A crash in the middle of this leaves directories that are taken for no checkpoint.
@@ -96,17 +104,21 @@ def prune(run_dir: Path, checkpoints: Path, keep: int) -> list[Path]:
     return removed
 
 
-def to_remove(found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark]) -> list[Checkpoint]:
+def to_remove(
+    found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark], good_step: int = 0
+) -> list[Checkpoint]:
     """The checkpoints that may go, of those of a run by step.
 
-    There stay the newest `keep` whole ones; the one with the best validation score; for each rule of the watch the last
-    one before it was first broken; and what is damaged, which somebody may want to look at. The rest of a save that was
-    cut short goes once there is a later whole one.
+    There stay the newest `keep` whole ones; the one with the best validation score; the last one that is known to be
+    good, which a rule names later than those after it are saved; for each rule of the watch the last one before it was
+    first broken; and what is damaged, which somebody may want to look at. The rest of a save that was cut short goes
+    once there is a later whole one.
     """
     whole = [one for one in found if one.whole]
     if not whole:
         return []
-    protected = {one.step for one in whole[-keep:]} | _best(whole, steps) | _before_trouble(whole, marks)
+    good = [one.step for one in whole if one.step <= good_step]
+    protected = {one.step for one in whole[-keep:]} | {*good[-1:]} | _best(whole, steps) | _before_trouble(whole, marks)
     old = [one for one in whole if one.step not in protected]
     cut_short = [one for one in found if one.unfinished and one.step < whole[-1].step]
     return sorted([*old, *cut_short], key=lambda one: one.step)

@@ -186,7 +186,8 @@ def _drive(
     limits = Limits(setup_s=config.run.setup_deadline_s, step_s=config.run.step_deadline_s)
     vocabulary = vocabulary_of(inputs.model)
     health = Health(config, vocabulary, paths, clock.say)
-    retention = Retention(run_dir, paths.checkpoints, config.run.keep_checkpoints, clock.say)
+    kept = config.run.keep_checkpoints
+    retention = Retention(run_dir, paths.checkpoints, kept, lambda: health.good_step, clock.say)
     if cluster is None:
         command = _describe(start, config, environment, overrides, vocabulary)
         with retention:

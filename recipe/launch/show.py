@@ -96,6 +96,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
 
 
 PATH = "PYTHONPATH"
+# Not exported as it is: the path is put together by the script, and a temporary directory is made by a launch only.
+OWN = (PATH, "TMPDIR")
 
 
 def as_shell(shown: Shown) -> str:
@@ -107,7 +109,7 @@ def as_shell(shown: Shown) -> str:
     secrets = sorted(name for name, value in shown.config.environment.items() if is_secret(name, value))
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
     ours = shlex.quote(shown.environment[PATH])
-    values = {name: shlex.quote(value) for name, value in shown.environment.items() if name != PATH}
+    values = {name: shlex.quote(value) for name, value in shown.environment.items() if name not in OWN}
     values |= {name: f'"$given_{name}"' for name in secrets}
     lines = [
         "#!/usr/bin/env bash",
@@ -121,7 +123,6 @@ def as_shell(shown: Shown) -> str:
         '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
         'done <<<"${PYTHONPATH:-}:"',
         f'export {PATH}={ours}"$theirs"',
-        'mkdir -p "$TMPDIR"',
         *_interface_note(shown.config),
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]

@@ -51,9 +51,10 @@ the message says so, and the run has to begin anew.
 1. Look at the report: `runs/NAME/report.html` has the marks on its curves, and answers as the policy gives them.
 2. Find the cause: the table has the usual ones. A learning rate that is too high shows in the gradient norm and in the
    divergence from the reference before anything else.
-3. The same command goes on from the last whole checkpoint, which may be one of the sick policy; the rules know the
-   steps up to it, and stop the run again. Move the checkpoints after the good one away first, or begin anew:
-   `scripts/launch.sh RUN.toml --fresh`.
+3. Go on from the checkpoint that the line names, with the cause mended: `scripts/launch.sh RUN.toml --from-step 40
+   --accept train.learning_rate` ([LAUNCH.md](LAUNCH.md#going-on-after-an-end)); the later ones are put aside. The same
+   command without `--from-step` takes the newest whole one, which may be of the sick policy, and is stopped again.
+   Where none is good, begin anew: `scripts/launch.sh RUN.toml --fresh`.
 4. If the rule is wrong about this run, set its key to `"warn"`.
 
 ## What is no finding

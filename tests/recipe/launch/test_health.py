@@ -30,6 +30,8 @@ STAND_IN = """
 import json, os, sys, time
 from pathlib import Path
 
+from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+
 given = dict(one.split("=", 1) for one in sys.argv[1:] if "=" in one)
 root = Path(given["trainer.default_local_dir"].strip("'\\""))
 for line in Path(os.environ["STAND_IN_LINES"]).read_text().splitlines():
@@ -39,7 +41,8 @@ for line in Path(os.environ["STAND_IN_LINES"]).read_text().splitlines():
         weights.mkdir(parents=True)
         for path in (weights / ".metadata", weights / "metadata.json", root / f"global_step_{step}" / "data.pt"):
             path.touch()
-        (root / "latest_checkpointed_iteration.txt").write_text(str(step))
+        saved = root / f"global_step_{step}"
+        write_manifest(saved, Manifest(step, sum_files(saved, list_files(saved), threads=1)))
     with open(os.environ["VERL_FILE_LOGGER_PATH"], "a") as file:
         file.write(line + "\\n")
     time.sleep(0.4)
@@ -89,7 +92,8 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     good = run_dir / "checkpoints" / "global_step_2"
     assert error == (
         "error: after step 5: the watch has stopped the run: zero_gradient: the gradient norm is 0: with a mean "
-        f"reward of 0.635 (steps 4 to 5); the last good checkpoint is {good}; docs/WATCH.md says what to do\n"
+        f"reward of 0.635 (steps 4 to 5); the last good checkpoint is {good} "
+        "(--from-step 2 goes on from it); docs/WATCH.md says what to do\n"
     )
     assert "warning: zero_gradient: the gradient norm is 0: with a mean reward of 0.643 (step 4)\n" in out
     assert good.is_dir()
@@ -105,7 +109,7 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     # The doctor says the same of what is left.
     assert main(["doctor", str(run_dir)]) == 2
     said = capsys.readouterr().out.splitlines()
-    assert said[1].startswith("stop at step 5: zero_gradient: ") and said[1].endswith(str(good))
+    assert said[1].startswith("stop at step 5: zero_gradient: ") and str(good) in said[1]
     assert said[-1] == f"{run_dir}: 5 steps, 12 rules: 1 stops, 1 warnings"
     assert main(["doctor", str(run_dir), "--json"]) == 2
     told = json.loads(capsys.readouterr().out)["findings"]

@@ -66,6 +66,13 @@ def test_the_best_validation_score_stays() -> None:
     assert gone(found, 1, {2: float("nan"), 4: 0.1}) == [2, 6]
 
 
+def test_the_last_one_that_is_known_to_be_good_stays() -> None:
+    """A rule needs several steps before it speaks, and those after the good one are saved meanwhile."""
+    found = some([2, 4, 6, 8])
+    assert [one.step for one in to_remove(found, 2, [], [], good_step=5)] == [2]
+    assert [one.step for one in to_remove(found, 2, [], [], good_step=1)] == [2, 4]
+
+
 def test_the_last_one_before_a_rule_was_first_broken_stays() -> None:
     found = some([2, 4, 6, 8, 10])
     marks = [Mark(5, WARNING, "entropy", ""), Mark(9, STOP, "entropy", ""), Mark(3, SETTING, "train.learning_rate", "")]
@@ -126,7 +133,7 @@ def test_while_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     checkpoints, said = tmp_path / "checkpoints", list[str]()
     checkpoints.mkdir()
     save_unfinished(checkpoints, 1)
-    with Retention(tmp_path, checkpoints, 2, said.append):
+    with Retention(tmp_path, checkpoints, 2, lambda: 0, said.append):
         for step in (2, 4, 6):
             save(checkpoints, step)
             save_unfinished(checkpoints, step + 1)
@@ -149,7 +156,7 @@ def test_what_cannot_be_removed_is_said_once_and_ends_nothing(tmp_path: Path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", refused)
-        with Retention(tmp_path, checkpoints, 1, said.append):
+        with Retention(tmp_path, checkpoints, 1, lambda: 0, said.append):
             assert all(tried.acquire(timeout=10) for _ in range(3))
     assert len(said) == 1 and said[0].startswith("old checkpoints are not removed: ") and "Permission denied" in said[0]
     assert steps_of(checkpoints) == [4]

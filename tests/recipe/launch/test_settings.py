@@ -12,6 +12,7 @@ from recipe.launch.config import load
 from recipe.launch.environment import REPO
 from recipe.launch.errors import ConfigError
 from recipe.launch.schema import Recompute
+from recipe.launch.masking import HIDDEN
 from recipe.launch.settings import differences, keys, require_continuable
 from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key
 
@@ -56,9 +57,9 @@ def test_a_table_that_was_not_there_before() -> None:
 
 def test_masked_values_of_the_environment_tell_nothing() -> None:
     after = dataclasses.replace(SIM, environment={"WANDB_API_KEY": "x", "LEVEL": "2"})
-    before = {**BEFORE, "environment": {"WANDB_API_KEY": "***", "LEVEL": "2"}}
+    before = {**BEFORE, "environment": {"WANDB_API_KEY": HIDDEN, "LEVEL": "2"}}
     assert differences(before, after) == []
-    before["environment"] = {"WANDB_API_KEY": "***", "LEVEL": "1", "GONE": "1"}
+    before["environment"] = {"WANDB_API_KEY": HIDDEN, "LEVEL": "1", "GONE": "1"}
     assert [one.text for one in differences(before, after)] == ["[environment] differs in GONE, LEVEL"]
 
 
