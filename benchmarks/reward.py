@@ -166,7 +166,6 @@ def forms(answer: str) -> Iterator[tuple[str, str]]:
     yield f"{2 * value}/2", "slash"
     yield f"x={value}", "name"
     yield f"{value - 1}+1", "sum"
-    yield f"{value} apples", "other word"
     yield str(value + 1), "not: next number"
     yield str(-value - 1), "not: negative"
     yield f"{value}0", "not: digit more"
@@ -185,6 +184,7 @@ def odd_forms(answer: str) -> Iterator[tuple[str, str]]:
     except ValueError:
         return
     yield f"{value} dollars", "dollars"
+    yield f"{value} apples", "other word"
     yield f"{value}\\text{{ kg}}", "kilograms"
     yield f"{value} cents", "cents"
     yield f"{value}/1", "over one"

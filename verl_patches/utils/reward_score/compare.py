@@ -110,8 +110,9 @@ def _same_measure(answer: Measure, truth: Measure, effort: Effort) -> bool | Non
         return agrees
     if truth.literal is not None:
         if answer.literal is None:
-            # Work that is not done is wrong, unless it comes to nothing.
-            return None if same_function(answer.node, Num(truth.literal), effort) is None else False
+            # Work that is not done is wrong, unless it comes to nothing; with a variable it is no number anyway.
+            number = symbols(answer.node) or same_function(answer.node, Num(truth.literal), effort) is not None
+            return False if number else None
         same = same_number(Number(answer.literal, answer.percent), Number(truth.literal, truth.percent))
     elif answer.percent != truth.percent:
         return False

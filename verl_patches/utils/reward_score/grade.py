@@ -17,8 +17,9 @@ from verl_patches.utils.reward_score.grammar import read
 from verl_patches.utils.reward_score.normalise import normalise
 from verl_patches.utils.reward_score.number import LONGEST_NUMBER, parse_number, same_number
 from verl_patches.utils.reward_score.reals import Effort
+from verl_patches.utils.reward_score.regions import is_set
 from verl_patches.utils.reward_score.response import LONGEST_ANSWER, answer_part, last_box
-from verl_patches.utils.reward_score.values import Measure
+from verl_patches.utils.reward_score.values import Collection, Group, Matrix, Measure, Text
 from verl_patches.utils.reward_score.verdict import Verdict
 
 # The best outcome over several alternatives: the first of these that occurs.
@@ -112,8 +113,11 @@ def _grade(answer: str, truth: str) -> Verdict:
     wanted_key = normalise_once(truth)
     if key == wanted_key:
         return Verdict.CORRECT
-    if _are_integers(key, wanted_key):
-        return Verdict.CORRECT if int(key) == int(wanted_key) else Verdict.WRONG
+    if _is_integer(key):
+        if _is_integer(wanted_key):
+            return Verdict.CORRECT if int(key) == int(wanted_key) else Verdict.WRONG
+        if _is_other(Fraction(int(key)), truth):
+            return Verdict.WRONG
     given, wanted = read(answer), read(truth)
     if given is None or wanted is None:
         return Verdict.UNPARSEABLE
@@ -125,8 +129,8 @@ def _grade(answer: str, truth: str) -> Verdict:
     return Verdict.CORRECT if same else Verdict.WRONG
 
 
-def _are_integers(*keys: str) -> bool:
-    return all(len(key) <= LONGEST_NUMBER and key.isascii() and key.isdigit() for key in keys)
+def _is_integer(key: str) -> bool:
+    return key.isdigit() and key.isascii() and len(key) <= LONGEST_NUMBER
 
 
 def _is_other(number: Fraction, truth: str) -> bool:
@@ -139,8 +143,15 @@ def _is_other(number: Fraction, truth: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def _comes_to(truth: str) -> Decimal | None:
-    """What an expression without a number's form comes to, roughly; infinite for a function, None for all else."""
+    """What an expression without a number's form comes to, roughly; None where that does not settle it.
+
+    Infinite for what no number is equal to, such as a function, a tuple or a list.
+    """
     value = read(truth)
+    if isinstance(value, Matrix | Text) or (isinstance(value, Group) and not is_set(value)):
+        return Decimal("inf")
+    if isinstance(value, Collection) and value.kind == "," and len(value.items) > 1:
+        return Decimal("inf")
     if not isinstance(value, Measure) or value.literal is not None or value.shown is not None:
         return None
     if varies(value.node):
