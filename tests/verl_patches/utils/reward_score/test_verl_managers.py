@@ -76,3 +76,18 @@ def test_rewards_and_verdicts(kind: str, name: str, kwargs: dict[str, Any], rewa
 def test_an_unknown_reward_stops_the_run(kind: str, name: str) -> None:
     with pytest.raises(ValueError, match=r"unknown reward 'r2'; known are acc"):
         compute_reward(data(), manager(kind, name, verifier="r2"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("naive", "compute_score"), ("batch", "compute_scores")])
+@pytest.mark.parametrize(("kwargs", "verdict"), [({}, "copied"), ({"refuse_copied": False}, "correct")])
+def test_the_problem_of_the_data_set_reaches_the_reward(
+    kind: str, name: str, kwargs: dict[str, Any], verdict: str
+) -> None:
+    batch = data()
+    responses = batch.batch["responses"]
+    text = "<think></think><answer>\\boxed{x+x}</answer>"
+    responses[0, :] = torch.tensor([*map(ord, text), *[ord(" ")] * (responses.shape[1] - len(text))])
+    batch.non_tensor_batch["reward_model"][0] = {"style": "rule", "ground_truth": "2x"}
+    batch.non_tensor_batch["extra_info"][0] = {"index": 0, "problem": "What is $x+x$?"}
+    _, extra = compute_reward(batch, manager(kind, name, **kwargs))
+    assert extra["verdict"][0] == verdict and "copied" not in extra["verdict"][1:]
