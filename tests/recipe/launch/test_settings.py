@@ -11,8 +11,8 @@ import pytest
 from recipe.launch.config import load
 from recipe.launch.environment import REPO
 from recipe.launch.errors import ConfigError
-from recipe.launch.schema import Recompute
 from recipe.launch.masking import HIDDEN
+from recipe.launch.schema import Recompute
 from recipe.launch.settings import differences, keys, require_continuable
 from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key
 
