@@ -16,16 +16,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         OSError: it could not be written; `path` is as it was.
     """
     data = content.encode() if isinstance(content, str) else content
-    unfinished = _unfinished(path)
+    temporary = unfinished(path)
     # What `reserve` has put there is written over, which needs no new space.
     with _named(path):
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644), "wb") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644), "wb") as file:
             file.write(data)
             file.truncate()
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
-        _sync_directory(path.parent)
+        os.replace(temporary, path)
+        sync_directory(path.parent)
 
 
 def reserve(path: Path, size: int) -> None:
@@ -34,7 +34,7 @@ def reserve(path: Path, size: int) -> None:
     Raises:
         OSError: there is not that much.
     """
-    with _named(path), open(_unfinished(path), "wb") as file:
+    with _named(path), open(unfinished(path), "wb") as file:
         file.write(bytes(size))
         file.flush()
         os.fsync(file.fileno())
@@ -42,7 +42,7 @@ def reserve(path: Path, size: int) -> None:
 
 def release(path: Path) -> None:
     """Give back what `reserve` took and nothing has been written into."""
-    _unfinished(path).unlink(missing_ok=True)
+    unfinished(path).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -55,11 +55,13 @@ def _named(path: Path) -> Iterator[None]:
         raise
 
 
-def _unfinished(path: Path) -> Path:
+def unfinished(path: Path) -> Path:
+    """Where a file is written before it takes its name."""
     return path.with_name(f".{path.name}.unfinished")
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Bring the names in a directory to the disk, where its file system offers that."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipe.files import write_atomically
+
 # In a checkpoint's directory (`global_step_N/`): one file of each rank and one of the trainer's process.
 DIRECTORY = "random"
 
 
 # What setting a state may raise when it is not what was saved.
-UNUSABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError)
 
 
 class RandomStatesError(RuntimeError):
@@ -68,17 +69,7 @@ def unpacked(digits: str) -> torch.Tensor:
 def write_states(path: Path, states: Mapping[str, Any]) -> None:
     """Write `states` (JSON values) under a temporary name, synced, and rename: `path` is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with open(unfinished, "w", encoding="ascii") as stream:
-        json.dump(states, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
-    handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_atomically(path, json.dumps(states))
 
 
 def read_states(path: Path) -> dict[str, Any]:

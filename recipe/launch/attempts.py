@@ -14,7 +14,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from recipe.launch.checkpoints import TRACKER, Checkpoint, sync_directory, write_whole
+from recipe.files import sync_directory, write_atomically
+from recipe.launch.checkpoints import TRACKER, Checkpoint
 from recipe.report.marks import FILE as MARKS
 from recipe.report.recorder import NODES
 
@@ -90,7 +91,7 @@ def _cut(path: Path, whole: Path, step: int) -> None:
     shutil.copyfile(path, whole)
     lines = path.read_bytes().split(b"\n")
     kept = b"".join(line + b"\n" for line in lines if _is_until(line, step))
-    write_whole(path, kept)
+    write_atomically(path, kept)
 
 
 def _is_until(line: bytes, step: int) -> bool:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipe.files import sync_directory, unfinished, write_atomically
+
 MANIFEST = "checkpoint.json"
 # In a directory from before its first file is written until its manifest is there: without a manifest, its rest is that
 # of a save which was cut short, and no checkpoint that has been damaged.
@@ -127,7 +129,7 @@ def list_files(checkpoint: Path) -> dict[str, int]:
         for name in names:
             path = Path(directory, name)
             relative = path.relative_to(checkpoint).as_posix()
-            if relative in (MANIFEST, UNFINISHED) or relative == temporary(Path(MANIFEST)).name:
+            if relative in (MANIFEST, UNFINISHED) or relative == unfinished(Path(MANIFEST)).name:
                 continue
             if path.is_symlink() or not path.is_file():
                 raise NotWhole(f"{relative} is no plain file")
@@ -182,7 +184,7 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
         "files": {name: {"bytes": one.bytes, "sha256": one.sha256} for name, one in manifest.files.items()},
         "run": manifest.run,
     }
-    write_whole(checkpoint / MANIFEST, (json.dumps(value, indent=1) + "\n").encode())
+    write_atomically(checkpoint / MANIFEST, json.dumps(value, indent=1) + "\n")
     (checkpoint / UNFINISHED).unlink(missing_ok=True)
     sync_directory(checkpoint.parent)
 
@@ -197,8 +199,8 @@ def read_manifest(checkpoint: Path) -> Manifest:
     try:
         text = (checkpoint / MANIFEST).read_text(encoding="utf-8")
     except FileNotFoundError:
-        unfinished = (checkpoint / UNFINISHED).exists()
-        raise NotWhole("it was not written to its end" if unfinished else f"it has no {MANIFEST}") from None
+        cut_short = (checkpoint / UNFINISHED).exists()
+        raise NotWhole("it was not written to its end" if cut_short else f"it has no {MANIFEST}") from None
     except UnicodeDecodeError:
         raise NotWhole(f"its {MANIFEST} is not UTF-8") from None
     try:
@@ -222,27 +224,3 @@ def _size(value: Any) -> int:
 
 def _inside(name: str) -> bool:
     return not name.startswith("/") and ".." not in name.split("/")
-
-
-def temporary(path: Path) -> Path:
-    """Where a file is written before it takes its name."""
-    return path.with_name(f".{path.name}.unfinished")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash at any moment it is either as it was or as it is to be, and never in part."""
-    with open(temporary(path), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary(path), path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -257,12 +257,3 @@ def write_small(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
     except OSError as error:
         raise InterruptedJobError(f"{path} cannot be written ({error.strerror})") from error
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to disk."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

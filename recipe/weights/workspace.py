@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from recipe.files import sync_directory
 from recipe.weights.errors import InterruptedJobError, WeightsError
-from recipe.weights.output import sync_directory, write_small
+from recipe.weights.output import write_small
 
 WORK = ".partial"
 LEDGER = "ledger.jsonl"

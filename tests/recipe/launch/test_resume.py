@@ -369,7 +369,7 @@ def _calls(monkeypatch: pytest.MonkeyPatch, until: int | None) -> list[str]:
 
     for owner, name in (
         (Path, "rename"), (Path, "mkdir"), (Path, "unlink"),
-        (attempts, "write_whole"), (attempts.shutil, "copyfile"), (attempts.os, "rename"), (resume, "add_mark"),
+        (attempts, "write_atomically"), (attempts.shutil, "copyfile"), (attempts.os, "rename"), (resume, "add_mark"),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, counted(name, getattr(owner, name)))
     return seen
@@ -425,7 +425,7 @@ def test_what_cannot_be_moved_is_one_line(run_dir: Path, monkeypatch: pytest.Mon
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device", "metrics.jsonl")
 
-    monkeypatch.setattr(attempts, "write_whole", full)
+    monkeypatch.setattr(attempts, "write_atomically", full)
     with pytest.raises(LaunchError, match=r"cannot be put aside: metrics\.jsonl: No space left on device"):
         begin_attempt(start, run_dir / "checkpoints")
 

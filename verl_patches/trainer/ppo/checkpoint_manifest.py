@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 
+from recipe.files import sync_directory
 from recipe.launch.checkpoints import (
     UNFINISHED,
     FileSum,
@@ -22,7 +23,6 @@ from recipe.launch.checkpoints import (
     NotWhole,
     list_files,
     sum_files,
-    sync_directory,
     write_manifest,
 )
 

@@ -27,7 +27,7 @@ def test_the_trainer_logs_how_many_samples_had_each_verdict() -> None:
     metrics = compute_data_metrics(batch=data, use_critic=False)
     assert {name: value for name, value in metrics.items() if name.startswith("reward/")} == {
         "reward/correct": 1, "reward/wrong": 0, "reward/no_answer": 0, "reward/unparseable": 2, "reward/timeout": 0,
-        "reward/error": 0, "reward/lost_workers": 3,
+        "reward/error": 0, "reward/copied": 0, "reward/lost_workers": 3,
     }  # fmt: skip
     assert metrics["critic/score/mean"] == 2.0
 
