@@ -94,6 +94,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
 
 
 PATH = "PYTHONPATH"
+# Not exported as it is: the path is put together by the script, and a temporary directory is made by a launch only.
+OWN = (PATH, "TMPDIR")
 
 
 def as_shell(shown: Shown) -> str:
@@ -103,18 +105,18 @@ def as_shell(shown: Shown) -> str:
     """
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
     ours = shlex.quote(shown.environment[PATH])
+    exported = sorted((name, value) for name, value in shown.environment.items() if name not in OWN)
     lines = [
         "#!/usr/bin/env bash",
         f"# {_comment(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(shown.environment.items()) if name != PATH),
+        *(f"export {name}={shlex.quote(value)}" for name, value in exported),
         "# CANN's own packages stay on the path, behind ours.",
         'home="${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/dev/null}}" theirs=""',
         'while IFS= read -r -d : entry; do',
         '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
         'done <<<"${PYTHONPATH:-}:"',
         f'export {PATH}={ours}"$theirs"',
-        'mkdir -p "$TMPDIR"',
         *_interface_note(shown.config),
         "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
     ]
