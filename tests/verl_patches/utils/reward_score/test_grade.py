@@ -197,7 +197,7 @@ def test_above_a_budget_an_answer_is_unreadable(within: str, above: str) -> None
     assert grade_answer(above, "x+1") is Verdict.UNPARSEABLE
 
 
-@pytest.mark.parametrize("answer", ["x^{1000001}", "x/0", "\\frac{x}{0}", "\\tan\\frac{\\pi}{2}", "0^0x", "10001!x"])
+@pytest.mark.parametrize("answer", ["x^{1000001}", "x/0", "\\frac{x}{0}", "\\tan\\frac{\\pi}{2}", "0^0x", "3001!x"])
 def test_what_has_no_known_value_is_unreadable(answer: str) -> None:
     assert isinstance(grammar.read(answer), Measure)
     assert grade_answer(answer, "x+1") is Verdict.UNPARSEABLE
@@ -281,7 +281,7 @@ def test_no_pair_that_is_read_takes_long() -> None:
     costly = [
         (" or ".join(f"a^{i}<x<b^{i}" for i in places), " or ".join(f"a^{i}<x<b^{i}" for i in reversed(places))),
         (",".join(f"x^{{.{i}}}" for i in range(11, 43)), ",".join(f"x^{{0.{i}0}}" for i in range(42, 10, -1))),
-        ("+".join(["9999!"] * 40), "\\sqrt2+x!"),
+        ("+".join(["2999!"] * 40), "\\sqrt2+x!"),
         ("\\arctan x^{1/3}" * 10, "\\arctan x^{1/3}" * 10 + "+0"),
     ]
     for answer, truth in costly:
