@@ -62,6 +62,7 @@ class Verifier(Protocol):
     def __call__(self, response: str, truth: Any, appeal: Appeal | None = None, /) -> Result: ...
 
 
+
 def _format(response: str, truth: Any, appeal: Appeal | None = None) -> Result:
     form = has_format(response)
     return Result(float(form), grade_response(response, truth, appeal), form)
