@@ -29,7 +29,7 @@ from verl_patches.utils.reward_score.values import (
 )
 
 #: What comparing one answer may cost; see ``Effort``.
-EFFORT = 300.0
+EFFORT = 200.0
 
 
 def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> bool | None:

@@ -9,8 +9,8 @@ from fractions import Fraction
 
 from verl_patches.utils.reward_score.values import Node, Num, Symbol
 
-#: Largest exponent; bits of the largest fraction that is computed; largest factorial.
-LARGEST_EXPONENT, MOST_BITS, LARGEST_FACTORIAL = 10**6, 20_000, 10_000
+#: Largest exponent; bits of the largest fraction that is computed; largest factorial; largest binomial.
+LARGEST_EXPONENT, MOST_BITS, LARGEST_FACTORIAL, LARGEST_BINOMIAL = 10**6, 20_000, 3000, 10_000
 #: Largest degree of a rational function that is compared, for the bound on a false match in docs/REWARDS.md.
 LARGEST_DEGREE = 2**40
 #: 2^127 - 2721 and 3 * 2^126 - 4285. Each is 2q + 1 with q prime, so that modulo it every number but 0, 1 and -1 has
@@ -72,17 +72,17 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     return base ** int(exponent) if base else base
 
 
-def natural(value: Fraction) -> int:
-    """The number as an index. Raises UndefinedError where it is no natural number, NotExactError above the budget."""
+def natural(value: Fraction, largest: int) -> int:
+    """The number as an index. Raises UndefinedError where it is no natural number, NotExactError above the largest."""
     if value.denominator != 1 or value < 0:
         raise UndefinedError("no natural number")
-    if value > LARGEST_FACTORIAL:
+    if value > largest:
         raise NotExactError("above its budget")
     return int(value)
 
 
 def _binomial(above: Fraction, below: Fraction) -> Fraction:
-    return Fraction(math.comb(natural(above), natural(below)))
+    return Fraction(math.comb(natural(above, LARGEST_BINOMIAL), natural(below, LARGEST_BINOMIAL)))
 
 
 _EXACT: dict[str, Callable[..., Fraction]] = {
@@ -94,7 +94,7 @@ _EXACT: dict[str, Callable[..., Fraction]] = {
     "abs": abs,
     "floor": lambda part: Fraction(math.floor(part)),
     "ceil": lambda part: Fraction(math.ceil(part)),
-    "!": lambda part: Fraction(math.factorial(natural(part))),
+    "!": lambda part: Fraction(math.factorial(natural(part, LARGEST_FACTORIAL))),
     "binom": _binomial,
     "max": max,
     "min": min,

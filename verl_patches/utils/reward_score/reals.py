@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from verl_patches.utils.reward_score import series
 from verl_patches.utils.reward_score.exact import (
+    LARGEST_BINOMIAL,
     LARGEST_EXPONENT,
     LARGEST_FACTORIAL,
     NotExactError,
@@ -262,7 +263,7 @@ def _binomial(above: _Values, below: _Values) -> _Values:
     n, k = _integer(above), _integer(below)
     if k is None or k < 0:
         raise UndefinedError("binomial below which is no natural number")
-    if k > MOST_FACTORS or (n is not None and n > LARGEST_FACTORIAL):
+    if k > MOST_FACTORS or (n is not None and n > LARGEST_BINOMIAL):
         raise UnknownError("binomial above its budget")
     if n is not None and n >= 0:
         return _of_fraction(Fraction(math.comb(n, k)))
