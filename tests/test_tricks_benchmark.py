@@ -62,6 +62,11 @@ def test_ours_has_not(answer: str) -> None:
     assert r1_zero.compute_score("d", respond(answer), SUM.truth, {"problem": SUM.question})["verdict"] == "copied"
 
 
+def test_ours_pays_nothing_without_a_value() -> None:
+    verdict = r1_zero.compute_score("d", respond("0^{-1}"), SUM.truth, {"problem": SUM.question})["verdict"]
+    assert verdict == "unparseable"
+
+
 @pytest.mark.parametrize("reward", [tricks.OURS, tricks.WITH_HOLES])
 def test_the_run_files_are_run_files(reward: str, tmp_path: Path) -> None:
     config = load(tricks.run_file(tmp_path, reward, 200))

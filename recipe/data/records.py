@@ -21,7 +21,8 @@ LARGEST_RECORD = 32 << 20
 # Where the text was cut, the decoder complains at most this many characters before the cut ("-Infinit", "\\u12").
 CUT_SLACK = 16
 BLANK = " \t\n\r"
-# How a file begins that only stands for the one that Git LFS keeps elsewhere.
+# How a Parquet file begins; and one that only stands for the one that Git LFS keeps elsewhere.
+PARQUET = b"PAR1"
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -43,7 +44,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
                 raise DataError(
                     f"{path}: is a pointer of Git LFS, not the file it stands for; bring that: git lfs pull"
                 )
-            if head.startswith(b"PAR1"):
+            if head.startswith(PARQUET):
                 yield from _parquet(file, path, columns)
             elif head.startswith(b"\x1f\x8b"):
                 with gzip.open(file, "rb") as unpacked:
@@ -57,7 +58,10 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; none for a file of another kind."""
+    """The columns of a Parquet file; none for a file of another kind, of which pyarrow need not be there to tell."""
+    with open(path, "rb") as file:
+        if file.read(len(PARQUET)) != PARQUET:
+            return []
     import pyarrow
     import pyarrow.parquet
 

@@ -44,7 +44,7 @@ programs.
 
 A check looks at one of: **static**, the run file alone; **files**, what the run reads, as far as it is on this machine;
 **node**, this machine as one of the run's; **cluster**, the Ray at `[cluster] head`. Where one of the first two finds
-an error, `python -m recipe show` prints that error and no command.
+an error, `show` prints that error and no command.
 """
 _DOCTOR = """\
 ## X: What users of this stack keep reporting

@@ -11,7 +11,7 @@ import pathlib, subprocess, sys, time
 temp, count, failures = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3])
 number = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(number))
-(temp / f"session_{number}").mkdir()
+(temp / f"session_{number}").mkdir(parents=True)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
 if number <= failures:
     raise Exception("The current node timed out during startup. This could happen because some of the raylet failed")
