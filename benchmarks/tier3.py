@@ -37,7 +37,10 @@ PAIRS: dict[tuple[str, str], tuple[str, ...]] = {
     ("\\emptyset", "\\{\\}"): ("correct",),
     ("f(x)=\\sin x", "\\sin x"): ("correct",),
     # Tier 2 settles it; whether math-verify alone reads it depends on the parser that is installed with it.
-    (_MATRIX.format("bmatrix", "1.0", "bmatrix"), _MATRIX.format("pmatrix", "1", "pmatrix")): ("correct", "unparseable"),
+    (_MATRIX.format("bmatrix", "1.0", "bmatrix"), _MATRIX.format("pmatrix", "1", "pmatrix")): (
+        "correct",
+        "unparseable",
+    ),
     ("\\cos x", "\\sin x"): ("wrong",),
     ("x \\le 3", "x < 3"): ("wrong",),
     ("4!", "n!"): ("wrong",),
