@@ -389,6 +389,7 @@ def worker(trainer: Trainer) -> Any:
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
         checkpoint_mananager=checkpoint_manager(trainer),
+        config=SimpleNamespace(actor=SimpleNamespace(megatron=SimpleNamespace(seed=1))),
         **dict.fromkeys(("_is_offload_param", "_is_offload_optimizer", "_is_rollout"), False),
     )
 

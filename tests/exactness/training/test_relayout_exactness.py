@@ -44,7 +44,7 @@ def rates(result: dict[str, Any]) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.proves(LOAD, FRESH, STEPS, GROUPS, NAMES, PARTS)
 def test_in_another_layout_and_back(tiny: Any, run_job: Callable[..., Results], tmp_path: Path) -> None:
-    first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
+    first, second, third = (str(tmp_path / name / "global_step_2" / "actor") for name in ("first", "second", "third"))
     task = {"dtype": "bfloat16", "schedule": WARM_UP}
     two, four = {**task, "layout": TWO_DIES}, {**task, "layout": FOUR_DIES}
     saved = run_job(tiny, [{"task": "save", "directory": first, **two}], device="npu", world=2, limit=400)
