@@ -18,6 +18,7 @@ from verl_patches.random_states import (
     set_host_states,
     write_states,
 )
+from verl_patches.trainer.ppo.checkpoint_manifest import checkpoint_of
 
 FILE = "trainer.json"
 logger = logging.getLogger(__name__)
@@ -61,9 +62,4 @@ def resumed_from(trainer: Any) -> Path | None:
     settings = trainer.config.trainer
     if settings.resume_mode == "resume_path":
         return Path(settings.resume_from_path).absolute()
-    return saved_by(trainer)
-
-
-def saved_by(trainer: Any) -> Path:
-    """Where a RayPPOTrainer saves its present step."""
-    return Path(trainer.config.trainer.default_local_dir).absolute() / f"global_step_{trainer.global_steps}"
+    return checkpoint_of(trainer)
