@@ -3,27 +3,46 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from tests.docs.pages import REPO, headings, text
 
 # English page -> Chinese page.
-CHINESE = {"README.md": "README_zh.md"} | {f"docs/{file.name}": f"docs/zh/{file.name}" for file in REPO.glob("docs/zh/*")}
+CHINESE = {"README.md": "README_zh.md"} | {
+    f"docs/{file.name}": f"docs/zh/{file.name}" for file in sorted(REPO.glob("docs/zh/*.md"))
+}
 ENGLISH = {chinese: english for english, chinese in CHINESE.items()}
-# Generated pages, of which the introduction is translated: what the first heading that is not begins with.
-GENERATED_FROM = {"docs/CONFIG.md": "### [", "docs/PREFLIGHT.md": "## C: "}
+# Pages made by the program, of which the introduction alone is translated: how their first made heading begins.
+MADE_FROM = {"docs/CONFIG.md": "### [", "docs/PREFLIGHT.md": "## C: "}
 
+HAN = r"[\u4e00-\u9fff]"
 _FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹]+")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _ITEM = re.compile(r"(?:[-*]|\d+\.) ")
-HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+class Prose(NamedTuple):
+    """What is the same in every language: languages have it in other orders."""
+
+    figures: Counter[str]
+    code: Counter[str]
+    links: Counter[str]
+    bold: int
+
+
+class Line(NamedTuple):
+    """A line between fences: code as it stands, and the figures of a comment, drawing or table."""
+
+    code: str
+    figures: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +51,7 @@ class Block:
 
     kind: str
     content: str
-    facts: list[object] = field(compare=False)
+    facts: list[Prose] | list[Line]
 
 
 def original(page: str) -> str:
@@ -42,31 +61,37 @@ def original(page: str) -> str:
 
 @cache
 def blocks(page: str) -> list[Block]:
-    """The blocks of a page from its title on, without the line that leads to the other language."""
-    return [block for block in parse(text(page), page) if not block.content.startswith(("[中文", "[English]"))]
+    """The blocks of a page, without the line that leads to the other language."""
+    found = parse(text(page), page)
+    return [block for block in found if block is not switch(found)]
 
 
-def introduction(page: str) -> list[Block]:
-    """The blocks before the generated part; all of them where nothing is generated."""
-    generated = GENERATED_FROM.get(page)
-    found = blocks(page)
-    ends = [n for n, block in enumerate(found) if generated and block.content.startswith(generated)]
-    assert ends or not generated, f"{page}: nothing begins with {generated!r}"
-    return found[: ends[0]] if ends else found
+def switch(found: list[Block]) -> Block:
+    """Where the line stands that leads to the other language: below the title."""
+    return found[1]
 
 
 def parse(markdown: str, page: str) -> list[Block]:
+    """The blocks of a text that stands in `page`."""
     return [Block(kind, content, _facts(kind, content, page)) for kind, content in _pieces(markdown)]
 
 
+def written(page: str) -> tuple[list[Block], list[Block]]:
+    """The blocks of an English page that are written by hand, and those that a program makes."""
+    found = blocks(page)
+    if page not in MADE_FROM:
+        return found, []
+    begins = next(n for n, block in enumerate(found) if block.content.startswith(MADE_FROM[page]))
+    return found[:begins], found[begins:]
+
+
 def _pieces(markdown: str) -> Iterator[tuple[str, str]]:
-    """Kind and content of each block: fenced ones whole, lines of prose joined."""
+    """Kind and content of each block: fenced ones whole, the lines of prose together."""
     lines = iter([*markdown.splitlines(), ""])
     kind, prose = "paragraph", list[str]()
     for line in lines:
         item = _ITEM.match(line)
-        begins = re.match(r"```|#|\||<!--", line) or not line.strip() or item
-        if begins and prose:
+        if prose and (item or not line.strip() or re.match(r"```|#|\||<!--", line)):
             yield kind, "\n".join(prose)
             kind, prose = "paragraph", []
         if line.startswith("```"):
@@ -80,74 +105,62 @@ def _pieces(markdown: str) -> Iterator[tuple[str, str]]:
             prose.append(line[item.end() :] if item else line.strip())
 
 
-def _facts(kind: str, content: str, page: str) -> list[object]:
-    """What is the same in every language. Of a row for each cell, of a fenced block for each line."""
+def _facts(kind: str, content: str, page: str) -> list[Prose] | list[Line]:
+    """Of a row for each cell, of a fenced block for each line."""
     if kind == "row":
-        return [_of_prose(cell, page) for cell in re.split(r"(?<!\\)\|", content)]
+        return [_prose(cell, page) for cell in re.split(r"(?<!\\)\|", content)]
     if kind.startswith("block of "):
-        return [_of_line(line, kind.endswith(" text")) for line in content.splitlines()]
-    return [_of_prose(content, page)]
+        return [_line(line, kind) for line in content.splitlines()]
+    return [_prose(content, page)]
 
 
-def _of_prose(prose: str, page: str) -> tuple[Counter[str], ...]:
-    """Figures and inline code in any order, since languages order them otherwise; and where the links lead."""
-    code = [" ".join(span.split()) for span in _CODE.findall(prose)]
-    plain = _CODE.sub("", prose)
-    links = [_target(link, page) for link in _LINK.findall(plain)]
-    return Counter(_FIGURE.findall(_LINK.sub("", plain))), Counter(code), Counter(links), Counter(re.findall(r"\*\*", plain))
+def _prose(content: str, page: str) -> Prose:
+    code = Counter(" ".join(span.split()) for span in _CODE.findall(content))
+    plain = _CODE.sub("", content)
+    links = Counter(target(link, page) for link in _LINK.findall(content))
+    return Prose(Counter(_FIGURE.findall(_LINK.sub("", plain))), code, links, plain.count("**"))
 
 
-def _of_line(line: str, of_text: bool) -> tuple[str, tuple[str, ...]]:
-    """Code as it stands, and the figures of its comment; of a drawing or another text the figures."""
-    if of_text:
-        return "", tuple(sorted(_FIGURE.findall(line)))
-    code, comment = (re.split(r"(?:^|\s+)#\s(?!\w+ = )", line, maxsplit=1) + [""])[:2]
-    return code, tuple(sorted(_FIGURE.findall(comment)))
+def _line(line: str, kind: str) -> Line:
+    if kind == "block of text":
+        return Line("", Counter(_FIGURE.findall(line)))
+    code, *comment = re.split(r"(?:^|\s+)#\s(?!\w+ = )", line, maxsplit=1)
+    return Line(code, Counter(_FIGURE.findall("".join(comment))))
 
 
-def _target(link: str, page: str) -> str:
-    """A link as both languages have it: the English page's path, and the number of the heading that is meant."""
+def target(link: str, page: str) -> str:
+    """A link of `page` as both languages have it: the English page, and the number of the heading that is meant."""
     if "://" in link:
         return link
     path, _, anchor = link.partition("#")
-    target = _normal(PurePosixPath(page).parent / path) if path else page
-    number = f"#{headings(target).index(anchor)}" if anchor else ""
-    return original(target) + number
-
-
-def _normal(path: PurePosixPath) -> str:
-    parts: list[str] = []
-    for part in path.parts:
-        parts = parts[:-1] if part == ".." else [*parts, part]
-    return "/".join(parts)
+    file = os.path.normpath(os.path.join(os.path.dirname(page), path)) if path else page
+    return original(file) + (f"#{headings(file).index(anchor)}" if anchor else "")
 
 
 def differences(english: list[Block], chinese: list[Block]) -> list[str]:
-    """What the second lacks of the first or has beside it, a line each; nothing when they say the same."""
-    kinds = [[block.kind for block in one] for one in (english, chinese)]
-    if kinds[0] != kinds[1]:
-        n = next((n for n, (a, b) in enumerate(zip(*kinds, strict=False)) if a != b), min(map(len, kinds)))
-        found = [f"{one[n].kind}: {one[n].content[:100]!r}" if n < len(one) else "its end" for one in (english, chinese)]
-        return [f"{found[0]} stands where the other has {found[1]}"]
-    return [
-        f"{a.kind}: {a.content!r}\n  and {b.content!r}\n  differ in {_difference(a.facts, b.facts)}"
-        for a, b in zip(english, chinese, strict=True)
-        if a.facts != b.facts or not _says_no_more(a, b)
-    ]
+    """What one has and the other lacks, a text for each place; nothing when both say the same."""
+    for a, b in zip(english, chinese, strict=False):
+        if a.kind != b.kind:
+            return [f"{a.kind} {a.content[:120]!r} stands where the translation has {b.kind} {b.content[:120]!r}"]
+    beyond = [*english[len(chinese) :], *chinese[len(english) :]]
+    found = [_difference(a, b) for a, b in zip(english, chinese, strict=False)]
+    return [*filter(None, found), *(f"in one language only: {block.content[:120]!r}" for block in beyond)]
 
 
-def _difference(one: list[object], other: list[object]) -> str:
-    if len(one) != len(other):
-        return f"their parts: {len(one)} and {len(other)}"
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
-    return "; ".join(f"{a} and {b}" for a, b in pairs) or "what is written between the fences"
+def _difference(english: Block, chinese: Block) -> str:
+    where = f"{english.kind} {english.content!r}\n  and {chinese.content!r}"
+    if len(english.facts) != len(chinese.facts):
+        return f"{where}\n  have {len(english.facts)} and {len(chinese.facts)} cells or lines"
+    for one, other in zip(english.facts, chinese.facts, strict=True):
+        if one != other:
+            return f"{where}\n  differ in {one}\n  and {other}"
+    added = _added(english.content, chinese.content) if chinese.kind == "block of text" else set()
+    return f"{where}\n  differ in {added}" if added else ""
 
 
-def _says_no_more(english: Block, chinese: Block) -> bool:
-    """Whether a text between fences is the same, or a translation that names only what the other names."""
-    if chinese.kind != "block of text" or chinese.content == english.content:
-        return True
-    return bool(HAN.search(chinese.content)) and all(
-        set(_WORD.findall(b)) <= set(_WORD.findall(a))
-        for a, b in zip(english.content.splitlines(), chinese.content.splitlines(), strict=True)
-    )
+def _added(english: str, chinese: str) -> set[str]:
+    """Latin words of a drawing that the English one has not; where none is translated, whatever differs."""
+    if not re.search(HAN, chinese):
+        return set() if english == chinese else {chinese}
+    known = {form for word in _WORD.findall(english) for form in (word, word.removesuffix("s"))}
+    return set(_WORD.findall(chinese)) - known
