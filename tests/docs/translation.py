@@ -22,7 +22,7 @@ ENGLISH = {chinese: english for english, chinese in CHINESE.items()}
 MADE_FROM = {"docs/CONFIG.md": "### [", "docs/PREFLIGHT.md": "## C: "}
 
 HAN = r"[\u4e00-\u9fff]"
-_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹]+")
+_FIGURE = re.compile(r"[\d⁰¹²³⁴-⁹]+(?:[.,]\d+)*")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -153,9 +153,18 @@ def _difference(english: Block, chinese: Block) -> str:
         return f"{where}\n  have {len(english.facts)} and {len(chinese.facts)} cells or lines"
     for one, other in zip(english.facts, chinese.facts, strict=True):
         if one != other:
-            return f"{where}\n  differ in {one}\n  and {other}"
+            return f"{where}\n  differ in {_unlike(one, other)}"
     added = _added(english.content, chinese.content) if chinese.kind == "block of text" else set()
     return f"{where}\n  differ in {added}" if added else ""
+
+
+def _unlike(one: tuple[object, ...], other: tuple[object, ...]) -> str:
+    """What one has and the other lacks, both ways."""
+    counts = [
+        (a - b, b - a) for a, b in zip(one, other, strict=True) if isinstance(a, Counter) and isinstance(b, Counter)
+    ]
+    unlike = [f"{sorted(a.elements())} and {sorted(b.elements())}" for a, b in counts if a or b]
+    return "; ".join(unlike) or f"{one} and {other}"
 
 
 def _added(english: str, chinese: str) -> set[str]:
