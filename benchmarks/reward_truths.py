@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from verl_patches.utils.reward_score.grade import alternatives, grade_answer
-from verl_patches.utils.reward_score.grammar import read
-from verl_patches.utils.reward_score.verdict import Verdict
+from recipe.reward.grade import alternatives, grade_answer
+from recipe.reward.grammar.answers import read
+from recipe.reward.verdict import Verdict
 
 HOW_TO_GET_THEM = (
     "readable_deepscaler is left out: give --truths deepscaler=FILE with deepscaler.json of the DeepScaleR-Preview "

@@ -29,9 +29,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.tricks_reward import NO_VALUE  # noqa: E402
 from recipe.data.templates import get_template  # noqa: E402
+from recipe.reward.response import answer_part, last_box  # noqa: E402
 from recipe.tiny.arithmetic import Problem, Sum, split_sums  # noqa: E402
 from recipe.tiny.warm_start import Demonstrations, WarmStart, train  # noqa: E402
-from verl_patches.utils.reward_score.response import answer_part, last_box  # noqa: E402
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

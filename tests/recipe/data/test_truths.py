@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from recipe.data.cli import main
 from recipe.data.records import DataError
 from recipe.data.truths import BOX, HASHES, LIST, OBJECT, REDUCED, SOLUTION, accepted_answers
-from verl_patches.utils.reward_score import truths
+from recipe.reward import truths
+from recipe.reward.truths import can_be_matched, unmatched_kind
+from recipe.reward.verifiers import VERIFIERS
 from verl_patches.utils.reward_score.r1_zero import compute_score
-from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
-from verl_patches.utils.reward_score.verifiers import VERIFIERS
 
 #: What a record has: the accepted answers, and what was taken off around them.
 WRAPPED: list[tuple[Any, list[str], list[str]]] = [

@@ -11,13 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verl_patches.utils.reward_score.batch import Sample, pool_for
-from verl_patches.utils.reward_score.copied import problem_in
-from verl_patches.utils.reward_score.grade import same_answer
-from verl_patches.utils.reward_score.normalise import normalise
-from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier, verify
-
-__all__ = ["compute_score", "compute_scores", "normalise", "same_answer"]
+from recipe.reward.copied import problem_in
+from recipe.reward.processes.batch import Sample, pool_for
+from recipe.reward.verifiers import DEFAULT, get_verifier, verify
 
 
 def compute_score(

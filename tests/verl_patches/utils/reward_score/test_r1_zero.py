@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_patches.utils.reward_score.r1_zero import compute_score, normalise, same_answer
-from verl_patches.utils.reward_score.verdict import Verdict
+from recipe.reward.grade import same_answer
+from recipe.reward.grammar.normalise import normalise
+from recipe.reward.verdict import Verdict
+from verl_patches.utils.reward_score.r1_zero import compute_score
 
 
 def respond(answer: str, thought: str = "so") -> str:
