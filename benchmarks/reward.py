@@ -285,7 +285,7 @@ def run_all(grader: Grader) -> Callable[[list[Pair]], None]:
 
 def seconds(function: Callable[[list[Pair]], None], pairs: list[Pair]) -> float:
     """Processor time of this process, with nothing remembered from before."""
-    for cached in (read, grade._grade, grade._comes_to, grade.normalise_once):
+    for cached in (read, grade._grade, grade._rough_value, grade.normalise_once):
         cached.cache_clear()
     start = time.process_time()
     function(pairs)

@@ -4,7 +4,7 @@ r"""Work that the problem states and the answer leaves undone: a span of the pro
 For the problem "Simplify $\sqrt8+\sqrt{18}$" with the truth ``5\sqrt2``, the answer ``\sqrt8+\sqrt{18}`` has the right
 value and shows no work. An answer that is right by the grades below is ``copied`` when it, or a part of it, has an
 operator, stands in the problem, and is not how the truth is written. Parts are the items of a list, tuple or interval,
-and what stands beside a name or its own decimal (``E = \sqrt8+\sqrt{18}``).
+and what a name or the answer's own decimal is set beside (``E = \sqrt8+\sqrt{18}``).
 
 Both texts are cut into tokens and compared token by token, so that spaces, spacing commands, dollar signs, braces and
 the sizes of brackets make no difference, and ``3+4`` does not stand in ``13+45``. The cost is linear in the problem.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import zip_longest
 from math import gcd
 from typing import Any
 
@@ -96,12 +97,12 @@ def is_copied(answer: str, truths: list[str], problem: str) -> bool:
     """Whether ``answer`` hands in work of ``problem`` undone, where each of ``truths`` is a way to write the answer."""
     if len(answer) > LONGEST_ANSWER or any(normalise(answer) == normalise(truth) for truth in truths):
         return False
-    given = _tokens(answer)
-    if not _has_operator(given):
+    tokens = _tokens(answer)
+    if not _has_operator(tokens):
         return False
     allowed = {part for truth in truths for part in _parts(_tokens(truth))}
     stated = _searchable(problem)
-    return any(_as_text(part) in stated for part in _parts(given) if part not in allowed and _has_operator(part))
+    return any(_as_text(part) in stated for part in _parts(tokens) if part not in allowed and _has_operator(part))
 
 
 def _unless_copied(verdict: Verdict, answer: str | None, truth: Any, problem: str | None) -> Verdict:
@@ -113,8 +114,8 @@ def _unless_copied(verdict: Verdict, answer: str | None, truth: Any, problem: st
 def _tokens(text: str) -> Tokens:
     """What LaTeX shows of ``text``: commands, numbers and single characters; both arguments of ``\\frac12`` apart."""
     text = _GROUP_MARK.sub("", text.translate(_SAME))
-    found: list[str] = []
-    digits_apart = 0
+    shown: list[str] = []
+    digits_apart = 0  # how many of the next digits are arguments of their own
     for token in _TOKEN.findall(text):
         token = _RENAMED.get(token, token)
         if token == "{":
@@ -122,23 +123,23 @@ def _tokens(text: str) -> Tokens:
         if token in _SHOWN_AS_NOTHING:
             continue
         if digits_apart and token.isdigit():
-            apart = token[:digits_apart]
-            found += apart
-            digits_apart -= len(apart)
-            if token[len(apart) :]:
-                found.append(token[len(apart) :])
+            arguments, rest = token[:digits_apart], token[digits_apart:]
+            shown += arguments
+            digits_apart -= len(arguments)
+            if rest:
+                shown.append(rest)
             continue
-        found.append(token)
+        shown.append(token)
         digits_apart = 2 if token == "\\frac" else 0
-    # "90^\circ" and "90\circ" are one sign behind a number, and no power.
-    shown = [one for place, one in enumerate(found) if not (one == "^" and found[place + 1 : place + 2] == ["\\circ"])]
-    while shown and shown[-1] in (".", "。"):
-        shown.pop()
-    return tuple(shown)
+    # In "90^\circ" the "^" raises no power: it is dropped, so that the angle equals "90\circ" and has no operator.
+    kept = [token for token, behind in zip_longest(shown, shown[1:]) if (token, behind) != ("^", "\\circ")]
+    while kept and kept[-1] in (".", "。"):
+        kept.pop()
+    return tuple(kept)
 
 
 def _as_text(tokens: Tokens) -> str:
-    """Tokens as a text that holds another one's only where those stand in these, one beside the other."""
+    """The tokens as one text: it contains another such text only where that one's tokens stand in it in a row."""
     return f" {' '.join(tokens)} "
 
 
@@ -149,15 +150,18 @@ def _searchable(problem: str) -> str:
 
 
 def _parts(tokens: Tokens) -> Iterator[Tokens]:
-    """The answer and what it is put together from: items, and what stands beside a name or before its own decimal."""
+    """The whole answer, each item of a list, and each side of a relation whose other sides are names.
+
+    Of an item that is followed by its own decimal ("\\approx"), what stands before that.
+    """
     yield tokens
     for item in _split(tokens, _SEPARATORS):
         yield item
         value = item[: item.index("\\approx")] if "\\approx" in item else item
         sides = list(_split(value, _RELATIONS))
-        named = list(map(_is_name, sides))
-        for side, is_name in zip(sides, named, strict=True):
-            if sum(named) - is_name == len(sides) - 1:
+        are_names = list(map(_is_name, sides))
+        for side, is_name in zip(sides, are_names, strict=True):
+            if sum(are_names) - is_name == len(sides) - 1:
                 yield side
 
 
@@ -171,15 +175,15 @@ def _split(tokens: Tokens, marks: frozenset[str]) -> Iterator[Tokens]:
 
 
 def _bare(tokens: Tokens) -> Tokens:
-    """Without a leading plus, and without brackets that are not closed in it, or that are around all of it."""
+    """The tokens without a leading plus, without unmatched brackets at either end, and without a pair around all."""
     while tokens:
         depth = lowest = 0
-        around = tokens[0] in _OPENING and tokens[-1] in _CLOSING
+        enclosed = tokens[0] in _OPENING and tokens[-1] in _CLOSING
         for place, token in enumerate(tokens):
             depth += (token in _OPENING) - (token in _CLOSING)
             lowest = min(lowest, depth)
-            around = around and (depth > 0 or place == len(tokens) - 1)
-        if around and depth == 0:
+            enclosed = enclosed and (depth > 0 or place == len(tokens) - 1)
+        if enclosed and depth == 0:
             tokens = tokens[1:-1]
         elif tokens[0] == "+" or (tokens[0] in _OPENING and depth > 0):
             tokens = tokens[1:]
@@ -192,13 +196,13 @@ def _bare(tokens: Tokens) -> Tokens:
 
 def _has_operator(tokens: Tokens) -> bool:
     """Whether something is left to work out. A sign is no operator, and neither is a fraction in lowest terms."""
-    body = [one for place, one in enumerate(tokens) if not (one == "-" and _begins_value(tokens, place))]
-    return any(one in _OPERATORS for one in body) and not _is_reduced_fraction(body)
+    body = [token for place, token in enumerate(tokens) if not (token == "-" and _begins_value(tokens, place))]
+    return any(token in _OPERATORS for token in body) and not _is_reduced_fraction(body)
 
 
 def _begins_value(tokens: Tokens, place: int) -> bool:
-    before = tokens[place - 1] if place else ","
-    return before in _OPENING or before in _SEPARATORS or before in _RELATIONS
+    preceding = tokens[place - 1] if place else ","
+    return preceding in _OPENING or preceding in _SEPARATORS or preceding in _RELATIONS
 
 
 def _is_name(tokens: Tokens) -> bool:
@@ -210,13 +214,13 @@ def _is_reduced_fraction(body: list[str]) -> bool:
     r"""``\frac 1 2``, ``1 / 2`` or a mixed number of these, with a unit's letters or signs behind it."""
     while body and (body[-1] in ("\\circ", "\\%", "%") or body[-1].isalpha()):
         body = body[:-1]
-    whole = len(body) == 4 and body[0].isdigit()
-    fraction = body[1:] if whole else body
+    is_mixed = len(body) == 4 and body[0].isdigit()
+    fraction = body[1:] if is_mixed else body
     if len(fraction) != 3:
         return False
     command, slash = fraction[0] == "\\frac", fraction[1] == "/"
     numbers = fraction[1:] if command else [fraction[0], fraction[2]]
-    if command == slash or not all(one.isdigit() and len(one) <= 100 for one in numbers):
+    if command == slash or not all(number.isdigit() and len(number) <= 100 for number in numbers):
         return False
     above, below = map(int, numbers)
-    return gcd(above, below) == 1 and below > 1 and (above < below or not whole)
+    return gcd(above, below) == 1 and below > 1 and (above < below or not is_mixed)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from recipe.reward.equality.compare import EFFORT, same_value
-from recipe.reward.equality.evaluate import constant_value, varies
+from recipe.reward.equality.expressions import constant_value, varies
 from recipe.reward.equality.reals import Effort
 from recipe.reward.equality.regions import is_set
 from recipe.reward.grammar.answers import read
@@ -22,12 +22,12 @@ from recipe.reward.grammar.values import Collection, Group, Matrix, Measure, Tex
 from recipe.reward.response import LONGEST_ANSWER, answer_part, last_box
 from recipe.reward.verdict import Verdict
 
-# The best outcome over several alternatives: the first of these that occurs.
+# Over several accepted answers, the verdict is the first of these that occurs.
 _BEST_FIRST = (Verdict.CORRECT, Verdict.WRONG, Verdict.UNPARSEABLE, Verdict.NO_ANSWER)
-# With tier 3, where an alternative without a verdict outweighs one that the answer is not.
+# The same for tier 3, where a deadline or a death comes before "wrong": the answer may have been right by that truth.
 _BEST_OF_APPEALS = (Verdict.CORRECT, Verdict.TIMEOUT, Verdict.ERROR, Verdict.WRONG, Verdict.UNPARSEABLE)
 
-#: A number that is further than this part of a value from it is another one.
+#: A number that differs from a value by more than this part of it is another number.
 _NEAR = Decimal("1e-9")
 
 #: Tier 3: the verdict on an answer and a truth that tiers 1 and 2 call unparseable.
@@ -51,11 +51,11 @@ def grade_answer(answer: str | None, ground_truth: Any, appeal: Appeal | None = 
     if appeal is None or answer is None or verdict is not Verdict.UNPARSEABLE:
         return verdict
     verdicts = {appeal(answer, truth) for truth in alternatives(ground_truth)}
-    return next(one for one in _BEST_OF_APPEALS if one in verdicts)
+    return next(verdict for verdict in _BEST_OF_APPEALS if verdict in verdicts)
 
 
 def grade_text(answer: str | None, ground_truth: Any) -> Verdict:
-    """``grade_answer`` by tier 1 and plain numbers only: what is neither the same text nor the same number is wrong."""
+    """Grades by tier 1 and plain numbers only: what is neither the same text nor the same number is wrong."""
     return _best(answer, ground_truth, _grade_text)
 
 
@@ -77,7 +77,11 @@ def same_answer(answer: str, truth: str) -> bool:
 
 
 def alternatives(ground_truth: Any) -> list[str]:
-    """The texts that are right: none for null, an object, and what is blank or holds nothing else."""
+    """The accepted answers as texts: of a list its items, of a number or boolean its JSON spelling.
+
+    Null, objects, blank texts, lists within a list and what is too long or not finite are left out; where nothing else
+    is there, nothing is accepted.
+    """
     if isinstance(ground_truth, str):
         return [ground_truth] if len(ground_truth) <= LONGEST_ANSWER and normalise_once(ground_truth) else []
     return list(_texts(ground_truth))
@@ -93,7 +97,7 @@ def _texts(ground_truth: Any) -> Iterator[str]:
         elif isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
             try:
                 yield json.dumps(value)
-            except ValueError:  # an integer beyond Python's limit of digits: longer than any answer
+            except ValueError:  # Python prints no integer of more than some thousand digits; no answer is as long
                 continue
 
 
@@ -110,20 +114,22 @@ def _grade(answer: str, truth: str) -> Verdict:
     key = normalise_once(answer)
     if not key:
         return Verdict.NO_ANSWER
-    wanted_key = normalise_once(truth)
-    if key == wanted_key:
+    truth_key = normalise_once(truth)
+    if key == truth_key:
         return Verdict.CORRECT
     if _is_integer(key):
-        if _is_integer(wanted_key):
-            return Verdict.CORRECT if int(key) == int(wanted_key) else Verdict.WRONG
+        if _is_integer(truth_key):
+            return Verdict.CORRECT if int(key) == int(truth_key) else Verdict.WRONG
         if _is_other(Fraction(int(key)), truth):
             return Verdict.WRONG
-    given, wanted = read(answer), read(truth)
-    if given is None or wanted is None:
+    answer_value, truth_value = read(answer), read(truth)
+    if answer_value is None or truth_value is None:
         return Verdict.UNPARSEABLE
-    if isinstance(given, Measure) and given.literal is not None and _is_other(given.literal, truth):
+    # Most wrong answers are numbers, which are told from the truth without a comparison.
+    literal = answer_value.literal if isinstance(answer_value, Measure) else None
+    if literal is not None and _is_other(literal, truth):
         return Verdict.WRONG
-    same = same_value(given, wanted, Effort(EFFORT, answer, truth))
+    same = same_value(answer_value, truth_value, Effort(EFFORT, answer, truth))
     if same is None:
         return Verdict.UNPARSEABLE
     return Verdict.CORRECT if same else Verdict.WRONG
@@ -134,37 +140,37 @@ def _is_integer(key: str) -> bool:
 
 
 def _is_other(number: Fraction, truth: str) -> bool:
-    """Whether a number is far from what the truth comes to; most wrong answers are."""
-    value = _comes_to(truth)
+    """Whether a number is far from the truth's value, which is computed once for all answers to a problem."""
+    value = _rough_value(truth)
     if value is None or value.is_infinite():
         return value is not None
     return abs(Decimal(number.numerator) / Decimal(number.denominator) - value) > abs(value) * _NEAR
 
 
 @lru_cache(maxsize=16384)
-def _comes_to(truth: str) -> Decimal | None:
-    """What an expression without a number's form comes to, roughly; None where that does not settle it.
+def _rough_value(truth: str) -> Decimal | None:
+    """The value of a truth that is an expression; infinite where no number equals it (a function, a tuple, a list).
 
-    Infinite for what no number is equal to, such as a function, a tuple or a list.
+    None where a comparison must decide: the truth is written as a number, is followed by its decimal, or is unknown.
     """
     value = read(truth)
     if isinstance(value, Matrix | Text) or (isinstance(value, Group) and not is_set(value)):
         return Decimal("inf")
     if isinstance(value, Collection) and value.kind == "," and len(value.items) > 1:
         return Decimal("inf")
-    if not isinstance(value, Measure) or value.literal is not None or value.shown is not None:
+    if not isinstance(value, Measure) or value.literal is not None or value.decimal is not None:
         return None
     if varies(value.node):
         return Decimal("inf")
-    found = constant_value(value.node, Effort(EFFORT))
-    return None if found is None else found.long
+    constant = constant_value(value.node, Effort(EFFORT))
+    return None if constant is None else constant.long
 
 
 @lru_cache(maxsize=32768)
 def _grade_text(answer: str, truth: str) -> Verdict:
-    key, wanted = normalise_once(answer), normalise_once(truth)
+    key, truth_key = normalise_once(answer), normalise_once(truth)
     if not key:
         return Verdict.NO_ANSWER
-    given, number = parse_number(key), parse_number(wanted)
-    same = key == wanted or (given is not None and number is not None and same_number(given, number))
+    number, true_number = parse_number(key), parse_number(truth_key)
+    same = key == truth_key or (number is not None and true_number is not None and same_number(number, true_number))
     return Verdict.CORRECT if same else Verdict.WRONG

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the parts of an R1 response by positions: no regular expression runs over text of unbounded length."""
+"""Finds the parts of a response by their positions: no regular expression runs over text of unbounded length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LONGEST_ANSWER = 1000
 def has_format(response: str) -> bool:
     """Whether the response is ``<think>…</think><answer>…</answer>`` with a closed ``\\boxed{…}`` in the answer.
 
-    Each of the four tags occurs exactly once. Only whitespace may stand before, between and after the two parts.
+    Each of the four tags must occur exactly once, with only whitespace before, between and after the two parts.
     """
     text = response.strip()
     if not text.startswith(THINK) or not text.endswith(END_ANSWER):
@@ -44,7 +44,7 @@ def answer_part(response: str) -> str | None:
 def last_box(text: str) -> str | None:
     """The content of the last ``\\boxed{…}``, or None when there is none, it is not closed or it is too long.
 
-    Braces behind a backslash do not count as braces. Of nested boxes this is the innermost one of the last.
+    Braces behind a backslash are not counted. A box within a box is the later one, so its content is taken.
     """
     start = text.rfind(BOX)
     if start < 0:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Whether a ground truth can be matched by an answer: what the converter and preflight ask before a run does.
+r"""Whether a ground truth can be matched by an answer: asked by the converter and by preflight, before a run.
 
-A truth can be matched when the run's rule calls it right as its own answer, in the form that the rule looks for, and
-when its grammar reads it: of a text outside the grammar nothing but the very same text is right, so a problem with
-such a truth teaches that nothing pays. Why it cannot be read is told by its look, for a person to count.
+A truth can be matched when the run's rule calls the truth itself right, handed in as the answer in the form that the
+rule looks for, and when the grammar reads it. For a text outside the grammar only the very same text is right: the
+problem would pay nothing, whatever the model learns. Such truths are counted by what they look like (``_KINDS``).
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from recipe.reward.response import LONGEST_ANSWER
 from recipe.reward.verdict import Verdict
 from recipe.reward.verifiers import Verifier, get_verifier
 
-#: Rules that look at a last line "Answer:", and rules that compare texts and numbers and read no grammar.
+#: Rules that look for a last line "Answer:", and rules that compare texts and plain numbers, without the grammar.
 LINED, TEXTS = ("dapo",), ("math_lighteval",)
 
-#: Characters up to which an answer is within every rule's window.
+#: Characters of a truth that every rule finds whole in its response: ``dapo`` looks at the last 300.
 SHORT = 200
-# What most truths are, and every grammar reads, so that forty thousand take a second: numbers, alone or with a sign
-# behind them, fractions, roots, points, intervals with two ends, sets, and quadratics.
+# A shortcut for what most truths are and the grammar surely reads, so that a data set takes seconds: numbers with or
+# without a sign behind them, fractions, roots, points, closed intervals, sets of numbers, and quadratics.
 _NUMBER, _POSITIVE = r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?", r"[1-9][0-9]{0,11}"
-_WHOLE = rf"(?:0|-?{_POSITIVE})"
+_INTEGER = rf"(?:0|-?{_POSITIVE})"
 _ITEM = rf"(?:{_NUMBER}|-?\\frac\{{{_POSITIVE}\}}\{{{_POSITIVE}\}})"
 _PLAIN = re.compile(
     rf"{_ITEM}(?:\\pi)?|{_NUMBER}(?:\\%|\^\\circ)|-?[1-9][0-9]{{0,2}}(?:,[0-9]{{3}}){{1,3}}"
-    rf"|-?(?:{_POSITIVE})?\\sqrt\{{{_POSITIVE}\}}|\({_ITEM}, ?{_ITEM}\)|\[({_WHOLE}), ?(?!\1\]){_WHOLE}\]"
+    rf"|-?(?:{_POSITIVE})?\\sqrt\{{{_POSITIVE}\}}|\({_ITEM}, ?{_ITEM}\)|\[({_INTEGER}), ?(?!\1\]){_INTEGER}\]"
     rf"|\\\{{{_ITEM}(?:, ?{_ITEM}){{0,3}}\\\}}|(?:[1-9][0-9]?)?x\^2 ?[+-] ?{_POSITIVE}x ?[+-] ?{_POSITIVE}"
 )
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 
-#: Kinds of truths that cannot be matched, by a pattern that is looked for in them; the first that is found counts.
+#: Kinds of truths that cannot be matched, each with the pattern that tells it; the first that is found counts.
 _KINDS = (
     ("box", re.compile(r"\\f?boxed")),
     ("matrix or cases", re.compile(r"\\begin")),
@@ -47,9 +47,9 @@ _KINDS = (
 
 
 def can_be_matched(truth: Any, verifier: str) -> bool:
-    """Whether any of the accepted answers in ``truth`` is right by the rule ``verifier`` and, where it reads, read.
+    """Whether the rule named ``verifier`` calls an accepted answer in ``truth`` right, and the grammar reads it.
 
-    Raises ValueError for a rule that is not known.
+    A rule that compares texts needs no grammar. Raises ValueError for a rule that is not known.
     """
     rule = get_verifier(verifier)
     texts = [truth] if isinstance(truth, str) else alternatives(truth)
@@ -58,8 +58,8 @@ def can_be_matched(truth: Any, verifier: str) -> bool:
 
 def unmatched_kind(truth: Any) -> str:
     """What a truth that cannot be matched looks like: "prose", "matrix or cases", ..., "other"."""
-    texts = [str(one) for one in truth] if isinstance(truth, list | tuple) else [str(truth)]
-    text = next((one for one in texts if one.strip()), "")
+    texts = [str(answer) for answer in truth] if isinstance(truth, list | tuple) else [str(truth)]
+    text = next(filter(str.strip, texts), "")
     if not text:
         return "empty"
     if len(text) > LONGEST_ANSWER:
@@ -75,11 +75,13 @@ def _is_matched(text: str, rule: Verifier, verifier: str) -> bool:
         return _is_right(text, rule, verifier)
     if _PLAIN.fullmatch(text):
         return True
-    return len(text) <= LONGEST_ANSWER and _is_read(text) and (_is_found_again(text) or _is_right(text, rule, verifier))
+    if len(text) > LONGEST_ANSWER or not _is_read(text):
+        return False
+    return _is_surely_found(text) or _is_right(text, rule, verifier)
 
 
-def _is_found_again(text: str) -> bool:
-    """Whether it is plain to see that every rule finds ``text`` where it is put; it saves the rule's own look."""
+def _is_surely_found(text: str) -> bool:
+    """Whether every rule surely finds ``text`` in a response that holds it, so that the rule need not be run."""
     if len(text) > SHORT or not text.isprintable() or "<" in text or ":" in text or "boxed" in text:
         return False
     depth = 0
@@ -96,5 +98,6 @@ def _is_right(text: str, rule: Verifier, verifier: str) -> bool:
 
 
 def _is_read(text: str) -> bool:
+    """Whether the grammar reads the text, and its value is known to equal itself."""
     value = read(text)
     return value is not None and same_value(value, value) is True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What grading one answer can come to."""
+"""The verdicts on one answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Verdict(str, Enum):
     CORRECT = "correct"
     #: Both sides were read, and they differ.
     WRONG = "wrong"
-    #: It has the right value, and hands in work of the problem undone.
+    #: It has the right value, but is work of the problem that was left undone.
     COPIED = "copied"
     #: The response holds no answer where it belongs.
     NO_ANSWER = "no_answer"

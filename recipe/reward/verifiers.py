@@ -37,7 +37,7 @@ DEFAULT = "r1_zero"
 FORMAT_WEIGHT, ACCURACY_WEIGHT = 0.33, 0.67
 #: Characters at the end of the response in which ``dapo`` looks for "Answer:".
 DAPO_WINDOW = 300
-#: Marks of a step from which on ``step`` is 1.
+#: So many marks of a step earn all that ``step`` pays.
 ENOUGH_STEPS = 3
 
 _STEP = re.compile(r"^[ \t]*(?:step [0-9]{1,3}[:.]|[0-9]{1,3}[.)] |[-*] |first,|second,|next,|finally,)", re.I | re.M)
@@ -46,7 +46,10 @@ _ANSWER_MARK = re.compile(r"answer\s{0,9}:", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Result:
-    """``score`` is the reward, ``verdict`` that of the answer the rule looks at, ``format`` that of ``has_format``."""
+    """What a rule says of one response.
+
+    ``score`` is the reward; ``verdict`` is on the answer that the rule looks at; ``format`` is ``has_format``'s.
+    """
 
     score: float
     verdict: Verdict
@@ -61,7 +64,7 @@ class Result:
 class Verifier(Protocol):
     """A rule over a response and its ground truth.
 
-    ``appeal`` is tier 3, where a run has it; ``problem`` the text that no work may be copied from, None: any may.
+    ``appeal`` is tier 3, where a run has it. Work copied from the text ``problem`` is not right; None allows it.
     """
 
     def __call__(
@@ -133,18 +136,18 @@ def count_steps(response: str) -> int:
 def get_verifier(name: str = DEFAULT, mix: Mapping[str, float] | None = None) -> Verifier:
     """The verifier of that name or, with ``mix`` (weights by name), the weighted sum of several.
 
-    Of a mix, ``verdict`` is that of its first verifier. Raises ValueError for a name that is not known, and for a mix
+    The verdict of a mix is that of its first verifier. Raises ValueError for a name that is not known, and for a mix
     that is empty or has a weight that is no finite number.
     """
     if mix is None:
         return _known(name)
-    weighted = [(_known(one), _weight(one, weight)) for one, weight in mix.items()]
+    weighted = [(_known(rule), _weight(rule, weight)) for rule, weight in mix.items()]
     if not weighted:
         raise ValueError("the mix of rewards is empty; give weights by name, such as {format = 0.33, acc = 0.67}")
 
     def mixed(response: str, truth: Any, appeal: Appeal | None = None, problem: str | None = None) -> Result:
         results = [verifier(response, truth, appeal, problem) for verifier, _ in weighted]
-        score = sum(weight * one.score for (_, weight), one in zip(weighted, results, strict=True))
+        score = sum(weight * result.score for (_, weight), result in zip(weighted, results, strict=True))
         return Result(score, results[0].verdict, results[0].format)
 
     return mixed

@@ -109,12 +109,12 @@ def degree(node: Node) -> int:
     if isinstance(node, Symbol):
         return 1
     if node.kind == "^":
-        found = degree(node.args[0]) * abs(_exponent(node.args[1]))
+        bound = degree(node.args[0]) * abs(_exponent(node.args[1]))
     else:
-        found = sum(degree(part) for part in node.args)
-    if found > LARGEST_DEGREE:
+        bound = sum(degree(part) for part in node.args)
+    if bound > LARGEST_DEGREE:
         raise NotExactError("degree above its budget")
-    return found
+    return bound
 
 
 def residue(node: Node, point: Mapping[str, int], prime: int) -> int:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where two expressions are compared: points that are drawn anew for each pair of answer and truth.
+"""The points at which two expressions are compared, drawn anew for each pair of answer and truth.
 
-Real points lie on both sides of the numbers that the expressions are written with, so that what differs only beyond
-one of them, or only below zero, differs at a point.
+Real points lie on both sides of every number in the expressions, so that expressions which differ only beyond such a
+number, or only below zero, differ at a point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOST_BREAKS, _LARGEST_BREAK, _LARGEST_WHOLE = 5, 10**9, 12
 #: Binary digits of a coordinate.
 _BITS = 60
 _CONTEXT = Context(prec=30)
-#: Between which sizes the coordinates of a point lie, and their sign: 0 is drawn for each coordinate.
+#: Least size, largest size and sign of the coordinates of one point; with sign 0 each coordinate draws its own.
 _SCALES: tuple[tuple[float, float, int], ...] = (
     (1, 3, 1), (1, 3, -1), (0.01, 1, 1), (3, 12, 0), (0.01, 1, -1),
     (12, 100, 1), (0.1, 0.9, 0), (3, 100, -1), (1, 3, 0), (5, 40, 1),
@@ -41,7 +41,7 @@ def whole_points(names: Sequence[str], rng: random.Random) -> Iterator[dict[str,
 
 
 def real_points(nodes: Sequence[Node], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
-    """Points of every scale and sign, and between and beyond the numbers in the expressions; one without variables."""
+    """Points of every scale and sign, between and beyond the numbers in ``nodes``; without names one empty point."""
     if not names:
         yield {}
         return
@@ -61,7 +61,7 @@ def _drawn(rng: random.Random, least: float, most: float, sign: int) -> Decimal:
 
 
 def _breaks(nodes: Sequence[Node]) -> list[float]:
-    """The sizes of numbers in the expressions, few and in order, above the usual scales' least."""
+    """The sizes of the numbers in the expressions that are at least 1, in order; of many, a few spread evenly."""
     sizes = {min(abs(value), Fraction(_LARGEST_BREAK)) for node in nodes for value in _numbers(node)}
     chosen = sorted(float(size) for size in sizes if size >= 1)
     if len(chosen) > _MOST_BREAKS:
@@ -70,7 +70,7 @@ def _breaks(nodes: Sequence[Node]) -> list[float]:
 
 
 def _numbers(node: Node) -> Iterator[Fraction]:
-    """The largest parts that are numbers."""
+    """The values of the parts that are constants, each with all that belongs to it."""
     try:
         yield exact(node)
     except UndefinedError:
@@ -82,7 +82,10 @@ def _numbers(node: Node) -> Iterator[Fraction]:
 
 
 def of_whole_numbers(node: Node) -> bool:
-    """Whether a variable is in a factorial, below in a binomial, or in the exponent of a negative number."""
+    """Whether this is a function of whole numbers.
+
+    It is where a variable stands in a factorial, at the bottom of a binomial, or in the exponent of a negative number.
+    """
     if not isinstance(node, Op):
         return False
     if node.kind == "!" or (node.kind == "binom" and symbols(node.args[1])):

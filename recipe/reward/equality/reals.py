@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real values of an expression at a point, each known to be a value: finite, and computed within its precision.
+"""Real values of an expression at a point. What is only a rounding error is never taken for a value.
 
 Every value is computed twice, in ``SHORT`` and in ``LONG`` digits, side by side. Where a zero would matter (below a
 fraction, under an even root, in a logarithm, at a pole, at a step of floor) and at the end, the two must agree in
-``RESOLVED`` digits; so a difference that is only rounding never becomes a number.
+``RESOLVED`` digits: the value is then called resolved. The difference of two equal numbers is not, as all its digits
+are rounding.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _ZERO = (Decimal(0), Decimal(0))
 
 
 class UnknownError(ArithmeticError):
-    """There may be a value here, but it is above a budget or below the precision."""
+    """There may be a value here, but it costs more than a budget, or is smaller than what can be told from rounding."""
 
 
 Point = Mapping[str, Decimal]
@@ -48,10 +49,10 @@ _Values = tuple[Decimal, Decimal]
 
 
 class Effort:
-    """What one comparison may still cost: ``left`` counts functions, a simple step is a tenth of one.
+    """What one comparison may still cost: ``left`` counts functions, and a simple step is a tenth of one.
 
-    Functions of the same at one point are computed once. ``texts`` are what is compared: they seed the points, the same
-    in either order.
+    It also holds what the steps of a comparison share: the values of functions at the current point, and the generator
+    that points are drawn from, whose seed is made of the compared ``texts``, in any order.
     """
 
     def __init__(self, left: float, *texts: str) -> None:
@@ -67,7 +68,7 @@ class Effort:
         return random.Random(int.from_bytes(hashlib.blake2b(seed, digest_size=16).digest(), "big"))
 
     def at(self, point: Point) -> None:
-        """Forgets what is known of another point."""
+        """Makes ``point`` the current one, and forgets what is known of another."""
         if point is not self.point:
             self.point, self.known = point, {}
 
@@ -78,14 +79,14 @@ class Effort:
             raise UnknownError("effort")
 
 
-class Pair(NamedTuple):
-    """One value in both precisions."""
+class Real(NamedTuple):
+    """A real value, computed in both precisions."""
 
     short: Decimal
     long: Decimal
 
 
-def value_at(node: Node, point: Point, effort: Effort) -> Pair:
+def value_at(node: Node, point: Point, effort: Effort) -> Real:
     """The value of an expression where its variables have the values of ``point``, resolved.
 
     Raises UndefinedError where there is no real value, UnknownError where it is not known.
@@ -97,18 +98,18 @@ def value_at(node: Node, point: Point, effort: Effort) -> Pair:
         raise UnknownError(str(error)) from None
     except DivisionByZero:
         raise UndefinedError("division by zero") from None
-    return Pair(*_resolved(value))
+    return Real(*_resolved(value))
 
 
-def close(a: Pair, b: Pair) -> bool:
-    """Whether two resolved values are the same, in five digits more than each is known to have in the short one."""
+def close(a: Real, b: Real) -> bool:
+    """Whether two resolved values agree in RESOLVED + 5 digits."""
     largest = max(a.long.copy_abs(), b.long.copy_abs())
     return _CONTEXTS[1].subtract(a.long, b.long).copy_abs() <= largest.scaleb(-RESOLVED - 5, _CONTEXTS[1])
 
 
-def product(a: Pair, b: Pair) -> Pair:
+def product(a: Real, b: Real) -> Real:
     """The product of two values."""
-    return Pair(*_each(Context.multiply, a, b))
+    return Real(*_each(Context.multiply, a, b))
 
 
 def _resolved(value: _Values) -> _Values:
@@ -124,8 +125,9 @@ def _sign(value: _Values) -> int:
 
 
 def _each(function: Callable[..., Decimal], *values: _Values) -> _Values:
+    """A function of decimals in both precisions; it takes the context first."""
     short, long = _CONTEXTS
-    return function(short, *(one[0] for one in values)), function(long, *(one[1] for one in values))
+    return function(short, *(value[0] for value in values)), function(long, *(value[1] for value in values))
 
 
 def _of_fraction(value: Fraction) -> _Values:
@@ -164,12 +166,12 @@ def _value(node: Node, point: Point, effort: Effort) -> _Values:
         return _each(Context.abs, parts[0])
     if kind == "root" and parts[0][1] == 2:
         return _root(2, parts[1])
-    known = effort.known.get(node)
-    if known is None:
+    values = effort.known.get(node)
+    if values is None:
         effort.spend(2 if kind == "root" else 1)
-        known = _root(int(parts[0][1]), parts[1]) if kind == "root" else FUNCTIONS[kind](*parts)
-        effort.known[node] = known
-    return known
+        values = _root(int(parts[0][1]), parts[1]) if kind == "root" else FUNCTIONS[kind](*parts)
+        effort.known[node] = values
+    return values
 
 
 def _power(node: Op, point: Point, effort: Effort) -> _Values:
@@ -184,10 +186,10 @@ def _power(node: Op, point: Point, effort: Effort) -> _Values:
     power = _value(node.args[1], point, effort)
     sign = _sign(base)
     if sign < 0:
-        whole = _integer(power)
-        if whole is None:
+        integer = _integer(power)
+        if integer is None:
             raise UndefinedError("power of a negative number")
-        return _rational_power(base, Fraction(whole))
+        return _rational_power(base, Fraction(integer))
     if sign == 0:
         if _sign(power) > 0:
             return _ZERO
@@ -201,8 +203,8 @@ def _rational_power(base: _Values, exponent: Fraction) -> _Values:
     if exponent == 1:
         return base
     if exponent > 0 and exponent.denominator == 1:
-        whole = Decimal(exponent.numerator)
-        return _each(lambda context, one: context.power(one, whole), base)
+        integer = Decimal(exponent.numerator)
+        return _each(lambda context, value: context.power(value, integer), base)
     sign = _sign(base)
     if sign == 0:
         if exponent > 0:
@@ -243,23 +245,23 @@ def _step(rounding: str) -> Callable[[_Values], _Values]:
         nearest = long.to_integral_value()
         if value[0] != value[1] and _CONTEXTS[1].subtract(long, nearest).copy_abs() < _NEAR_A_STEP:
             raise UnknownError("at a step")
-        whole = long.to_integral_value(rounding)
-        return whole, whole
+        integer = long.to_integral_value(rounding)
+        return integer, integer
 
     return step
 
 
 def _factorial(value: _Values) -> _Values:
-    whole = _integer(value)
-    if whole is None or whole < 0:
+    natural = _integer(value)
+    if natural is None or natural < 0:
         raise UndefinedError("factorial of what is no natural number")
-    if whole > LARGEST_FACTORIAL:
+    if natural > LARGEST_FACTORIAL:
         raise UnknownError("factorial above its budget")
-    return _of_fraction(Fraction(math.factorial(whole)))
+    return _of_fraction(Fraction(math.factorial(natural)))
 
 
 def _binomial(above: _Values, below: _Values) -> _Values:
-    """As a polynomial of what is above, where that is no natural number."""
+    """Where ``above`` is no natural number, the polynomial above (above - 1) … / below! has the value."""
     n, k = _integer(above), _integer(below)
     if k is None or k < 0:
         raise UndefinedError("binomial below which is no natural number")
@@ -269,7 +271,7 @@ def _binomial(above: _Values, below: _Values) -> _Values:
         return _of_fraction(Fraction(math.comb(n, k)))
     product = _ONE
     for place in range(k):
-        factor = _each(lambda context, one, place=place: context.subtract(one, Decimal(place)), above)
+        factor = _each(lambda context, value, place=place: context.subtract(value, Decimal(place)), above)
         product = _each(Context.multiply, product, factor)
     return _each(Context.divide, product, _of_fraction(Fraction(math.factorial(k))))
 
@@ -307,18 +309,18 @@ def _quotient(above: Callable[[_Values], _Values], below: Callable[[_Values], _V
     return quotient
 
 
-def _one(value: _Values) -> _Values:
+def _constant_one(value: _Values) -> _Values:
     return _ONE
 
 
 def _arcsine(value: _Values) -> _Values:
-    cathetus = _each(lambda context, one: context.subtract(1, context.multiply(one, one)), value)
-    sign = _sign(cathetus)
+    squared_cosine = _each(lambda context, sine: context.subtract(1, context.multiply(sine, sine)), value)
+    sign = _sign(squared_cosine)
     if sign < 0:
         raise UndefinedError("arcsine beyond 1")
     if sign == 0:
-        return _each(lambda context, one: context.multiply(one, context.divide(series.PI, 2)), value)
-    return _each(series.arctangent, _each(Context.divide, value, _each(Context.sqrt, cathetus)))
+        return _each(lambda context, sine: context.multiply(sine, context.divide(series.PI, 2)), value)
+    return _each(series.arctangent, _each(Context.divide, value, _each(Context.sqrt, squared_cosine)))
 
 
 def _arctangent(value: _Values) -> _Values:
@@ -327,7 +329,7 @@ def _arctangent(value: _Values) -> _Values:
 
 def _complement(function: Callable[[_Values], _Values]) -> Callable[[_Values], _Values]:
     return lambda value: _each(
-        lambda context, one: context.subtract(context.divide(series.PI, 2), one), function(value)
+        lambda context, angle: context.subtract(context.divide(series.PI, 2), angle), function(value)
     )
 
 
@@ -338,9 +340,9 @@ def _reciprocal(value: _Values) -> _Values:
 
 
 def _hyperbolic(sign: int) -> Callable[[_Values], _Values]:
-    def half_sum(context: Context, one: Decimal) -> Decimal:
-        up, down = context.exp(one), context.exp(one.copy_negate())
-        return context.divide(context.add(up, context.multiply(sign, down)), 2)
+    def half_sum(context: Context, exponent: Decimal) -> Decimal:
+        growing, shrinking = context.exp(exponent), context.exp(exponent.copy_negate())
+        return context.divide(context.add(growing, context.multiply(sign, shrinking)), 2)
 
     def function(value: _Values) -> _Values:
         if value[1].copy_abs() > LARGEST_EXPONENTIAL:
@@ -360,8 +362,8 @@ FUNCTIONS: dict[str, Callable[..., _Values]] = {
     "cos": _cosine,
     "tan": _quotient(_sine, _cosine),
     "cot": _quotient(_cosine, _sine),
-    "sec": _quotient(_one, _cosine),
-    "csc": _quotient(_one, _sine),
+    "sec": _quotient(_constant_one, _cosine),
+    "csc": _quotient(_constant_one, _sine),
     "arcsin": _arcsine,
     "arccos": _ARCCOSINE,
     "arctan": _arctangent,
@@ -376,6 +378,6 @@ FUNCTIONS: dict[str, Callable[..., _Values]] = {
     "ceil": _step("ROUND_CEILING"),
     "!": _factorial,
     "binom": _binomial,
-    "max": lambda *values: max(values, key=lambda one: _resolved(one)[1]),
-    "min": lambda *values: min(values, key=lambda one: _resolved(one)[1]),
+    "max": lambda *values: max(values, key=lambda value: _resolved(value)[1]),
+    "min": lambda *values: min(values, key=lambda value: _resolved(value)[1]),
 }

@@ -2,8 +2,8 @@
 r"""Inequalities, intervals and their unions as sets of real numbers.
 
 A set is a tree of conditions on one variable, each with an expression as its bound. Two sets are the same when every
-bound of either, and a point in every gap between bounds, is in both or in neither. Bounds with parameters are compared
-so at several random values of these.
+bound of either, and a point in every gap between bounds, is in both or in neither. Where bounds have other variables,
+the parameters, this is asked at several random values of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Union
 
 from recipe.reward.equality.exact import UndefinedError
 from recipe.reward.equality.points import real_points
-from recipe.reward.equality.reals import Effort, Pair, UnknownError, close, value_at
+from recipe.reward.equality.reals import Effort, Real, UnknownError, close, value_at
 from recipe.reward.grammar.values import (
+    TURNED,
     Collection,
     Group,
     Infinity,
@@ -32,20 +33,19 @@ from recipe.reward.grammar.values import (
     symbols,
 )
 
-#: Values of parameters at which sets are compared, and at how many of them they must not both be empty.
+#: Values of the parameters at which two sets are compared, and at how many of them at least they must not be empty.
 _PARAMETER_POINTS, _FEWEST_POINTS = 12, 3
-#: Conditions that are looked at for the effort of one function.
+#: Conditions that cost the effort of one function.
 _CONDITIONS = 100
 
 _HOLDS = {
     "<": operator.lt, "\\le": operator.le, ">": operator.gt, "\\ge": operator.ge, "=": operator.eq, "\\ne": operator.ne,
 }  # fmt: skip
-_TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """The variable stands in this relation to the bound."""
+    """The points that stand in the relation ``sign`` to the bound."""
 
     sign: str
     bound: Node
@@ -53,7 +53,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Joined:
-    r"""``kind`` is ``and``, ``or``, or ``\``: in the first and not in the second."""
+    r"""Regions together: ``kind`` is ``and``, ``or``, or ``\`` for those points of the first that no other has."""
 
     kind: str
     parts: tuple[Region, ...]
@@ -64,21 +64,21 @@ Region = Union[Condition, Joined]  # noqa: UP007
 
 @dataclass(frozen=True)
 class RealSet:
-    """A region, and the variable that it is a condition on where one is named."""
+    """A region of the line; ``variable`` is the name of its points, empty where none is named."""
 
     variable: str
     region: Region
 
 
 def is_set(value: Value) -> bool:
-    """Whether a value can only be meant as a set of real numbers with parts of some length."""
+    """Whether a value can only be meant as a set of real numbers: an inequality, an interval, or made of these."""
     if isinstance(value, Relation):
         return True
     if isinstance(value, Named):
         return is_set(value.value)
     if isinstance(value, Collection):
         return value.kind in ("u", "n", "\\") or (
-            value.kind in ("and", "or") and any(is_set(one) for one in value.items)
+            value.kind in ("and", "or") and any(is_set(item) for item in value.items)
         )
     return (
         isinstance(value, Group)
@@ -95,7 +95,7 @@ def real_set(value: Value) -> RealSet | None:
             return None
         return RealSet(value.name, inner.region)
     if isinstance(value, Measure):
-        plain = not (value.unit or value.percent or value.shown)
+        plain = not (value.unit or value.percent or value.decimal)
         return RealSet("", Condition("=", value.node)) if plain else None
     if isinstance(value, Group):
         return _interval(value)
@@ -115,7 +115,7 @@ def _interval(value: Group) -> RealSet | None:
     ):
         if item == missing and bracket in "()":
             continue
-        if not isinstance(item, Measure) or item.unit or item.percent or item.shown:
+        if not isinstance(item, Measure) or item.unit or item.percent or item.decimal:
             return None
         conditions.append(Condition(signs[bracket in "[]"], item.node))
     return RealSet("", Joined("and", tuple(conditions)))
@@ -136,7 +136,7 @@ def _conditions(value: Relation, name: str) -> Iterator[Condition]:
         if left == Symbol(name) and name not in symbols(right):
             yield Condition(sign, right)
         elif right == Symbol(name) and name not in symbols(left):
-            yield Condition(_TURNED[sign], left)
+            yield Condition(TURNED[sign], left)
 
 
 def _joined(value: Collection) -> RealSet | None:
@@ -158,28 +158,29 @@ def same_set(answer: RealSet, truth: RealSet, effort: Effort) -> bool | None:
     """
     if answer.variable and truth.variable and answer.variable != truth.variable:
         return False
-    given, wanted = list(_bounds(answer.region)), list(_bounds(truth.region))
-    names = sorted(frozenset().union(*(symbols(bound) for bound in (*given, *wanted))))
-    if {answer.variable, truth.variable} & set(names):
+    answer_bounds, truth_bounds = list(_bounds(answer.region)), list(_bounds(truth.region))
+    bounds = [*answer_bounds, *truth_bounds]
+    parameters = sorted(frozenset().union(*(symbols(bound) for bound in bounds)))
+    if {answer.variable, truth.variable} & set(parameters):
         return None
-    told = 0
-    for point in islice(real_points((*given, *wanted), names, effort.generator), _PARAMETER_POINTS):
+    not_empty = 0
+    for point in islice(real_points(bounds, parameters, effort.generator), _PARAMETER_POINTS):
         try:
-            effort.spend((len(given) + len(wanted)) ** 2 / _CONDITIONS)
-            values = _Values([*given, *wanted], point, effort)
+            effort.spend(len(bounds) ** 2 / _CONDITIONS)
+            line = _Line(bounds, point, effort)
         except (UndefinedError, UnknownError):
             if effort.left < 0:
                 return None
             continue
-        one, other = values.members(answer.region), values.members(truth.region)
-        if one != other:
+        members = line.members(answer.region)
+        if members != line.members(truth.region):
             return False
-        if not names and not values.worked_out(given, wanted):
+        if not parameters and not line.worked_out(answer_bounds, truth_bounds):
             return False
-        told += any(one)
-        if not names and not told:
+        not_empty += any(members)
+        if not parameters and not not_empty:
             return False
-    return True if told >= (_FEWEST_POINTS if names else 1) else None
+    return True if not_empty >= (_FEWEST_POINTS if parameters else 1) else None
 
 
 def _bounds(region: Region) -> Iterator[Node]:
@@ -190,24 +191,25 @@ def _bounds(region: Region) -> Iterator[Node]:
             yield from _bounds(part)
 
 
-class _Values:
-    """The bounds at one point as places on the line: bound number i of the sorted different ones is at 2 i + 1."""
+class _Line:
+    """The real line at one value of the parameters, cut by the bounds into places.
+
+    Of the different bounds in order, number i is place 2 i + 1; the gaps between and beyond them are the even places.
+    """
 
     def __init__(self, bounds: list[Node], point: dict[str, Decimal], effort: Effort) -> None:
-        found: list[tuple[Pair, Node]] = sorted(
-            ((value_at(bound, point, effort), bound) for bound in dict.fromkeys(bounds)), key=lambda one: one[0].long
-        )
+        values = {bound: value_at(bound, point, effort) for bound in dict.fromkeys(bounds)}
         self.places: dict[Node, int] = {}
         self.count = 0
-        before: Pair | None = None
-        for value, bound in found:
-            if before is None or not close(before, value):
+        previous: Real | None = None
+        for bound, value in sorted(values.items(), key=lambda item: item[1].long):
+            if previous is None or not close(previous, value):
                 self.count += 1
-            before = value
+            previous = value
             self.places[bound] = 2 * self.count - 1
 
     def members(self, region: Region) -> list[bool]:
-        """For every bound and every gap, in order, whether it is in the set."""
+        """For every place in order, whether it is in the set."""
         return [self._has(region, place) for place in range(2 * self.count + 1)]
 
     def _has(self, region: Region, place: int) -> bool:
@@ -218,7 +220,7 @@ class _Values:
             return inside[0] and not any(inside[1:])
         return all(inside) if region.kind == "and" else any(inside)
 
-    def worked_out(self, given: list[Node], wanted: list[Node]) -> bool:
+    def worked_out(self, answer_bounds: list[Node], truth_bounds: list[Node]) -> bool:
         """Whether each bound of the answer is written as a number where the truth's is."""
-        numbers = {self.places[bound] for bound in wanted if literal_value(bound) is not None}
-        return all(literal_value(bound) is not None for bound in given if self.places[bound] in numbers)
+        numbers = {self.places[bound] for bound in truth_bounds if literal_value(bound) is not None}
+        return all(literal_value(bound) is not None for bound in answer_bounds if self.places[bound] in numbers)

@@ -1,31 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equations, and relations that are no sets of numbers: equal up to a constant factor."""
+"""Whether two equations, or other relations that are no sets of numbers, are the same up to a constant factor."""
 
 from __future__ import annotations
 
-from recipe.reward.equality.evaluate import proportional, same_function
+from recipe.reward.equality.expressions import proportional, same_function
 from recipe.reward.equality.reals import Effort
-from recipe.reward.grammar.values import Measure, Named, Node, Op, Relation, Symbol, Value, symbols
-
-_TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
+from recipe.reward.grammar.values import TURNED, Measure, Named, Node, Op, Relation, Symbol, Value, symbols
 
 
 def as_relation(value: Value) -> Relation | None:
-    """The equation that a named expression with variables in it is too; a relation itself."""
+    """The relation that a value is: itself, or "name = expression" as an equation; None for any other value."""
     if isinstance(value, Relation):
         return value
     if isinstance(value, Named) and value.left is not None and isinstance(value.value, Measure):
         measure = value.value
-        if not (measure.unit or measure.percent or measure.shown):
+        if not (measure.unit or measure.percent or measure.decimal):
             return Relation((value.left, measure.node), ("=",))
     return None
 
 
 def is_solved(relation: Relation) -> bool:
-    """Whether one side is a variable and the other a constant: an answer, and not what it is still to be had from."""
-    left, right = relation.sides[0], relation.sides[-1]
-    names = [symbols(side) for side in (left, right)]
-    alone = isinstance(left if names[0] else right, Symbol)
+    """Whether one side is a variable and the other a constant: such a relation is an answer, and not a task."""
+    first, last = relation.sides[0], relation.sides[-1]
+    names = [symbols(side) for side in (first, last)]
+    alone = isinstance(first if names[0] else last, Symbol)
     return len(relation.sides) == 2 and alone and frozenset() in names
 
 
@@ -37,30 +35,31 @@ def same_relation(answer: Relation, truth: Relation, effort: Effort) -> bool | N
         return False
     if len(truth.signs) > 1:
         return _same_chain(answer, truth, effort)
-    sign, wanted = answer.signs[0], truth.signs[0]
-    given, other = _difference(answer), _difference(truth)
+    sign, truth_sign = answer.signs[0], truth.signs[0]
+    difference, truth_difference = _difference(answer), _difference(truth)
     if sign in ("=", "\\ne"):
-        return sign == wanted and proportional(given, other, effort)
-    if _TURNED[sign] == wanted:
-        given = Op("neg", (given,))
-    elif sign != wanted:
+        return sign == truth_sign and proportional(difference, truth_difference, effort)
+    if TURNED[sign] == truth_sign:
+        difference = Op("neg", (difference,))
+    elif sign != truth_sign:
         return False
-    return proportional(given, other, effort, positive=True)
+    return proportional(difference, truth_difference, effort, positive=True)
 
 
 def _difference(relation: Relation) -> Node:
-    left, right = relation.sides
-    return Op("+", (left, Op("neg", (right,))))
+    """The first side less the second, which the relation compares with 0."""
+    first, second = relation.sides
+    return Op("+", (first, Op("neg", (second,))))
 
 
 def _same_chain(answer: Relation, truth: Relation, effort: Effort) -> bool | None:
-    """Side by side, read from either end."""
-    turned = Relation(answer.sides[::-1], tuple(_TURNED[sign] for sign in reversed(answer.signs)))
+    """Whether two chains are the same side by side, when the answer is read from either end."""
+    turned = Relation(answer.sides[::-1], tuple(TURNED[sign] for sign in reversed(answer.signs)))
     unknown = False
-    for one in (answer, turned):
-        if one.signs != truth.signs:
+    for chain in (answer, turned):
+        if chain.signs != truth.signs:
             continue
-        results = [same_function(side, other, effort) for side, other in zip(one.sides, truth.sides, strict=True)]
+        results = [same_function(side, wanted, effort) for side, wanted in zip(chain.sides, truth.sides, strict=True)]
         if all(results):
             return True
         unknown = unknown or (None in results and False not in results)

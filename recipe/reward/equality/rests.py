@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is left of two expressions without what both are written with.
+"""What is left of two expressions when the terms and factors that both have are taken away: their rests.
 
 Real values that agree in thirty digits may still differ by a part that is too small to be seen. Where the rests of two
 sums or products are rational, they can be compared exactly.
@@ -13,13 +13,16 @@ from fractions import Fraction
 
 from recipe.reward.grammar.values import Node, Num, Op
 
-_DEEPEST = 4
+_MOST_STEPS = 4
 _ZERO, _ONE = Num(Fraction(0)), Num(Fraction(1))
 
 
 def rests(a: Node, b: Node) -> Iterator[tuple[Node, Node]]:
-    """Pairs that are equal exactly where the two are: without common terms, then factors, then around one root."""
-    for _ in range(_DEEPEST):
+    """Pairs of ever shorter expressions, each equal where ``a`` and ``b`` are, and only there.
+
+    Each step takes away the common terms, else the common factors, else a root around both.
+    """
+    for _ in range(_MOST_STEPS):
         shorter = _without_common(a, b)
         if shorter is None:
             return
@@ -29,18 +32,18 @@ def rests(a: Node, b: Node) -> Iterator[tuple[Node, Node]]:
 
 def _without_common(a: Node, b: Node) -> tuple[Node, Node] | None:
     for parts, kind, unit in ((_terms, "+", _ZERO), (_factors, "*", _ONE)):
-        one, other = Counter(parts(a)), Counter(parts(b))
-        common = one & other
+        parts_a, parts_b = Counter(parts(a)), Counter(parts(b))
+        common = parts_a & parts_b
         if common:
-            return _joined(one - common, kind, unit), _joined(other - common, kind, unit)
+            return _joined(parts_a - common, kind, unit), _joined(parts_b - common, kind, unit)
     if isinstance(a, Op) and isinstance(b, Op) and a.kind == b.kind == "root" and a.args[0] == b.args[0]:
         return a.args[1], b.args[1]
     return None
 
 
 def _joined(parts: Counter[Node], kind: str, unit: Node) -> Node:
-    left = list(parts.elements())
-    return unit if not left else left[0] if len(left) == 1 else Op(kind, tuple(left))
+    nodes = list(parts.elements())
+    return unit if not nodes else nodes[0] if len(nodes) == 1 else Op(kind, tuple(nodes))
 
 
 def _terms(node: Node, negative: bool = False) -> Iterator[Node]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers with one square root, exactly: the most frequent values that are no fractions.
 
-A number here is a + s * sqrt(|b|) with fractions a and b, where s is the sign of b and |b| no square of a fraction.
-Two such numbers are equal exactly when both parts are.
+Such a number is a + s * sqrt(|b|) with fractions a and b, where s is the sign of b and |b| is no square of a fraction.
+Two of them are equal exactly when both parts are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Surd(NamedTuple):
 
 
 def surd(node: Node) -> Surd:
-    """The value of a constant. Raises NotExactError where it is no such number, UndefinedError where it is none."""
+    """The value of a constant. Raises NotExactError where it is no such number, UndefinedError where it has none."""
     try:
         return Surd(exact(node), Fraction(0))
     except NotExactError:
@@ -52,12 +52,13 @@ def surd(node: Node) -> Surd:
 
 
 def square_root(value: Fraction) -> Fraction | None:
-    """The root of the square of a fraction, or None."""
+    """The square root of a fraction where that is a fraction, or None."""
     above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
     return Fraction(above, below) if above**2 == value.numerator and below**2 == value.denominator else None
 
 
 def _made(rational: Fraction, square: Fraction) -> Surd:
+    """The number with these parts, in its one form: a ``square`` with a rational root goes into ``rational``."""
     if square.numerator.bit_length() + square.denominator.bit_length() + rational.numerator.bit_length() > MOST_BITS:
         raise NotExactError("above its budget")
     root = square_root(abs(square))
@@ -75,43 +76,44 @@ def _root(node: Op) -> Surd:
     return _made(Fraction(0), inside)
 
 
-def _ratio(part: Fraction, of: Fraction) -> Fraction:
-    """The first of two irrational parts divided by the second. Raises NotExactError where that is no fraction."""
-    size = square_root(abs(part / of))
+def _ratio(dividend: Fraction, divisor: Fraction) -> Fraction:
+    """The ratio of two irrational parts, given as their squares. Raises NotExactError where it is no fraction."""
+    size = square_root(abs(dividend / divisor))
     if size is None:
         raise NotExactError("two roots")
-    return size if (part > 0) == (of > 0) else -size
+    return size if (dividend > 0) == (divisor > 0) else -size
 
 
 def _multiple(factor: Fraction, square: Fraction) -> Fraction:
+    """The square of a multiple of an irrational part."""
     return square * factor * abs(factor)
 
 
-def _plus(one: Surd, other: Surd) -> Surd:
-    rational = one.rational + other.rational
-    if not one.square or not other.square:
-        return _made(rational, one.square or other.square)
-    return _made(rational, _multiple(1 + _ratio(other.square, one.square), one.square))
+def _plus(a: Surd, b: Surd) -> Surd:
+    rational = a.rational + b.rational
+    if not a.square or not b.square:
+        return _made(rational, a.square or b.square)
+    return _made(rational, _multiple(1 + _ratio(b.square, a.square), a.square))
 
 
-def _times(one: Surd, other: Surd) -> Surd:
-    if not other.square:
-        one, other = other, one
-    if not one.square:
-        return _made(one.rational * other.rational, _multiple(one.rational, other.square))
-    if not one.rational and not other.rational:
-        sign = 1 if (one.square > 0) == (other.square > 0) else -1
-        return _made(Fraction(0), sign * abs(one.square * other.square))
-    ratio = _ratio(other.square, one.square)
-    rational = one.rational * other.rational + ratio * abs(one.square)
-    return _made(rational, _multiple(one.rational * ratio + other.rational, one.square))
+def _times(a: Surd, b: Surd) -> Surd:
+    if not b.square:
+        a, b = b, a
+    if not a.square:
+        return _made(a.rational * b.rational, _multiple(a.rational, b.square))
+    if not a.rational and not b.rational:
+        sign = 1 if (a.square > 0) == (b.square > 0) else -1
+        return _made(Fraction(0), sign * abs(a.square * b.square))
+    ratio = _ratio(b.square, a.square)
+    rational = a.rational * b.rational + ratio * abs(a.square)
+    return _made(rational, _multiple(a.rational * ratio + b.rational, a.square))
 
 
-def _inverse(one: Surd) -> Surd:
-    norm = one.rational**2 - abs(one.square)
+def _inverse(surd: Surd) -> Surd:
+    norm = surd.rational**2 - abs(surd.square)
     if not norm:
         raise UndefinedError("division by zero")
-    return _made(one.rational / norm, _multiple(-1 / norm, one.square))
+    return _made(surd.rational / norm, _multiple(-1 / norm, surd.square))
 
 
 def _power(base: Surd, exponent: Fraction) -> Surd:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Tier 2: a closed grammar of answers, read into typed values. Nothing is evaluated while reading.
+r"""The grammar of a whole answer: lists, sets, intervals, relations. ``read`` is tier 2's door.
 
 ::
 
@@ -12,7 +12,7 @@ r"""Tier 2: a closed grammar of answers, read into typed values. Nothing is eval
     set      = "\{" [list] "\}" | "\{" name ["\in \R"] ("|" | ":") list "\}" | "{" list "}"
     relation = sum sign sum {sign sum}                      a sign is "=", "\ne", "<", ">", "\le" or "\ge"
 
-with ``measure`` and ``ratio`` of ``measures``, ``sum`` of ``expressions`` and ``matrix`` of ``matrices``.
+``measure`` and ``ratio`` are defined in ``measures.py``, ``sum`` in ``expressions.py``, ``matrix`` in ``matrices.py``.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def read(answer: str) -> Value | None:
     if "\\text" in text:
         text = _NUMBER_IN_TEXT.sub(r" \1 ", text).strip()
     if len(text) <= LONGEST_NUMBER and (number := parse_number(text)) is not None:
+        # "6/2" is a division still to be worked out, and so no literal number.
         worked_out = number.value.denominator > 1 or not ("/" in text or "\\frac" in text)
         return Measure(Num(number.value), number.value if worked_out else None, percent=number.percent)
     try:
@@ -75,9 +76,9 @@ def read(answer: str) -> Value | None:
 def _read(text: str) -> Value:
     if len(text) <= _LONGEST_LETTER and len(key := normalise(text)) == 1 and key.isascii() and key.isalpha():
         return _word(key)
-    whole = _ONE_TEXT.fullmatch(text)
-    if whole:
-        text = whole[1].strip()
+    words = _ONE_TEXT.fullmatch(text)
+    if words:
+        text = words[1].strip()
     if text.startswith("{") and text.endswith("}") and "," not in text and _is_enclosed(text):
         text = text[1:-1].strip()
     based = read_based(text)
@@ -126,16 +127,16 @@ def _words(text: str, tokens: list[Token]) -> Value:
         return Text(key)
     if len(keys) > MOST_ITEMS:
         raise GrammarError("too many items")
-    return Collection(",", tuple(_word(one) for one in keys))
+    return Collection(",", tuple(_word(key) for key in keys))
 
 
 def _word(key: str) -> Value:
-    """A letter as a variable, which it may be elsewhere, other words as they are."""
+    """A single letter as a variable, as it is read where it stands in an expression; any other word as text."""
     return Measure(Symbol(key), None) if len(key) == 1 and key.isalpha() else Text(key)
 
 
 class Answers(Matrices):
-    """Reads a whole answer."""
+    """Reads a whole answer. Each method reads the part of the grammar that it is named after."""
 
     def __init__(self, tokens: list[Token]) -> None:
         super().__init__(tokens)
@@ -153,21 +154,21 @@ class Answers(Matrices):
         return items[0] if len(items) == 1 else Collection(kind, tuple(items))
 
     def items(self) -> tuple[list[Value], str]:
-        """The items with the kind of collection that their separators make."""
+        """The items of a list, and the kind of ``Collection`` that its separators make it."""
         items = self.named()
-        seen: set[str] = set()
+        separators: set[str] = set()
         while self.at(*_SEPARATORS):
             while self.at(*_SEPARATORS):
-                seen.add(self.next().text)
+                separators.add(self.next().text)
             items += self.named()
             if len(items) > MOST_ITEMS:
                 raise GrammarError("too many items")
-        if {",", ";"} <= seen:
+        if {",", ";"} <= separators:
             raise GrammarError("two separators")
-        return items, "or" if "\\or" in seen else "and" if "\\and" in seen else ","
+        return items, "or" if "\\or" in separators else "and" if "\\and" in separators else ","
 
     def named(self) -> list[Value]:
-        """One value with its label, or the two that a sign of both kinds stands for."""
+        """One value with its label, or the two values of a ``\\pm``."""
         start = self.position
         label = label_before_equals(self.tokens, start) if self.has_equals else None
         if label is None:
@@ -196,9 +197,9 @@ class Answers(Matrices):
             if count == MOST_ITEMS:
                 raise GrammarError("too many items")
             count += 1
-            other = self.item()
+            operand = self.item()
             joined = isinstance(value, Collection) and value.kind == kind and kind != "\\"
-            value = Collection(kind, (*value.items, other) if joined else (value, other))  # type: ignore[union-attr]
+            value = Collection(kind, (*value.items, operand) if joined else (value, operand))  # type: ignore[union-attr]
         return value
 
     def item(self) -> Value:
@@ -244,19 +245,19 @@ class Answers(Matrices):
         return None
 
     def related(self, first: Measure) -> Value:
-        """What an expression and a sign of relation begin: a value with its decimal, or a relation."""
-        decimal = self.peek(2 if self.peek(1).text == "-" else 1)
-        if self.at("=") and not symbols(first.node) and decimal.kind == "number":
+        """An expression that stands before a sign of relation: with its own decimal behind "=", or in a relation."""
+        number = self.peek(2 if self.peek(1).text == "-" else 1)
+        if self.at("=") and not symbols(first.node) and number.kind == "number":
             self.next()
-            if "." not in decimal.text and self.peek(1).text not in ("%", "\\%"):
+            if "." not in number.text and self.peek(1).text not in ("%", "\\%"):
                 raise GrammarError("two values")
-            return self.with_shown(first, exact=True)
-        if first.unit or first.percent or first.shown:
+            return self.with_decimal(first, exact=True)
+        if first.unit or first.percent or first.decimal:
             raise GrammarError("a relation with a unit")
         return self.chain(first.node)
 
     def chain(self, first: Node | None) -> Relation:
-        """A chain of relations behind its first side; infinite sides say nothing and are left out."""
+        """A chain of relations whose first side was read; None is infinite, which at either end bounds nothing."""
         sides, signs = [first], []
         while self.at(*_RELATIONS):
             signs.append(self.next().text)
@@ -265,14 +266,15 @@ class Answers(Matrices):
             sides, signs = sides[1:], signs[1:]
         if sides and sides[-1] is None:
             sides, signs = sides[:-1], signs[:-1]
-        known = [side for side in sides if side is not None]
-        if len(known) < 2 or len(known) < len(sides):
+        finite = [side for side in sides if side is not None]
+        if len(finite) < 2 or len(finite) < len(sides):
             raise GrammarError("no relation")
-        if "=" in signs and not any(symbols(side) for side in known):
+        if "=" in signs and not any(symbols(side) for side in finite):
             raise GrammarError("an equation between numbers")
-        return Relation(tuple(known), tuple(signs))
+        return Relation(tuple(finite), tuple(signs))
 
     def side(self) -> Node | None:
+        """One side of a relation; None where it is infinite."""
         if self.peek(self.at("+", "-")).text == "\\infty":
             self.position += 1 + self.at("+", "-")
             return None
@@ -311,7 +313,7 @@ class Answers(Matrices):
         return Group("()" if opening == "\\langle" else opening + closing, tuple(items))
 
     def holds_comma(self) -> bool:
-        """Whether the bracket here has a comma of its own; decides between a group and a factor."""
+        """Whether a comma stands directly within the bracket here: then it is a group, and no factor."""
         depth = 0
         for token in self.tokens[self.position :]:
             if token.text in ("(", "[", "\\{", "{", "\\langle"):

@@ -20,15 +20,15 @@ _LARGEST = 36
 
 
 def read_based(text: str) -> Based | None:
-    """The number that the whole text is, or None; a digit that the base does not have makes it none."""
+    """The number that the whole text is; None for any other text, and where the base lacks one of the digits."""
     if "_" not in text:
         return None
     match = _BASED.fullmatch(text)
     if match is None:
         return None
     digits = _TEXT.sub(r"\1", match[2])
-    named = match[3] or match[4]
-    base = int(named) if named.isdigit() else _NAMES.get(named, 0)
+    index = match[3] or match[4]
+    base = int(index) if index.isdigit() else _NAMES.get(index, 0)
     if not any(digit.isdigit() for digit in digits) or not 2 <= base <= _LARGEST:
         return None
     if any(int(digit, _LARGEST) >= base for digit in digits):

@@ -13,11 +13,11 @@ from recipe.reward.grammar.tokens import GrammarError, Token
 DEEPEST = 24
 
 END = Token("end", "", False)
-Read = TypeVar("Read")
+Content = TypeVar("Content")
 
 
 class Cursor:
-    """``depth`` counts the brackets that are open; above DEEPEST the text is refused."""
+    """``position`` is that of the next token; ``depth`` counts the open brackets, of which DEEPEST may be open."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens = tokens
@@ -25,6 +25,7 @@ class Cursor:
         self.depth = 0
 
     def peek(self, ahead: int = 0) -> Token:
+        """The token so many places behind the next one, or END."""
         place = self.position + ahead
         return self.tokens[place] if place < len(self.tokens) else END
 
@@ -41,6 +42,7 @@ class Cursor:
         return token.text in texts and token.kind != "text"
 
     def take(self, *texts: str) -> bool:
+        """Goes on behind the next token where it is one of these."""
         if not self.at(*texts):
             return False
         self.position += 1
@@ -51,20 +53,21 @@ class Cursor:
             raise GrammarError(f"expected {text!r}")
 
     def enter(self) -> None:
+        """Counts a bracket that was opened."""
         self.depth += 1
         if self.depth > DEEPEST:
             raise GrammarError("too deep")
 
-    def enclosed(self, inside: Callable[[], Read], closing: str) -> Read:
-        """What is read up to a bracket that closes what was just opened."""
+    def enclosed(self, inside: Callable[[], Content], closing: str) -> Content:
+        """What ``inside`` reads behind an opening bracket; the closing one must follow."""
         self.enter()
-        read = inside()
+        content = inside()
         self.expect(closing)
         self.depth -= 1
-        return read
+        return content
 
     def replace(self, rest: Token) -> None:
-        """Puts what is left of a token in its place, without changing the list that others may hold."""
+        """Puts the rest of the next token in its place, in a copy: the list may be another cursor's too."""
         self.tokens = [*self.tokens]
         self.tokens[self.position] = rest
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 from recipe.reward.grammar.cursor import END, Cursor
-from recipe.reward.grammar.functions import FUNCTIONS, INVERSES, LETTERS, MARKS
+from recipe.reward.grammar.names import FUNCTIONS, INVERSES, LETTERS, MARKS
 from recipe.reward.grammar.tokens import MOST_DIGITS, GrammarError, Token
 from recipe.reward.grammar.units import UNITS
 from recipe.reward.grammar.values import Node, Num, Op, Symbol, ratio_value
@@ -35,7 +35,8 @@ LONGEST_PRODUCT = 3
 _CLOSING = {"(": ")", "{": "}", "[": "]", "|": "|", "\\lvert": "\\rvert", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 _SHAPED = {"|": "abs", "\\lvert": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 _SIGNS = ("+", "-", "\\pm", "\\mp")
-_BEFORE_FACTOR = frozenset(
+#: Signs that begin a factor, and signs behind which a number is a factor.
+_FACTOR_SIGNS = frozenset(
     ("(", "{", "[", "\\frac", "\\binom", "\\sqrt", "\\pi", "\\max", "\\min", "\\lvert", "\\lfloor", "\\lceil")
 )
 _TEMPERATURES = ("C", "F")
@@ -44,7 +45,11 @@ _DEGREE = Op("/", (Symbol("\\pi"), Num(Fraction(180))))
 
 
 class Expressions(Cursor):
-    """Reads one expression. ``degrees``: a degree sign stood in it, outside of a function."""
+    """Reads one expression. Each method reads the rule of the grammar that it is named after.
+
+    ``degrees``: a degree sign stood in it, outside of a function. ``in_function`` and ``in_bars`` count the functions
+    and absolute values around the position.
+    """
 
     def __init__(self, tokens: list[Token]) -> None:
         super().__init__(tokens)
@@ -78,18 +83,18 @@ class Expressions(Cursor):
         if token.kind == "letters":
             return len(token.text) <= LONGEST_PRODUCT and not self.is_unit(token)
         if token.kind == "number":
-            before = self.tokens[self.position - 1] if self.position else END
-            return before.text in _BEFORE_NUMBER or (before.kind == "letters" and token.spaced)
+            preceding = self.tokens[self.position - 1] if self.position else END
+            return preceding.text in _BEFORE_NUMBER or (preceding.kind == "letters" and token.spaced)
         if token.kind == "text":
             return False
         if token.text == "|":
             return not self.in_bars
         if token.text == "(" and self.peek(1).text == "\\approx":
             return False
-        return token.text in _BEFORE_FACTOR or token.text in LETTERS or token.text in MARKS or is_function(token)
+        return token.text in _FACTOR_SIGNS or token.text in LETTERS or token.text in MARKS or is_function(token)
 
     def is_unit(self, token: Token) -> bool:
-        """Two letters or more that are a unit and end the measure: "5 cm" is a length, and "3xy" a product."""
+        """Whether two letters or more are a unit at the end of a measure: "5 cm" is a length, "3xy" a product."""
         ends = self.peek(1).text in ("", ",", ";", "^", ")", "]", "\\and", "\\or", "\\approx")
         return len(token.text) > 1 and token.text.casefold() in UNITS and ends
 
@@ -134,8 +139,10 @@ class Expressions(Cursor):
         return exponent
 
     def single(self, negative: bool = False) -> Node:
-        """What LaTeX takes as an argument without braces: one digit, one letter or one command. A number of several
-        digits, or with a sign where ``negative`` is set, is taken whole, as people mean it."""
+        """An argument without braces, for which LaTeX takes one digit, one letter or one command.
+
+        A number of several digits is taken whole, as people mean it; so is one with a sign where ``negative`` is set.
+        """
         token = self.next()
         if negative and token.text == "-" and self.peek().kind == "number":
             return Op("neg", (Num(self.fraction()),))
@@ -224,6 +231,7 @@ class Expressions(Cursor):
         return Op("root", (Num(degree), self.atom() if self.at("(") else self.part()))
 
     def extreme(self, kind: str) -> Node:
+        """The arguments of ``\\max`` or ``\\min``."""
         closing = "\\}" if self.at("\\{") else ")"
         if not self.take("\\{", "("):
             raise GrammarError("largest of what")
@@ -252,6 +260,7 @@ class Expressions(Cursor):
         return node if exponent is None else Op("^", (node, exponent))
 
     def argument(self) -> Node:
+        """The argument of a function, in brackets or without."""
         if self.at("(", "[", "{", "\\lvert", "\\lfloor", "\\lceil"):
             argument = self.bracketed(self.next().text)
             return Op("!", (argument,)) if self.take("!") else argument
@@ -265,21 +274,22 @@ class Expressions(Cursor):
         return product(factors)
 
     def mixed(self, token: Token) -> Node:
-        after = self.peek()
-        if token.text.isdigit() and after.text == "\\frac":
+        """A number that was read, with the fraction behind it where it is a mixed number."""
+        following = self.peek()
+        if token.text.isdigit() and following.text == "\\frac":
             self.next()
             ratio = Op("/", (self.part(), self.part()))
             part = ratio_value(ratio)
             if self.at("^"):
                 raise GrammarError("exponent behind a mixed number")
             return Op("*", (Num(Fraction(token.text)), ratio)) if part is None else Num(_mixed(token.text, part))
-        if after.kind != "number":
+        if following.kind != "number":
             return Num(self.repeating(token.text))
-        below = self.peek(2)
-        digits = token.text.isdigit() and after.text.isdigit() and below.text.isdigit()
-        if digits and after.spaced and self.peek(1).text == "/" and int(below.text):
+        above, below = following.text, self.peek(2).text
+        digits = token.text.isdigit() and above.isdigit() and below.isdigit()
+        if digits and following.spaced and self.peek(1).text == "/" and int(below):
             self.position += 3
-            return Num(_mixed(token.text, Fraction(int(after.text), int(below.text))))
+            return Num(_mixed(token.text, Fraction(int(above), int(below))))
         raise GrammarError("two numbers side by side")
 
     def repeating(self, digits: str) -> Fraction:
@@ -330,6 +340,7 @@ class Expressions(Cursor):
         return "".join(parts)
 
     def marked(self, mark: str) -> str:
+        """The name of a letter with a mark, such as ``\\vec v``; that of ``\\mathbb R`` is ``\\R``."""
         if self.take("{"):
             name = self.subscript()
         else:
@@ -363,8 +374,8 @@ def _applied(name: str, argument: Node, base: Node) -> Node:
     return Op("log", (base, argument)) if name == "log" else Op(name, (argument,))
 
 
-def _mixed(whole: str, part: Fraction) -> Fraction:
+def _mixed(integer: str, part: Fraction) -> Fraction:
     """A mixed number. One with an improper fraction is a sum still to be worked out."""
     if not 0 < part < 1:
         raise GrammarError("improper mixed number")
-    return int(whole) + part
+    return int(integer) + part

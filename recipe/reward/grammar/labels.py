@@ -11,20 +11,20 @@ import re
 from typing import NamedTuple
 
 from recipe.reward.grammar.expressions import Expressions, is_function
-from recipe.reward.grammar.functions import LETTERS, MARKS
+from recipe.reward.grammar.names import LETTERS, MARKS
 from recipe.reward.grammar.tokens import GrammarError, Token
 from recipe.reward.grammar.values import Node
 
 LONGEST_LABEL = 30
 
-# L: letters, W: words, F: a function, M: a mark, S: a subscript or a mark's argument in braces, N: a number.
+# L: letters, W: words, F: a function, M: a mark, N: a number, D: a ratio of names, &: a sign between letters.
 _LABEL = re.compile(
     r"M*[LW][LWM]*|F?M*[LF]\([LWNMF+\-*,&=]*\)|F[LM]+|L(?:[+&]L)+|L(?::L)+|\|M*L\||\[L\]|\(L(?:,L)*\)|M|D"
 )
 
 
 class Label(NamedTuple):
-    """``end`` is the position behind the sign; ``node`` the label as an expression, where it is one."""
+    """``end`` is the position behind the "="; ``node`` is the label as an expression, where it can be read as one."""
 
     name: str
     end: int
@@ -47,14 +47,15 @@ def label_before_equals(tokens: list[Token], start: int) -> Label | None:
                 return None
     else:
         return None
-    before = tokens[start:end]
-    if not before or not _LABEL.fullmatch(_shape(before)):
+    label = tokens[start:end]
+    if not label or not _LABEL.fullmatch(_shape(label)):
         return None
-    name = "".join(token.text for token in before if token.text not in ("{", "}"))
-    return Label(name, end + 1, _expression(before))
+    name = "".join(token.text for token in label if token.text not in ("{", "}"))
+    return Label(name, end + 1, _expression(label))
 
 
 def _expression(tokens: list[Token]) -> Node | None:
+    """The tokens read as one expression, or None where they are none."""
     parser = Expressions(tokens)
     try:
         node = parser.sum()
@@ -64,6 +65,7 @@ def _expression(tokens: list[Token]) -> Node | None:
 
 
 def _shape(tokens: list[Token]) -> str:
+    """One character for each token, for ``_LABEL``; subscripts, primes and the -1 of an inverse are left out."""
     shape: list[str] = []
     place = 0
     while place < len(tokens):
@@ -73,7 +75,7 @@ def _shape(tokens: list[Token]) -> str:
             place = _behind_group(tokens, place)
         elif token.text == "'" and shape:
             continue
-        elif token.text == "^" and [one.text for one in tokens[place : place + 4]] == ["{", "-", "1", "}"]:
+        elif token.text == "^" and [inverse.text for inverse in tokens[place : place + 4]] == ["{", "-", "1", "}"]:
             place += 4
         elif token.kind == "text":
             shape.append("W" if len(token.text) > 1 else "L")

@@ -26,7 +26,7 @@ class Matrices(Measures):
     """Reads a matrix; its entries are items of the answer grammar."""
 
     def item(self) -> Value:
-        """An entry."""
+        """One entry, which ``Answers`` reads."""
         raise NotImplementedError
 
     def begins_matrix(self) -> bool:
@@ -55,6 +55,7 @@ class Matrices(Measures):
         return text
 
     def rows(self) -> tuple[str, list[tuple[Value, ...]]]:
+        """The kind of matrix that an environment makes, and its rows."""
         name = self.next().text[len("\\begin{") : -1]
         if name not in _KINDS:
             raise GrammarError(f"no matrix: {name}")

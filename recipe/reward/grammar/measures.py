@@ -3,8 +3,8 @@ r"""Single values: an expression with what may stand beside it.
 
 ::
 
-    measure = [words] sum ["\over" sum] ["%" | "\%" | words | "'" | "''"] [("\approx" | "=") shown]
-    shown   = ["-"] number ["%" | "\%"] [words]           a decimal that the value comes to
+    measure = [words] sum ["\over" sum] ["%" | "\%" | words | "'" | "''"] [("\approx" | "=") decimal]
+    decimal = ["-"] number ["%" | "\%"] [words]           the same value, as a decimal
     ratio   = sum ":" sum {":" sum}                       a time of day where it could be one
     words   = {word | "\text{…}"} with "/" and "^" between units
 """
@@ -23,7 +23,7 @@ from recipe.reward.grammar.values import (
     Num,
     Op,
     Ratio,
-    Shown,
+    StatedDecimal,
     Symbol,
     Text,
     Value,
@@ -36,9 +36,7 @@ _ENDS = ("", ",", ";", ")", "]", "\\}", "\\and", "\\or", "&", "\\newrow", "\\cup
 
 
 class Measures(Expressions):
-    """Reads one value with its unit. ``colons``: whether a colon makes a ratio here."""
-
-    colons = True
+    """Reads one value with its unit."""
 
     def begins_factor(self, token: Token) -> bool:
         return super().begins_factor(token) and not self.is_short_word(token)
@@ -72,17 +70,18 @@ class Measures(Expressions):
         if prefix:
             self.take(":")
         node = self.top_sum()
-        if self.colons and not prefix and self.at(":"):
+        if not prefix and self.at(":"):
             return self.ratio(node)
         measure = self.with_unit(node, prefix)
         if self.at("(") and self.peek(1).text == "\\approx":
             self.position += 2
-            return self.enclosed(lambda: self.with_shown(measure, exact=False), ")")
+            return self.enclosed(lambda: self.with_decimal(measure, exact=False), ")")
         if self.take("\\approx"):
-            return self.with_shown(measure, exact=False)
+            return self.with_decimal(measure, exact=False)
         return measure
 
     def top_sum(self) -> Node:
+        """A sum that is not within brackets; ``\\over`` divides all before it by all behind it."""
         self.degrees = False
         node = self.sum()
         if self.take("\\over"):
@@ -90,10 +89,12 @@ class Measures(Expressions):
         return node
 
     def text(self, words: str) -> Value:
+        """Words alone; a single letter is a variable."""
         key = normalise(words)
         return Measure(Symbol(key), None) if len(key) == 1 and key.isalpha() else Text(key)
 
     def with_unit(self, node: Node, prefix: list[str]) -> Measure:
+        """The expression with its percent sign or unit; ``prefix`` holds the words that stand before it."""
         if self.take("%", "\\%"):
             if prefix:
                 raise GrammarError("words before a percentage")
@@ -139,8 +140,8 @@ class Measures(Expressions):
             else:
                 return words
 
-    def with_shown(self, measure: Measure, exact: bool) -> Measure:
-        """The measure with the decimal that stands behind it."""
+    def with_decimal(self, measure: Measure, exact: bool) -> Measure:
+        """The measure with the decimal that stands behind it; ``exact``: behind an equals sign."""
         sign = -1 if self.take("-") else 1
         token = self.next()
         if token.kind != "number":
@@ -150,16 +151,16 @@ class Measures(Expressions):
         if self.take("%", "\\%") or (self.is_word(self.peek()) and self.peek().text.strip() == "percent"):
             value, step = value / 100, step / 100
         self.degrees = False
-        again = self.with_unit(Num(value), [])
-        if again.percent or (again.unit and measure.unit and again.unit != measure.unit):
+        decimal = self.with_unit(Num(value), [])
+        if decimal.percent or (decimal.unit and measure.unit and decimal.unit != measure.unit):
             raise GrammarError("another unit behind a value")
         if symbols(measure.node):
             raise GrammarError("a decimal behind a function")
-        return Measure(
-            measure.node, measure.literal, measure.percent, measure.unit or again.unit, Shown(value, step, exact)
-        )
+        unit = measure.unit or decimal.unit
+        return Measure(measure.node, measure.literal, measure.percent, unit, StatedDecimal(value, step, exact))
 
     def ratio(self, first: Node) -> Ratio:
+        """A ratio whose first part was read."""
         start = self.position - 1
         parts = [first]
         while self.take(":"):
@@ -171,16 +172,16 @@ class Measures(Expressions):
         clock = clock and parts[0].value <= _LARGEST_HOUR and all(  # type: ignore[union-attr]
             token.text == ":" or len(token.text) == 2 for token in self.tokens[start + 1 : self.position]
         )  # fmt: skip
-        half = ""
+        half_of_day = ""
         if self.is_word(self.peek()):
-            half = " ".join(self.words())
-            if not clock or half not in ("am", "pm"):
+            half_of_day = " ".join(self.words())
+            if not clock or half_of_day not in ("am", "pm"):
                 raise GrammarError("words behind a ratio")
-        return Ratio(tuple(parts), clock, half)
+        return Ratio(tuple(parts), clock, half_of_day)
 
 
 def _split(text: str) -> list[str]:
-    """The words of a text in lower case, with what stands for a division or a power apart."""
+    """The words of a text in lower case; "/" is a word of its own, "^" parts a unit from its power."""
     for sign in ("/", "^"):
         text = text.replace(sign, f" {sign} " if sign == "/" else " ")
     return [word.strip(".-:") for word in text.casefold().split() if word.strip(".-:")]

@@ -56,6 +56,9 @@ def same_number(a: Number, b: Number) -> bool:
     return without.value in (with_sign.value, with_sign.value * hundredth)
 
 
+# Each of these reads one rule of the grammar at a position, and returns what it is worth and the position behind it.
+
+
 def _sign(text: str, position: int) -> tuple[int, int]:
     character = text[position : position + 1]
     return (-1 if character == "-" else 1), position + (1 if character in ("+", "-") and character else 0)
@@ -65,10 +68,10 @@ def _ratio(text: str, position: int) -> tuple[Fraction, int] | None:
     read = _decimal(text, position)
     if read is None or not text.startswith("/", read[1]):
         return read
-    over = _decimal(text, read[1] + 1)
-    if over is None or over[0] == 0:
+    below = _decimal(text, read[1] + 1)
+    if below is None or below[0] == 0:
         return None
-    return read[0] / over[0], over[1]
+    return read[0] / below[0], below[1]
 
 
 def _fraction_command(text: str, position: int) -> tuple[Fraction, int] | None:
@@ -92,19 +95,19 @@ def _part(text: str, position: int) -> tuple[Fraction, int] | None:
 
 
 def _decimal(text: str, position: int) -> tuple[Fraction, int] | None:
-    whole, end = _digits(text, position)
-    if 1 <= len(whole) <= 3:
+    integer, end = _digits(text, position)
+    if 1 <= len(integer) <= 3:
         while text.startswith(",", end):
-            group, after = _digits(text, end + 1)
+            group, group_end = _digits(text, end + 1)
             if len(group) != 3:
                 return None
-            whole, end = whole + group, after
+            integer, end = integer + group, group_end
     decimals = ""
     if text.startswith(".", end):
         decimals, end = _digits(text, end + 1)
-    if not whole + decimals:
+    if not integer + decimals:
         return None
-    value = Fraction(int(whole + decimals))
+    value = Fraction(int(integer + decimals))
     return (value / 10 ** len(decimals) if decimals else value), end
 
 

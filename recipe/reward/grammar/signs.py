@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The two values that a sign of both kinds, "\pm", stands for."""
+r"""The two values that ``\pm`` (or ``\mp``) stands for."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recipe.reward.grammar.values import (
 
 
 def both_signs(value: Value) -> list[Value]:
-    """The value itself, or with signs of both kinds in it the two that it is: upper signs first."""
+    r"""The value itself or, where ``\pm`` is in it, the two values: first with the upper signs, then with the lower."""
     if not _has_both(value):
         return [value]
     return [_with_sign(value, upper) for upper in (True, False)]
@@ -47,7 +47,7 @@ def _in_node(node: Node) -> bool:
 
 def _with_sign(value: Value, upper: bool) -> Value:
     if isinstance(value, Measure):
-        if value.shown is not None:
+        if value.decimal is not None:
             raise GrammarError("\\pm with a decimal")
         node = _signed(value.node, upper)
         return replace(value, node=node, literal=literal_value(node))

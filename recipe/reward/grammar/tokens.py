@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from recipe.reward.grammar.functions import FUNCTIONS, NAMES
+from recipe.reward.grammar.names import FUNCTIONS, NAMES
 
 #: Longest answer that the grammar reads, in characters and in tokens; most digits of one number.
 LONGEST_EXPRESSION = 400
@@ -19,7 +19,10 @@ class GrammarError(ValueError):
 
 
 class Token(NamedTuple):
-    """``kind`` is number, letters, command, text, environment or sign; ``spaced``: whitespace stands before it."""
+    """A piece of the text, without the braces of ``\\text{…}``.
+
+    ``kind`` is number, letters, command, text, environment or sign; ``spaced``: whitespace stands before it.
+    """
 
     kind: str
     text: str
@@ -49,19 +52,19 @@ def tokenise(text: str) -> list[Token]:
         match = _TOKEN.match(text, position)
         if match is None or len(tokens) == MOST_TOKENS:
             raise GrammarError(f"no token at {position}")
-        kind, found = match.lastgroup or "", match[0]
-        if kind == "number" and len(found) > MOST_DIGITS:
+        kind, token = match.lastgroup or "", match[0]
+        if kind == "number" and len(token) > MOST_DIGITS:
             raise GrammarError("too many digits")
         if kind == "text":
-            found = found[found.index("{") + 1 : -1].strip()
-            if found in FUNCTIONS:
-                kind, found = "command", f"\\{found}"
-            elif found in ("e", "i"):
+            token = token[token.index("{") + 1 : -1].strip()
+            if token in FUNCTIONS:
+                kind, token = "command", f"\\{token}"
+            elif token in ("e", "i"):
                 kind = "letters"
-        elif kind == "letters" and found in NAMES:
-            kind, found = "command", f"\\{found}"
+        elif kind == "letters" and token in NAMES:
+            kind, token = "command", f"\\{token}"
         elif kind == "environment":
-            found = found.replace(" ", "")
-        tokens.append(Token(kind, found, spaced))
+            token = token.replace(" ", "")
+        tokens.append(Token(kind, token, spaced))
         position, spaced = match.end(), False
     return tokens

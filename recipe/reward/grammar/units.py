@@ -66,34 +66,34 @@ class WordsError(ValueError):
 
 
 def unit_of(words: list[str]) -> str:
-    """One name for a unit or for words such as "ways", which begin with "~"; empty for "units" alone.
+    """One name for all spellings of a unit: "cm^2" and "square centimeters" are ``square cm``.
 
-    ``words`` may hold "/" or "per", and a power of the word before it as digits. Raises WordsError for words that
-    change the number.
+    Free words such as "ways" have a name that begins with "~"; "units" alone has an empty one. ``words`` may hold "/"
+    or "per", and a power as digits behind its word. Raises WordsError for words that change the number.
     """
     if len(words) > _MOST_WORDS:
         raise WordsError("too many words")
-    known: list[str] = []
+    units: list[str] = []
     free: list[str] = []
     for word in words:
-        if word in _POWERS and known:
-            known.insert(len(known) - 1, _POWERS[word])
+        if word in _POWERS and units:
+            units.insert(len(units) - 1, _POWERS[word])
         elif word in ("per", "a", "an", "/", "each", "every") and len(words) > 1:
-            known.append("per")
+            units.append("per")
         elif word in UNITS:
-            known.append(UNITS[word])
+            units.append(UNITS[word])
         elif word.isalpha() and word not in _REFUSED and word not in MULTIPLIERS:
             free.append(word[:-1] if word.endswith("s") and len(word) > 3 else word)
         else:
             raise WordsError(word)
-    if any(word != "per" for word in known):
-        unit = " ".join(known)
+    if any(word != "per" for word in units):
+        unit = " ".join(units)
         return "" if unit in ("unit", "square unit", "cubic unit") else unit
     return "~" + " ".join(free) if free else ""
 
 
 def same_unit(a: str, b: str) -> bool:
-    """Whether two units may stand for one another: equal, or words of which one is the same."""
+    """Whether two units may stand for one another: they are equal, or both are free words and share one."""
     if a.startswith("~") and b.startswith("~"):
         return bool(set(a[1:].split()) & set(b[1:].split()))
     return a == b

@@ -24,10 +24,10 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Op:
-    """``kind`` is one of ``+ * / ^ neg abs root floor ceil ! binom log pm mp`` or a function of ``functions``.
+    """``kind`` is one of ``+ * / ^ neg abs root floor ceil ! binom log pm mp`` or a function of ``names.py``.
 
-    A root has its degree (Num) first, a logarithm its base. ``pm`` and ``mp`` are the signs of one argument, and are
-    in no value that was read.
+    The first argument of a root is its degree (a Num), that of a logarithm its base. ``pm`` and ``mp`` are signs of one
+    argument; ``read`` returns no value with them, see ``signs.py``.
     """
 
     kind: str
@@ -39,10 +39,10 @@ Node = Union[Num, Symbol, Op]  # noqa: UP007  (evaluated at run time, on Python 
 CONSTANTS = frozenset(("\\pi", "e"))
 
 
-class Shown(NamedTuple):
-    """A decimal that stands behind a value, as in ``\\frac34 \\approx 0.750``.
+class StatedDecimal(NamedTuple):
+    """The decimal that an answer states behind its value, as in ``\\frac34 \\approx 0.750``.
 
-    ``step`` is one unit of its last digit; ``exact``: it was joined by an equals sign.
+    ``step`` is one unit of its last digit; ``exact``: an equals sign stands between the two.
     """
 
     value: Fraction
@@ -52,13 +52,17 @@ class Shown(NamedTuple):
 
 @dataclass(frozen=True)
 class Measure:
-    """A scalar. ``literal``: its value where it is written as a number; ``unit`` is empty where none is written."""
+    """A scalar with what stands beside it.
+
+    ``literal``: the value of ``node``, where it is written as a number and nothing is left to work out. ``unit`` is
+    empty where none is written.
+    """
 
     node: Node
     literal: Fraction | None
     percent: bool = False
     unit: str = ""
-    shown: Shown | None = None
+    decimal: StatedDecimal | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Collection:
-    r"""Several values whose order does not count, but for a difference.
+    r"""Several values; their order counts for a difference of sets only.
 
-    ``kind`` is ``,`` (a list without brackets or a set), ``and``, ``or``, ``u`` (a union), ``n`` (an intersection) or
-    ``\`` (a set without another one).
+    ``kind`` is ``,`` (a list without brackets, or a set), ``and``, ``or``, ``u`` (a union), ``n`` (an intersection) or
+    ``\`` (the first set without the second).
     """
 
     kind: str
@@ -90,7 +94,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Named:
-    """A value after ``name =``. ``left``: the name as an expression, where it is one."""
+    """A value after ``name =``; ``left`` is the name as an expression, where it can be read as one."""
 
     name: str
     value: Value
@@ -105,18 +109,22 @@ class Relation:
     signs: tuple[str, ...]
 
 
+#: Each sign of relation, read from the other end.
+TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": "\\ne"}
+
+
 @dataclass(frozen=True)
 class Ratio:
-    """``2:3``. ``clock``: it could be a time of day; ``half`` is am, pm or empty."""
+    """``2:3``. ``clock``: it could be a time of day; ``half_of_day`` is am, pm or empty."""
 
     parts: tuple[Node, ...]
     clock: bool = False
-    half: str = ""
+    half_of_day: str = ""
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """Rows of entries. ``kind`` is ``matrix`` or ``det``, which is a number still to be worked out."""
+    """Rows of entries. ``kind`` is ``matrix``, or ``det`` for a determinant that was left undone."""
 
     kind: str
     rows: tuple[tuple[Value, ...], ...]
@@ -124,7 +132,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Based:
-    """A number written in another base, as digits; ``base`` is 2 to 36."""
+    """A number in another base, as its digits; ``base`` is 2 to 36."""
 
     digits: str
     base: int
@@ -168,22 +176,22 @@ def literal_value(node: Node) -> Fraction | None:
 
 
 def ratio_value(node: Op) -> Fraction | None:
-    """The value of a fraction of two numbers as written; None for any other, and for one over zero."""
+    """The value of a fraction whose two parts are written as numbers; None for any other, and for one over zero."""
     above, below = (_signed_number(part) for part in node.args)
     return None if above is None or not below else above / below
 
 
 def symbols(node: Node) -> frozenset[str]:
     """The names of the variables of an expression; constants are none."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [node]
     while waiting:
-        one = waiting.pop()
-        if isinstance(one, Op):
-            waiting += one.args
-        elif isinstance(one, Symbol) and one.name not in CONSTANTS:
-            found.add(one.name)
-    return frozenset(found)
+        part = waiting.pop()
+        if isinstance(part, Op):
+            waiting += part.args
+        elif isinstance(part, Symbol) and part.name not in CONSTANTS:
+            names.add(part.name)
+    return frozenset(names)
 
 
 def _signed_number(node: Node) -> Fraction | None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Grades batches in processes of their own, so that no text can take the trainer down or hold it up.
+"""Grades a batch in several worker processes.
 
 A sample whose worker dies, or does not answer in time, is graded again by a new worker; when that happens twice it has
-the verdict ``error`` or ``timeout`` and scores as an empty response. Other samples are not affected. Canaries, samples
-with known results, go ahead of every part of a batch; a wrong one raises, which stops the run.
+the verdict ``error`` or ``timeout`` and scores as an empty response. Other samples are not affected. Ahead of every
+part of a batch go canaries, samples with known results; one that is graded otherwise raises, which stops the run.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any, NamedTuple
 from recipe.reward.grade import Appeal
 from recipe.reward.processes.errors import CanaryError, GraderError
 from recipe.reward.processes.line_process import LineProcess
-from recipe.reward.processes.tier3 import Asked, Pair, Tier3, require
+from recipe.reward.processes.tier3 import Opinion, Pair, Tier3, require
 from recipe.reward.verdict import Verdict
 from recipe.reward.verifiers import DEFAULT, Result, Verifier, get_verifier, verify
 
 WORKER = Path(__file__).with_name("worker.py")
 #: Samples sent to a worker at once, and seconds it has for them; they take it some milliseconds.
 PART, PART_SECONDS = 64, 20.0
-#: Most processes by default; one grades some 10,000 typical answers a second.
+#: Most processes where a run names no number; one grades some 10,000 typical answers a second.
 MOST_WORKERS = 4
-#: Deaths over one sample after which it is given up, and of workers that have graded nothing in a row.
+#: Deaths over one sample after which it is given up; deaths in a row, before anything was graded, that end the run.
 GIVE_UP, BROKEN = 2, 4
 
 #: A response, its ground truth and, where no work may be copied from it, the problem.
@@ -48,7 +48,7 @@ CANARY_VERDICTS = ("correct", "wrong", "no_answer", "correct", "unparseable", "n
 
 
 class Graded(NamedTuple):
-    """``lost``: how many workers died or were ended while they had this sample."""
+    """A sample's result; ``lost`` counts the workers that died or were ended while they had the sample."""
 
     result: Result
     lost: int
@@ -60,9 +60,9 @@ class Pool:
     Args:
         verifier, mix: the reward, as for ``get_verifier``.
         workers: how many processes.
-        seconds: after which a worker that has not answered a part of a batch is ended.
+        seconds: how long a worker may take for a part of a batch before it is ended.
         worker: the program that the processes run.
-        tier3: is asked about the answers that the processes cannot read.
+        tier3: grades the answers that the processes cannot read; None: these stay ``unparseable``.
     """
 
     def __init__(
@@ -104,32 +104,37 @@ class Pool:
             self.tier3.close()
 
     def _appeal(self, tier3: Tier3, samples: Sequence[Sample], graded: list[Graded]) -> list[Graded]:
-        """The results with tier 3 in place of ``unparseable``; a mix may look at other answers than its verdict's."""
+        """The results with tier 3's verdicts on what was ``unparseable``.
+
+        A mix is graded anew unless it was given up: each of its rules may look at another answer than the first, whose
+        verdict it has.
+        """
         mixed, given_up = self.settings["mix"] is not None, (Verdict.ERROR, Verdict.TIMEOUT)
         places = [
             place
             for place, (result, _) in enumerate(graded)
             if result.verdict is Verdict.UNPARSEABLE or (mixed and result.verdict not in given_up)
         ]
-        wanted: dict[Pair, int] = {}  # with one of the samples that ask
+        askers: dict[Pair, int] = {}  # the place of one sample that asks about the pair
         for place in places:
 
             def note(answer: str, truth: str, place: int = place) -> Verdict:
-                wanted[answer, truth] = place
+                askers[answer, truth] = place
                 return Verdict.UNPARSEABLE
 
             _verify(self.verifier, samples[place], note)
-        asked: dict[Pair, Asked] = tier3.ask(list(wanted))
+        opinions: dict[Pair, Opinion] = tier3.ask(list(askers))
         lost = Counter[int]()
-        for pair, place in wanted.items():
-            lost[place] += asked[pair].lost
+        for pair, place in askers.items():
+            lost[place] += opinions[pair].lost
         graded = list(graded)
         for place in places:
-            result = _verify(self.verifier, samples[place], lambda answer, truth: asked[answer, truth].verdict)
+            result = _verify(self.verifier, samples[place], lambda answer, truth: opinions[answer, truth].verdict)
             graded[place] = Graded(result, graded[place].lost + lost[place])
         return graded
 
     def _graded(self, batch: _Batch, index: int) -> Graded:
+        """What became of one sample; one that was given up scores as an empty response."""
         answer = batch.answers[index]
         if isinstance(answer, Result):
             return Graded(answer, batch.lost[index])
@@ -137,9 +142,9 @@ class Pool:
         return Graded(Result(empty.score, answer or Verdict.ERROR, False), batch.lost[index])
 
     def _serve(self, slot: LineProcess, batch: _Batch) -> None:
-        """One thread for each worker: sends parts of the batch to it and collects what comes back."""
+        """What one thread does for each worker: sends parts of the batch to it and keeps what comes back."""
         try:
-            broken = 0
+            broken = 0  # deaths in a row before anything was graded
             while (part := batch.next_part()) is not None:
                 try:
                     answers, failure = self._ask(slot, [*CANARIES, *(batch.samples[index] for index in part)])
@@ -155,17 +160,18 @@ class Pool:
             batch.fail(error)
 
     def _check_canaries(self, answers: Sequence[Result]) -> None:
+        # The verdicts are those of the default rule; another one may look at another answer.
+        is_default = self.settings["mix"] is None and self.settings["name"] == DEFAULT
         for canary, verdict, score, answer in zip(CANARIES, CANARY_VERDICTS, self.expected, answers, strict=False):
-            other_rule = self.settings["mix"] is not None or self.settings["name"] != DEFAULT
-            if answer.score != score or not (other_rule or answer.verdict.value == verdict):
+            if answer.score != score or (is_default and answer.verdict.value != verdict):
                 raise CanaryError(
                     f"the canary {canary[0]!r} with truth {canary[1]!r} was graded {answer.verdict.value}, score "
                     f"{answer.score}; expected score {score}. Stop, and find out what has changed the reward."
                 )
 
     def _ask(self, slot: LineProcess, samples: Sequence[Sample]) -> tuple[list[Result], Verdict | None]:
-        """What the worker answers, in order, and why it ended before it had answered all."""
-        request = [[_plain(part) for part in sample] for sample in samples]
+        """What the worker answers, in order; where it ended before it had answered all, with the reason."""
+        request = [[_as_json(part) for part in sample] for sample in samples]
         answers, late = slot.ask(request, len(samples), self.seconds, _result)
         if len(answers) == len(samples):
             return answers, None
@@ -173,7 +179,7 @@ class Pool:
 
 
 class _Batch:
-    """The samples of one call and what is known of them; used by all threads."""
+    """The samples of one call, cut into parts, and what became of them. All threads use it."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = samples
@@ -198,14 +204,14 @@ class _Batch:
             return None
 
     def store(self, part: list[int], graded: Sequence[Result], failure: Verdict | None) -> None:
-        """Keeps what was graded; what was not is graded again, the sample that the worker died with on its own."""
+        """Keeps what was graded and puts back what was not; the sample that the worker died with makes a part alone."""
         with self.changed:
             for index, result in zip(part, graded, strict=False):
                 self.answers[index] = result
-            left = part[len(graded) :]
-            if not left:
+            missing = part[len(graded) :]
+            if not missing:
                 return
-            suspect, rest = left[0], left[1:]
+            suspect, rest = missing[0], missing[1:]
             self.lost[suspect] += 1
             if self.lost[suspect] >= GIVE_UP:
                 self.answers[suspect] = failure
@@ -215,11 +221,13 @@ class _Batch:
                 self.parts.append(rest)
 
     def part_done(self) -> None:
+        """Says that a part which ``next_part`` gave out is dealt with."""
         with self.changed:
             self.working -= 1
             self.changed.notify_all()
 
     def fail(self, error: Exception) -> None:
+        """Ends the batch; the first error counts."""
         with self.changed:
             self.error = self.error or error
             self.changed.notify_all()
@@ -248,11 +256,11 @@ def _verify(verifier: Verifier, sample: Sample, appeal: Appeal | None = None) ->
 
 
 def _result(line: Any) -> Result:
-    score, verdict, form = line
-    return Result(float(score), Verdict(verdict), bool(form))
+    score, verdict, has_format = line
+    return Result(float(score), Verdict(verdict), bool(has_format))
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """The value in JSON types: arrays as lists, what JSON has no type for as null."""
     value = value.tolist() if hasattr(value, "tolist") else value
     try:

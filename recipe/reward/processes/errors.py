@@ -9,4 +9,4 @@ class CanaryError(RuntimeError):
 
 
 class GraderError(RuntimeError):
-    """The grading processes do not come up."""
+    """The grading processes do not start."""

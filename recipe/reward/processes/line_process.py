@@ -16,13 +16,13 @@ Answer = TypeVar("Answer")
 
 
 class LineProcess:
-    """Started when it is asked and does not run; ended when it is late, or says what is no answer.
+    """A child that is started when it is asked and does not run, and ended when it is late or its answer is none.
 
     Args:
         command: the program and its arguments.
-        settings: the first line that it is sent, where it has any.
+        settings: the first line that it is sent; None: none.
         environment: its environment variables; None: those of this process.
-        quiet: what it writes to its standard error is dropped.
+        quiet: whether its standard error is dropped.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class LineProcess:
 
     @property
     def pid(self) -> int | None:
-        """That of the process that runs now."""
+        """The id of the process, while it runs."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
     def ask(
         self, request: Any, count: int, seconds: float, parse: Callable[[Any], Answer]
     ) -> tuple[list[Answer], bool]:
-        """The parsed answers, up to ``count``, and whether the process was late.
+        """Sends ``request`` and waits for ``count`` answers; with None as request, the process speaks first.
 
-        With fewer than ``count``, or where ``parse`` raises ValueError or TypeError, the process has been ended.
-        ``request`` None is not sent: the process speaks first.
+        Returns the parsed answers, and whether the process was ended because it was late. Where they are fewer than
+        ``count``, it has been ended: it died, was late, or wrote what ``parse`` raises ValueError or TypeError for.
         """
         process = self.process if self.process is not None and self.pid is not None else self._start()
         assert process.stdin is not None and process.stdout is not None

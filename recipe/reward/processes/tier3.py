@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tier 3, off by default: what tiers 1 and 2 cannot read is put to math-verify, in processes of its own.
 
-math-verify is a computer algebra system behind a LaTeX reader: it can be made to hang, to fill the memory and to reach
-``eval``. So its texts never get into this process, each answer has a deadline at which the process is ended and started
-anew, and a batch has one as well. It is asked for no answer that leaves work to be done; see ``may_be_asked``.
+math-verify is a computer algebra system behind a LaTeX reader: texts can make it hang, fill the memory or reach
+``eval``. So no text is read by it in this process; each answer has a deadline, at which its process is ended and
+another started, and so has a batch. It would call work that is left undone right: see ``may_be_asked``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WORKER = Path(__file__).with_name("tier3_worker.py")
 
 #: Seconds for one answer, for all of a batch, and for a process to say that it is ready.
 ANSWER_SECONDS, BATCH_SECONDS, START_SECONDS = 2.0, 60.0, 60.0
-#: Deaths over one answer after which it is given up, and processes in a row that never got ready.
+#: Deaths over one answer after which it is given up; processes in a row that do not get ready, which end the run.
 GIVE_UP, BROKEN = 2, 2
 
 Pair = tuple[str, str]
@@ -41,20 +41,21 @@ CANARIES: tuple[tuple[Pair, Verdict], ...] = (
     (("1+\\sin x", "\\sin(x)+1"), Verdict.CORRECT),
     (("\\sin x", "\\cos x"), Verdict.WRONG),
 )
-# What says that something is still to be worked out.
+# A sign that something is still to be worked out.
 _WORK = re.compile(
     r"!|\\(?:[a-z]*int|sum|prod|lim|max|min|sup|inf|gcd|lcm|det|[a-z]?binom|[bp]?mod|partial)(?![A-Za-z])"
     r"|\\frac ?\{ ?d(?![A-Za-z])"
 )
-# One number, or a fraction of two, and no sign by which there could be another one or something to work out.
+# A single number, or a fraction of two, with anything around it but digits.
 _ONE_NUMBER = re.compile(r"[^0-9]*(?:[0-9]+(?:\.[0-9]+)?|\\frac ?\{ ?-?([0-9]+) ?\} ?\{ ?([0-9]+) ?\})[^0-9]*")
+# A sign by which there could be another number, or something to work out.
 _OPERATOR = re.compile(
     r"[+*/^_=<>,;!|&]|\\(?:cdot|sqrt|pm|mp|cup|cap|or|and|approx|sin|cos|tan|log|ln)(?![A-Za-z])|[0-9)}] ?-"
 )
 
 
-class Asked(NamedTuple):
-    """``lost``: how many processes died or were ended over it."""
+class Opinion(NamedTuple):
+    """The verdict on a pair; ``lost`` counts the processes that died or were ended over it."""
 
     verdict: Verdict
     lost: int
@@ -79,15 +80,15 @@ def require(name: str) -> None:
 
 
 def may_be_asked(answer: str, truth: str) -> bool:
-    """Whether the answer could be right without work left to do.
+    """Whether the answer can be right with no work left undone, so that math-verify may be asked about it.
 
-    Where the truth is a number, only one number in a spelling that tier 2 does not know could be. In no case an answer
-    with an integral, a sum, a factorial or the like that the truth does not have.
+    Where the truth is a number, the answer must hold a single number, in a spelling that tier 2 does not know. It may
+    in no case have an integral, a sum, a factorial or the like that the truth does not have.
     """
     if len(answer) > LONGEST_EXPRESSION:
         return False
-    text, wanted = tidy(answer), read(truth)
-    value = wanted.value if isinstance(wanted, Named) else wanted
+    text, value = tidy(answer), read(truth)
+    value = value.value if isinstance(value, Named) else value
     if isinstance(value, Measure) and value.literal is not None:
         number = _ONE_NUMBER.fullmatch(text)
         if number is None or _OPERATOR.search(text) or _WORK.search(text):
@@ -120,28 +121,28 @@ class Tier3:
         """The processes that run now."""
         return [slot.pid for slot in self.slots if slot.pid is not None]
 
-    def ask(self, pairs: Sequence[Pair]) -> dict[Pair, Asked]:
+    def ask(self, pairs: Sequence[Pair]) -> dict[Pair, Opinion]:
         """The verdict on each pair of answer and truth. What the batch has no time for is a ``timeout``.
 
         Raises CanaryError when a pair with a known verdict gets another, GraderError when no process gets ready.
         """
-        asked = {pair: Asked(Verdict.UNPARSEABLE, 0) for pair in pairs}
-        waiting = deque(pair for pair in asked if may_be_asked(*pair))
+        opinions = {pair: Opinion(Verdict.UNPARSEABLE, 0) for pair in pairs}
+        waiting = deque(pair for pair in opinions if may_be_asked(*pair))
         if not waiting:
-            return asked
+            return opinions
         end = time.monotonic() + self.batch_seconds
         errors: list[Exception] = []
 
         def serve(slot: LineProcess) -> None:
             try:
-                self._canaries(slot)
+                self._check_canaries(slot)
                 while not errors:
                     try:
                         pair = waiting.popleft()
                     except IndexError:
                         return
                     late = time.monotonic() > end
-                    asked[pair] = Asked(Verdict.TIMEOUT, 0) if late else self._pair(slot, pair)
+                    opinions[pair] = Opinion(Verdict.TIMEOUT, 0) if late else self._grade(slot, pair)
             except Exception as error:
                 errors.append(error)
 
@@ -153,32 +154,32 @@ class Tier3:
                 thread.join()
         if errors:
             raise errors[0]
-        return asked
+        return opinions
 
     def close(self) -> None:
         """Ends the processes."""
         for slot in self.slots:
             slot.end()
 
-    def _canaries(self, slot: LineProcess) -> None:
+    def _check_canaries(self, slot: LineProcess) -> None:
         for pair, expected in CANARIES:
-            found = self._pair(slot, pair).verdict
-            if found not in (expected, Verdict.TIMEOUT, Verdict.ERROR):
+            verdict = self._grade(slot, pair).verdict
+            if verdict not in (expected, Verdict.TIMEOUT, Verdict.ERROR):
                 raise CanaryError(
-                    f"the canary of tier 3 {pair[0]!r} with truth {pair[1]!r} was graded {found.value}; expected "
+                    f"the canary of tier 3 {pair[0]!r} with truth {pair[1]!r} was graded {verdict.value}; expected "
                     f"{expected.value}. Stop, and install what {REQUIREMENTS} names, or leave tier3 out."
                 )
 
-    def _pair(self, slot: LineProcess, pair: Pair) -> Asked:
+    def _grade(self, slot: LineProcess, pair: Pair) -> Opinion:
         lost, late = 0, False
-        # A process may die of what is not the answer's fault; a hang is.
+        # A death may not be the answer's fault, so it is asked once more; a hang is.
         while lost < GIVE_UP and not late:
             self._make_ready(slot)
             answers, late = slot.ask([tidy(pair[0]), tidy(pair[1]), self.seconds], 1, self.seconds, Verdict)
             if answers:
-                return Asked(answers[0], lost)
+                return Opinion(answers[0], lost)
             lost += 1
-        return Asked(Verdict.TIMEOUT if late else Verdict.ERROR, lost)
+        return Opinion(Verdict.TIMEOUT if late else Verdict.ERROR, lost)
 
     def _make_ready(self, slot: LineProcess) -> None:
         if slot.pid is not None:

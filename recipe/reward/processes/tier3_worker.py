@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that asks math-verify. It says "ready", then reads lines ``[answer, truth, seconds]`` and answers each
-with "correct", "wrong" or "unparseable". Run by file; its environment needs math-verify and nothing of ours.
+"""The program in which math-verify runs. It is run by file and imports math-verify, but nothing of ours.
 
-math-verify reads LaTeX with sympy, which makes its numbers with ``eval``. Here ``eval`` takes nothing but a numeral,
-and the process has limits: memory, processor time for each answer, and no writing of files.
+It says "ready", then reads lines ``[answer, truth, seconds]`` and answers each with "correct", "wrong" or
+"unparseable". math-verify reads LaTeX with sympy, which makes its numbers with ``eval``: here that takes nothing but a
+numeral, and the process has limits on its memory, on the processor time of each answer, and on writing files.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def load() -> Callable[[str, str], str]:
         )  # fmt: skip
 
     def compare(answer: str, truth: str) -> str:
-        wanted, given = read(truth), read(answer)
-        if not wanted or not given:
+        gold, target = read(truth), read(answer)
+        if not gold or not target:
             return "unparseable"
-        same = verify(wanted, given, float_rounding=DECIMALS, timeout_seconds=None, raise_on_error=True)
+        same = verify(gold, target, float_rounding=DECIMALS, timeout_seconds=None, raise_on_error=True)
         return "correct" if same else "wrong"
 
-    compare("1+\\frac{1.5}{2}\\sin x", "\\int x dx")  # what is imported late is imported now
+    compare("1+\\frac{1.5}{2}\\sin x", "\\int x dx")  # its late imports happen now, before code is forbidden
     return compare
 
 
@@ -69,9 +69,11 @@ def forbid_code() -> None:
 
 
 def _guarded(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``eval`` or ``exec``, for harmless code and for callers in Python's own class makers."""
+
     def guarded(code: Any, *scope: Any, **named: Any) -> Any:
-        known = isinstance(code, str) and (code == _NAMES or _NUMERAL.fullmatch(code))
-        if known or sys._getframe(1).f_globals.get("__name__") in _CLASS_MAKERS:
+        harmless = isinstance(code, str) and (code == _NAMES or _NUMERAL.fullmatch(code))
+        if harmless or sys._getframe(1).f_globals.get("__name__") in _CLASS_MAKERS:
             return original(code, *scope, **named)
         raise PermissionError("code is not run here")
 
@@ -79,7 +81,7 @@ def _guarded(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def serve(requests: IO[str], compare: Callable[[str, str], str]) -> None:
-    """Answers every request. Only what ends the process, such as a limit, leaves one without an answer."""
+    """Answers every request until the end of the input; a limit that is reached ends the process instead."""
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     for line in requests:
         answer, truth, seconds = json.loads(line)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grading process: reads JSON lines from its standard input and answers on its standard output.
+"""The program of a grading process: reads lines of JSON from its standard input and answers on its standard output.
 
-The first line is the configuration, ``{"name": verifier, "mix": weights or null}``; each later one is a list of
-``[response, ground truth]``, with the problem as a third where no work may be copied from it, answered by one line
-``[score, verdict, format]`` for each. It ends with its input. Run by file, without the environment's packages: grading
-needs the standard library only.
+The first line is the configuration, ``{"name": verifier, "mix": weights or null}``. Each later one is a list of samples
+``[response, ground truth]``, with the problem as a third item where no work may be copied from it; it is answered by
+one line ``[score, verdict, format]`` for each sample. The process ends with its input. It is run by file and without
+the environment's packages: grading needs the standard library only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEMORY = 2 << 30
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:
-    """Answers every request until the end of the input. Each answer is flushed, so that a death costs no other."""
+    """Answers every request until the end of the input. Each answer is sent at once: a death loses none before it."""
     from recipe.reward.verifiers import get_verifier, verify
 
     verifier = get_verifier(**json.loads(requests.readline()))

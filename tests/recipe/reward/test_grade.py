@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from recipe.reward.equality.evaluate import same_function
+from recipe.reward.equality.expressions import same_function
 from recipe.reward.equality.reals import Effort
 from recipe.reward.grade import grade_answer, grade_response
 from recipe.reward.grammar.answers import read

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from recipe.reward.processes import batch
-from recipe.reward.processes.batch import CanaryError, GraderError, Pool, _plain
+from recipe.reward.processes.batch import CanaryError, GraderError, Pool, _as_json
 from verl_patches.utils.reward_score.r1_zero import compute_score, compute_scores
 
 SAMPLES: list[tuple[Any, Any]] = [
@@ -66,7 +66,7 @@ def test_any_response_and_truth_crosses(pool: Pool) -> None:
 
     odd = [("\ud800\x00\n", "5"), (None, "5"), (b"5", "5"), ("<answer>\\boxed{2}</answer>", np.array(["1", "2"])),
            ("<answer>\\boxed{2}</answer>", object()), ("<answer>\\boxed{2}</answer>", np.int64(2))]  # fmt: skip
-    assert scores(pool.grade(odd)) == [compute_score("x", text, _plain(truth)) for text, truth in odd]
+    assert scores(pool.grade(odd)) == [compute_score("x", text, _as_json(truth)) for text, truth in odd]
     assert [one["verdict"] for one in scores(pool.grade(odd))] == [
         "no_answer", "error", "error", "correct", "error", "correct",
     ]  # fmt: skip

@@ -25,7 +25,7 @@ from recipe.reward.processes import batch, tier3
 from recipe.reward.processes.batch import Pool
 from recipe.reward.processes.errors import CanaryError, GraderError
 from recipe.reward.processes.line_process import LONGEST_LINE, LineProcess
-from recipe.reward.processes.tier3 import Asked, Pair, Tier3, may_be_asked
+from recipe.reward.processes.tier3 import Opinion, Pair, Tier3, may_be_asked
 from recipe.reward.verdict import Verdict
 from verl_patches.utils.reward_score.r1_zero import compute_score, compute_scores
 
@@ -83,7 +83,7 @@ def stand_in(tmp_path: Path) -> Iterator[Callable[..., Tier3]]:
         one.close()
 
 
-def verdicts(asked: dict[Pair, Asked]) -> list[str]:
+def verdicts(asked: dict[Pair, Opinion]) -> list[str]:
     return [one.verdict.value for one in asked.values()]
 
 
@@ -94,9 +94,9 @@ class Recorder(Tier3):
         super().__init__()
         self.seen: list[Pair] = []
 
-    def ask(self, pairs: Sequence[Pair]) -> dict[Pair, Asked]:
+    def ask(self, pairs: Sequence[Pair]) -> dict[Pair, Opinion]:
         self.seen += pairs
-        return {pair: Asked(Verdict.CORRECT, 0) for pair in pairs}
+        return {pair: Opinion(Verdict.CORRECT, 0) for pair in pairs}
 
 
 def respond(answer: str, thought: str = "") -> str:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.reward.equality import exact, series
-from recipe.reward.equality.evaluate import same_function, varies
 from recipe.reward.equality.exact import NotExactError, UndefinedError
+from recipe.reward.equality.expressions import same_function, varies
 from recipe.reward.equality.points import real_points
 from recipe.reward.equality.reals import FUNCTIONS, Effort, UnknownError, value_at
 from recipe.reward.equality.surds import surd

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 _CIRCULAR = ("sin", "cos", "tan", "cot", "sec", "csc")
 _HYPERBOLIC = ("sinh", "cosh", "tanh", "coth")
-#: Inverse functions by the one that "^{-1}" inverts.
+#: The inverse of each function that "^{-1}" turns around.
 INVERSES: dict[str, str] = {name: f"arc{name}" for name in _CIRCULAR}
 #: Functions whose argument may stand without brackets.
 FUNCTIONS = frozenset((*_CIRCULAR, *INVERSES.values(), *_HYPERBOLIC, "ln", "log", "exp"))
@@ -17,6 +17,6 @@ alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sig
 Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega ell hbar imath R Z N Q C
 """
 LETTERS = frozenset(f"\\{name}" for name in _LETTERS.split())
-#: Commands whose argument is a name: with it they are one.
+#: Commands that set a mark over a name, and make another name of it.
 _MARKS = "overline vec hat widehat tilde dot ddot mathbb angle triangle"
 MARKS = frozenset(f"\\{name}" for name in _MARKS.split())

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether two expressions are the same function, or proportional: exactly where that is possible, else at points.
 
-Constants of bounded size are compared as fractions, or as numbers with one square root. Rational functions are compared
-modulo two primes at random residues, with pi and e as variables; everything else as real values at random points, and
-there the domain counts too: where one of the two is defined and the other is not, they differ. What has no value
-anywhere is equal to nothing. docs/REWARDS.md bounds the probability of a false match.
+1. Constants of bounded size are compared as fractions, or as numbers with one square root.
+2. Rational functions are compared modulo two primes at random residues, with pi and e as variables.
+3. All others are compared as real values at random points. There the domain counts too: where one of the two is defined
+   and the other is not, they differ.
+
+What has no value anywhere is equal to nothing. docs/REWARDS.md bounds the probability of a false match.
 """
 
 from __future__ import annotations
@@ -18,16 +20,18 @@ from recipe.reward.equality.points import (
     residue_points,
     whole_points,
 )
-from recipe.reward.equality.reals import Effort, Pair, Point, UnknownError, close, product, value_at
+from recipe.reward.equality.reals import Effort, Point, Real, UnknownError, close, product, value_at
 from recipe.reward.equality.rests import rests
 from recipe.reward.equality.surds import surd
 from recipe.reward.grammar.values import CONSTANTS, Node, Num, Op, symbols
 
-#: Points at which expressions with variables must agree where all others are above a budget, and where there were no
-#: others because the effort was spent.
+#: At so many points at least must expressions with variables agree: where all points were tried, and where the effort
+#: was spent before that.
 FEWEST_POINTS, ENOUGH_POINTS = 3, 6
-#: Two points at which a function that is no constant hardly has the same value.
+#: Coordinates of two points, at which only a constant is likely to have one value.
 _STARTS = (10**9 + 7, 10**12 + 39)
+#: Powers of one base are compared by their exponents where one of these is larger.
+_LARGE_EXPONENT = 1000
 
 
 def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
@@ -44,7 +48,7 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
     if (exponents := _of_one_base(a, b)) is not None:
         return same_function(*exponents, effort)
     try:
-        if any(one != other for one, other, _ in _residues(a, b, effort)):
+        if any(residue_a != residue_b for residue_a, residue_b, _ in _residues(a, b, effort)):
             return False
         degree(a)
         degree(b)
@@ -55,10 +59,10 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
 
 
 def _rests_differ(a: Node, b: Node, effort: Effort) -> bool:
-    """Whether two expressions that seem to be the same differ in a part that is rational."""
-    for one, other in rests(a, b):
+    """Whether two expressions with the same real values differ in a rational part that is too small to be seen."""
+    for rest_a, rest_b in rests(a, b):
         try:
-            return any(value != wanted for value, wanted, _ in _residues(one, other, effort))
+            return any(residue_a != residue_b for residue_a, residue_b, _ in _residues(rest_a, rest_b, effort))
         except (NotExactError, UndefinedError):
             continue
     return False
@@ -75,11 +79,11 @@ def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bo
     except (NotExactError, UndefinedError):
         return _same_values(a, b, effort, ratio=True)
     for prime in PRIMES:
-        of_prime = [(one, other) for one, other, modulus in residues if modulus == prime]
-        first, second = of_prime[0]
-        if not first or not second:
+        of_prime = [(residue_a, residue_b) for residue_a, residue_b, modulus in residues if modulus == prime]
+        first_a, first_b = of_prime[0]
+        if not first_a or not first_b:
             return None
-        if any((one * second - other * first) % prime for one, other in of_prime):
+        if any((residue_a * first_b - residue_b * first_a) % prime for residue_a, residue_b in of_prime):
             return False
     return True
 
@@ -88,16 +92,16 @@ def varies(node: Node) -> bool:
     """Whether this is a rational function that is known not to be a constant: then it is equal to no number."""
     names = sorted(symbols(node))
     try:
-        first, other = (
+        first, second = (
             residue(node, {name: place + start for place, name in enumerate(names)}, PRIMES[0]) for start in _STARTS
         )
     except (NotExactError, UndefinedError):
         return False
-    return bool(names) and first != other
+    return bool(names) and first != second
 
 
-def constant_value(node: Node, effort: Effort) -> Pair | None:
-    """The real value of an expression without variables, or None."""
+def constant_value(node: Node, effort: Effort) -> Real | None:
+    """The real value of an expression without variables; None where it has none or it is not known."""
     try:
         return value_at(node, {}, effort)
     except (UndefinedError, UnknownError, KeyError):
@@ -105,20 +109,23 @@ def constant_value(node: Node, effort: Effort) -> Pair | None:
 
 
 def _of_one_base(a: Node, b: Node) -> tuple[Node, Node] | None:
-    """The exponents of two powers of one positive constant that is not 1, where a power is too large for a value."""
+    """The exponents of two powers that are too large to be computed, where they have one base, above 0 and not 1.
+
+    Then the powers are equal exactly where the exponents are. None for any other two expressions.
+    """
     if not (isinstance(a, Op) and isinstance(b, Op) and a.kind == b.kind == "^"):
         return None
     try:
-        base, other = exact(a.args[0]), exact(b.args[0])
-        large = max(abs(exact(a.args[1])), abs(exact(b.args[1])))
+        base_a, base_b = exact(a.args[0]), exact(b.args[0])
+        largest = max(abs(exact(a.args[1])), abs(exact(b.args[1])))
     except (NotExactError, UndefinedError):
         return (a.args[1], b.args[1]) if _is_tower(a) and _is_tower(b) and a.args[0] == b.args[0] else None
-    usable = base == other and base > 0 and base != 1 and large > 1000
-    return (a.args[1], b.args[1]) if usable else None
+    decisive = base_a == base_b and base_a > 0 and base_a != 1 and largest > _LARGE_EXPONENT
+    return (a.args[1], b.args[1]) if decisive else None
 
 
 def _is_tower(node: Op) -> bool:
-    """Whether this is a number above 1 to the power of a power of numbers."""
+    """Whether this power of a number above 1 has a power of numbers as its exponent, as 2^{3^4} has."""
     base, exponent = node.args
     return (
         isinstance(base, Num)
@@ -138,44 +145,45 @@ def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]
 
 
 def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
+    """Whether the real values of both agree at random points: each with each or, with ``ratio``, in their ratio."""
     names = sorted(symbols(a) | symbols(b))
     agreed, differ = 0, False
-    defined = [False, False]
-    first: tuple[Pair, Pair] | None = None
-    whole = not ratio and bool(names) and of_whole_numbers(b)
-    for one, other in _values(a, b, names, effort, whole):
-        defined = [defined[0] or one is not None, defined[1] or other is not None]
-        if one is None or other is None:
+    defined_a = defined_b = False
+    first: tuple[Real, Real] | None = None
+    whole_numbers = not ratio and bool(names) and of_whole_numbers(b)
+    for value_a, value_b in _values(a, b, names, effort, whole_numbers):
+        defined_a, defined_b = defined_a or value_a is not None, defined_b or value_b is not None
+        if value_a is None or value_b is None:
             # Formulas for whole numbers may differ in where they begin.
-            differ = differ or (one is not other and not whole)
+            differ = differ or (value_a is not value_b and not whole_numbers)
         elif ratio:
-            if not one.long or not other.long:
-                differ = differ or bool(one.long) != bool(other.long)
+            if not value_a.long or not value_b.long:
+                differ = differ or bool(value_a.long) != bool(value_b.long)
                 continue
-            if positive and (one.long > 0) != (other.long > 0):
+            if positive and (value_a.long > 0) != (value_b.long > 0):
                 return False
-            first = first or (one, other)
-            if not close(product(one, first[1]), product(other, first[0])):
+            first = first or (value_a, value_b)
+            if not close(product(value_a, first[1]), product(value_b, first[0])):
                 return False
             agreed += 1
-        elif not close(one, other):
+        elif not close(value_a, value_b):
             return False
         else:
             agreed += 1
-        if differ and all(defined):
+        if differ and defined_a and defined_b:
             return False
-    if not all(defined):
+    if not (defined_a and defined_b):
         return None
     fewest = ENOUGH_POINTS if effort.left < 0 else FEWEST_POINTS
     return True if agreed >= (fewest if names else 1) and not differ else None
 
 
 def _values(
-    a: Node, b: Node, names: Sequence[str], effort: Effort, whole: bool
-) -> Iterator[tuple[Pair | None, Pair | None]]:
+    a: Node, b: Node, names: Sequence[str], effort: Effort, whole_numbers: bool
+) -> Iterator[tuple[Real | None, Real | None]]:
     """The values of both at each point where they are known; None where one is not defined."""
     rng = effort.generator
-    for point in whole_points(names, rng) if whole else real_points((a, b), names, rng):
+    for point in whole_points(names, rng) if whole_numbers else real_points((a, b), names, rng):
         try:
             yield _or_none(a, point, effort), _or_none(b, point, effort)
         except UnknownError:
@@ -183,7 +191,7 @@ def _values(
                 return
 
 
-def _or_none(node: Node, point: Point, effort: Effort) -> Pair | None:
+def _or_none(node: Node, point: Point, effort: Effort) -> Real | None:
     try:
         return value_at(node, point, effort)
     except UndefinedError:
