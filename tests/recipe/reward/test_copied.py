@@ -76,7 +76,7 @@ def test_what_was_worked_out_or_is_the_truth_itself_is_paid(problem: str, truth:
 
 
 def test_the_examples_of_copied_work_are_paid_where_the_problem_is_not_known_or_the_key_is_off() -> None:
-    paid = [one for one in COPIED if score(None, one[1], one[2])["acc"] == 1.0]
+    paid = [example for example in COPIED if score(None, *example[1:])["acc"] == 1.0]
     assert len(paid) >= 10
     for problem, truth, answer in paid:
         assert score(problem, truth, answer)["verdict"] == "copied"
@@ -119,8 +119,8 @@ def test_grading_processes_refuse_the_same(monkeypatch: pytest.MonkeyPatch) -> N
         "workers": 1,
     }
     here = [score(*case) for case in cases]
-    assert [{**one, "lost_workers": 0} for one in here] == compute_scores(**arguments)
-    assert "copied" not in {one["verdict"] for one in compute_scores(**arguments, refuse_copied=False)}
+    assert [{**graded, "lost_workers": 0} for graded in here] == compute_scores(**arguments)
+    assert "copied" not in {graded["verdict"] for graded in compute_scores(**arguments, refuse_copied=False)}
 
 
 @settings(deadline=None)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from recipe.reward.equality.expressions import same_function
 from recipe.reward.equality.reals import Effort
-from recipe.reward.grade import grade_answer, grade_response
+from recipe.reward.grade import grade_answer, grade_response, same_answer
 from recipe.reward.grammar.answers import read
+from recipe.reward.grammar.normalise import normalise
 from recipe.reward.grammar.values import Measure, Num, Op, Symbol
 from recipe.reward.verdict import Verdict
 
@@ -115,6 +116,40 @@ def test_wrong_answers(answer: str, truth: str) -> None:
     assert grade_answer(answer, truth) is Verdict.WRONG
 
 
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("18", "$18"),
+        ("18", "\\$18"),
+        ("18", "18."),
+        ("1,234", "1234"),
+        ("\\dfrac{1}{2}", "0.5"),
+        ("\\tfrac12", "1/2"),
+        ("-3", "\N{MINUS SIGN}3"),
+        ("(1, 2)", "\\left( 1,2 \\right)"),
+        ("x = 5", "x=5"),
+        ("25\\%", "\\frac{1}{4}"),
+        ("25%", "25"),
+        ("1\\,000", "1 000"),
+    ],
+)
+def test_the_same_answers_are_so_in_both_directions(a: str, b: str) -> None:
+    assert same_answer(a, b) and same_answer(b, a)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [("1 1/2", "11/2"), ("2", "12"), ("2^10", "1025"), ("1e3", "1000"), ("a", "A"), ("", ""), ("1/3", "0.333")],
+)
+def test_different_answers_are_so_in_both_directions(a: str, b: str) -> None:
+    assert not same_answer(a, b) and not same_answer(b, a)
+
+
+@given(st.text(max_size=80))
+def test_every_text_is_its_own_answer(a: str) -> None:
+    assert same_answer(a, a) == bool(normalise(a))
+
+
 @pytest.mark.parametrize("answer", UNREADABLE)
 def test_unreadable_answers_are_told_apart_from_wrong_ones(answer: str) -> None:
     assert grade_answer(answer, "7") is Verdict.UNPARSEABLE
@@ -211,9 +246,9 @@ def test_lists_and_numbers_of_parquet_are_ground_truths() -> None:
 def test_comparing_has_a_budget() -> None:
     x = Symbol("x")
     power = Op("^", (x, x))
-    other = Op("+", (power, Op("abs", (power,))))
-    assert same_function(other, Op("*", (Num(Fraction(2)), power)), Effort(400)) is True
-    assert same_function(other, Op("*", (Num(Fraction(2)), power)), Effort(20)) is None
+    power_twice = Op("+", (power, Op("abs", (power,))))
+    assert same_function(power_twice, Op("*", (Num(Fraction(2)), power)), Effort(400)) is True
+    assert same_function(power_twice, Op("*", (Num(Fraction(2)), power)), Effort(20)) is None
 
 
 PIECES = st.sampled_from(
@@ -250,10 +285,10 @@ def test_only_a_box_that_was_closed_within_answer_tags_earns(pieces: list[str]) 
 
 @given(ANSWERS, ANSWERS)
 def test_expressions_are_graded_the_same_in_both_directions(a: str, b: str) -> None:
-    one, other = read(a), read(b)
-    if not isinstance(one, Measure) or not isinstance(other, Measure):
+    value_a, value_b = read(a), read(b)
+    if not isinstance(value_a, Measure) or not isinstance(value_b, Measure):
         return
-    if (one.literal is None) == (other.literal is None):
+    if (value_a.literal is None) == (value_b.literal is None):
         assert grade_answer(a, b) is grade_answer(b, a)
 
 

@@ -42,8 +42,8 @@ def table() -> str:
         "| kind | right: `correct` | wrong: `wrong` | wrong: `unparseable` | paid wrongly |",
         "|---|---|---|---|---|",
     ]
-    for kind, found in counts.items():
-        figures = (found["True correct"], found["False wrong"], found["False unparseable"], found["False correct"])
+    for kind, count in counts.items():
+        figures = (count["True correct"], count["False wrong"], count["False unparseable"], count["False correct"])
         lines.append(f"| {kind} | " + " | ".join(str(figure) for figure in figures) + " |")
     return "\n".join(lines)
 

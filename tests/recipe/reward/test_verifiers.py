@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.reward.verdict import Verdict
-from recipe.reward.verifiers import VERIFIERS, count_steps, get_verifier, verify
-from verl_patches.utils.reward_score.r1_zero import compute_score
+from recipe.reward.verifiers import DEFAULT, VERIFIERS, count_steps, get_verifier, verify
 
 GOOD = "<think>so</think><answer>\\boxed{5}</answer>"
 BAD = "<think>so</think><answer>\\boxed{6}</answer>"
@@ -19,6 +19,10 @@ LOOSE = "<answer>\\boxed{5}</answer>"
 BOXED = "so it is \\boxed{5}"
 LINE = "Let me see.\nAnswer: 5"
 NOTHING = "5"
+
+
+def score(response: str, name: str = DEFAULT, mix: Mapping[str, float] | None = None, truth: str = "5") -> float:
+    return verify(get_verifier(name, mix), response, truth).score
 
 
 @pytest.mark.parametrize(
@@ -37,8 +41,7 @@ NOTHING = "5"
 )
 def test_scores(name: str, scores: tuple[float, ...]) -> None:
     responses = (GOOD, BAD, LOOSE, BOXED, LINE, NOTHING)
-    got = [compute_score("x", response, "5", verifier=name)["score"] for response in responses]
-    assert got == pytest.approx(list(scores))
+    assert [score(response, name) for response in responses] == pytest.approx(list(scores))
 
 
 def test_every_verifier_is_tested_above() -> None:
@@ -48,16 +51,16 @@ def test_every_verifier_is_tested_above() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'r2'; known are acc, base_acc, dapo, format, .*strict_format"):
-        compute_score("x", GOOD, "5", verifier="r2")
+        get_verifier("r2")
     with pytest.raises(ValueError, match="unknown reward 'r2'"):
         get_verifier(mix={"format": 1.0, "r2": 1.0})
 
 
 def test_a_mix_is_the_weighted_sum() -> None:
     mix = {"acc": 2.0, "strict_format": 0.5, "step": -3}
-    assert compute_score("x", GOOD, "5", mix=mix)["score"] == pytest.approx(2.5)
-    assert compute_score("x", BAD, "5", mix=mix)["score"] == pytest.approx(0.5)
-    assert compute_score("x", "1. a\n2. b\n3. c", "5", mix=mix)["score"] == pytest.approx(-3.25)
+    assert score(GOOD, mix=mix) == pytest.approx(2.5)
+    assert score(BAD, mix=mix) == pytest.approx(0.5)
+    assert score("1. a\n2. b\n3. c", mix=mix) == pytest.approx(-3.25)
 
 
 @pytest.mark.parametrize("mix", [{}, {"acc": float("nan")}, {"acc": "1"}, {"acc": True}, {"acc": None}])
@@ -108,4 +111,4 @@ def test_a_response_that_is_no_text_is_an_error(name: str) -> None:
 @given(st.sampled_from(sorted(VERIFIERS)), st.text(max_size=400), st.text(max_size=20))
 def test_every_score_is_in_the_range_of_its_rule(name: str, response: str, truth: str) -> None:
     low, high = {"strict_format": (-0.5, 1), "dapo": (-1, 1)}.get(name, (0, 1))
-    assert low <= compute_score("x", response, truth, verifier=name)["score"] <= high
+    assert low <= score(response, name, truth=truth) <= high

@@ -96,9 +96,9 @@ def test_both_moduli_are_safe_primes_beyond_every_exponent() -> None:
 
 
 @given(st.integers(2, 1000), st.integers(1, 10**6), st.integers(1, 10**6))
-def test_powers_of_one_base_are_equal_when_their_exponents_are(base: int, one: int, other: int) -> None:
-    a, b = (Op("^", (Num(Fraction(base)), Num(Fraction(exponent)))) for exponent in (one, other))
-    assert same_function(a, b, Effort(100)) is (one == other)
+def test_powers_of_one_base_are_equal_when_their_exponents_are(base: int, exponent_a: int, exponent_b: int) -> None:
+    a, b = (Op("^", (Num(Fraction(base)), Num(Fraction(exponent)))) for exponent in (exponent_a, exponent_b))
+    assert same_function(a, b, Effort(100)) is (exponent_a == exponent_b)
 
 
 @pytest.mark.parametrize(

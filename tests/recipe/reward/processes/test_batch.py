@@ -14,12 +14,13 @@ import pytest
 
 from recipe.reward.processes import batch
 from recipe.reward.processes.batch import CanaryError, GraderError, Pool, _as_json
-from verl_patches.utils.reward_score.r1_zero import compute_score, compute_scores
+from recipe.reward.verifiers import get_verifier, verify
 
 SAMPLES: list[tuple[Any, Any]] = [
     (f"<think>{i}</think><answer>\\boxed{{{i % 7}}}</answer>", str(i % 5)) for i in range(5 * batch.PART + 3)
 ]
-EXPECTED = [compute_score("x", *sample) for sample in SAMPLES]
+REWARD = get_verifier()
+EXPECTED = [verify(REWARD, *sample).as_dict() for sample in SAMPLES]
 
 # Each stands in for the worker; `verify` is where a text is graded.
 PROGRAM = """
@@ -38,9 +39,9 @@ worker.serve(sys.stdin, sys.stdout)
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    made = Pool(workers=2)
-    yield made
-    made.close()
+    pool = Pool(workers=2)
+    yield pool
+    pool.close()
 
 
 def pool_with(tmp_path: Path, line: str, **settings: Any) -> Pool:
@@ -50,7 +51,7 @@ def pool_with(tmp_path: Path, line: str, **settings: Any) -> Pool:
 
 
 def scores(graded: list[batch.Graded]) -> list[dict[str, Any]]:
-    return [one.result.as_dict() for one in graded]
+    return [sample.result.as_dict() for sample in graded]
 
 
 def test_a_batch_has_the_verdicts_of_its_samples_in_order(pool: Pool) -> None:
@@ -66,8 +67,8 @@ def test_any_response_and_truth_crosses(pool: Pool) -> None:
 
     odd = [("\ud800\x00\n", "5"), (None, "5"), (b"5", "5"), ("<answer>\\boxed{2}</answer>", np.array(["1", "2"])),
            ("<answer>\\boxed{2}</answer>", object()), ("<answer>\\boxed{2}</answer>", np.int64(2))]  # fmt: skip
-    assert scores(pool.grade(odd)) == [compute_score("x", text, _as_json(truth)) for text, truth in odd]
-    assert [one["verdict"] for one in scores(pool.grade(odd))] == [
+    assert scores(pool.grade(odd)) == [verify(REWARD, text, _as_json(truth)).as_dict() for text, truth in odd]
+    assert [score["verdict"] for score in scores(pool.grade(odd))] == [
         "no_answer", "error", "error", "correct", "error", "correct",
     ]  # fmt: skip
 
@@ -81,7 +82,7 @@ def test_kill_9_in_mid_batch_changes_no_verdict(pool: Pool) -> None:
     graded = pool.grade(SAMPLES)
     killer.join()
     assert scores(graded) == EXPECTED
-    assert sum(one.lost for one in graded) == 1
+    assert sum(sample.lost for sample in graded) == 1
     assert scores(pool.grade(SAMPLES)) == EXPECTED
     assert victim not in pool.pids() and len(pool.pids()) == 2
 
@@ -92,7 +93,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced(tmp_path: Path) -> None:
     hanging.close()
     assert scores(graded[:40] + graded[41:]) == EXPECTED
     assert graded[40].result.as_dict() == {"score": 0.0, "acc": 0.0, "format": 0.0, "verdict": "timeout"}
-    assert graded[40].lost == batch.GIVE_UP and sum(one.lost for one in graded) == batch.GIVE_UP
+    assert graded[40].lost == batch.GIVE_UP and sum(sample.lost for sample in graded) == batch.GIVE_UP
 
 
 def test_a_sample_that_kills_its_worker_costs_only_itself(tmp_path: Path) -> None:
@@ -112,8 +113,8 @@ def test_a_wrong_canary_stops_the_run(tmp_path: Path, settings: dict[str, Any]) 
 
 
 def test_canaries_have_the_verdicts_that_are_written_down() -> None:
-    graded = [compute_score("x", *canary[:2], {"problem": "".join(canary[2:])}) for canary in batch.CANARIES]
-    assert tuple(one["verdict"] for one in graded) == batch.CANARY_VERDICTS
+    results = [verify(REWARD, *canary[:2], None, *canary[2:]) for canary in batch.CANARIES]
+    assert tuple(result.verdict.value for result in results) == batch.CANARY_VERDICTS
 
 
 def test_workers_that_never_grade_are_reported(tmp_path: Path) -> None:
@@ -121,15 +122,3 @@ def test_workers_that_never_grade_are_reported(tmp_path: Path) -> None:
     with pytest.raises(GraderError, match="ended before they graded anything"):
         broken.grade(SAMPLES)
     assert broken.pids() == []
-
-
-def test_compute_scores_is_called_as_by_the_batch_manager() -> None:
-    graded = compute_scores(
-        data_sources=["x"] * len(SAMPLES), solution_strs=[text for text, _ in SAMPLES],
-        ground_truths=[truth for _, truth in SAMPLES], extra_infos=[{}] * len(SAMPLES), workers=1,
-    )  # fmt: skip
-    assert graded == [{**one, "lost_workers": 0} for one in EXPECTED]
-    with pytest.raises(ValueError, match="unknown reward 'r2'"):
-        compute_scores(["x"], ["a"], ["b"], verifier="r2")
-    with pytest.raises(ValueError, match="at least one"):
-        compute_scores(["x"], ["a"], ["b"], workers=0)

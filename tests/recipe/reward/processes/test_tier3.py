@@ -69,22 +69,22 @@ RIGHT, OTHER = ("\\Re x+y", "y+\\Re x"), ("\\Re x+z", "y+\\Re x")
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Iterator[Callable[..., Tier3]]:
-    made: list[Tier3] = []
+    started: list[Tier3] = []
 
-    def make(same: str = "same or sorted('1+sinx') == sorted(set(answer) - set(' ()' + chr(92)))",
+    def start(same: str = "same or sorted('1+sinx') == sorted(set(answer) - set(' ()' + chr(92)))",
              main: str = "tier3_worker.main()", **settings: Any) -> Tier3:  # fmt: skip
         program = tmp_path / "grader.py"
         program.write_text(STAND_IN.format(folder=str(FOLDER), same=same, main=main), encoding="utf-8")
-        made.append(Tier3(worker=program, **settings))
-        return made[-1]
+        started.append(Tier3(worker=program, **settings))
+        return started[-1]
 
-    yield make
-    for one in made:
-        one.close()
+    yield start
+    for tier in started:
+        tier.close()
 
 
-def verdicts(asked: dict[Pair, Opinion]) -> list[str]:
-    return [one.verdict.value for one in asked.values()]
+def verdicts(opinions: dict[Pair, Opinion]) -> list[str]:
+    return [opinion.verdict.value for opinion in opinions.values()]
 
 
 class Recorder(Tier3):
@@ -104,11 +104,11 @@ def respond(answer: str, thought: str = "") -> str:
 
 
 def test_verdicts_come_in_the_order_of_the_pairs(stand_in: Callable[..., Tier3]) -> None:
-    made = stand_in(workers=2)
-    assert made.pids() == []
-    assert verdicts(made.ask([RIGHT, OTHER, ("\\Re x", "7"), RIGHT])) == ["correct", "wrong", "unparseable"]
-    pids = made.pids()
-    assert verdicts(made.ask([OTHER])) == ["wrong"] and made.pids() == pids
+    tier = stand_in(workers=2)
+    assert tier.pids() == []
+    assert verdicts(tier.ask([RIGHT, OTHER, ("\\Re x", "7"), RIGHT])) == ["correct", "wrong", "unparseable"]
+    pids = tier.pids()
+    assert verdicts(tier.ask([OTHER])) == ["wrong"] and tier.pids() == pids
 
 
 @pytest.mark.parametrize(
@@ -127,33 +127,34 @@ def test_verdicts_come_in_the_order_of_the_pairs(stand_in: Callable[..., Tier3])
 def test_a_hostile_answer_costs_only_itself(
     stand_in: Callable[..., Tier3], tmp_path: Path, answer: str, verdict: str, lost: int
 ) -> None:
-    made = stand_in(seconds=1.0)
-    asked = made.ask([RIGHT, (answer, "\\sin x"), OTHER])
-    assert verdicts(asked) == ["correct", verdict, "wrong"]
-    assert [one.lost for one in asked.values()] == [0, lost, 0]
-    assert len(made.pids()) == 1
+    tier = stand_in(seconds=1.0)
+    opinions = tier.ask([RIGHT, (answer, "\\sin x"), OTHER])
+    assert verdicts(opinions) == ["correct", verdict, "wrong"]
+    assert [opinion.lost for opinion in opinions.values()] == [0, lost, 0]
+    assert len(tier.pids()) == 1
     assert [path.read_bytes() for path in tmp_path.glob("*.written")] in ([], [b""])
 
 
 def test_kill_9_changes_no_verdict(stand_in: Callable[..., Tier3]) -> None:
-    made = stand_in(seconds=30.0)
-    made.ask([RIGHT])
-    (victim,) = made.pids()
+    tier = stand_in(seconds=30.0)
+    tier.ask([RIGHT])
+    (victim,) = tier.pids()
     os.kill(victim, signal.SIGSTOP)  # so that the kill below hits it while it has an answer
     killer = threading.Timer(0.3, os.kill, (victim, signal.SIGKILL))
     killer.start()
-    asked = made.ask([RIGHT, OTHER])
+    opinions = tier.ask([RIGHT, OTHER])
     killer.join()
-    assert verdicts(asked) == ["correct", "wrong"]
-    assert victim not in made.pids() and len(made.pids()) == 1
+    assert verdicts(opinions) == ["correct", "wrong"]
+    assert victim not in tier.pids() and len(tier.pids()) == 1
 
 
 def test_a_batch_of_hanging_answers_has_a_deadline(stand_in: Callable[..., Tier3]) -> None:
-    made = stand_in(seconds=0.3, batch_seconds=1.0)
+    tier = stand_in(seconds=0.3, batch_seconds=1.0)
     start = time.monotonic()
-    asked = made.ask([(f"\\wait {place}", "\\sin x") for place in range(100)])
+    opinions = tier.ask([(f"\\wait {place}", "\\sin x") for place in range(100)])
     assert time.monotonic() - start < 60
-    assert set(verdicts(asked)) == {"timeout"} and 0 < sum(one.lost for one in asked.values()) < 10
+    assert set(verdicts(opinions)) == {"timeout"}
+    assert 0 < sum(opinion.lost for opinion in opinions.values()) < 10
 
 
 def test_processor_time_is_limited_without_anyone_who_waits(stand_in: Callable[..., Tier3]) -> None:
@@ -175,10 +176,10 @@ def test_a_wrong_canary_stops_the_run(stand_in: Callable[..., Tier3]) -> None:
     "main", ["sys.exit(1)", "print('no', flush=True)", "tier3_worker.say('steady'); time.sleep(60)"]
 )
 def test_processes_that_do_not_start_are_one_error(stand_in: Callable[..., Tier3], main: str) -> None:
-    made = stand_in(main=main)
+    tier = stand_in(main=main)
     with pytest.raises(GraderError, match=r"do not start; run .*grader\.py to see why"):
-        made.ask([OTHER])
-    assert made.pids() == []
+        tier.ask([OTHER])
+    assert tier.pids() == []
 
 
 def test_an_endless_line_does_not_fill_our_memory() -> None:
@@ -248,7 +249,7 @@ def test_only_what_tiers_1_and_2_cannot_read_is_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "best"),
+    ("by_truth", "best"),
     [
         (("wrong", "correct"), "correct"),
         (("wrong", "timeout"), "timeout"),
@@ -257,9 +258,9 @@ def test_only_what_tiers_1_and_2_cannot_read_is_asked() -> None:
         (("unparseable", "unparseable"), "unparseable"),
     ],
 )
-def test_of_several_truths_the_best_verdict_counts(found: tuple[str, str], best: str) -> None:
-    known = dict(zip(("\\Re y", "\\Im y"), found, strict=True))
-    verdict = grade_answer("\\Re z", ["\\Re y", "\\Im y"], lambda answer, truth: Verdict(known[truth]))
+def test_of_several_truths_the_best_verdict_counts(by_truth: tuple[str, str], best: str) -> None:
+    opinions = dict(zip(("\\Re y", "\\Im y"), by_truth, strict=True))
+    verdict = grade_answer("\\Re z", list(opinions), lambda answer, truth: Verdict(opinions[truth]))
     assert verdict.value == best
 
 
@@ -282,21 +283,21 @@ def test_a_batch_with_tier_3_differs_only_in_what_it_read(stand_in: Callable[...
     pool = Pool(tier3=stand_in(seconds=0.5))
     graded = pool.grade(SAMPLES)
     pool.close()
-    after = [one.result.as_dict() for one in graded]
+    after = [sample.result.as_dict() for sample in graded]
     changed = [place for place, sample in enumerate(before) if sample != after[place]]
     assert changed == [4, 5, 7, 8]
     assert [before[place]["verdict"] for place in changed] == ["unparseable"] * 4
     assert [after[place]["verdict"] for place in changed] == ["correct", "wrong", "timeout", "timeout"]
     assert [after[place]["score"] for place in changed] == [1.0, 0.33, 0.33, 0.33]
     # Two samples with the same answer cost one process, and it is counted once.
-    assert sum(one.lost for one in graded) == 1
+    assert sum(sample.lost for sample in graded) == 1
 
 
 def test_a_batch_without_unreadable_answers_starts_no_process(stand_in: Callable[..., Tier3]) -> None:
-    asked = stand_in()
-    pool = Pool(tier3=asked)
+    tier = stand_in()
+    pool = Pool(tier3=tier)
     pool.grade([*SAMPLES[:4], SAMPLES[-1]])
-    assert asked.pids() == []
+    assert tier.pids() == []
     pool.close()
 
 
@@ -330,9 +331,9 @@ def test_a_run_names_it_beside_its_reward(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(batch, "_POOLS", {})
     monkeypatch.setattr(batch, "Tier3", lambda count: Recorder())
     monkeypatch.setitem(tier3.GRADERS, "math_verify", "json")  # a package that is there
-    given = (["x"], [respond("\\Re x")], ["\\Re(x)"])
+    batch_of_one = (["x"], [respond("\\Re x")], ["\\Re(x)"])
     for name, verdict in ((None, "unparseable"), ("math_verify", "correct"), (None, "unparseable")):
-        (graded,) = compute_scores(*given, workers=1, tier3=name)
+        (graded,) = compute_scores(*batch_of_one, workers=1, tier3=name)
         assert graded["verdict"] == verdict
     for pool in batch._POOLS.values():
         pool.close()
