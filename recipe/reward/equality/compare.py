@@ -40,8 +40,8 @@ EFFORT = 200.0
 def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> bool | None:
     """Whether the answer has the value of the truth; None where either has no value that is known.
 
-    An answer that still has to be worked out is not its number: where the truth is written as a number, so must be the
-    answer. A truth such as ``2^{10}`` is matched by ``1024`` as well.
+    An answer that is still to be worked out is not the number it would come to: where the truth is written as a number,
+    so must be the answer. A truth such as ``2^{10}`` is matched by ``1024`` as well.
     """
     effort = Effort(EFFORT) if effort is None else effort
     if isinstance(answer, Measure) and isinstance(truth, Measure):
@@ -74,7 +74,7 @@ def _same_sets(answer: Value, truth: Value, effort: Effort) -> bool | None:
     answer_relation, truth_relation = as_relation(answer), as_relation(truth)
     if answer_relation is not None and truth_relation is not None:
         # A truth "x = 3" is a value: a relation from which it can be had is no answer.
-        if isinstance(truth, Named) and isinstance(truth.left, Symbol) and not symbols(truth_relation.sides[-1]):
+        if isinstance(truth, Named) and isinstance(truth.name_node, Symbol) and not symbols(truth_relation.sides[-1]):
             return False
         return same_relation(answer_relation, truth_relation, effort)
     if isinstance(answer, Collection) and isinstance(truth, Collection) and answer.kind == truth.kind:
@@ -192,7 +192,9 @@ def _coordinates(named: Collection, group: Group) -> tuple[Value, ...] | None:
     """
     if group.brackets != "()" or len(named.items) != len(group.items):
         return None
-    names = [item.name if isinstance(item, Named) and isinstance(item.left, Symbol) else "" for item in named.items]
+    names = [
+        item.name if isinstance(item, Named) and isinstance(item.name_node, Symbol) else "" for item in named.items
+    ]
     if "" in names or names != sorted(set(names)):
         return None
     return tuple(_bare(item) for item in named.items)

@@ -174,7 +174,7 @@ def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive
             return False
     if not (defined_a and defined_b):
         return None
-    fewest = ENOUGH_POINTS if effort.left < 0 else FEWEST_POINTS
+    fewest = ENOUGH_POINTS if effort.budget < 0 else FEWEST_POINTS
     return True if agreed >= (fewest if names else 1) and not differ else None
 
 
@@ -187,7 +187,7 @@ def _values(
         try:
             yield _or_none(a, point, effort), _or_none(b, point, effort)
         except UnknownError:
-            if effort.left < 0:
+            if effort.budget < 0:
                 return
 
 

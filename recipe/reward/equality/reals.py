@@ -49,14 +49,14 @@ _Values = tuple[Decimal, Decimal]
 
 
 class Effort:
-    """What one comparison may still cost: ``left`` counts functions, and a simple step is a tenth of one.
+    """What one comparison may still cost: ``budget`` counts functions, and a simple step is a tenth of one.
 
     It also holds what the steps of a comparison share: the values of functions at the current point, and the generator
     that points are drawn from, whose seed is made of the compared ``texts``, in any order.
     """
 
-    def __init__(self, left: float, *texts: str) -> None:
-        self.left = left
+    def __init__(self, budget: float, *texts: str) -> None:
+        self.budget = budget
         self.texts = texts
         self.point: Point = {}
         self.known: dict[Node, _Values] = {}
@@ -74,8 +74,8 @@ class Effort:
 
     def spend(self, amount: float) -> None:
         """Raises UnknownError when nothing is left."""
-        self.left -= amount
-        if self.left < 0:
+        self.budget -= amount
+        if self.budget < 0:
             raise UnknownError("effort")
 
 

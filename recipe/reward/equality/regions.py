@@ -91,7 +91,7 @@ def real_set(value: Value) -> RealSet | None:
     """The set that a value is, or None where it is none."""
     if isinstance(value, Named):
         inner = real_set(value.value)
-        if inner is None or value.left != Symbol(value.name) or inner.variable not in ("", value.name):
+        if inner is None or value.name_node != Symbol(value.name) or inner.variable not in ("", value.name):
             return None
         return RealSet(value.name, inner.region)
     if isinstance(value, Measure):
@@ -145,7 +145,7 @@ def _joined(value: Collection) -> RealSet | None:
     if None in parts or len(variables) > 1:
         return None
     kind = {"u": "or", "or": "or", "n": "and", "and": "and", "\\": "\\"}.get(value.kind, "or")
-    # In a list without a word between them, what is excluded is excluded besides the rest.
+    # A list such as "x > 0, x \ne 3" means that all of it holds.
     if value.kind == "," and any(isinstance(item, Relation) and "\\ne" in item.signs for item in value.items):
         kind = "and"
     return RealSet("".join(variables), Joined(kind, tuple(part.region for part in parts if part is not None)))
@@ -169,7 +169,7 @@ def same_set(answer: RealSet, truth: RealSet, effort: Effort) -> bool | None:
             effort.spend(len(bounds) ** 2 / _CONDITIONS)
             line = _Line(bounds, point, effort)
         except (UndefinedError, UnknownError):
-            if effort.left < 0:
+            if effort.budget < 0:
                 return None
             continue
         members = line.members(answer.region)

@@ -12,10 +12,10 @@ def as_relation(value: Value) -> Relation | None:
     """The relation that a value is: itself, or "name = expression" as an equation; None for any other value."""
     if isinstance(value, Relation):
         return value
-    if isinstance(value, Named) and value.left is not None and isinstance(value.value, Measure):
+    if isinstance(value, Named) and value.name_node is not None and isinstance(value.value, Measure):
         measure = value.value
         if not (measure.unit or measure.percent or measure.decimal):
-            return Relation((value.left, measure.node), ("=",))
+            return Relation((value.name_node, measure.node), ("=",))
     return None
 
 

@@ -42,6 +42,7 @@ from recipe.reward.grammar.values import (
     Text,
     Value,
     symbols,
+    word_value,
 )
 
 #: Most items of a list or group.
@@ -75,7 +76,7 @@ def read(answer: str) -> Value | None:
 
 def _read(text: str) -> Value:
     if len(text) <= _LONGEST_LETTER and len(key := normalise(text)) == 1 and key.isascii() and key.isalpha():
-        return _word(key)
+        return word_value(key)
     words = _ONE_TEXT.fullmatch(text)
     if words:
         text = words[1].strip()
@@ -127,12 +128,7 @@ def _words(text: str, tokens: list[Token]) -> Value:
         return Text(key)
     if len(keys) > MOST_ITEMS:
         raise GrammarError("too many items")
-    return Collection(",", tuple(_word(key) for key in keys))
-
-
-def _word(key: str) -> Value:
-    """A single letter as a variable, as it is read where it stands in an expression; any other word as text."""
-    return Measure(Symbol(key), None) if len(key) == 1 and key.isalpha() else Text(key)
+    return Collection(",", tuple(word_value(key) for key in keys))
 
 
 class Answers(Matrices):

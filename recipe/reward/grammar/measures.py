@@ -24,11 +24,10 @@ from recipe.reward.grammar.values import (
     Op,
     Ratio,
     StatedDecimal,
-    Symbol,
-    Text,
     Value,
     literal_value,
     symbols,
+    word_value,
 )
 
 _LARGEST_HOUR, _LARGEST_MINUTE = 24, 59
@@ -64,7 +63,7 @@ class Measures(Expressions):
         """A value, words alone, or a ratio."""
         prefix = self.words() if self.is_word(self.peek()) else []
         if prefix and self.peek().text in _ENDS:
-            return self.text(" ".join(prefix))
+            return word_value(normalise(" ".join(prefix)))
         if prefix and not (self.peek().kind == "number" or self.at("-", "\\frac", ":")):
             raise GrammarError("words before an expression")
         if prefix:
@@ -87,11 +86,6 @@ class Measures(Expressions):
         if self.take("\\over"):
             return Op("/", (node, self.sum()))
         return node
-
-    def text(self, words: str) -> Value:
-        """Words alone; a single letter is a variable."""
-        key = normalise(words)
-        return Measure(Symbol(key), None) if len(key) == 1 and key.isalpha() else Text(key)
 
     def with_unit(self, node: Node, prefix: list[str]) -> Measure:
         """The expression with its percent sign or unit; ``prefix`` holds the words that stand before it."""

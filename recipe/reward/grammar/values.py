@@ -94,11 +94,11 @@ class Collection:
 
 @dataclass(frozen=True)
 class Named:
-    """A value after ``name =``; ``left`` is the name as an expression, where it can be read as one."""
+    """A value after ``name =``; ``name_node`` is the name as an expression, where it can be read as one."""
 
     name: str
     value: Value
-    left: Node | None = None
+    name_node: Node | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,11 @@ def literal_value(node: Node) -> Fraction | None:
             if exponent is not None and exponent.denominator == 1 and abs(exponent) <= 100:
                 return node.args[0].value * Fraction(10) ** int(exponent)
     return None
+
+
+def word_value(key: str) -> Value:
+    """What a normalised word is: a single letter is a variable, as it would be in an expression; the rest is text."""
+    return Measure(Symbol(key), None) if len(key) == 1 and key.isalpha() else Text(key)
 
 
 def ratio_value(node: Op) -> Fraction | None:

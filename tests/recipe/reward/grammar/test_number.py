@@ -64,8 +64,8 @@ def test_fractions_of_any_size_come_back(above: int, below: int) -> None:
 
 
 @given(st.integers(-(10**15), 10**15), st.integers(0, 10**6))
-def test_thousands_commas_do_not_change_the_value(whole: int, decimals: int) -> None:
-    with_commas, without = parse_number(f"{whole:,}.{decimals}"), parse_number(f"{whole}.{decimals}")
+def test_thousands_commas_do_not_change_the_value(integer: int, decimals: int) -> None:
+    with_commas, without = parse_number(f"{integer:,}.{decimals}"), parse_number(f"{integer}.{decimals}")
     assert with_commas is not None and with_commas == without
 
 
@@ -83,6 +83,6 @@ def test_reading_never_raises_and_equality_is_symmetric(first: str, second: str)
     [("50%", "0.5", True), ("50%", "50", True), ("50%", "50\\%", True), ("50%", "5", False), ("0.5%", "50%", False)],
 )
 def test_percent_against_plain(a: str, b: str, same: bool) -> None:
-    left, right = parse_number(a), parse_number(b)
-    assert left is not None and right is not None
-    assert same_number(left, right) == same_number(right, left) == same
+    number_a, number_b = parse_number(a), parse_number(b)
+    assert number_a is not None and number_b is not None
+    assert same_number(number_a, number_b) == same_number(number_b, number_a) == same
