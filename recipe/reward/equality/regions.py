@@ -9,7 +9,7 @@ the parameters, this is asked at several random values of them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -38,7 +38,7 @@ _PARAMETER_POINTS, _FEWEST_POINTS = 12, 3
 #: Conditions that cost the effort of one function.
 _CONDITIONS = 100
 
-_HOLDS = {
+_HOLDS: dict[str, Callable[[int, int], bool]] = {
     "<": operator.lt, "\\le": operator.le, ">": operator.gt, "\\ge": operator.ge, "=": operator.eq, "\\ne": operator.ne,
 }  # fmt: skip
 
