@@ -251,7 +251,8 @@ def place(
         time.sleep(trial.share)
     else:
         assert trial.moment == SETUP
-        time.sleep(trial.share * reference.setup_s)
+        end = begin + trial.share * reference.setup_s  # no later than set-up, should that be quicker this time
+        wait_for(lambda: time.monotonic() >= end or steps_in(run_dir / "metrics.jsonl"), launcher)
     if launcher.poll() is not None:
         outcome.count("wrong_exit", f"{launcher.returncode} before the fault: {last_line(bench.printed(run_dir.name))}")
         return
