@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,8 @@ MANIFEST = "MANIFEST.json"
 MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
 # What is not run, by the reason.
 _not_run = pytest.StashKey[dict[str, list[str]]]()
+# As they were before this file set them.
+_OUTSIDE = {name: os.environ.get(name) for name in ("TMPDIR", "RECIPE_UPSTREAM", "PYTHONPATH")}
 
 
 def _own_temporary_directory() -> None:
@@ -113,6 +116,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_not_run][reason] = [item.nodeid for item in out]
             items[:] = [item for item in items if item not in out]
             config.hook.pytest_deselected(items=out)
+    if hasattr(config, "workeroutput"):  # one of the processes that tests are handed out to
+        config.workeroutput["not_run"] = config.stash[_not_run]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The processes that tests are handed out to make their own of what this one has made for itself."""
+    for name, value in _OUTSIDE.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_not_run] = getattr(node, "workeroutput", {}).get("not_run", {})
 
 
 def _why_no_mindspeed() -> str | None:
