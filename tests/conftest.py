@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
@@ -93,6 +94,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# How long an example takes is a matter of what runs beside it.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 # A test that wants a run directory makes its own; one inherited from a shell would be written into.
 for _name in ("RECIPE_RUN_DIR", "RECIPE_RUN_ID"):
     os.environ.pop(_name, None)

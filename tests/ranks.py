@@ -85,20 +85,16 @@ def fork(module: Any, asked: dict[str, Any], rank: int) -> int:
     child = os.fork()
     if child:
         return child
-    code = 1
     try:
         log = os.open(f"{asked['out']}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ.update(asked["environment"] | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
         module.run(asked["job"], rank)
-        code = 0
     except BaseException:
         traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        sys.exit(1)
+    sys.exit()  # in order: what the rank itself has forked is ended with it
 
 
 def run_ranks(module: Any, asked: dict[str, Any]) -> list[int]:
