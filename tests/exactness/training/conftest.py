@@ -128,7 +128,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         mindspeed: Path | None = None,
         reverted: tuple[str, ...] = (),
         transformer: dict[str, Any] | None = None,
-        limit: float = 150,
+        limit: float = 300,
     ) -> list[list[dict[str, Any]]]:
         directory = tmp_path_factory.mktemp("job")
         job = {
