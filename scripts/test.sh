@@ -4,6 +4,7 @@
 #
 # usage: scripts/test.sh [--all] [PYTEST OPTIONS]
 #   --all   also the tests that are slow
+# pytest runs in two processes; -n 0 keeps it to one, as --pdb needs.
 #
 # example: bash scripts/test.sh -x
 # exit code: 0 all passed; else that of what failed
@@ -36,5 +37,6 @@ bats=0
 RECIPE_BATS_RESULT="$(grep -c '^ok ' "$VENV/logs/bats.log" || true) passed, $(grep -c '^not ok ' "$VENV/logs/bats.log" || true) failed"
 export RECIPE_BATS_RESULT
 say "test: pytest"
-"$PYTHON" -m pytest -q "${marks[@]}" "$@"
+# A file stays in one process, for its set-up's sake.
+"$PYTHON" -m pytest -q -n 2 --dist loadfile "${marks[@]}" "$@"
 ((bats == 0)) || fail "bats: $RECIPE_BATS_RESULT (above, and in $VENV/logs/bats.log)"

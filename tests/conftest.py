@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
@@ -26,6 +28,8 @@ MANIFEST = "MANIFEST.json"
 MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
 # What is not run, by the reason.
 _not_run = pytest.StashKey[dict[str, list[str]]]()
+# As they were before this file set them.
+_OUTSIDE = {name: os.environ.get(name) for name in ("TMPDIR", "RECIPE_UPSTREAM", "PYTHONPATH")}
 
 
 def _own_temporary_directory() -> None:
@@ -90,6 +94,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+# How long an example takes is a matter of what runs beside it.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 # A test that wants a run directory makes its own; one inherited from a shell would be written into.
 for _name in ("RECIPE_RUN_DIR", "RECIPE_RUN_ID"):
     os.environ.pop(_name, None)
@@ -113,6 +120,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_not_run][reason] = [item.nodeid for item in out]
             items[:] = [item for item in items if item not in out]
             config.hook.pytest_deselected(items=out)
+    if hasattr(config, "workeroutput"):  # one of the processes that tests are handed out to
+        config.workeroutput["not_run"] = config.stash[_not_run]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The processes that tests are handed out to make their own of what this one has made for itself."""
+    for name, value in _OUTSIDE.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    node.config.stash[_not_run] = getattr(node, "workeroutput", {}).get("not_run", {})
 
 
 def _why_no_mindspeed() -> str | None:

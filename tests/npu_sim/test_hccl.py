@@ -3,12 +3,13 @@
 
 import ast
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.ranks import free_port
 
 SCRIPT = Path(__file__).with_name("hccl_process.py")
 
@@ -23,9 +24,7 @@ def check_names() -> list[str]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict[str, str | None]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     folder = tmp_path_factory.mktemp("hccl")
     processes = [
         subprocess.Popen(

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """One of two engines of a data-parallel domain: what they agree on, by HCCL with our patches, and by Gloo without.
 
-Run as a program with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and RECIPE_DP_SYNC_ON_DEVICE set; prints a JSON line.
+For tests/ranks.py, with RECIPE_DP_SYNC_ON_DEVICE set; a rank writes `<out>.<rank>.json`.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,8 +28,7 @@ BOTH = list(itertools.product((False, True), repeat=2))
 COUNTS = [((1, 7), (1, 7)), ((3, 8), (8, 8)), ((512, 16), (512, 16))]
 
 
-def main() -> None:
-    rank = int(os.environ["RANK"])
+def run(job: dict[str, Any], rank: int) -> None:
     torch.npu.set_device(rank)
     dist.init_process_group("hccl")
     parallel_state._DP = parallel_state.GroupCoordinator([[0, 1]], rank, "hccl", False, group_name="dp")
@@ -43,7 +42,7 @@ def main() -> None:
         "vllm_ascend_patches.worker.model_runner_v1:_get_forward_metadata_across_dp",
     )
     found |= {"without": agreed(rank, stock_group), "backends without": sorted(backends)}
-    print("FOUND" + json.dumps(found), flush=True)
+    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
@@ -73,7 +72,3 @@ def agreed(rank: int, group: Any) -> list[Any]:
             assert across.device.type == "cpu" and across.dtype == torch.int32
             answers.append([length, across.tolist(), with_prefill, enable_dbo])
     return answers
-
-
-if __name__ == "__main__":
-    main()

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ from recipe import overlay
 from recipe.launch.config import load
 from recipe.launch.environment import RunPaths, derived_environment
 from recipe.launch.layout import derive
+from tests.ranks import Ranks
 from vllm_patches.dp_sync import OPTION
 
 REPO = Path(__file__).resolve().parents[2]
@@ -29,32 +27,12 @@ IDS = (
 
 
 @pytest.fixture(scope="module")
-def found() -> list[dict[str, Any]]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two engines saw."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    program = [sys.executable, str(Path(__file__).with_name("dp_sync_process.py"))]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), OPTION: "1"}
-    ranks = [
-        subprocess.Popen(
-            program, env=os.environ | shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [rank.communicate(timeout=180) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(error[-2000:] for _, error in outputs)
-    return [
-        json.loads(line.removeprefix("FOUND"))
-        for output, _ in outputs
-        for line in output.splitlines()
-        if line.startswith("FOUND")
-    ]
+    directory = tmp_path_factory.mktemp("engines")
+    with contextlib.closing(Ranks("tests.vllm_patches.dp_sync_process", log=directory / "log")) as ranks:
+        ranks.run({"out": str(directory / "found")}, directory / "rank", ranks=2, limit_s=180, **{OPTION: "1"})
+    return [json.loads((directory / f"found.{rank}.json").read_text()) for rank in range(2)]
 
 
 @pytest.mark.proves(*IDS)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank of the rollout exactness test: verl's rollout on the simulated NPU against Hugging Face, token for token.
 
-Run as a program, one process per rank, with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT, VLLM_DP_SIZE and
-VLLM_USE_V1 set; the only argument is the case as JSON. Writes what it measured to `<directory>/rank<RANK>.json`.
+For tests/ranks.py, with VLLM_DP_SIZE and VLLM_USE_V1 set; the job is the case. Writes what it measured to
+`<directory>/rank<RANK>.json`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import random
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,9 @@ import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is i
 # isort: split
 import torch
 import torch.distributed as dist
+import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each rank
+import vllm_ascend.models.deepseek_v2
+import vllm_ascend.worker.worker_v1  # noqa: F401
 from tensordict import TensorDict
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import DeepseekV3ForCausalLM
@@ -32,10 +34,10 @@ from verl.workers.rollout.base import get_rollout_class
 PROMPT, RESPONSE = 16, 16
 
 
-def main(case: dict[str, Any]) -> None:
-    rank, world, tp = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), case["tp"]
+def run(case: dict[str, Any], rank: int) -> None:
+    world, tp = int(os.environ["WORLD_SIZE"]), case["tp"]
     directory = Path(case["directory"])
-    torch.npu.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.npu.set_device(rank)
     dist.init_process_group("hccl")
     mesh = init_device_mesh("npu", mesh_shape=(world // tp, tp, 1), mesh_dim_names=["dp", "infer_tp", "infer_pp"])
     let_v1_take_float32()
@@ -68,7 +70,7 @@ def main(case: dict[str, Any]) -> None:
     held_for_training = torch.npu.memory_allocated() - rollout.device_bytes
     engine = rank // tp
     prompts = sample_prompts(case["sequences"] - 5 * engine, seed=100 + engine)
-    run(rollout.release())
+    asyncio.run(rollout.release())
 
     cycles = []
     for cycle in range(3):
@@ -76,14 +78,14 @@ def main(case: dict[str, Any]) -> None:
             change_weights(reference, seed=cycle)
         draw_random_numbers()
         before = random_states()
-        run(rollout.resume(["weights"]))
-        run(rollout.update_weights(named_weights(reference)))
-        run(rollout.resume(["kv_cache"]))
+        asyncio.run(rollout.resume(["weights"]))
+        asyncio.run(rollout.update_weights(named_weights(reference)))
+        asyncio.run(rollout.resume(["kv_cache"]))
         blocks = {len(cache[0]) for cache in runner.kv_caches}
         random_kept = before == random_states()
         with places_of_reductions() as reduced_on:
             responses, log_probs = generate(rollout, prompts)
-        run(rollout.release())
+        asyncio.run(rollout.release())
         wrong, difference = compare(reference, prompts, responses, log_probs)
         cycles.append(
             {
@@ -234,11 +236,3 @@ def random_states() -> list[Any]:
         hash(bytes(torch.get_rng_state().tolist())),
         hash(bytes(torch.npu.get_rng_state().cpu().tolist())),
     ]
-
-
-def run(coroutine: Any) -> None:
-    asyncio.run(coroutine)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

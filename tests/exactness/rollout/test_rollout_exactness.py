@@ -8,16 +8,14 @@ after two more cycles of release, resume and a sync of changed weights, for each
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ranks import Ranks
 
 LIMIT_S = 300
 MIB = 1 << 20
@@ -65,60 +63,34 @@ def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(model_directory: Path) -> Any:
-    """Runs a layout's processes, once, and returns what each rank measured."""
+def measured(model_directory: Path) -> Iterator[Any]:
+    """Runs a layout's ranks, once, and returns what each of them measured."""
     done: dict[str, list[dict[str, Any]]] = {}
+    # Who reduces is decided when vLLM is imported.
+    ranks = [
+        Ranks("tests.exactness.rollout.engine_process", log=model_directory / f"log{on_device}") for on_device in (0, 1)
+    ]
 
     def measure(name: str) -> list[dict[str, Any]]:
         if name not in done:
-            done[name] = run_ranks(LAYOUTS[name], model_directory)
+            layout = LAYOUTS[name]
+            done[name] = run_ranks(ranks[layout.dp_sync_on_device], layout, model_directory)
         return done[name]
 
-    return measure
+    yield measure
+    for one in ranks:
+        one.close()
 
 
-def run_ranks(layout: Layout, directory: Path) -> list[dict[str, Any]]:
-    case = json.dumps(asdict(layout) | {"directory": str(directory)})
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    program = Path(__file__).with_name("engine_process.py")
-    processes = []
-    for rank in range(layout.world):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(layout.world),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "VLLM_DP_SIZE": str(layout.dp),
-            "VLLM_USE_V1": "1",
-            "RECIPE_DP_SYNC_ON_DEVICE": str(int(layout.dp_sync_on_device)),
-            "NPU_SIM_HBM": "256MiB",
-        }
-        log = open(directory / f"log{rank}.txt", "w+", encoding="utf-8")  # noqa: SIM115  closed below
-        command = [sys.executable, str(program), case]
-        processes.append((subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT), log))
-    deadline = time.monotonic() + LIMIT_S
-    try:
-        # A rank that fails leaves the others waiting for it: stop at the first failure.
-        while any(process.poll() is None for process, _ in processes):
-            if any(process.poll() not in (None, 0) for process, _ in processes) or time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
-    finally:
-        failed = [rank for rank, (process, _) in enumerate(processes) if process.poll() != 0]
-        for process, _ in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        logs = []
-        for _, log in processes:
-            log.seek(0)
-            logs.append(log.read())
-            log.close()
-    assert not failed, f"ranks {failed} failed or took more than {LIMIT_S} s:\n" + "\n".join(
-        f"--- rank {rank}\n{logs[rank][-3000:]}" for rank in failed
-    )
+def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, Any]]:
+    environment = {
+        "VLLM_DP_SIZE": str(layout.dp),
+        "VLLM_USE_V1": "1",
+        "RECIPE_DP_SYNC_ON_DEVICE": str(int(layout.dp_sync_on_device)),
+        "NPU_SIM_HBM": "256MiB",
+    }
+    case = asdict(layout) | {"directory": str(directory)}
+    ranks.run(case, directory / "rank", ranks=layout.world, limit_s=LIMIT_S, **environment)
     return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(layout.world)]
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs in a process of its own: builds verl's Megatron model on `npu` or `cpu`, loads our checkpoint, computes.
+"""Builds verl's Megatron model on `npu` or `cpu`, loads our checkpoint, computes.
 
-python model_process.py JOB.json: the job names the Hugging Face directory, the Megatron checkpoint, the device, the
-tasks, whether MindSpeed takes part, and patches to take off first; rank and world size come from the environment.
-Results are saved with torch.save to <out>.<rank>.
+For tests/ranks.py; the job names the Hugging Face directory, the Megatron checkpoint, the device, the tasks, whether
+MindSpeed takes part, and patches to take off first. Results are saved with torch.save to <out>.<rank>.
 """
 
 from __future__ import annotations
@@ -496,17 +495,12 @@ def task_reshard(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return {"tensors": {name: tensor.cpu().clone() for name, tensor in given}}
 
 
-def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
+def run(job: dict[str, Any], rank: int) -> None:
     start(job["device"], job["mindspeed"], job["reverted"], job["transformer"])
     results = []
     for task in job["tasks"]:
         merged = {**job, **{k: task[k] for k in ("hf", "checkpoint", "tokens", "lengths", "derive") if k in task}}
         results.append(globals()[f"task_{task['task']}"](merged, task))
-    torch.save(results, f"{job['out']}.{os.environ['RANK']}")
+    torch.save(results, f"{job['out']}.{rank}")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

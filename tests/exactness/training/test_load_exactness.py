@@ -174,7 +174,7 @@ class Four:
             what = {"task": "store", "directory": str(where), "contents": contents}
             tasks.append({**what, "layout": LAYOUTS[name], "dtype": "bfloat16", **models[model].fields})
         across = {"task": "reshard", "layout": LAYOUTS["tp2-pp2-ep2-uneven"], "dtype": "bfloat16"}
-        results = run_job(models["deepseek_v3"], [*tasks, across], device="npu", world=4, limit=270)
+        results = run_job(models["deepseek_v3"], [*tasks, across], device="npu", world=4, limit=600)
         self.resharded = [rank[-1]["tensors"] for rank in results]
         self.pieces = {key: [rank[task]["pieces"] for rank in results] for task, key in enumerate(loads)}
 

@@ -2,7 +2,6 @@
 """Dispatch and combine over real process groups, against the experts applied to every token on one process."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.ranks import free_port
+
 PROGRAM = Path(__file__).with_name("mc2_process.py")
 
 
 def run(world):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     ranks = [
         subprocess.Popen(
             [sys.executable, str(PROGRAM)],

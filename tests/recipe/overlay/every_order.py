@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Take every patch of the named upstream packages through every order of import, patch and revert; run as a program.
 
-Each (upstream package, order) is a process of its own, forked from one that has imported third-party packages only, so
-that torch and Ray are not imported a hundred times.  Prints one JSON line per patch and order:
-{patch, order, outcome: live | skipped | refused, detail}, or outcome "wrong" with what was found.
+Each (upstream package, order) has a process of its own: after a step, one is forked for each step that may come next.
+Orders that begin alike share that beginning, and all of them one import of third-party packages.  Prints one JSON line
+per patch and order: {patch, order, outcome: live | skipped | refused, detail}, or outcome "wrong" with what was found.
 
 An order is a word: I imports the upstream modules, P lays the overlay over the process (again: applies), R reverts.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -39,47 +40,66 @@ class Wrong(AssertionError):
     """A patch is not what it should be."""
 
 
-def walk(order: str, declarations: list[Any]) -> dict[str, tuple[str, str]]:
-    """Go through `order` in this process; returns patch -> (outcome, detail).  Raises Wrong."""
-    if order.index("I") < (order + "P").index("P"):
-        # The prelude line in verl would lay the overlay over in the middle of I.
-        import verl_patches
+class Walk:
+    """The way of this process through an order, letter by letter; raises Wrong."""
 
-        sys.modules["verl_patches.prelude_patch"] = verl_patches.prelude_patch = ModuleType("prelude_patch")
-    from recipe.overlay import apply, revert, status
-    from recipe.overlay.errors import OverlayError
+    def __init__(self, declarations: list[Any]) -> None:
+        self.declarations = declarations
+        self.refused: dict[str, str] = {}
+        self.originals: dict[str, Any] = {}
+        self.ours: dict[str, Any] = {}
+        self.imported = self.installed = self.live = False
 
-    refused: dict[str, str] = {}
-    originals: dict[str, Any] = {}
-    ours: dict[str, Any] = {}
-    imported = installed = live = False
-    for letter in order:
+    def step(self, letter: str) -> None:
+        from recipe.overlay import revert, status
+
         if letter == "I":
-            for module in dict.fromkeys(one.target.module for one in declarations):
-                importlib.import_module(module)
-            live, imported = (installed if not imported else live), True
+            self.bring_in()
         elif letter == "R":
             revert()
-            live = False
-        elif installed:
+            self.live = False
+        else:
+            self.lay_over()
+        if not self.imported:
+            return
+        skipped = {one["patch"] for one in status() if one["status"] == "skipped"}
+        for one in self.declarations:
+            live = self.live and one.id not in skipped and one.id not in self.refused
+            check(one, live, self.originals, self.ours)
+
+    def bring_in(self) -> None:
+        """Import the upstream modules."""
+        if not self.installed:
+            # The prelude line in verl would lay the overlay over in the middle of it.
+            import verl_patches
+
+            sys.modules["verl_patches.prelude_patch"] = verl_patches.prelude_patch = ModuleType("prelude_patch")
+        for module in dict.fromkeys(one.target.module for one in self.declarations):
+            importlib.import_module(module)
+        self.live, self.imported = (self.installed if not self.imported else self.live), True
+
+    def lay_over(self) -> None:
+        from recipe.overlay import apply
+        from recipe.overlay.errors import OverlayError
+
+        if self.installed:
             apply()
-            live = imported
         else:
             for error in install_each():
                 assert isinstance(error, OverlayError)
-                refused |= {one.id: str(error) for one in declarations if str(error).startswith(one.id)}
-            installed, live = True, imported
-        if not imported:
-            continue
-        skipped = {one["patch"] for one in status() if one["status"] == "skipped"}
-        for one in declarations:
-            check(one, live and one.id not in skipped and one.id not in refused, originals, ours)
-    outcomes = {one["patch"]: one for one in status()}
-    return {
-        one.id: ("refused", refused[one.id]) if one.id in refused
-        else ("skipped", outcomes[one.id]["reason"]) if outcomes.get(one.id, {}).get("status") == "skipped"
-        else ("live", "") for one in declarations
-    }  # fmt: skip
+                self.refused |= {one.id: str(error) for one in self.declarations if str(error).startswith(one.id)}
+        self.installed, self.live = True, self.imported
+
+    def outcomes(self) -> dict[str, tuple[str, str]]:
+        """patch -> (outcome, detail)"""
+        from recipe.overlay import status
+
+        found = {one["patch"]: one for one in status()}
+        return {
+            one.id: ("refused", self.refused[one.id]) if one.id in self.refused
+            else ("skipped", found[one.id]["reason"]) if found.get(one.id, {}).get("status") == "skipped"
+            else ("live", "") for one in self.declarations
+        }  # fmt: skip
 
 
 def install_each() -> list[BaseException]:
@@ -145,17 +165,35 @@ def check(one: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any])
             raise Wrong(f"{one.id}: alias {alias} is {at(alias)!r}")
 
 
-def in_child(order: str, declarations: list[Any], out: int) -> None:
-    """The life of one forked process."""
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            outcomes = walk(order, declarations)
-    except BaseException as error:
-        detail = str(error) if isinstance(error, Wrong) else traceback.format_exc()[-2000:]
-        outcomes = {one.id: ("wrong", detail) for one in declarations}
+def tell(order: str, outcomes: dict[str, tuple[str, str]]) -> None:
     for patch, (outcome, detail) in outcomes.items():
         line = json.dumps({"patch": patch, "order": order, "outcome": outcome, "detail": detail})
-        os.write(out, line.encode() + b"\n")
+        os.write(sys.__stdout__.fileno(), line.encode() + b"\n")  # type: ignore[union-attr]
+
+
+def explore(walk: Walk, gone: str, orders: list[str]) -> None:
+    """Go on from `gone`, where this process is, to the end of each of these orders."""
+    if gone in orders:
+        tell(gone, walk.outcomes())
+    for letter in dict.fromkeys(order[len(gone)] for order in orders if order != gone):
+        further = [order for order in orders if order.startswith(gone + letter)]
+        os.waitpid(fork(walk, gone + letter, further), 0)
+
+
+def fork(walk: Walk, gone: str, orders: list[str]) -> int:
+    """A process that takes the last step of `gone` and goes on to these orders; returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            walk.step(gone[-1])
+            explore(walk, gone, orders)
+    except BaseException as error:
+        detail = str(error) if isinstance(error, Wrong) else traceback.format_exc()[-2000:]
+        for order in orders:
+            tell(order, {one.id: ("wrong", detail) for one in walk.declarations})
+    os._exit(0)
 
 
 def main() -> None:
@@ -167,17 +205,12 @@ def main() -> None:
     groups: dict[str, list[Any]] = {}
     for one in collect():
         groups.setdefault(one.package, []).append(one)
-    work = [(package, order) for package in sys.argv[1:] for order in ORDERS]
     running: set[int] = set()
-    for package, order in work:
+    for package, letter in itertools.product(sys.argv[1:], "PIR"):
         if len(running) >= (os.cpu_count() or 1):
             child, _ = os.wait()
             running.discard(child)
-        child = os.fork()
-        if child == 0:
-            in_child(order, groups[package], sys.__stdout__.fileno())  # type: ignore[union-attr]
-            os._exit(0)
-        running.add(child)
+        running.add(fork(Walk(groups[package]), letter, [order for order in ORDERS if order[0] == letter]))
     while running:
         child, _ = os.wait()
         running.discard(child)

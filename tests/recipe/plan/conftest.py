@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
-import random
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +25,9 @@ from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.tiny.config import tiny_fields
+from tests.ranks import Ranks
 
 LIMIT_S = 240
-ANSWER = "ranks that failed: "  # as worker_process.py says it
 PROMPT, RESPONSE = 40, 24
 
 
@@ -98,62 +93,40 @@ def make_model(directory: Path, expert_width: int) -> Made:
     return made
 
 
-def free_port() -> int:
-    """Below those that the kernel hands out: by the time that rank 0 listens, such a one may be another's."""
-    for port in random.SystemRandom().sample(range(20000, 30000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise AssertionError("none of 100 ports is free")
-
-
 class Workers:
-    """The process that runs the ranks of layouts, one layout after another; it imports everything once.
+    """The ranks of layouts, one layout after another, of a process that imports everything once.
 
     Args:
         mindspeed: the upstream tree that has it, where it takes part.
+        log: what that process says.
     """
 
     def __init__(self, mindspeed: Path | None, log: Path) -> None:
         self.mindspeed = mindspeed
-        self._log = log
-        self._process: subprocess.Popen[str] | None = None
+        self._ranks = Ranks("tests.recipe.plan.worker_process", log=log)
 
     def run(self, of: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
         """What each rank counted."""
         config, layout = of.config, of.layout
         paths = RunPaths(directory, "plan", directory / "ray")
-        port = free_port()
-        environment = {
-            **derived_environment(config, layout, paths),
-            "PYTHONPATH": self._path(),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "WORLD_SIZE": str(layout.dies),
-            "RECIPE_RUN_DIR": "",
-        }
         job = {
             "overrides": self._overrides(of, made, paths),
-            "environment": environment,
-            "ranks": layout.dies,
             "prompt": PROMPT,
             "response": RESPONSE,
             "rollout_sequences": layout.rollout_sequences_per_engine,
             "actor_sequences": layout.actor_sequences_per_rank,
             "on_first_half": on_first_half,
             "seed": seed,
-            "limit_s": LIMIT_S,
             "out": str(directory / "counted"),
         }
-        (directory / "job.json").write_text(json.dumps(job))
-        failed = self._ask(directory / "job.json", environment)
-        assert not failed, "\n".join(Path(f"{job['out']}.{rank}.log").read_text()[-3000:] for rank in failed)
+        environment = {
+            **derived_environment(config, layout, paths), "PYTHONPATH": self._path(), "RECIPE_RUN_DIR": ""
+        }  # fmt: skip
+        self._ranks.run(job, directory / "rank", ranks=layout.dies, limit_s=LIMIT_S, **environment)
         return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(layout.dies)]
 
     def close(self) -> None:
-        """End the process; it has no ranks between two layouts."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+        self._ranks.close()
 
     def _overrides(self, of: Subject, made: Made, paths: RunPaths) -> list[str]:
         nowhere = paths.run_dir / "none.parquet"
@@ -169,20 +142,6 @@ class Workers:
     def _path(self) -> str:
         path = os.environ["PYTHONPATH"]
         return path if self.mindspeed is None else os.pathsep.join([str(REPO), str(self.mindspeed), path])
-
-    def _ask(self, job: Path, environment: dict[str, str]) -> list[int]:
-        if self._process is None:
-            with self._log.open("w") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, str(Path(__file__).with_name("worker_process.py"))],
-                    env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                )  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        print(job, file=self._process.stdin, flush=True)
-        for line in self._process.stdout:  # what is imported prints there too
-            if line.startswith(ANSWER):
-                return list(json.loads(line.removeprefix(ANSWER)))
-        raise AssertionError(self._log.read_text()[-3000:])
 
 
 def comparison(of: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:

@@ -1,25 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs without Ray: verl's two workers of a die, two steps, and the device's byte counters in between.
 
-python worker_process.py: imports everything once, and for each path of a job that it reads from its input forks one
-process per rank, in the job's environment, and prints a line of `ANSWER` and the numbers of the ranks that failed.
-
-The job holds the hydra overrides of the run, lengths, batches, how experts are chosen, the seed, and where the result
-goes. A rank writes `<out>.<rank>.json`: of every point of the last step, the bytes allocated there and the most since
-the point before; the number of blocks of the KV cache; and by phase the most tokens that its experts were sent in a
-layer, as a multiple of an even share.
+For tests/ranks.py; the job holds the hydra overrides of the run, lengths, batches, how experts are chosen, the seed,
+and where the result goes. A rank writes `<out>.<rank>.json`: of every point of the last step, the bytes allocated there
+and the most since the point before; the number of blocks of the KV cache; and by phase the most tokens that its experts
+were sent in a layer, as a multiple of an even share.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-import os
-import signal
-import sys
-import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +29,6 @@ from torch_npu import _sim
 from verl import DataProto
 from verl.workers import megatron_workers
 
-ANSWER = "ranks that failed: "
 LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
 
 
@@ -208,59 +197,3 @@ def run(job: dict[str, Any], rank: int) -> None:
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-def fork(job: dict[str, Any], rank: int, what: Callable[[dict[str, Any], int], None]) -> int:
-    """A process for one rank, its output in `<out>.<rank>.log`; returns its number."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    try:
-        log = os.open(f"{job['out']}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.environ.update(job["environment"] | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-        what(job, rank)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def run_ranks(job: dict[str, Any], what: Callable[[dict[str, Any], int], None] = run) -> list[int]:
-    """All ranks of a job, until they are through, one has failed, or time is up; those that were not through."""
-    running = {fork(job, rank, what): rank for rank in range(job["ranks"])}
-    deadline, failed = time.monotonic() + job["limit_s"], []
-    while running:
-        child, status = os.waitpid(-1, os.WNOHANG)
-        if child:
-            rank = running.pop(child)
-            if status:
-                failed.append(rank)
-        elif failed or time.monotonic() > deadline:
-            # A rank that fails leaves the others waiting for it.
-            failed += [] if failed else sorted(running.values())
-            for left in running:
-                os.kill(left, signal.SIGKILL)
-                os.waitpid(left, 0)
-            break
-        else:
-            time.sleep(0.05)
-    return failed
-
-
-def main() -> None:
-    # What is imported by now lives as long as every rank: none of them need look through it for garbage.
-    gc.collect()
-    gc.freeze()
-    for line in sys.stdin:
-        failed = run_ranks(json.loads(Path(line.strip()).read_text()))
-        print(ANSWER + json.dumps(failed), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -132,9 +132,9 @@ def test_any_text_is_answered_and_the_truth_itself_is_never_copied(answer: str, 
 
 def test_the_cost_is_linear_in_a_hostile_problem() -> None:
     answer = "x" + "+x" * 400
-    start = time.perf_counter()
+    start = time.process_time()
     assert not is_copied(answer, ["0"], ("x+" * 400 + "y+") * (LONGEST_PROBLEM // 800))
-    assert time.perf_counter() - start < 1.0
-    start = time.perf_counter()
+    assert time.process_time() - start < 1.0
+    start = time.process_time()
     is_copied("(" * 500 + "x+1" + ")" * 490, ["0"], "(" * LONGEST_PROBLEM)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0

@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import socket
-
 import psutil
 import pytest
 import torch
 import torch.distributed as dist
 import vllm.distributed.utils as upstream
 
+from tests.ranks import free_port
 from vllm_patches.rendezvous import on_address
 
 HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def listening(port: int) -> list[str]:

@@ -29,7 +29,7 @@ def cluster() -> Iterator[None]:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # keeps a loopback address as it is
         try:
             ray.init(
-                address="local", num_cpus=4, include_dashboard=False, object_store_memory=80 << 20,
+                address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 << 20,
                 _node_ip_address="127.0.0.1", _temp_dir=directory, log_to_driver=False,
             )  # fmt: skip
             yield

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ranks import free_port
 from verl_patches.workers.rollout.vllm_rollout import dp_environment
 from verl_patches.workers.rollout.vllm_rollout.dp_environment import data_parallel_place
 
@@ -70,8 +71,7 @@ dist.destroy_process_group()
 
 
 def test_the_columns_of_four_processes_meet_at_their_own_addresses(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     common = os.environ | {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "VLLM_DP_SIZE": "2"}
     processes = [
         subprocess.Popen(
