@@ -84,7 +84,7 @@ def _in_module(mirror: str, modules: OwnModules) -> Iterator[Declaration]:
     for definition in (node for node in tree.body if isinstance(node, Definition)):
         for call in _calls(definition.decorator_list, "patch"):
             elsewhere.remove(call)
-            with declared_at(file, call.lineno):
+            with declared_at(f"{file}:{call.lineno}"):
                 yield _read(definition.name, mirror, call, modules)
     for call in elsewhere:
         raise BadDeclaration(f"{file}:{call.lineno}: declare patches at the file's top level; use when=")

@@ -134,9 +134,9 @@ def fingerprints_of(value: Any) -> tuple[Any, ...]:
 
 
 @contextmanager
-def declared_at(file: Path | str, line: int) -> Iterator[None]:
+def declared_at(where: str) -> Iterator[None]:
     """Within the block a BadDeclaration says where."""
     try:
         yield
     except BadDeclaration as error:
-        raise BadDeclaration(f"{file}:{line}: {error}") from None
+        raise BadDeclaration(f"{where}: {error}") from None

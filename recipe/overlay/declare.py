@@ -84,7 +84,7 @@ def patch(
     mirror, file, line = frame.f_globals.get("__name__", "?"), Path(frame.f_code.co_filename), frame.f_lineno
 
     def declare(ours: Function) -> Function:
-        with declared_at(file, line):
+        with declared_at(f"{file}:{line}"):
             if not isinstance(ours, FunctionType):
                 raise BadDeclaration(f"patch on {target}: decorate a function")
             if when is not None and not isinstance(when, Condition):

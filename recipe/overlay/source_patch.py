@@ -50,7 +50,7 @@ def read(file: Path, mirror: str) -> Declaration:
     missing = [key for key in _FIELDS if not fields.get(key)]
     if missing:
         raise BadDeclaration(f"{file}: the header has no {', '.join(missing)}")
-    with declared_at(file, 1):
+    with declared_at(str(file)):
         target = parse_target(fields["target"])
         return Declaration(
             f"{mirror}:{target.qualname}", mirror, target, SOURCE, fields["why"], fields["upstream"],

@@ -44,7 +44,7 @@ def listed(root: Path, packages: Iterable[str]) -> tuple[Listed, ...]:
             patch, diff = source_patch.read(file, module_name(file, root)), source_patch.diff(file)
             sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         except (OverlayError, OSError, UnicodeDecodeError) as error:
-            raise SourcesError(f"{name}: {_line(str(error).removeprefix(f'{file}:').lstrip())}") from None
+            raise SourcesError(f"{name}: {_line(str(error).removeprefix(f'{file}: '))}") from None
         if patch.package in wanted:
             patches.append(Listed(name, sha256, patch, diff))
     return tuple(patches)
@@ -90,10 +90,10 @@ def _find(entry: Listed, path: str, content: bytes, state: str) -> source.Excerp
         raise SourcesError(f"{entry.name}: no {entry.patch.target} in {path} {state}: {_line(str(error))}") from None
 
 
-def _outside(found: source.Excerpt) -> list[bytes]:
+def _outside(excerpt: source.Excerpt) -> list[bytes]:
     """The lines of the file that do not belong to the target."""
-    lines: list[bytes] = found.content.split(b"\n")
-    for first, last in sorted(found.lines, reverse=True):
+    lines: list[bytes] = excerpt.content.split(b"\n")
+    for first, last in sorted(excerpt.lines, reverse=True):
         lines[first - 1 : last] = []
     return lines
 
