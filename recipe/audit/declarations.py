@@ -95,7 +95,7 @@ def _read(name: str, mirror: str, call: ast.Call, modules: OwnModules) -> Declar
     try:
         text = ast.literal_eval(call.args[0]) if call.args else ""
         literals = [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg != "when"]
-        fields: dict[str | None, Any] = {name: ast.literal_eval(value) for name, value in literals}
+        fields: dict[str | None, Any] = {argument: ast.literal_eval(value) for argument, value in literals}
     except ValueError:
         raise BadDeclaration("the arguments of @patch must be literals: tools read them") from None
     return Declaration(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,8 @@ class OwnModules:
             if isinstance(node, ast.Assign):
                 return node.value
             if isinstance(node, ast.ImportFrom):
-                origin = self._at(f"{node.module}.{node.names[0].name}")
-                return self.value(origin) if origin is not None else None
+                origins = self._imported(place.module, node)
+                return self.value(origins[0]) if origins else None
         return None
 
     def used_by(self, module: str, node: ast.AST) -> set[Place]:
@@ -74,9 +75,16 @@ class OwnModules:
             elif isinstance(inner, ast.Import):
                 yield from (Place(alias.name, None) for alias in inner.names if alias.name in self.files)
             elif isinstance(inner, ast.ImportFrom):
-                yield from (place for alias in inner.names if (place := self._at(f"{inner.module}.{alias.name}")))
+                yield from self._imported(module, inner)
             elif isinstance(inner, ast.Constant) and isinstance(inner.value, str) and _DOTTED.fullmatch(inner.value):
                 yield from filter(None, [self._at(inner.value)])
+
+    def _imported(self, module: str, node: ast.ImportFrom) -> list[Place]:
+        """The places of ours that a `from ... import ...` of `module` names."""
+        is_package = self.files[module].name == "__init__.py"
+        package = module if is_package else module.rpartition(".")[0]
+        origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+        return [place for alias in node.names if (place := self._at(f"{origin}.{alias.name}")) is not None]
 
     def _at(self, dotted: str) -> Place | None:
         """The place of ours that a dotted name means."""

@@ -114,6 +114,7 @@ USES = {
     "through a function of its file": (
         "from fake_patches.helper import part as p\ndef inner():\n    return p()", "return inner()"),
     "as a module": ("from fake_patches import helper", "return helper.part()"),
+    "by a relative import": ("from .helper import part", "return part()"),
     "in the function": ("", "from fake_patches.helper import part\n    return part()"),
     "by a dotted text": ("NAME = 'fake_patches.helper.part'", "return NAME"),
     "through another module": ("from fake_patches.between import way", "return way()"),
