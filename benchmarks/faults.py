@@ -52,8 +52,8 @@ from recipe.report.metrics import read_steps, unequal_metrics  # noqa: E402
 COUNTED = ("unequal_metrics", "steps_twice", "leftovers", "tracebacks", "wrong_exit", "began_anew")
 STEPS = 5
 # A silence of so many seconds ends the run: what hangs because a process of it is stopped.
-STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 200
-LAUNCH_LIMIT_S = 420.0
+STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 300
+LAUNCH_LIMIT_S = 600.0
 # How long a launcher is stopped before it may go on: nobody else is stopped by this benchmark and continued.
 PAUSE_S = 15.0
 # A watchdog ends what a killed launcher leaves: 5 s of patience with each process, and what the machine needs.
@@ -252,6 +252,9 @@ def place(
     else:
         assert trial.moment == SETUP
         time.sleep(trial.share * reference.setup_s)
+    if launcher.poll() is not None:
+        outcome.count("wrong_exit", f"{launcher.returncode} before the fault: {last_line(bench.printed(run_dir.name))}")
+        return
     if trial.fault.fills_disk:
         assert bench.disk is not None
         fill(bench.disk)
@@ -273,6 +276,10 @@ def place(
     if trial.fault.number == signal.SIGSTOP and trial.fault.roles == ("launcher",):
         time.sleep(PAUSE_S)
         hit[0].resume()
+
+
+def last_line(printed: Path) -> str:
+    return printed.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def wait_for(condition: Any, launcher: subprocess.Popen[bytes]) -> None:
