@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from recipe.audit import fit  # noqa: E402  (runs as a script, from anywhere)
-from recipe.audit.declarations import Declaration, collect  # noqa: E402
-from recipe.overlay import source  # noqa: E402
+from recipe.audit.declarations import collect  # noqa: E402
+from recipe.overlay import Declaration, source  # noqa: E402
 
 Nodes = list[ast.stmt]
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -35,7 +35,7 @@ def targets(tree: ast.Module, one: Declaration) -> Nodes:
     nodes: list[ast.AST] = [tree]
     for part in one.target.qualname.split("."):
         scopes = [node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef))]
-        nodes = [found for scope in scopes for found in source._bindings(scope.body, part)]
+        nodes = [node for scope in scopes for node in source.bindings(scope.body, part)]
     return [node for node in nodes if isinstance(node, ast.stmt)]
 
 

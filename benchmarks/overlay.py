@@ -60,7 +60,7 @@ def timed(module, name, into):
             into.append(time.perf_counter() - start)
     setattr(module, name, run)
 
-timed(engine, "apply_one", patches)
+timed(engine, "apply_to", patches)
 timed(engine, "check_copies", rest)
 start = time.perf_counter()
 with contextlib.redirect_stdout(io.StringIO()):

@@ -2,5 +2,5 @@
 """Our changes to Megatron-core 0.12.1, one mirror file for each upstream module (see recipe.overlay).
 
 Most of them exist for machines where neither Transformer Engine nor MindSpeed is installed; those are declared with
-`when=megatron_patches.environment.plain_megatron` and stay out of the way everywhere else.
+`when=plain_megatron` (`megatron_patches.environment`) and stay out of the way everywhere else.
 """

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of the optional companions of Megatron-core are installed, asked without importing any of them."""
 
+# NPU-ADAPTATION: where our modules step aside for those of Transformer Engine or MindSpeed
+
 from __future__ import annotations
 
 import importlib.util
+
+from recipe.overlay import Condition
 
 
 def _installed(name: str) -> bool:
@@ -13,21 +17,29 @@ def _installed(name: str) -> bool:
         return False
 
 
-def plain_megatron() -> bool:
-    """neither Transformer Engine nor MindSpeed is installed, so Megatron-core has no NPU modules of its own"""
+def _plain() -> bool:
     return not (_installed("transformer_engine") or _installed("mindspeed"))
 
 
-def plain_megatron_on_npu() -> bool:
-    """torch_npu is installed and neither Transformer Engine nor MindSpeed is"""
-    return _installed("torch_npu") and plain_megatron()
+def _plain_on_npu() -> bool:
+    return _installed("torch_npu") and _plain()
 
 
-def without_transformer_engine() -> bool:
-    """Transformer Engine is installed, whose Adam Megatron-core saves and loads by itself"""
+def _torch_optimizer() -> bool:
     # MindSpeed puts an empty module of that name where there is none.
     return _installed("mindspeed") or not _installed("transformer_engine")
 
+
+plain_megatron = Condition(
+    _plain, otherwise="Transformer Engine or MindSpeed is installed, and brings modules of its own"
+)
+plain_megatron_on_npu = Condition(
+    _plain_on_npu,
+    otherwise="torch_npu is not installed; or MindSpeed or Transformer Engine is, and brings modules of its own",
+)
+without_transformer_engine = Condition(
+    _torch_optimizer, otherwise="Transformer Engine is installed, whose Adam Megatron-core saves and loads by itself"
+)
 
 # Version of Transformer Engine whose optional features the stand-ins answer for: 1.10 brought k and v channels of
 # different size and the softmax scale; from 2.0 on Megatron-core would look for FP8 tensor classes.

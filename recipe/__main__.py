@@ -12,6 +12,7 @@ import importlib
 import os
 import sys
 
+from recipe.own_packages import own_packages
 from recipe.signals import default_on_stop_signals, quit_on_stop_signals
 
 # command -> the module that registers it; only the module of the command that is called is imported.
@@ -29,9 +30,6 @@ COMMANDS = {
     "plan": "recipe.plan.cli",
     "report": "recipe.report.cli",
 }
-
-# A module of ours that is missing is a defect, and not a package to install.
-OURS = {"recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.handler(options) or 0)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in OURS:
+        # A module of ours that is missing is a defect, and not a package to install.
+        if (error.name or "").partition(".")[0] in own_packages():
             raise
         return _missing(options.command, error)
 

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pytest
 
-    from recipe.audit.declarations import Declaration
+    from recipe.overlay import Declaration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "upstream", "runs", ".cache", "__pycache__", ".*_cache")
@@ -66,11 +66,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> None:
 
 
 def _remove(source: str, first: int) -> str:
-    """`source` without the `@patch(...)` decorator or `patch.value(...)` statement that begins in line `first`."""
+    """`source` without the `@patch(...)` decorator that begins in line `first`."""
     lines = source.splitlines(keepends=True)
     for statement in ast.parse(source).body:
-        nodes = [*getattr(statement, "decorator_list", ()), *([statement] if isinstance(statement, ast.Expr) else [])]
-        for node in nodes:
+        for node in getattr(statement, "decorator_list", ()):
             if node.lineno == first:
                 return "".join(lines[: first - 1] + lines[node.end_lineno or first :])
     raise SystemExit(f"no declaration in line {first}")
@@ -82,7 +81,7 @@ def _without(tree: Path, one: Declaration) -> Iterator[None]:
     mirror = tree / one.file.relative_to(REPOSITORY)
     source = mirror.read_text(encoding="utf-8")
     if one.kind != "source":
-        mirror.write_text(_remove(source, one.first), encoding="utf-8")
+        mirror.write_text(_remove(source, one.line), encoding="utf-8")
         yield
         mirror.write_text(source, encoding="utf-8")
         return

@@ -6,6 +6,8 @@ that; vLLM-Ascend's graph mode does not, because it would run eagerly without a 
 functions in place for the duration of a rollout call and then restores exactly what was there before.
 """
 
+# NPU-ADAPTATION: the rollout compiles although MindSpeed has turned torch.compile off
+
 from __future__ import annotations
 
 import sys

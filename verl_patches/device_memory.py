@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device memory of this process: what one owner holds, and one event line per phase of a step."""
 
+# NPU-ADAPTATION: each phase of a step reports its device memory
+
 from __future__ import annotations
 
 import os

@@ -8,4 +8,14 @@ Imports nothing heavy, needs no NPU, and may be imported any number of times and
 
 from recipe.overlay import install
 
-install()
+
+def _pinned_text(module: str) -> str | None:
+    # Only here, where a process stops anyway: the room that knows the pinned archives.
+    try:
+        from recipe.sources.pristine import module_text
+    except ImportError:
+        return None
+    return module_text(module)
+
+
+install(pinned_text=_pinned_text)

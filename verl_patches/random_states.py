@@ -4,6 +4,8 @@
 JSON, because a checkpoint may come from elsewhere: nothing in it is executed when it is read.
 """
 
+# NPU-ADAPTATION: checkpoints hold the generators of every process, as JSON
+
 from __future__ import annotations
 
 import hashlib

@@ -5,6 +5,8 @@ vLLM does it twice a step with Gloo, over the hosts' network: whether anyone has
 tokens each engine runs. The messages are a few bytes, so a step pays two latencies.
 """
 
+# NPU-ADAPTATION: data-parallel engines agree over HCCL instead of Gloo
+
 from __future__ import annotations
 
 import os
@@ -13,12 +15,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from recipe.overlay import Condition
+
 OPTION = "RECIPE_DP_SYNC_ON_DEVICE"
 
 
-def on_device() -> bool:
-    """rollout.dp_sync_on_device is false: vLLM's own reduction with Gloo"""
+def _asked_for() -> bool:
     return os.environ.get(OPTION, "0") == "1"
+
+
+on_device = Condition(_asked_for, otherwise="rollout.dp_sync_on_device is false: vLLM's own reduction with Gloo")
 
 
 def all_reduce_on_device(tensor: torch.Tensor, op: Any) -> None:
@@ -31,6 +37,6 @@ def all_reduce_on_device(tensor: torch.Tensor, op: Any) -> None:
     group = get_dp_group()
     if group.world_size == 1:
         return
-    on_device = tensor.to(group.device)
-    dist.all_reduce(on_device, op=op, group=group.device_group)
-    tensor.copy_(on_device)
+    copy = tensor.to(group.device)
+    dist.all_reduce(copy, op=op, group=group.device_group)
+    tensor.copy_(copy)

@@ -6,6 +6,8 @@ rank's. torch binds it to all interfaces, but takes a socket that is bound alrea
 store that is there for a port (`multi_tenant`).
 """
 
+# NPU-ADAPTATION: torch's stores listen on the address they are given only
+
 from __future__ import annotations
 
 import socket

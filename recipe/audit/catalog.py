@@ -8,25 +8,33 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from recipe.audit.declarations import Declaration, collect
+from recipe.audit.declarations import collect
+from recipe.audit.parts import apart, served
+from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import OverlayError
-from recipe.overlay.hook import REPOSITORY
+from recipe.own_packages import REPOSITORY
 
 BEGIN = "<!-- patches: written by `python -m recipe patches catalog` -->"
 END = "<!-- patches: end -->"
 SUMMARY_IN = ("README.md", "README_zh.md")
 CATALOG = "docs/PATCHES.md"
-_HEADINGS = {"README.md": ("upstream", "kind", "only when"), "README_zh.md": ("上游", "种类", "仅当")}
+_HEADINGS = {"README.md": ("upstream", "kind", "left out where"), "README_zh.md": ("上游", "种类", "不使用的情形")}
 
 _PREFACE = """# The patches
 
 Every change that is laid over the upstreams, generated from the declarations by `python -m recipe patches catalog`.
 `python -m recipe patches show ID` prints a patch beside the upstream source that it changes.
 
-Kinds, from the least to the most intrusive: `registry` sets an entry of an upstream table, `subclass` puts a subclass
-in the place of a class, `submodule` a module in the place of a module, `wrap` calls the original, `replace` does not,
-`source` changes the copied-in file. A patch with a condition (*only when*) is left out, and says so in the run's
-manifest, where the condition does not hold.
+Kinds, from the least to the most intrusive: `registry` sets an entry of an upstream table, `submodule` puts a module in
+the place of a module, `wrap` calls the original, `replace` does not, `source` changes the copied-in file. A patch that
+is *left out* somewhere says so, and why, in the run's manifest. *Together with* names the modules that hold a part of
+the change; `grep -rn NPU-ADAPTATION *_patches` shows them all, and `python -m recipe patches markers` proves that.
+"""
+
+_APART = """## Beside the patches
+
+Modules under the same packages that take no part in any of these changes: an upstream is told of them by its own
+configuration, or imports them by the one line of ours in it.
 """
 
 
@@ -36,15 +44,15 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
     Raises OverlayError when a README has no place for the table.
     """
     declarations = collect(root)
-    wanted = {root / CATALOG: _catalog(declarations, root)}
+    texts = {root / CATALOG: _catalog(declarations, root)}
     for name in SUMMARY_IN:
         file = root / name
         text = file.read_text(encoding="utf-8")
         if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
             raise OverlayError(f"{file} must have the line {BEGIN!r} once and, below it, the line {END!r} once")
         before, rest = text.split(BEGIN)
-        wanted[file] = f"{before}{BEGIN}\n{_summary(declarations, _HEADINGS[name], root)}{END}{rest.split(END)[1]}"
-    return wanted
+        texts[file] = f"{before}{BEGIN}\n{_summary(declarations, _HEADINGS[name], root)}{END}{rest.split(END)[1]}"
+    return texts
 
 
 def outdated(root: Path = REPOSITORY) -> list[Path]:
@@ -71,34 +79,45 @@ def write(root: Path = REPOSITORY) -> list[Path]:
 
 def _by_package(declarations: Iterable[Declaration]) -> dict[str, list[Declaration]]:
     packages: dict[str, list[Declaration]] = {}
-    for one in declarations:
-        packages.setdefault(one.package, []).append(one)
+    for patch in declarations:
+        packages.setdefault(patch.package, []).append(patch)
     return packages
 
 
 def _summary(declarations: list[Declaration], headings: tuple[str, ...], root: Path) -> str:
     lines = [_row(headings), "|---|---|---|"]
-    for one in declarations:
-        place = f"[`{one.target}`]({one.file.relative_to(root)})"
-        lines.append(_row((place, one.kind, f"`{one.when}`" if one.when else "")))
+    for patch in declarations:
+        place = f"[`{patch.target}`]({patch.file.relative_to(root)})"
+        lines.append(_row((place, patch.kind, patch.otherwise)))
     return "\n".join(lines) + "\n"
 
 
 def _catalog(declarations: list[Declaration], root: Path) -> str:
-    parts = [_PREFACE]
-    for package, some in _by_package(declarations).items():
-        parts.append(f"## {package}: {len(some)}\n")
-        for one in some:
-            file = one.file.relative_to(root)
-            parts.append(
-                f"### `{one.target}`\n\n"
-                f"- **patch**: [`{one.id}`](../{file}), {one.kind}, for {one.upstream}\n"
-                f"- **why**: {one.why}\n"
-                + (f"- **only when**: `{one.when}`\n" if one.when else "")
-                + (f"- **also at**: {', '.join(f'`{alias}`' for alias in one.aliases)}\n" if one.aliases else "")
-                + f"- **can go when**: {one.remove_when}\n"
-            )
-    return "\n".join(parts)
+    parts = served(declarations, root)
+    texts = [_PREFACE]
+    for package, patches in _by_package(declarations).items():
+        texts.append(f"## {package}: {len(patches)}\n")
+        for patch in patches:
+            beside = [_link(file, root) for file, users in parts.items() if patch in users]
+            lines = {
+                "patch": f"[`{patch.id}`](../{patch.file.relative_to(root)}), {patch.kind}, for {patch.upstream}",
+                "why": patch.why,
+                "left out where": patch.otherwise,
+                "together with": ", ".join(beside),
+                "also at": ", ".join(f"`{alias}`" for alias in patch.aliases),
+                "can go when": patch.remove_when,
+            }
+            items = [f"- **{title}**: {text}\n" for title, text in lines.items() if text]
+            texts.append(f"### `{patch.target}`\n\n{''.join(items)}")
+    others = apart(declarations, parts, root)
+    if others:
+        texts += [_APART, "".join(f"- {_link(file, root)}: {text}\n" for file, text in others.items())]
+    return "\n".join(texts)
+
+
+def _link(file: Path, root: Path) -> str:
+    name = file.relative_to(root)
+    return f"[`{name}`](../{name})"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 
 from recipe.audit import catalog, declarations, fit, markers, run_status
 from recipe.overlay import drift, source
+from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import OverlayError
-from recipe.overlay.hook import REPOSITORY
 from recipe.overlay.target import parse_target
+from recipe.own_packages import REPOSITORY
 from recipe.upstreams import upstream_tree
 
 DETAILS = """\
@@ -58,7 +59,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fingerprint = add("fingerprint", _fingerprint, "print the fingerprint of a target", against)
     fingerprint.add_argument("target", help="package.module:Class.member")
     fingerprint.add_argument("--kind", help="the patch's kind, where it cannot be told from the target")
-    add("markers", _markers, "check that NPU-ADAPTATION comments and declarations name the same places")
+    add("markers", _markers, "check that NPU-ADAPTATION comments stand in all that declarations use, and nowhere else")
     listing = add("catalog", _catalog, "write the table of patches into the READMEs and docs/PATCHES.md")
     listing.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is out of date")
     status = add("status", _status, "what was live where in a run, and in which processes it was not the same")
@@ -93,46 +94,52 @@ def _print_json(value: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    found = declarations.collect()
+    patches = declarations.collect()
     if options.json:
-        _print_json([one.as_json() for one in found])
+        _print_json([declarations.as_json(patch) for patch in patches])
         return 0
-    for one in found:
-        print(f"{one.id}\n  {one.kind} {one.target}  ({one.upstream})\n  {one.why}")
-    print(f"{len(found)} patches")
+    for patch in patches:
+        print(f"{patch.id}\n  {patch.kind} {patch.target}  ({patch.upstream})\n  {patch.why}")
+    print(f"{len(patches)} patches")
     return 0
 
 
-def _pick(wanted: str) -> declarations.Declaration:
-    found = declarations.collect()
-    exact = [one for one in found if one.id == wanted]
-    matches = exact or [one for one in found if one.id.endswith(wanted)]
+def _pick(wanted: str) -> Declaration:
+    patches = declarations.collect()
+    exact = [patch for patch in patches if patch.id == wanted]
+    matches = exact or [patch for patch in patches if patch.id.endswith(wanted)]
     if len(matches) != 1:
-        known = ", ".join(one.id for one in matches or found)
+        known = ", ".join(patch.id for patch in matches or patches)
         raise OverlayError(f"{len(matches)} patches match {wanted!r}; there are: {known}")
     return matches[0]
 
 
 def _show(options: argparse.Namespace) -> int:
-    one = _pick(options.id)
-    found = source.find_target(one.target, one.kind, _roots(options))
+    from recipe.sources.pristine import module_text  # not at the top: no other action reads the pinned archives
+
+    patch = _pick(options.id)
+    excerpt = source.find_target(patch.target, patch.kind, _roots(options))
     # What the patch was written for: the pinned archive's, or else what upstream/ has.
-    changes = drift.difference(one.target, one.kind, found).strip("\n")
+    changes = drift.difference(patch, excerpt, module_text).strip("\n")
     if options.against and not changes:
-        changes = drift.diff(source.find_target(one.target, one.kind, _pinned_roots()), found).strip("\n")
-    theirs = f"{len(found.source().splitlines())} lines" if one.kind == "submodule" else found.source()
+        changes = drift.diff(source.find_target(patch.target, patch.kind, _pinned_roots()), excerpt).strip("\n")
+    theirs = f"{len(excerpt.source().splitlines())} lines" if patch.kind == "submodule" else excerpt.source()
+    ours = declarations.text_of(patch)
     if options.json:
-        _print_json(one.as_json() | {"upstream_at": found.where, "upstream_source": theirs, "ours": one.source(),
-                                     "found": found.fingerprint, "diff": changes.splitlines()})  # fmt: skip
+        _print_json(declarations.as_json(patch) | {
+            "upstream_at": excerpt.where, "upstream_source": theirs, "ours": ours, "found": excerpt.fingerprint,
+            "diff": changes.splitlines(),
+        })  # fmt: skip
         return 0
-    print(f"{one.id}  ({one.where})")
-    for name in ("kind", "target", "upstream", "why", "remove_when", "when"):
-        if getattr(one, name):
-            print(f"  {name + ':':13} {getattr(one, name)}")
-    for name in ("fingerprints", "patched", "aliases"):
-        if getattr(one, name):
-            print(f"  {name + ':':13} {', '.join(map(str, getattr(one, name)))}")
-    print(f"\n--- upstream: {found.where}, {found.fingerprint}\n{theirs}\n\n+++ ours: {one.where}\n{one.source()}")
+    print(f"{patch.id}  ({patch.where})")
+    for label, values in (
+        ("kind", [patch.kind]), ("target", [patch.target]), ("upstream", [patch.upstream]), ("why", [patch.why]),
+        ("can go when", [patch.remove_when]), ("left out where", filter(None, [patch.otherwise])),
+        ("fingerprints", patch.fingerprints), ("patched", patch.patched), ("also at", patch.aliases),
+    ):  # fmt: skip
+        if text := ", ".join(map(str, values)):
+            print(f"  {label + ':':15} {text}")
+    print(f"\n--- upstream: {excerpt.where}, {excerpt.fingerprint}\n{theirs}\n\n+++ ours: {patch.where}\n{ours}")
     if changes or options.against:
         print(f"\n=== pinned -> found\n{changes or '(no difference)'}")
     return 0
@@ -142,49 +149,49 @@ def _verify(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     roots, pinned = _roots(options), _pinned_roots()
     if options.against:
-        findings = [fit.check(one, roots, pinned, want_patched=False) for one in declarations.collect()]
+        findings = [fit.check(patch, roots, pinned, want_patched=False) for patch in declarations.collect()]
     else:
         findings = fit.verify(roots)
-    bad = [one for one in findings if not one.fits]
+    drifted = [finding for finding in findings if not finding.fits]
     absent = fit.unchecked(findings)
-    if findings and all(one.verdict == "absent" for one in findings):
+    if findings and all(finding.verdict == "absent" for finding in findings):
         where = options.against or upstream_tree(REPOSITORY)
         raise OverlayError(f"{where} holds none of {', '.join(absent)}; bring them with: python -m recipe sync")
     if options.json:
-        _print_json({"patches": len(findings), "not_checked": absent, "drift": [one.line for one in bad],
-                     "findings": [one.as_json() for one in findings]})  # fmt: skip
-        return 1 if bad else 0
+        _print_json({"patches": len(findings), "not_checked": absent, "drift": [finding.line for finding in drifted],
+                     "findings": [finding.as_json() for finding in findings]})  # fmt: skip
+        return 1 if drifted else 0
     if options.against:
         for line in _table(findings, options.against):
             print(line)
-    for one in bad:
-        print(one.line, file=sys.stderr)
-    skipped = sum(one.verdict == "absent" for one in findings)
-    verdict = f"{len(bad)} drifted" if bad else "all as pinned"
+    for finding in drifted:
+        print(finding.line, file=sys.stderr)
+    skipped = sum(finding.verdict == "absent" for finding in findings)
+    verdict = f"{len(drifted)} drifted" if drifted else "all as pinned"
     note = f", {skipped} not checked ({', '.join(absent)}: not there)" if skipped else ""
     print(f"{len(findings) - skipped} patches checked in {time.perf_counter() - start:.2f} s: {verdict}{note}")
-    return 1 if bad else 0
+    return 1 if drifted else 0
 
 
 def _table(findings: Iterable[fit.Finding], root: Path) -> list[str]:
     """The drift table, worst first; places are relative to `root`."""
-    shown = sorted((one for one in findings if one.verdict != "absent"),
-                   key=lambda one: (-fit.VERDICTS.index(one.verdict), one.declaration.id))  # fmt: skip
-    width = max((len(one.declaration.id) for one in shown), default=0)
+    shown = sorted((finding for finding in findings if finding.verdict != "absent"),
+                   key=lambda finding: (-fit.VERDICTS.index(finding.verdict), finding.declaration.id))  # fmt: skip
+    width = max((len(finding.declaration.id) for finding in shown), default=0)
     lines = [f"{'verdict':10}  {'patch':{width}}  where and how"]
-    for one in shown:
-        how = "; ".join(filter(None, (one.where.removeprefix(f"{root}/"), *one.notes)))
-        lines.append(f"{one.verdict:10}  {one.declaration.id:{width}}  {how}".rstrip())
+    for finding in shown:
+        how = "; ".join(filter(None, (finding.where.removeprefix(f"{root}/"), *finding.notes)))
+        lines.append(f"{finding.verdict:10}  {finding.declaration.id:{width}}  {how}".rstrip())
     return lines
 
 
 def _fingerprint(options: argparse.Namespace) -> int:
-    found = source.find_target(parse_target(options.target), options.kind, _roots(options))
+    excerpt = source.find_target(parse_target(options.target), options.kind, _roots(options))
     if options.json:
-        _print_json({"target": options.target, "fingerprint": found.fingerprint, "where": found.where})
+        _print_json({"target": options.target, "fingerprint": excerpt.fingerprint, "where": excerpt.where})
     else:
-        print(found.fingerprint)
-        print(found.where, file=sys.stderr)
+        print(excerpt.fingerprint)
+        print(excerpt.where, file=sys.stderr)
     return 0
 
 
@@ -212,7 +219,7 @@ def _catalog(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     run = run_status.read(options.run)
     problems = run.problems()
-    never = sorted({one.id for one in declarations.collect()} - set(run.patches()))
+    never = sorted({patch.id for patch in declarations.collect()} - set(run.patches()))
     if options.json:
         _print_json({"processes": run.groups(), "patches": {patch: run.where(patch) for patch in run.patches()},
                      "never_imported": never, "problems": problems, "broken_lines": run.broken_lines})  # fmt: skip

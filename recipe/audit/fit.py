@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.audit.declarations import Declaration, collect
+from recipe.audit.declarations import collect
 from recipe.overlay import drift, fingerprints, source
+from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import MissingTarget
 
 # Best to worst. "pinned": a source patch that is not in the file, but fits it.  "absent": the directory does not have
@@ -41,56 +42,47 @@ class Finding:
                 "message": self.line}  # fmt: skip
 
 
-def check(one: Declaration, roots: Iterable[Path], pinned: Iterable[Path] = (), want_patched: bool = True) -> Finding:
+def check(patch: Declaration, roots: Iterable[Path], pinned: Iterable[Path] = (), want_patched: bool = True) -> Finding:
     """Compare a declaration with the sources under `roots`.
 
     pinned: directories with the sources that it was written for, to say what a change consists of.
     want_patched: a source patch must be in the file; otherwise the unpatched file fits, too.
     """
     roots, pinned = list(roots), list(pinned)
-    if source.module_file(one.package, roots) is None and not any((root / one.package).is_dir() for root in roots):
-        return Finding(one, "absent", f"{one.id}: {one.package} is not there")
+    if source.module_file(patch.package, roots) is None and not any((root / patch.package).is_dir() for root in roots):
+        return Finding(patch, "absent", f"{patch.id}: {patch.package} is not there")
     try:
-        found = source.find_target(one.target, one.kind, roots)
+        excerpt = source.find_target(patch.target, patch.kind, roots)
     except MissingTarget as error:
-        notes = tuple(f"now at {place}?" for place in _elsewhere(one, roots))
-        return Finding(one, "gone", f"{one.id} ({one.where}): {error}", notes=notes)
-    wanted = one.patched or one.fingerprints
-    verdict = "same" if found.fingerprint in wanted else "changed"
-    if verdict == "changed" and not want_patched and found.fingerprint in one.fingerprints:
+        notes = tuple(f"now at {place}?" for place in _elsewhere(patch, roots))
+        return Finding(patch, "gone", f"{patch.id} ({patch.where}): {error}", notes=notes)
+    verdict = "same" if excerpt.fingerprint in patch.expected else "changed"
+    if verdict == "changed" and not want_patched and excerpt.fingerprint in patch.fingerprints:
         verdict = "pinned"
     if verdict == "changed":
-        notes = tuple(_how(one, found, pinned))
-        return Finding(one, verdict, drift.message(_Wanted(one), found), found.where, found.fingerprint, notes)
-    for alias in one.aliases:
+        notes = tuple(_how(patch, excerpt, pinned))
+        return Finding(patch, verdict, drift.message(patch, excerpt), excerpt.where, excerpt.fingerprint, notes)
+    for alias in patch.aliases:
         try:
             source.find_target(alias, "alias", roots)
         except MissingTarget as error:
-            line = f"{one.id} ({one.where}): alias {alias}: {error}"
-            return Finding(one, "alias gone", line, found.where, found.fingerprint)
-    return Finding(one, verdict, f"{one.id}: {verdict}", found.where, found.fingerprint)
+            line = f"{patch.id} ({patch.where}): alias {alias}: {error}"
+            return Finding(patch, "alias gone", line, excerpt.where, excerpt.fingerprint)
+    return Finding(patch, verdict, f"{patch.id}: {verdict}", excerpt.where, excerpt.fingerprint)
 
 
-class _Wanted:
-    """A declaration with the fingerprints that the file must have now: for a source patch the patched ones."""
-
-    def __init__(self, one: Declaration) -> None:
-        self.id, self.where, self.target, self.kind = one.id, one.where, one.target, one.kind
-        self.fingerprints = one.patched or one.fingerprints
-
-
-def _how(one: Declaration, found: source.Found, pinned: list[Path]) -> Iterator[str]:
-    """What changed between the pinned target and the one found: the signature, and how many lines."""
+def _how(patch: Declaration, after: source.Excerpt, pinned: list[Path]) -> Iterator[str]:
+    """What has changed since the pinned target: the signature, and how many lines."""
     try:
-        before = source.find_target(one.target, one.kind, pinned)
+        before = source.find_target(patch.target, patch.kind, pinned)
     except MissingTarget:
         return
-    if before.fingerprint not in one.fingerprints + one.patched:
+    if before.fingerprint not in patch.fingerprints + patch.patched:
         return
-    old, new = (_signature(found.source()) for found in (before, found))
+    old, new = _signature(before.source()), _signature(after.source())
     if old != new:
         yield f"signature {old} -> {new}"
-    lines = drift.diff(before, found).splitlines()[3:]
+    lines = drift.diff(before, after).splitlines()[3:]
     yield f"+{sum(line.startswith('+') for line in lines)} -{sum(line.startswith('-') for line in lines)} lines"
 
 
@@ -104,13 +96,13 @@ def _signature(text: str) -> str:
     return f"({ast.unparse(node.args)})" if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) else ""
 
 
-def _elsewhere(one: Declaration, roots: list[Path]) -> Iterator[str]:
+def _elsewhere(patch: Declaration, roots: list[Path]) -> Iterator[str]:
     """Up to three other places in the package that bind the target's name, as places to look at."""
-    *owner, name = one.target.qualname.split(".")
-    root = next(root for root in roots if (root / one.package).is_dir())
+    *owner, name = patch.target.qualname.split(".")
+    root = next(root for root in roots if (root / patch.package).is_dir())
     wanted = re.compile(rf"^\s*(?:async def|def|class) {re.escape(name)}\b|^{re.escape(name)}\s*[:=]", re.MULTILINE)
     count = 0
-    for file in sorted((root / one.package).rglob("*.py")):
+    for file in sorted((root / patch.package).rglob("*.py")):
         text = file.read_text(encoding="utf-8", errors="replace")
         if count == 3 or (owner and name.startswith("__") and f"class {owner[-1]}" not in text):
             continue
@@ -123,11 +115,11 @@ def _elsewhere(one: Declaration, roots: list[Path]) -> Iterator[str]:
 
 def verify(roots: Iterable[Path]) -> list[Finding]:
     """Compare every declaration with the sources that will be run, under `roots`, and record their fingerprints."""
-    findings = [check(one, roots) for one in collect()]
+    findings = [check(patch, roots) for patch in collect()]
     fingerprints.save()
     return findings
 
 
 def unchecked(findings: Iterable[Finding]) -> list[str]:
     """The packages that were not there."""
-    return sorted({one.declaration.package for one in findings if one.verdict == "absent"})
+    return sorted({finding.declaration.package for finding in findings if finding.verdict == "absent"})

@@ -33,20 +33,20 @@ class RunStatus:
     broken_lines: int
 
     def patches(self) -> list[str]:
-        return sorted({patch for one in self.processes for patch in one.last})
+        return sorted({patch for process in self.processes for patch in process.last})
 
     def groups(self) -> dict[str, int]:
         """Group -> number of processes."""
-        return dict(Counter(one.group for one in self.processes))
+        return dict(Counter(process.group for process in self.processes))
 
     def where(self, patch: str) -> dict[str, dict[str, int]]:
         """Status -> group -> number of processes, for one patch."""
-        found: dict[str, dict[str, int]] = {}
-        for one in self.processes:
-            if patch in one.last:
-                groups = found.setdefault(one.last[patch]["status"], {})
-                groups[one.group] = groups.get(one.group, 0) + 1
-        return found
+        counts: dict[str, dict[str, int]] = {}
+        for process in self.processes:
+            if patch in process.last:
+                groups = counts.setdefault(process.last[patch]["status"], {})
+                groups[process.group] = groups.get(process.group, 0) + 1
+        return counts
 
     def problems(self) -> list[str]:
         """Patches that failed, and differences where there should be none, one line each.
@@ -55,21 +55,22 @@ class RunStatus:
         """
         lines = []
         for patch in self.patches():
-            those = [one for one in self.processes if patch in one.last]
-            for one in those:
-                if one.last[patch]["status"] == "failed":
-                    lines.append(f"{patch} failed in {one.role} (host {one.host}, pid {one.pid}): "
-                                 f"{one.last[patch]['reason'].splitlines()[0]}")  # fmt: skip
+            holders = [process for process in self.processes if patch in process.last]
+            for process in holders:
+                if process.last[patch]["status"] == "failed":
+                    lines.append(f"{patch} failed in {process.role} (host {process.host}, pid {process.pid}): "
+                                 f"{process.last[patch]['reason'].splitlines()[0]}")  # fmt: skip
             for field in ("fingerprint", "version"):
-                values = Counter(one.last[patch][field] for one in those if one.last[patch]["status"] == "applied")
+                entries = [process.last[patch] for process in holders]
+                values = Counter(entry[field] for entry in entries if entry["status"] == "applied")
                 if len(values) > 1:
                     lines.append(f"{patch}: {field} differs: " + ", ".join(f"{v} in {n}" for v, n in values.items()))
             for group in self.groups():
-                ranked = [one for one in self.processes if one.group == group and one.role != group]
-                seen = Counter(one.last.get(patch, {}).get("status", "not there") for one in ranked)
-                if len(seen) > 1:
+                ranked = [process for process in self.processes if process.group == group and process.role != group]
+                statuses = Counter(process.last.get(patch, {}).get("status", "not there") for process in ranked)
+                if len(statuses) > 1:
                     lines.append(f"{patch}: {group} processes differ: "
-                                 + ", ".join(f"{status} in {count}" for status, count in seen.items()))  # fmt: skip
+                                 + ", ".join(f"{status} in {count}" for status, count in statuses.items()))  # fmt: skip
         return lines
 
 

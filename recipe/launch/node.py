@@ -24,8 +24,9 @@ from recipe.launch.network import (
     source_address,
 )
 from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
+from recipe.own_packages import own_packages
 
-_PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
+_CODE = (".py", ".patch")
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
 def code_digest() -> str:
     """A short hash of our code and of what the upstream tree was made from: nodes of one run must agree in it."""
     hasher = hashlib.sha256()
-    files = [path for room in ("recipe", *_PATCHES) for path in (REPO / room).rglob("*.py")]
+    files = [path for package in own_packages(REPO) for path in (REPO / package).rglob("*") if path.suffix in _CODE]
     for path in [*sorted(files), REPO / "upstreams.toml"]:
         hasher.update(str(path.relative_to(REPO)).encode())
         hasher.update(hashlib.sha256(path.read_bytes()).digest())

@@ -6,7 +6,8 @@ every upstream module that has such a mirror; right after the upstream module ha
 and what it declares is applied.  Standard library and wrapt only: importing this package imports nothing heavy.
 """
 
-from recipe.overlay.declare import Patch, declared, patch
+from recipe.overlay.declaration import Condition, Declaration
+from recipe.overlay.declare import declared, patch
 from recipe.overlay.engine import apply, revert, status
 from recipe.overlay.errors import (
     BadDeclaration,
@@ -21,11 +22,12 @@ from recipe.overlay.snapshot import Snapshot, compare, snapshot
 
 __all__ = [
     "BadDeclaration",
+    "Condition",
     "ConflictError",
+    "Declaration",
     "DriftError",
     "MissingTarget",
     "OverlayError",
-    "Patch",
     "PatchFailed",
     "Snapshot",
     "apply",

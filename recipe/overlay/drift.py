@@ -3,69 +3,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 from recipe.overlay import source
+from recipe.overlay.declaration import SOURCE, Declaration
 from recipe.overlay.errors import MissingTarget
-from recipe.overlay.target import Target
+
+# The text of an upstream's module as pinned, by the module's dotted name; None when it is not at hand.
+PinnedText = Callable[[str], str | None]
 
 
-class Written(Protocol):
-    """What a patch and the reading of its declaration have in common."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def where(self) -> str: ...
-    @property
-    def target(self) -> Target: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def fingerprints(self) -> tuple[str, ...]: ...
-
-
-def message(patch: Written, found: source.Found) -> str:
+def message(patch: Declaration, excerpt: source.Excerpt) -> str:
     """One line: which patch, both fingerprints, where the upstream's code is, and what to type."""
-    wanted = " or ".join(patch.fingerprints)
-    if patch.kind == "source":
+    wanted = " or ".join(patch.expected)
+    if patch.kind == SOURCE:
         return (
-            f"{patch.id} ({patch.where}): {patch.target} is not the patched source: expected {wanted}, {found.where} "
-            f"has {found.fingerprint}; lay the source patches over upstream/ with: python -m recipe sync"
+            f"{patch.id} ({patch.where}): {patch.target} is not the patched source: expected {wanted}, "
+            f"{excerpt.where} has {excerpt.fingerprint}; lay the source patches over upstream/ with: "
+            "python -m recipe sync"
         )
     return (
-        f"{patch.id} ({patch.where}): {patch.target} has changed: the patch was written for {wanted}, {found.where} "
-        f"has {found.fingerprint}; see all three with: python -m recipe patches show {patch.id}"
+        f"{patch.id} ({patch.where}): {patch.target} has changed: the patch was written for {wanted}, {excerpt.where} "
+        f"has {excerpt.fingerprint}; see all three with: python -m recipe patches show {patch.id}"
     )
 
 
-def difference(target: Target, kind: str, found: source.Found) -> str:
-    """The unified diff from the target as pinned to the one found, each line after a newline.
+def difference(patch: Declaration, excerpt: source.Excerpt, pinned_text: PinnedText) -> str:
+    """The unified diff from the target as pinned to the one in `excerpt`, each line after a newline.
 
-    Empty when the pinned source is not at hand (sync has never run here), when it has no such target, or when the
-    file found is the pinned one.
+    Empty when the pinned text is not at hand, when it has no such target, or when the excerpt is the pinned one.
     """
-    # Only here, where a process stops anyway: the room that knows the pinned archives.
-    try:
-        from recipe.sources.pristine import module_text
-    except ImportError:
-        return ""
-    text = module_text(target.submodule if kind == "submodule" else target.module)
+    submodule = patch.kind == "submodule"
+    text = pinned_text(patch.target.submodule if submodule else patch.target.module)
     if text is None:
         return ""
     try:
-        pinned = source.find_in(text.encode(), Path("pinned"), None if kind == "submodule" else target.qualname)
+        pinned = source.find_in(text.encode(), Path("pinned"), None if submodule else patch.target.qualname)
     except MissingTarget:
         return ""
-    return diff(pinned, found)
+    return diff(pinned, excerpt)
 
 
-def diff(one: source.Found, other: source.Found) -> str:
+def diff(before: source.Excerpt, after: source.Excerpt) -> str:
     """The unified diff between two finds of a target, each line after a newline; empty when they are equal."""
     import difflib  # not at the top: workers load this module and, when all is well, never use it
 
     lines = difflib.unified_diff(
-        one.source().splitlines(), other.source().splitlines(), one.where, other.where, lineterm=""
+        before.source().splitlines(), after.source().splitlines(), before.where, after.where, lineterm=""
     )
     return "".join(f"\n{line}" for line in lines)

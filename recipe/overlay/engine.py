@@ -14,10 +14,11 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from recipe.overlay import drift, manifest, source
-from recipe.overlay.declare import Patch, declared
+from recipe.overlay.declaration import SOURCE, Declaration
+from recipe.overlay.declare import declared
 from recipe.overlay.errors import DriftError, MissingTarget, OverlayError, PatchFailed
 from recipe.overlay.finish import executing, when_executed
-from recipe.overlay.live import ABSENT, check_origin, owner_of, raw_of, replacement
+from recipe.overlay.live import ABSENT, check_original, owner_of, raw_of, replacement
 from recipe.overlay.target import Target
 
 Undo = Callable[[], None]
@@ -40,6 +41,13 @@ _states: dict[str, _State] = {}
 # What was reverted, for applying it again: modules that imported a patched name, and submodules put in place in time.
 _importers: dict[str, list[tuple[ModuleType, str]]] = {}
 _in_time: set[str] = set()
+_pinned_text: drift.PinnedText | None = None
+
+
+def compare_with(pinned_text: drift.PinnedText) -> None:
+    """From here on a patch that is refused because its target has changed says how that differs from `pinned_text`."""
+    global _pinned_text
+    _pinned_text = pinned_text
 
 
 def status() -> list[dict[str, str]]:
@@ -50,15 +58,15 @@ def status() -> list[dict[str, str]]:
     idle = _State("declared")
     return [
         {
-            "patch": one.id,
-            "target": str(one.target),
-            "kind": one.kind,
-            "status": (state := _states.get(one.id, idle)).status,
+            "patch": patch.id,
+            "target": str(patch.target),
+            "kind": patch.kind,
+            "status": (state := _states.get(patch.id, idle)).status,
             "reason": state.reason,
             "fingerprint": state.fingerprint,
-            "upstream": one.upstream,
+            "upstream": patch.upstream,
         }
-        for one in declared()
+        for patch in declared()
     ]
 
 
@@ -67,10 +75,10 @@ def apply(*ids: str) -> None:
 
     Raises the OverlayError of the first that cannot be applied; what that call applied before it stays.
     """
-    for one in _selected(ids):
-        module = sys.modules.get(one.target.module)
+    for patch in _selected(ids):
+        module = sys.modules.get(patch.target.module)
         if module is not None and not executing(module):
-            apply_one(one, module)
+            apply_to(patch, module)
 
 
 def revert(*ids: str) -> None:
@@ -79,7 +87,7 @@ def revert(*ids: str) -> None:
     They also come back in modules that imported the patched name meanwhile (`from x import y`).  A source patch stays:
     it is in the file (`python -m recipe sync --restore` takes it out).
     """
-    chosen = {one.id: one for one in _selected(ids)}
+    chosen = {patch.id: patch for patch in _selected(ids)}
     for key in [key for key in reversed(_states) if key in chosen]:
         state = _states[key]
         while state.undo:
@@ -89,9 +97,9 @@ def revert(*ids: str) -> None:
             del _states[key]
 
 
-def _give_back(patch: Patch, state: _State) -> list[tuple[ModuleType, str]]:
+def _give_back(patch: Declaration, state: _State) -> list[tuple[ModuleType, str]]:
     """Put the original into every module that holds ours, but for those it comes from; returns where."""
-    if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, (FunctionType, type)):
+    if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, FunctionType):
         return []
     home = patch.mirror.partition(".")[0]
     held = [(module, name) for module in list(sys.modules.values())
@@ -102,46 +110,45 @@ def _give_back(patch: Patch, state: _State) -> list[tuple[ModuleType, str]]:
     return held
 
 
-def forget(patches: Iterable[Patch]) -> None:
-    """Revert patches and drop what is known about them, after one of their mirror failed."""
+def forget(patches: Iterable[Declaration]) -> None:
+    """Revert patches and drop what is known about them, after one of their mirror has failed."""
     patches = list(patches)
-    live = [one.id for one in patches if one.id in _states]
+    live = [patch.id for patch in patches if patch.id in _states]
     if live:  # revert() without names would revert everybody's
         revert(*live)
-    for one in patches:
-        _states.pop(one.id, None)
+    for patch in patches:
+        _states.pop(patch.id, None)
 
 
-def _selected(ids: tuple[str, ...]) -> list[Patch]:
-    known = {one.id: one for one in declared()}
+def _selected(ids: tuple[str, ...]) -> list[Declaration]:
+    known = {patch.id: patch for patch in declared()}
     unknown = [key for key in ids if key not in known]
     if unknown:
         raise MissingTarget(f"no patch named {', '.join(unknown)} is declared in this process")
     return [known[key] for key in ids] if ids else list(known.values())
 
 
-def apply_one(patch: Patch, module: ModuleType) -> None:
+def apply_to(patch: Declaration, module: ModuleType) -> None:
     """Apply one patch to its upstream module; once applied or skipped, later calls do nothing."""
     with _lock:
         if patch.id in _states:
             return
         _states[patch.id] = state = _State("applying")
     try:
-        if patch.when is not None and not patch.when():
-            state.status = "skipped"
-            state.reason = " ".join((patch.when.__doc__ or f"{patch.when.__name__}() is false").split())
+        if patch.applies is not None and not patch.applies():
+            state.status, state.reason = "skipped", patch.otherwise
             manifest.write(patch, "skipped", state.reason)
             return
-        found = _check_source(patch, module)
-        state.fingerprint = found.fingerprint
+        excerpt = _check_source(patch, module)
+        state.fingerprint = excerpt.fingerprint
         if patch.kind == "submodule":
             _put_submodule(patch, module, state)
         elif patch.kind == "registry":
             _put_entry(patch, module, state)
-        elif patch.kind != "source":  # that one lies in the file itself
-            _put_attribute(patch, module, state, found)
+        elif patch.kind != SOURCE:  # that one lies in the file itself
+            _put_attribute(patch, module, state, excerpt)
         state.status = "applied"
-        manifest.write(patch, "applied", fingerprint=found.fingerprint)
+        manifest.write(patch, "applied", fingerprint=excerpt.fingerprint)
         for holder, name in _importers.pop(patch.id, ()):
             if raw_of(holder, name) is state.original:
                 _put(patch, holder, name, state.ours, state.original, state)
@@ -161,7 +168,7 @@ def apply_one(patch: Patch, module: ModuleType) -> None:
         raise PatchFailed(message) from error
 
 
-def _check_source(patch: Patch, module: ModuleType) -> source.Found:
+def _check_source(patch: Declaration, module: ModuleType) -> source.Excerpt:
     """Find the target in the file that `module` was loaded from and compare fingerprints."""
     name = patch.target.qualname
     if patch.kind == "submodule":
@@ -174,29 +181,30 @@ def _check_source(patch: Patch, module: ModuleType) -> source.Found:
             raise MissingTarget(f"{patch.id} ({patch.where}): module {module.__name__} has no source file to check")
         file = Path(loaded)
     try:
-        found = source.find(file, None if patch.kind == "submodule" else name)
+        excerpt = source.find(file, None if patch.kind == "submodule" else name)
     except MissingTarget as error:
         raise MissingTarget(f"{patch.id} ({patch.where}) targets {patch.target}, but {error}") from None
-    if found.fingerprint not in patch.fingerprints:
-        raise DriftError(drift.message(patch, found) + drift.difference(patch.target, patch.kind, found))
-    return found
+    if excerpt.fingerprint not in patch.expected:
+        change = drift.difference(patch, excerpt, _pinned_text) if _pinned_text else ""
+        raise DriftError(drift.message(patch, excerpt) + change)
+    return excerpt
 
 
-def _put_attribute(patch: Patch, module: ModuleType, state: _State, found: source.Found) -> None:
+def _put_attribute(patch: Declaration, module: ModuleType, state: _State, excerpt: source.Excerpt) -> None:
     owner, name = owner_of(module, patch.target)
     original = raw_of(owner, name)
     if original is ABSENT:
         raise MissingTarget(
-            f"{patch.id} ({patch.where}): {patch.target} is in {found.where} but {owner.__name__} has no {name}: "
+            f"{patch.id} ({patch.where}): {patch.target} is in {excerpt.where} but {owner.__name__} has no {name}: "
             "the branch that defines it did not run; say when= it does"
         )
-    check_origin(patch, original, found, module)
+    check_original(patch, original, excerpt)
     ours = replacement(patch, original, owner, name)
     state.original, state.ours = original, ours
     _put(patch, owner, name, ours, original, state)
 
 
-def _put(patch: Patch, owner: Any, name: str, ours: Any, original: Any, state: _State) -> None:
+def _put(patch: Declaration, owner: Any, name: str, ours: Any, original: Any, state: _State) -> None:
     def undo() -> None:
         if raw_of(owner, name) is not ours:
             raise PatchFailed(f"{patch.id}: {owner.__name__}.{name} was changed after us; revert that first")
@@ -209,7 +217,7 @@ def _put(patch: Patch, owner: Any, name: str, ours: Any, original: Any, state: _
     state.undo.append(undo)
 
 
-def _put_entry(patch: Patch, module: ModuleType, state: _State) -> None:
+def _put_entry(patch: Declaration, module: ModuleType, state: _State) -> None:
     owner, name = owner_of(module, patch.target)
     registry, key = raw_of(owner, name), patch.target.key
     if not isinstance(registry, MutableMapping):
@@ -231,7 +239,7 @@ def _put_entry(patch: Patch, module: ModuleType, state: _State) -> None:
         raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} did not keep what was put there")
 
 
-def _put_submodule(patch: Patch, package: ModuleType, state: _State) -> None:
+def _put_submodule(patch: Declaration, package: ModuleType, state: _State) -> None:
     full, name = patch.target.submodule, patch.target.qualname
     if full in sys.modules or not (executing(package) or patch.id in _in_time):
         raise PatchFailed(
@@ -262,7 +270,7 @@ def _put_submodule(patch: Patch, package: ModuleType, state: _State) -> None:
         raise PatchFailed(f"{patch.id} ({patch.where}): {full} did not keep what was put there")
 
 
-def _bind_alias(patch: Patch, alias: Target, state: _State, module: ModuleType) -> None:
+def _bind_alias(patch: Declaration, alias: Target, state: _State, module: ModuleType) -> None:
     if state.status != "applied" or state.ours is ABSENT or _states.get(patch.id) is not state:
         return
     owner, name = owner_of(module, alias)
@@ -274,7 +282,7 @@ def _bind_alias(patch: Patch, alias: Target, state: _State, module: ModuleType) 
     _put(patch, owner, name, state.ours, state.original, state)
 
 
-def check_copies(patches: Iterable[Patch], packages: Iterable[str], module: ModuleType) -> None:
+def check_copies(patches: Iterable[Declaration], packages: Iterable[str], module: ModuleType) -> None:
     """Raise when a loaded module of `packages` still holds the unpatched original of one of `patches` on `module`.
 
     That is how a patch silently does nothing for some callers: they imported the name before the patch was there.
@@ -282,12 +290,12 @@ def check_copies(patches: Iterable[Patch], packages: Iterable[str], module: Modu
     package in `sys.modules`, whose order is that in which imports began or, once over, ended.
     """
     originals = {
-        id(state.original): one
-        for one in patches
-        if (state := _states.get(one.id)) is not None
+        id(state.original): patch
+        for patch in patches
+        if (state := _states.get(patch.id)) is not None
         and state.status == "applied"
-        and isinstance(state.original, (FunctionType, type))
-        and "." not in one.target.qualname
+        and isinstance(state.original, FunctionType)
+        and "." not in patch.target.qualname
     }
     if not originals:
         return
@@ -301,12 +309,12 @@ def check_copies(patches: Iterable[Patch], packages: Iterable[str], module: Modu
         if originals.keys().isdisjoint(map(id, list(vars(holder).values()))):
             continue
         for attribute, value in list(vars(holder).items()):
-            one = originals.get(id(value))
-            if one is None or name.partition(".")[0] in one.over:
+            patch = originals.get(id(value))
+            if patch is None or name.partition(".")[0] in patch.over:
                 continue
-            if not any(alias.module == name and alias.qualname == attribute for alias in one.aliases):
+            if not any(alias.module == name and alias.qualname == attribute for alias in patch.aliases):
                 raise PatchFailed(
-                    f"{one.id} ({one.where}): {name}:{attribute} holds a copy of {one.target} that was imported before "
-                    f"the patch; install the overlay earlier in this process, or add {f'{name}:{attribute}'!r} to "
-                    "aliases="
+                    f"{patch.id} ({patch.where}): {name}:{attribute} holds a copy of {patch.target} that was imported "
+                    f"before the patch; install the overlay earlier in this process, or add {f'{name}:{attribute}'!r} "
+                    "to aliases="
                 )

@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-# (fingerprint, lines of the statements, plain): the fields of source.Found that depend on the content only.
+# (fingerprint, lines of the statements, plain): the fields of source.Excerpt that depend on the content only.
 Known = tuple[str, tuple[tuple[int, int], ...], bool]
 
 _FILE = Path(__file__).resolve().parents[2] / ".cache" / "fingerprints.json"
@@ -46,11 +46,11 @@ def _digest(content: bytes) -> str:
 def recall(content: bytes, qualname: str | None) -> Known | None:
     """What was found for `qualname` in a file of this content, None when that is not known."""
     key = f"{_digest(content)} {qualname or ''}"
-    found = _stored().get(key)
-    if found is None:
+    entry = _stored().get(key)
+    if entry is None:
         return None
-    _used[key] = found
-    fingerprint, lines, plain = found
+    _used[key] = entry
+    fingerprint, lines, plain = entry
     return fingerprint, tuple((first, last) for first, last in lines), plain
 
 

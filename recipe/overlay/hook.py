@@ -18,12 +18,13 @@ from pathlib import Path
 from types import ModuleType
 
 from recipe.overlay import declare, engine, source_patch
+from recipe.overlay.drift import PinnedText
 from recipe.overlay.errors import OverlayError, PatchFailed
 from recipe.overlay.finish import after_execution, executing, when_executed
-from recipe.overlay.target import MIRROR_SUFFIX, mirrored
+from recipe.overlay.target import mirrored, module_name
+from recipe.own_packages import REPOSITORY, patch_packages
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-_DECLARES = re.compile(r"^\s*(?:@patch\(|patch\.value\()", re.MULTILINE)
+_DECLARES = re.compile(r"^\s*@patch\(", re.MULTILINE)
 _log = logging.getLogger("recipe.overlay")
 _lock = threading.Lock()
 _hooked: dict[tuple[str, str], Mirror] = {}
@@ -40,25 +41,28 @@ class Mirror:
 
 def discover(root: Path = REPOSITORY) -> Iterator[Mirror]:
     """Every mirror under the `*_patches` packages of `root` that declares a patch, parents before their modules."""
-    for package in sorted(root.glob(f"?*{MIRROR_SUFFIX}")):
+    for package in patch_packages(root):
         for file in sorted(package.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path)):
             if _DECLARES.search(file.read_text(encoding="utf-8")):
                 yield _mirror(file, root)
 
 
 def _mirror(file: Path, root: Path) -> Mirror:
-    name = source_patch.module_name(file, root)
+    name = module_name(file, root)
     upstream = mirrored(name)
     assert upstream is not None
     return Mirror(file, name, upstream)
 
 
-def install(root: Path | None = None) -> None:
+def install(root: Path | None = None, pinned_text: PinnedText | None = None) -> None:
     """Hook the upstream of every mirror under `root` (default: this repository); idempotent, imports nothing heavy.
 
     Upstream modules that have executed already are patched at once, those that are executing as soon as they have.
-    `root` must be on the import path.  Raises the OverlayError of a patch that cannot be applied at once.
+    `root` must be on the import path.  With `pinned_text` a patch that does not fit says how its target has changed.
+    Raises the OverlayError of a patch that cannot be applied at once.
     """
+    if pinned_text is not None:
+        engine.compare_with(pinned_text)
     root = root or REPOSITORY
     for mirror in [*discover(root), *(_mirror(file, root) for file in source_patch.files(root))]:
         main = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None)
@@ -105,13 +109,9 @@ def _lay_over(mirror: Mirror, module: ModuleType) -> None:
 def _check_applied(mirror: Mirror, module: ModuleType) -> None:
     """See that the module that has just executed is the one with the source patch in it."""
     try:
-        read = source_patch.read(mirror.file)
-        one = declare.Patch(
-            read.id, mirror.name, read.target, "source", None, read.why, read.upstream, read.patched,
-            read.remove_when, str(read.file), 1,
-        )  # fmt: skip
-        declare.register(one)
-        engine.apply_one(one, module)
+        patch = source_patch.read(mirror.file, mirror.name)
+        declare.register(patch)
+        engine.apply_to(patch, module)
     except BaseException as error:
         _fail(mirror, error)
         raise
@@ -120,11 +120,11 @@ def _check_applied(mirror: Mirror, module: ModuleType) -> None:
 def _apply_all(mirror: Mirror, module: ModuleType) -> None:
     patches = declare.declared(mirror.name)
     try:
-        found = getattr(sys.modules.get(mirror.name), "__file__", None)
-        if found is None or Path(found).resolve() != mirror.file.resolve():
-            raise PatchFailed(f"{mirror.name} was imported from {found}, not from {mirror.file}; check PYTHONPATH")
-        for one in patches:
-            engine.apply_one(one, module)
+        file = getattr(sys.modules.get(mirror.name), "__file__", None)
+        if file is None or Path(file).resolve() != mirror.file.resolve():
+            raise PatchFailed(f"{mirror.name} was imported from {file}, not from {mirror.file}; check PYTHONPATH")
+        for patch in patches:
+            engine.apply_to(patch, module)
         with _lock:
             packages = {upstream.partition(".")[0] for upstream, _ in _hooked}
         engine.check_copies(patches, packages, module)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from recipe.overlay.declare import Patch
+from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import DriftError, MissingTarget, PatchFailed
-from recipe.overlay.source import Found
+from recipe.overlay.source import Excerpt
 from recipe.overlay.target import Target
 
 ABSENT: Any = object()
@@ -46,36 +46,36 @@ def function_of(raw: Any) -> Any:
     return raw
 
 
-def check_origin(patch: Patch, raw: Any, found: Found, module: ModuleType) -> None:
-    """DriftError when the live object is not the one in the file: somebody else replaced it before us.
+def check_original(patch: Declaration, raw: Any, excerpt: Excerpt) -> None:
+    """The live object is a function, and the one in the file.
+
+    Raises PatchFailed: it is something else; DriftError: somebody else replaced it before us.
 
     A wrapper that says what it wraps (`__wrapped__`) is followed.  When the target is decorated in the file, the
     decorator may lie anywhere, and it is part of the fingerprint: nothing to compare then.
     """
-    if not found.plain:
-        return
     live = function_of(raw)
+    if isinstance(live, type) or not callable(live):
+        raise PatchFailed(
+            f"{patch.id} ({patch.where}): {patch.target} is {type(live).__name__}, which cannot be wrapped or "
+            "replaced; patch a method of it, or the functions that use it"
+        )
+    if not excerpt.plain:
+        return
     while hasattr(live, "__wrapped__"):
         live = live.__wrapped__
     home = getattr(live, "__module__", None) or "?"
     if home.partition(".")[0] in patch.over:
         return
-    if isinstance(live, type):
-        if (home, live.__qualname__) != (module.__name__, patch.target.qualname):
-            raise DriftError(
-                f"{patch.id} ({patch.where}): {patch.target} is now {home}.{live.__qualname__}, not the class of "
-                f"{found.where}: somebody else replaced it; say over=({home.partition('.')[0]!r},) if that is meant"
-            )
-        return
     code = getattr(live, "__code__", None)
     if code is None:
-        raise DriftError(f"{patch.id} ({patch.where}): {patch.target} is {live!r}, not the function of {found.where}")
-    loaded_from, file = code.co_filename, str(found.file)
+        raise DriftError(f"{patch.id} ({patch.where}): {patch.target} is {live!r}, not the function of {excerpt.where}")
+    loaded_from, file = code.co_filename, str(excerpt.file)
     same_file = loaded_from == file or os.path.realpath(loaded_from) == os.path.realpath(file)
-    if not same_file or not any(first <= code.co_firstlineno <= last for first, last in found.lines):
+    if not same_file or not any(first <= code.co_firstlineno <= last for first, last in excerpt.lines):
         raise DriftError(
             f"{patch.id} ({patch.where}): {patch.target} now comes from {code.co_filename}:{code.co_firstlineno}, not "
-            f"from {found.where}: somebody else replaced it; say over=({home.partition('.')[0]!r},) if that is meant"
+            f"from {excerpt.where}: somebody else replaced it; say over=({home.partition('.')[0]!r},) if that is meant"
         )
 
 
@@ -113,28 +113,15 @@ def _around(raw: Any, function: Any, name: str, owner: Any) -> Any:
     return function
 
 
-def replacement(patch: Patch, raw: Any, owner: Any, name: str) -> Any:
-    """What takes the place of `raw` for the kinds wrap, replace and subclass."""
-    ours = patch.ours
+def replacement(patch: Declaration, raw: Any, owner: Any, name: str) -> Any:
+    """What takes the place of `raw` for the kinds wrap and replace."""
+    inner, ours = function_of(raw), patch.ours
+    if asyncio.iscoroutinefunction(inner) and not asyncio.iscoroutinefunction(ours):
+        raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} is a coroutine function; make ours one")
     if patch.kind == "wrap":
-        inner = function_of(raw)
-        if isinstance(inner, type) or not callable(inner):
-            raise PatchFailed(
-                f"{patch.id} ({patch.where}): {patch.target} is {type(inner).__name__}, which cannot be wrapped; "
-                "wrap a method of it, or use kind='subclass' or 'replace'"
-            )
-        if asyncio.iscoroutinefunction(inner) and not asyncio.iscoroutinefunction(ours):
-            raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} is a coroutine function; make ours one")
         return _around(raw, wrapped(inner, ours), name, owner)
-    if patch.kind == "subclass":
-        if not (isinstance(raw, type) and issubclass(ours, raw) and ours is not raw):
-            raise PatchFailed(f"{patch.id} ({patch.where}): {ours.__qualname__} is no subclass of {patch.target}")
-        return ours
-    if callable(ours) and not isinstance(ours, type) and callable(function_of(raw)):
-        # Marks on the original, such as verl's @register, hold for what stands in its place.
-        for key, value in getattr(function_of(raw), "__dict__", {}).items():
-            if key != "__wrapped__":
-                vars(ours).setdefault(key, value)
-        if not isinstance(ours, (staticmethod, classmethod, property, functools.cached_property)):
-            return _around(raw, ours, name, owner)
-    return ours
+    # Marks on the original, such as verl's @register, hold for what stands in its place.
+    for mark, value in getattr(inner, "__dict__", {}).items():
+        if mark != "__wrapped__":
+            vars(ours).setdefault(mark, value)
+    return _around(raw, ours, name, owner)

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from recipe.overlay.declare import Patch
+from recipe.overlay.declaration import Declaration
 
 _lock = threading.Lock()
 _written: set[tuple[int, str, str]] = set()
@@ -71,7 +71,7 @@ def version_of(requirement: str) -> str:
         return ""
 
 
-def write(patch: Patch, status: str, reason: str = "", fingerprint: str = "") -> None:
+def write(patch: Declaration, status: str, reason: str = "", fingerprint: str = "") -> None:
     """Append the line for `patch`, once for this process, patch and status; a single O_APPEND write."""
     run_dir = os.environ.get("RECIPE_RUN_DIR")
     if not run_dir:

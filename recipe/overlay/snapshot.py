@@ -18,13 +18,13 @@ def snapshot() -> Snapshot:
 
     Only patches whose upstream module has been imported in this process are in it.
     """
-    live = [one for one in engine.status() if one["status"] != "declared"]
+    live = [patch for patch in engine.status() if patch["status"] != "declared"]
     return {
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "role": manifest.role(),
-        "patches": {one["patch"]: {key: one[key] for key in ("status", "fingerprint", "reason")} for one in live},
-        "upstreams": {one["upstream"]: manifest.version_of(one["upstream"]) for one in live},
+        "patches": {patch["patch"]: {key: patch[key] for key in ("status", "fingerprint", "reason")} for patch in live},
+        "upstreams": {patch["upstream"]: manifest.version_of(patch["upstream"]) for patch in live},
     }
 
 
@@ -35,12 +35,12 @@ def compare(snapshots: Sequence[Snapshot]) -> list[str]:
     """
     lines = []
     for part, what in (("patches", "patch"), ("upstreams", "upstream")):
-        for key in dict.fromkeys(key for one in snapshots for key in one[part]):
-            seen = [_text(one[part].get(key)) for one in snapshots]
-            usual, count = Counter(seen).most_common(1)[0]
-            for other in dict.fromkeys(text for text in seen if text != usual):
-                who = [f"{one['role']} (host {one['host']}, pid {one['pid']})"
-                       for one, text in zip(snapshots, seen, strict=True) if text == other]  # fmt: skip
+        for key in dict.fromkeys(key for process in snapshots for key in process[part]):
+            states = [_text(process[part].get(key)) for process in snapshots]
+            usual, count = Counter(states).most_common(1)[0]
+            for other in dict.fromkeys(state for state in states if state != usual):
+                who = [f"{process['role']} (host {process['host']}, pid {process['pid']})"
+                       for process, state in zip(snapshots, states, strict=True) if state == other]  # fmt: skip
                 shown = ", ".join(who[:3]) + (f" and {len(who) - 3} more" if len(who) > 3 else "")
                 lines.append(f"{what} {key}: {other} in {shown}; {usual} in {count} of {len(snapshots)} processes")
     return lines

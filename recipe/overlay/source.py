@@ -28,7 +28,7 @@ _WITH_DOCSTRING = (*_SCOPES, ast.Module)
 
 
 @dataclass(frozen=True)
-class Found:
+class Excerpt:
     """A target in the content of a file: its fingerprint and the lines (1-based, inclusive) of its statements.
 
     plain: they are functions or classes without decorators, so that a live object can be told to be theirs.
@@ -132,7 +132,7 @@ def _binds(statement: ast.stmt, name: str) -> ast.AST | None:
     return None
 
 
-def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
+def bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
     """All nodes in this scope, in order, that bind `name`; descends into if, try, with, loops, not into scopes."""
     for statement in body:
         node = _binds(statement, name)
@@ -144,9 +144,9 @@ def _bindings(body: Iterable[ast.stmt], name: str) -> Iterator[ast.AST]:
                     continue
                 for item in value:
                     if isinstance(item, ast.stmt):
-                        yield from _bindings([item], name)
+                        yield from bindings([item], name)
                     elif isinstance(item, (ast.ExceptHandler, ast.match_case)):
-                        yield from _bindings(item.body, name)
+                        yield from bindings(item.body, name)
 
 
 def _lines(node: ast.AST) -> tuple[int, int]:
@@ -170,7 +170,7 @@ def parse(content: bytes, file: Path) -> ast.Module:
     return _parsed[content]
 
 
-def find(file: Path, qualname: str | None) -> Found:
+def find(file: Path, qualname: str | None) -> Excerpt:
     """Find `qualname` (the whole file when None) in `file`; MissingTarget names the file and the part not found.
 
     What was found in a file of the same content before is remembered; see `recipe.overlay.fingerprints`.
@@ -178,25 +178,25 @@ def find(file: Path, qualname: str | None) -> Found:
     content = file.read_bytes()
     known = fingerprints.recall(content, qualname)
     if known is not None:
-        return Found(file, content, *known)
-    found = find_in(content, file, qualname)
-    fingerprints.remember(content, qualname, (found.fingerprint, found.lines, found.plain))
-    return found
+        return Excerpt(file, content, *known)
+    excerpt = find_in(content, file, qualname)
+    fingerprints.remember(content, qualname, (excerpt.fingerprint, excerpt.lines, excerpt.plain))
+    return excerpt
 
 
-def find_in(content: bytes, file: Path, qualname: str | None) -> Found:
+def find_in(content: bytes, file: Path, qualname: str | None) -> Excerpt:
     """As `find`, in `content`; `file` is only what it is called."""
     nodes: list[ast.AST] = [parse(content, file)]
-    seen = ""
+    scope_name = ""
     for part in qualname.split(".") if qualname else ():
         scopes = [node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef))]
-        nodes = [found for scope in scopes for found in _bindings(scope.body, part)]
+        nodes = [node for scope in scopes for node in bindings(scope.body, part)]
         if not nodes:
-            inside = f" in class {seen}" if seen else ""
+            inside = f" in class {scope_name}" if scope_name else ""
             raise MissingTarget(f"{file} has no {part!r}{inside} (looking for {qualname})")
-        seen = f"{seen}.{part}" if seen else part
+        scope_name = f"{scope_name}.{part}" if scope_name else part
     plain = all(isinstance(node, _SCOPES) and not node.decorator_list for node in nodes)
-    return Found(file, content, fingerprint(nodes), tuple(_lines(node) for node in nodes), plain)
+    return Excerpt(file, content, fingerprint(nodes), tuple(_lines(node) for node in nodes), plain)
 
 
 def module_file(module: str, roots: Iterable[Path]) -> Path | None:
@@ -209,7 +209,7 @@ def module_file(module: str, roots: Iterable[Path]) -> Path | None:
     return None
 
 
-def find_target(target: Target, kind: str | None, roots: Iterable[Path]) -> Found:
+def find_target(target: Target, kind: str | None, roots: Iterable[Path]) -> Excerpt:
     """Find a target under `roots` (directories that hold packages).
 
     kind "submodule" takes the whole file of the submodule.  With kind None, `package:name` counts as a submodule

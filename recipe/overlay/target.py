@@ -7,11 +7,12 @@ import ast
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recipe.overlay.errors import BadDeclaration
+from recipe.own_packages import PATCHES_SUFFIX
 
-MIRROR_SUFFIX = "_patches"
 _TARGET = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<qualname>\w+(\.\w+)*)(\[(?P<key>.+)\])?")
 NO_KEY: Any = object()
 
@@ -60,6 +61,12 @@ def parse_target(text: str, key: Any = NO_KEY) -> Target:
 def mirrored(mirror: str) -> str | None:
     """The upstream module that module `mirror` stands beside: verl_patches.protocol -> verl.protocol, else None."""
     root, dot, rest = mirror.partition(".")
-    if not root.endswith(MIRROR_SUFFIX) or root == MIRROR_SUFFIX:
+    if not root.endswith(PATCHES_SUFFIX) or root == PATCHES_SUFFIX:
         return None
-    return root.removesuffix(MIRROR_SUFFIX) + dot + rest
+    return root.removesuffix(PATCHES_SUFFIX) + dot + rest
+
+
+def module_name(file: Path, root: Path) -> str:
+    """The dotted name a file under a `*_patches` package of `root` has or would have as a module."""
+    parts = file.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

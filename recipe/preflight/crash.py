@@ -7,9 +7,8 @@ import traceback
 from pathlib import Path
 
 from recipe.launch.signals import Interrupted
+from recipe.own_packages import REPOSITORY, own_packages
 
-_REPO = Path(__file__).resolve().parents[2]
-_ROOMS = ("recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches")
 REQUEST = "this is a fault of the recipe's own, please report this line"
 
 
@@ -33,6 +32,6 @@ def _place(error: BaseException) -> str:
     place = "unknown place"
     for frame, line in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
-        if file.is_relative_to(_REPO) and file.relative_to(_REPO).parts[0] in _ROOMS:
-            place = f"{file.relative_to(_REPO)}:{line}"
+        if file.is_relative_to(REPOSITORY) and file.relative_to(REPOSITORY).parts[0] in own_packages():
+            place = f"{file.relative_to(REPOSITORY)}:{line}"
     return place

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.overlay import source, source_patch
+from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import OverlayError
-from recipe.overlay.source_patch import SourcePatch
+from recipe.overlay.target import module_name
 from recipe.sources.archive import Files
 from recipe.sources.errors import SourcesError
 from recipe.sources.git import NoGit
@@ -25,97 +26,94 @@ from recipe.sources.git import NoGit
 
 @dataclass(frozen=True)
 class Listed:
-    """A `.patch` file of the recipe: `name` is its path there, `sha256` that of its content."""
+    """A `.patch` file of the recipe: `name` is its path there, `sha256` that of its content, `diff` its diff."""
 
     name: str
     sha256: str
-    patch: SourcePatch
-
-    @property
-    def package(self) -> str:
-        """The top-level upstream package it changes."""
-        return self.patch.target.module.partition(".")[0]
+    patch: Declaration
+    diff: str
 
 
 def listed(root: Path, packages: Iterable[str]) -> tuple[Listed, ...]:
     """The source patches under `root` whose upstream package is one of `packages`; SourcesError: a malformed one."""
     wanted = set(packages)
-    found = []
+    patches = []
     for file in source_patch.files(root):
         name = file.relative_to(root).as_posix()
         try:
-            one = Listed(name, hashlib.sha256(file.read_bytes()).hexdigest(), source_patch.read(file, root))
+            patch, diff = source_patch.read(file, module_name(file, root)), source_patch.diff(file)
+            sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
         except (OverlayError, OSError, UnicodeDecodeError) as error:
             raise SourcesError(f"{name}: {_line(str(error).removeprefix(f'{file}: '))}") from None
-        if one.package in wanted:
-            found.append(one)
-    return tuple(found)
+        if patch.package in wanted:
+            patches.append(Listed(name, sha256, patch, diff))
+    return tuple(patches)
 
 
 def apply(patches: Iterable[Listed], files: Files) -> Files:
     """The files that the patches change, changed, by path; `files` stays as it is.  SourcesError: one does not fit."""
     changed: Files = {}
-    for one in patches:
-        base = one.patch.target.module.replace(".", "/")
+    for entry in patches:
+        base = entry.patch.target.module.replace(".", "/")
         path = next((path for path in (f"{base}/__init__.py", f"{base}.py") if path in files), None)
         if path is None:
-            raise SourcesError(f"{one.name}: the upstream has no module {one.patch.target.module}")
-        changed[path] = _applied(one, path, changed.get(path, files[path]))
+            raise SourcesError(f"{entry.name}: the upstream has no module {entry.patch.target.module}")
+        changed[path] = _applied(entry, path, changed.get(path, files[path]))
     return changed
 
 
-def _applied(one: Listed, path: str, before: bytes) -> bytes:
-    patch = one.patch
-    old = _find(one, path, before, "as pinned")
+def _applied(entry: Listed, path: str, before: bytes) -> bytes:
+    patch = entry.patch
+    old = _find(entry, path, before, "as pinned")
     if old.fingerprint not in patch.fingerprints:
         raise SourcesError(
-            f"{one.name}: {patch.target} in {path} is {old.fingerprint}, the header says Fingerprint: "
+            f"{entry.name}: {patch.target} in {path} is {old.fingerprint}, the header says Fingerprint: "
             f"{' '.join(patch.fingerprints)}; the upstream has changed: look at the target and write the patch anew"
         )
-    after = _git_apply(one, path, before)
-    new = _find(one, path, after, "as patched")
+    after = _git_apply(entry, path, before)
+    new = _find(entry, path, after, "as patched")
     expected = patch.patched[patch.fingerprints.index(old.fingerprint)]
     if new.fingerprint != expected:
         raise SourcesError(
-            f"{one.name}: {patch.target} in {path} becomes {new.fingerprint}, the header says Patched: {expected}; "
+            f"{entry.name}: {patch.target} in {path} becomes {new.fingerprint}, the header says Patched: {expected}; "
             "correct the header or the diff"
         )
     if _outside(old) != _outside(new):
-        raise SourcesError(f"{one.name}: it changes lines of {path} outside of {patch.target}; narrow the diff")
+        raise SourcesError(f"{entry.name}: it changes lines of {path} outside of {patch.target}; narrow the diff")
     return after
 
 
-def _find(one: Listed, path: str, content: bytes, state: str) -> source.Found:
+def _find(entry: Listed, path: str, content: bytes, state: str) -> source.Excerpt:
     try:
-        return source.find_in(content, Path(path), one.patch.target.qualname)
+        return source.find_in(content, Path(path), entry.patch.target.qualname)
     except (OverlayError, SyntaxError, ValueError) as error:
-        raise SourcesError(f"{one.name}: no {one.patch.target} in {path} {state}: {_line(str(error))}") from None
+        raise SourcesError(f"{entry.name}: no {entry.patch.target} in {path} {state}: {_line(str(error))}") from None
 
 
-def _outside(found: source.Found) -> list[bytes]:
+def _outside(excerpt: source.Excerpt) -> list[bytes]:
     """The lines of the file that do not belong to the target."""
-    lines: list[bytes] = found.content.split(b"\n")
-    for first, last in sorted(found.lines, reverse=True):
+    lines: list[bytes] = excerpt.content.split(b"\n")
+    for first, last in sorted(excerpt.lines, reverse=True):
         lines[first - 1 : last] = []
     return lines
 
 
-def _git_apply(one: Listed, path: str, before: bytes) -> bytes:
+def _git_apply(entry: Listed, path: str, before: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="source-patch-") as name:
         scratch = Path(name).resolve()
         file = scratch / path
         file.parent.mkdir(parents=True)
         file.write_bytes(before)
-        touched = _git(one, path, scratch, "--numstat", "-z").decode("utf-8", "replace").split("\0")
+        touched = _git(entry, path, scratch, "--numstat", "-z").decode("utf-8", "replace").split("\0")
         names = sorted({entry.split("\t", 2)[-1] for entry in touched if entry})
         if names != [path]:
             others = ", ".join(name for name in names if name != path)
-            raise SourcesError(f"{one.name}: it changes {others}, expected a change of {path} and nothing else")
-        _git(one, path, scratch, "--whitespace=nowarn")
+            raise SourcesError(f"{entry.name}: it changes {others}, expected a change of {path} and nothing else")
+        _git(entry, path, scratch, "--whitespace=nowarn")
         return file.read_bytes()
 
 
-def _git(one: Listed, path: str, scratch: Path, *options: str) -> bytes:
+def _git(entry: Listed, path: str, scratch: Path, *options: str) -> bytes:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     # A repository around the temporary directory would make git apply skip files outside of its index without a word.
     own = {
@@ -124,15 +122,15 @@ def _git(one: Listed, path: str, scratch: Path, *options: str) -> bytes:
     }  # fmt: skip
     try:
         done = subprocess.run(
-            ["git", "apply", *options, "-"], cwd=scratch, env={**kept, **own}, input=one.patch.diff.encode(),
+            ["git", "apply", *options, "-"], cwd=scratch, env={**kept, **own}, input=entry.diff.encode(),
             capture_output=True, check=False, timeout=60,
         )  # fmt: skip
     except FileNotFoundError:
         raise NoGit() from None
     except subprocess.TimeoutExpired:
-        raise SourcesError(f"{one.name}: git apply took longer than 60 s on {path}") from None
+        raise SourcesError(f"{entry.name}: git apply took longer than 60 s on {path}") from None
     if done.returncode != 0:
-        raise SourcesError(f"{one.name}: does not apply to {path}: {_line(done.stderr.decode('utf-8', 'replace'))}")
+        raise SourcesError(f"{entry.name}: does not apply to {path}: {_line(done.stderr.decode('utf-8', 'replace'))}")
     return done.stdout
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from recipe.doctor.pains import PAINS
 from recipe.launch import schema
+from recipe.own_packages import own_packages
 from recipe.preflight import every_check
 from tests.docs import pages
 from tests.docs.pages import PAGES, REPO
@@ -25,7 +26,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-OURS = ("recipe", "scripts", "npu_sim", "verl_patches", "vllm_patches", "vllm_ascend_patches", "Dockerfile*")
+OURS = (*own_packages(), "scripts", "npu_sim", "Dockerfile*")
 # Read by CANN, the shell or an interpreter; what else a page names must be in a source here.
 ELSEWHERE = {"ASCEND_TOOLKIT_HOME"}
 CHECKS = {check.id: check for check in (*every_check(), *PAINS)}

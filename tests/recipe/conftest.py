@@ -81,7 +81,7 @@ class World:
         return self._write(self.root / "up" / "fake" / path, text)
 
     def mirror(self, path: str, *parts: str) -> Path:
-        head = "from recipe.overlay import patch\n" if any("patch" in part for part in parts) else ""
+        head = "from recipe.overlay import Condition, patch\n" if any("patch" in part for part in parts) else ""
         return self._write(self.root / "fake_patches" / path, head + "\n".join(textwrap.dedent(p) for p in parts))
 
     def _write(self, file: Path, text: str) -> Path:

@@ -5,6 +5,8 @@ verl saves the generators of the first data-parallel rank and sets all others to
 all. Here every rank has its own file.
 """
 
+# NPU-ADAPTATION: each rank saves, loads and seeds its own generators
+
 from __future__ import annotations
 
 import logging

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """While a block runs, `Tensor.type()` of an NPU tensor reads as that of a CUDA tensor."""
 
+# NPU-ADAPTATION: npu tensors pass comparisons with the names of CUDA tensors
+
 from __future__ import annotations
 
 import contextlib

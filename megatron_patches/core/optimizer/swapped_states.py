@@ -5,6 +5,8 @@ Between its steps the optimizer's tensors on the device have no storage; their d
 kept by class attributes of `SwapDistributedOptimizer`.
 """
 
+# NPU-ADAPTATION: checkpoints reach what MindSpeed's swap optimizer keeps in host memory
+
 from __future__ import annotations
 
 import sys

@@ -14,9 +14,11 @@ PAGE = f"# Title\n\nbefore\n\n{catalog.BEGIN}\nold\n{catalog.END}\n\nafter\n"
 
 @pytest.fixture
 def tree(world):
-    world.mirror("mod.py", "def off(): return False",
-                 world.decl("fake.mod:f", "def f(original, x): return 0", why="a|b", aliases=("fake.user:f",)),
+    world.mirror("mod.py", "from fake_patches.helper import part\noff = Condition(bool, otherwise='it is off')",
+                 world.decl("fake.mod:f", "def f(original, x): return part", why="a|b", aliases=("fake.user:f",)),
                  world.decl("fake.mod:A.m", "def m(original, self, x): return 0", when="off"))  # fmt: skip
+    world.mirror("helper.py", "part = 1")
+    world.mirror("door.py", '"""What the upstream loads by its name.\n\nMore of it."""\nX = 1\n')
     for name in catalog.SUMMARY_IN:
         (world.root / name).write_text(PAGE)
     return world.root
@@ -28,11 +30,16 @@ def test_write_then_up_to_date(tree):
     assert catalog.outdated(tree) == [] and catalog.write(tree) == []
     page = (tree / "README.md").read_text()
     assert page.startswith("# Title\n\nbefore\n") and page.endswith("\nafter\n") and "\nold\n" not in page
-    assert "| [`fake.mod:A.m`](fake_patches/mod.py) | wrap | `off` |" in page
+    assert "| [`fake.mod:A.m`](fake_patches/mod.py) | wrap | it is off |" in page
     full = (tree / "docs" / "PATCHES.md").read_text()
     for one in collect(tree):
         assert one.id in full and str(one.target) in full and one.why in full and one.remove_when in full
-    assert "**only when**: `off`" in full and "**also at**: `fake.user:f`" in full
+    assert full.count("**left out where**: it is off\n") == 1 and "**also at**: `fake.user:f`" in full
+    before, others = full.split("## Beside the patches")
+    f, m = before.split("### ")[1:]
+    assert "**together with**: [`fake_patches/helper.py`](../fake_patches/helper.py)\n" in f and "helper" not in m
+    assert others.count("- ") == 2 and "[`fake_patches/prelude.py`]" in others
+    assert "- [`fake_patches/door.py`](../fake_patches/door.py): What the upstream loads by its name.\n" in others
 
 
 def test_a_new_declaration_makes_it_outdated(tree, world):

@@ -15,6 +15,7 @@ import pytest
 from recipe.audit import fit
 from recipe.audit.declarations import collect
 from recipe.audit.markers import unmarked
+from recipe.audit.parts import served
 from recipe.overlay.errors import BadDeclaration
 
 REPO = Path(__file__).resolve().parents[3]
@@ -37,11 +38,11 @@ def recipe(root: Path, *arguments: str, **environment: str) -> subprocess.Comple
 def two(world):
     world.mirror(
         "mod.py",
-        "import a_module_that_is_not_installed\ndef off(): return False",
+        "import a_module_that_is_not_installed\noff = Condition(bool, otherwise='it is off')",
         world.decl("fake.mod:f", "def f(original, x):  # NPU-ADAPTATION: one\n    return 0", aliases=("fake.user:f",)),
         world.decl("fake.mod:REGISTRY", "def r():  # NPU-ADAPTATION: two\n    return 0", kind="registry",
                    key=("vllm", "sync"), when="off"),
-        f"patch.value({world.arguments('fake.mod:CONST')}, value=[4])  # NPU-ADAPTATION: three",
+        world.decl("fake.mod:CONST", "def CONST():  # NPU-ADAPTATION: three\n    return 4", kind="replace"),
     )  # fmt: skip
     world.upstream("user.py", "from fake.mod import f\n")
     (world.root / "up").rename(world.root / "upstream")
@@ -52,7 +53,7 @@ def test_list_and_show_need_no_import_of_the_mirror(two):
     listed = json.loads(recipe(two.root, "patches", "list", "--json").stdout)
     assert [one["id"] for one in listed] == [f"fake_patches.mod:{name}" for name in ("f", "r", "CONST")]
     assert [one["kind"] for one in listed] == ["wrap", "registry", "replace"]
-    assert listed[1]["target"] == "fake.mod:REGISTRY[('vllm', 'sync')]" and listed[1]["when"] == "off"
+    assert listed[1]["target"] == "fake.mod:REGISTRY[('vllm', 'sync')]" and listed[1]["otherwise"] == "it is off"
     assert listed[0]["aliases"] == ["fake.user:f"] and listed[0]["file"] == "fake_patches/mod.py"
     text = recipe(two.root, "patches", "show", "mod:f").stdout
     assert "because" in text and "def f(x, y=1):" in text and "NPU-ADAPTATION: one" in text
@@ -96,15 +97,68 @@ def test_fingerprint_command(two):
     assert "Traceback" not in missing.stderr
 
 
-def test_markers(two):
+def test_markers_of_declarations(two):
     assert unmarked(two.root) == []
-    extra = two.mirror("helper.py", "X = 1  # NPU-ADAPTATION: nobody declared this")
-    two.mirror("other.py", two.arguments and "")
-    two.upstream("z.py", "")
+    extra = two.mirror("helper.py", "X = 1  # NPU-ADAPTATION: nobody uses this")
     mirror = two.root / "fake_patches" / "mod.py"
     mirror.write_text(mirror.read_text().replace("# NPU-ADAPTATION: one", "") + 's = "# NPU-ADAPTATION in a text"\n')
-    lines = unmarked(two.root)
-    assert len(lines) == 2 and f"{extra}:1" in lines[0] and "fake_patches.mod:f has no NPU-ADAPTATION" in lines[1]
+    assert unmarked(two.root) == [
+        f"{extra}:1: a NPU-ADAPTATION comment in nothing that a @patch declaration uses",
+        f"{mirror}:4: fake_patches.mod:f has no NPU-ADAPTATION comment",
+    ]
+
+
+# How a declaration can use another module: how that is written above it, and in its body.
+USES = {
+    "by name": ("from fake_patches.helper import part", "return part()"),
+    "through a function of its file": (
+        "from fake_patches.helper import part as p\ndef inner():\n    return p()", "return inner()"),
+    "as a module": ("from fake_patches import helper", "return helper.part()"),
+    "by a relative import": ("from .helper import part", "return part()"),
+    "in the function": ("", "from fake_patches.helper import part\n    return part()"),
+    "by a dotted text": ("NAME = 'fake_patches.helper.part'", "return NAME"),
+    "through another module": ("from fake_patches.between import way", "return way()"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("above", "body"), USES.values(), ids=USES)
+def test_markers_of_modules_that_a_declaration_uses(world, above, body):
+    world.mirror("between.py", "def way():  # NPU-ADAPTATION: between\n    from fake_patches.helper import part\n"
+                 "    return part()\n" if "between" in above else "")  # fmt: skip
+    world.mirror("mod.py", above, world.decl("fake.mod:f", f"def f(original):  # NPU-ADAPTATION: it\n    {body}"))
+    helper = world.mirror("helper.py", "def part():\n    return 1\ndef other():\n    return 2")
+    assert unmarked(world.root) == [f"{helper}:1: no NPU-ADAPTATION comment in a module that fake_patches.mod:f uses"]
+    helper.write_text("# NPU-ADAPTATION: a part\n" + helper.read_text())
+    assert unmarked(world.root) == []
+    assert [served(collect(world.root), world.root)[helper][0].id] == ["fake_patches.mod:f"]
+    mirror = world.root / "fake_patches" / "mod.py"
+    mirror.write_text(mirror.read_text().replace(body, "return 0"))
+    (line,) = [line for line in unmarked(world.root) if str(helper) in line]
+    assert line == f"{helper}:1: a NPU-ADAPTATION comment in nothing that a @patch declaration uses"
+
+
+def test_a_use_of_another_name_of_the_module_is_none_of_what_it_uses(world):
+    world.mirror("mod.py", "from fake_patches.helper import other",
+                 world.decl("fake.mod:f", "def f(original):  # NPU-ADAPTATION: it\n    return other()"))  # fmt: skip
+    world.mirror("helper.py", "from fake_patches.far import part\ndef other():  # NPU-ADAPTATION: a part\n"
+                 "    return 2\ndef one():\n    return part()")  # fmt: skip
+    far = world.mirror("far.py", "def part(): return 1")
+    assert unmarked(world.root) == [] and far not in served(collect(world.root), world.root)
+
+
+@pytest.mark.parametrize(
+    ("above", "when"),
+    [
+        ("", "Condition(bool, otherwise='it is off')"),
+        ("from fake_patches.conditions import off", "off"),
+        ("from fake_patches.more import renamed as off", "off"),
+    ],
+)
+def test_why_a_patch_is_left_out_is_read_wherever_it_is_written(world, above, when):
+    world.mirror("conditions.py", "from recipe.overlay import Condition\noff = Condition(bool, otherwise='it is off')")
+    world.mirror("more.py", "from fake_patches.conditions import off as renamed")
+    world.mirror("mod.py", above, world.decl("fake.mod:f", "def f(original): return 0", when=when))
+    assert [patch.otherwise for patch in collect(world.root)] == ["it is off"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +168,9 @@ def test_markers(two):
         (lambda t: "if True:\n" + "\n".join("    " + line for line in t.splitlines()), "top level"),
         (lambda t: t + t.replace("def f", "def g"), "two patches of one target"),
         (lambda t: t.replace("'fake.mod:f'", "'fake.user:f'"), "but this file mirrors fake.mod"),
+        (lambda t: t.replace(")\n", ", when=lambda: True)\n", 1), "must be a Condition"),
+        (lambda t: t.replace(")\n", ", when=elsewhere)\n", 1), "must be a Condition"),
+        (lambda t: t.replace(")\n", ", when=Condition(bool, otherwise=str()))\n", 1), "must be a Condition"),
     ],
 )
 def test_static_reading_refuses_what_it_cannot_read(world, change, says):
@@ -125,11 +182,12 @@ def test_static_reading_refuses_what_it_cannot_read(world, change, says):
 
 def test_static_and_live_declarations_agree(world):
     world.mirror("mod.py", world.decl("fake.mod:A.m", "def m(original, self, x): return 0"),
-                 world.decl("fake.mod:REGISTRY[x]", "def r(): return 0", kind="registry"))  # fmt: skip
-    out = world.ok("import fake_patches.prelude, fake.mod\nfrom recipe.overlay import declared\n"
-                   "print([(p.id, str(p.target), p.kind, p.line, p.fingerprints) for p in declared()])")  # fmt: skip
-    static_side = [(p.id, str(p.target), p.kind, p.first, p.fingerprints) for p in collect(world.root)]
-    assert out == str(static_side)
+                 world.decl("fake.mod:f", "def f(original): return 0", aliases=("fake.user:f",), over=("fake",)),
+                 world.decl("fake.mod:REGISTRY[x]", "def r(): return 0", kind="registry",
+                            when="Condition(bool, otherwise='it is off')"))  # fmt: skip
+    out = world.ok("import dataclasses, fake_patches.prelude, fake.mod\nfrom recipe.overlay import declared\n"
+                   "print([dataclasses.replace(patch, ours=None, applies=None) for patch in declared()])")  # fmt: skip
+    assert out == str(collect(world.root))
 
 
 def test_unknown_command_and_missing_room(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from recipe.audit import fit
 from recipe.audit.declarations import collect
 from recipe.overlay import drift, source
-from recipe.overlay.target import parse_target
 
 
 @pytest.fixture
@@ -64,14 +63,12 @@ def test_package_that_is_not_there_was_not_checked(world, other):
     assert {one.verdict for one in found} == {"absent"} and fit.unchecked(found) == ["fake"]
 
 
-def test_difference_from_the_pinned_archive(world, monkeypatch):
-    file = world.root / "up" / "fake" / "mod.py"
-    pinned = file.read_text()
-    file.write_text(pinned.replace("return x + y", "return x - y"))
-    monkeypatch.setattr("recipe.sources.pristine.module_text", {"fake.mod": pinned}.get)
-    target = parse_target("fake.mod:f")
-    found = source.find_target(target, "wrap", [world.root / "up"])
-    text = drift.difference(target, "wrap", found)
+def test_difference_from_the_pinned_text(world, other):
+    pinned = other.read_text()
+    other.write_text(pinned.replace("return x + y", "return x - y"))
+    patch = next(patch for patch in collect(world.root) if patch.id.endswith(":f"))
+    excerpt = source.find_target(patch.target, patch.kind, [world.root / "other"])
+    text = drift.difference(patch, excerpt, {"fake.mod": pinned}.get)
     assert text.startswith("\n--- pinned:4\n") and "\n-    return x + y\n+    return x - y" in text
-    monkeypatch.setattr("recipe.sources.pristine.module_text", {}.get)
-    assert drift.difference(target, "wrap", found) == ""
+    assert drift.difference(patch, excerpt, {}.get) == ""
+    assert drift.difference(patch, excerpt, {"fake.mod": "f2 = 1\n"}.get) == ""

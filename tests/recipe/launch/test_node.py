@@ -17,7 +17,7 @@ from recipe.launch.environment import REPO, RunPaths, derived_environment
 from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.layout import derive
 from recipe.launch.network import address_of, interface_of, require_free, source_address
-from recipe.launch.node import comparable, find_place, present, require_free_ports
+from recipe.launch.node import code_digest, comparable, find_place, present, require_free_ports
 from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
 
 SIM = load(REPO / "configs" / "sim.toml")
@@ -137,6 +137,20 @@ def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, ve
     own, another = own_authentication(), own_authentication()
     assert (own.pop("RAY_AUTH_TOKEN", "") != another.pop("RAY_AUTH_TOKEN", "")) == there
     assert own == another == ({"RAY_AUTH_MODE": "token"} if there else {})
+
+
+def test_the_code_digest_sees_every_package_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipe.launch.node.REPO", tmp_path)
+    digests = []
+    for name in ("upstreams.toml", "recipe/a.py", "new_patches/__init__.py", "new_patches/a.patch", "recipe/a.py"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"{name} {len(digests)}")
+        digests.append(code_digest())
+    assert len(set(digests)) == len(digests)
+    for name in ("notes.md", "new_patches/__init__.pyc", "runs.py"):
+        (tmp_path / name).write_text("")
+    assert code_digest() == digests[-1]
 
 
 def test_nodes_compare_what_must_be_the_same() -> None:

@@ -145,7 +145,7 @@ def check(one: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any])
             if alias.module in sys.modules and at(alias) is not found:
                 raise Wrong(f"{one.id}: alias {alias} is still {at(alias)!r}")
         return
-    if one.id in ours and one.kind in ("replace", "subclass") and found is not ours[one.id]:
+    if one.id in ours and one.kind == "replace" and found is not ours[one.id]:
         raise Wrong(f"{one.id}: applied again as something else: {found!r}")
     ours[one.id] = found
     if one.id in originals and found is originals[one.id]:
@@ -158,7 +158,7 @@ def check(one: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any])
         original = originals.get(one.id)
         if original is not None and inside is not getattr(original, "__func__", original):
             raise Wrong(f"{one.id}: wraps {inside!r}, not {original!r}")
-    elif one.kind in ("replace", "subclass") and getattr(found, "__func__", found) is not declaration.ours:
+    elif one.kind == "replace" and getattr(found, "__func__", found) is not declaration.ours:
         raise Wrong(f"{one.id}: {found!r} is not what the declaration holds")
     for alias in one.aliases:
         if alias.module in sys.modules and at(alias) is not found:

@@ -21,6 +21,24 @@ def test_drift_names_patch_fingerprints_place_and_command(world):
     assert f"{file}:3" in last and "python -m recipe patches show fake_patches.mod:ours" in last
 
 
+def test_drift_shows_the_difference_from_the_pinned_text_where_it_is_at_hand(world):
+    world.mirror("mod.py", world.decl("fake.mod:f", OURS))
+    world.upstream("mod.py", "def f(x, y=2):\n    return x + y\n")
+    out = world.ok(
+        """
+        from pathlib import Path
+        from recipe.overlay import DriftError, install
+        pinned = {'fake.mod': 'def f(x, y=1):\\n    return x + y\\n'}
+        install(Path.cwd(), pinned.get)
+        try:
+            import fake.mod
+        except DriftError as error:
+            print(error)
+        """
+    )
+    assert "\n-def f(x, y=1):\n+def f(x, y=2):\n     return x + y" in out
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [
@@ -56,11 +74,6 @@ def test_two_patches_on_one_target(world):
     assert len(re.findall(re.escape(str(file)) + r":\d+", last)) == 2
 
 
-def test_member_of_a_class_that_another_patch_replaces(world):
-    world.mirror("mod.py", world.decl("fake.mod:A.m", OURS), world.decl("fake.mod:A", "class N: pass", kind="replace"))
-    assert "two patches on one target" in world.fails(RUN)
-
-
 def test_two_mirrors_of_one_module(world):
     world.mirror("mod.py", world.decl("fake.mod:f", OURS))
     world.mirror("mod/__init__.py", world.decl("fake.mod:A.m", OURS))
@@ -79,8 +92,9 @@ def test_declaration_outside_of_its_mirror(world):
     [
         ({"fingerprint": "TODO"}, "expected 'sha256:' and 64 hex digits"),
         ({"why": " "}, "why=' ': expected a text"),
-        ({"kind": "monkey"}, "kind='monkey': expected one of wrap"),
+        ({"kind": "monkey"}, "kind='monkey': expected one of registry, submodule, wrap, replace"),
         ({"kind": "registry"}, "go together"),
+        ({"kind": "source"}, "kind='source' is for .patch files"),
     ],
 )
 def test_malformed_declarations(world, change, says):
@@ -99,7 +113,7 @@ def test_exception_in_a_mirror_fails_the_import_each_time_and_undoes_what_was_ap
         "mod.py",
         world.decl("fake.mod:f", OURS),
         "def bad():\n    raise ImportError('nothing here')",
-        world.decl("fake.mod:A.m", OURS.replace("ours", "two", 1), when="bad"),
+        world.decl("fake.mod:A.m", OURS.replace("ours", "two", 1), when="Condition(bad, otherwise='never')"),
     )
     out = world.ok(
         """

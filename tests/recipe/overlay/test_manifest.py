@@ -19,7 +19,7 @@ def test_one_line_per_process_and_patch(world, tmp_path):
     run = tmp_path / "runs" / "r"
     world.mirror(
         "mod.py",
-        "def never():\n    'not here'\n    return False",
+        "never = Condition(lambda: False, otherwise='not here')",
         world.decl("fake.mod:f", "def f(original, x): return 0"),
         world.decl("fake.mod:A.m", "def m(original, self, x): return 0", when="never"),
     )

@@ -19,9 +19,9 @@ import pytest, fake_patches.prelude, fake.mod
 def test_f():
     assert fake.mod.f(1) == "ours"
 
-@pytest.mark.proves("fake_patches.mod:CONST")
-def test_const():
-    assert fake.mod.CONST == 4
+@pytest.mark.proves("fake_patches.mod:x")
+def test_x():
+    assert fake.mod.REGISTRY["x"] == 4
 
 @pytest.mark.proves("fake_patches.mod:m")
 def test_m_proves_nothing():
@@ -38,7 +38,7 @@ def test_prove_patches(world):
         world.decl("fake.mod:f", "def f(original, x): return 'ours'"),
         world.decl("fake.mod:A.m", "def m(original, self, x): return 'ours'"),
         world.decl("fake.mod:A.s", "def untested(original, x): return 'ours'"),
-        f"patch.value({world.arguments('fake.mod:CONST')}, value=4)",
+        world.decl("fake.mod:REGISTRY[x]", "def x(): return 4", kind="registry"),
     )
     root = world.root
     (root / "up").rename(root / "upstream")
@@ -58,7 +58,7 @@ def test_prove_patches(world):
         "fake_patches.mod:f": "proven",
         "fake_patches.mod:m": "NOT PROVEN: green without it",
         "fake_patches.mod:untested": "NO TEST RAN",
-        "fake_patches.mod:CONST": "proven",
+        "fake_patches.mod:x": "proven",
     }, done.stdout + done.stderr
     assert done.returncode == 1 and "2 of 4 patches are proven" in done.stdout
     assert "@patch" in (root / "fake_patches" / "mod.py").read_text()

@@ -47,7 +47,7 @@ def test_many_are_counted_and_the_majority_is_right():
 def test_snapshot_of_a_process(world):
     world.mirror(
         "mod.py",
-        "def off():\n    'not here'\n    return False",
+        "off = Condition(lambda: False, otherwise='not here')",
         world.decl("fake.mod:f", "def f(original, x): return 0"),
         world.decl("fake.mod:A.m", "def m(original, self, x): return 0", when="off"),
     )

@@ -42,11 +42,10 @@ def put(world, text):
 
 def test_header_and_diff(world):
     file = put(world, header(world) + "\n" + DIFF)
-    one = source_patch.read(file)
-    assert one == source_patch.read(file, world.root) and source_patch.files(world.root) == [file]
-    assert (one.id, str(one.target), one.why) == ("fake_patches.mod:f", "fake.mod:f", "because it is so")
-    assert one.diff == DIFF and file.read_text().splitlines()[one.diff_line - 1] == "--- a/fake/mod.py"
-    assert len(one.fingerprints) == len(one.patched) == 1 and one.fingerprints != one.patched
+    patch = source_patch.read(file, "fake_patches.mod")
+    assert source_patch.files(world.root) == [file] and source_patch.diff(file) == DIFF
+    assert (patch.id, str(patch.target), patch.why) == ("fake_patches.mod:f", "fake.mod:f", "because it is so")
+    assert len(patch.fingerprints) == 1 and patch.fingerprints != patch.patched == patch.expected
 
 
 @pytest.mark.parametrize(
@@ -56,16 +55,17 @@ def test_header_and_diff(world):
         ({"Extra": "x"}, "'Extra: x'"),
         ({"Target": "fake.other:f"}, "but this file mirrors fake.mod"),
         ({"Patched": "sha256:a sha256:b"}, "1 Fingerprint and 2 Patched"),
+        ({"Patched": "sha256:a"}, "'sha256:a': expected 'sha256:' and 64 hex digits"),
     ],
 )
 def test_bad_header(world, change, says):
     with pytest.raises(BadDeclaration, match=says):
-        source_patch.read(put(world, header(world, **change) + "\n" + DIFF))
+        source_patch.read(put(world, header(world, **change) + "\n" + DIFF), "fake_patches.mod")
 
 
 def test_no_diff(world):
     with pytest.raises(BadDeclaration, match="no unified diff"):
-        source_patch.read(put(world, header(world)))
+        source_patch.read(put(world, header(world)), "fake_patches.mod")
 
 
 def test_unpatched_source_stops_the_import_and_the_patched_one_is_recorded(world, tmp_path):

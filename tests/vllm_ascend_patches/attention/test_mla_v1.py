@@ -23,10 +23,10 @@ from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm_ascend.attention import mla_v1
 from vllm_ascend.attention.attention_v1 import AscendAttentionState
 
+from recipe.audit.declarations import collect
 from recipe.overlay import source, source_patch
 
 ID = "vllm_ascend_patches.attention.mla_v1:AscendMLAImpl"
-REPO = Path(__file__).resolve().parents[3]
 HIDDEN, HEADS, LATENT, NOPE, ROPE, VALUE = 24, 4, 32, 8, 16, 8
 BLOCKS, BLOCK = 8, 16
 LONGEST = 40
@@ -166,8 +166,8 @@ def loaded(file: Path) -> ModuleType:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The upstream file as pinned, and as a sync leaves it with the source patches that are there."""
-    wanted = [source_patch.read(file) for file in source_patch.files(REPO)]
-    patches = [one for one in wanted if one.target.module == "vllm_ascend.attention.mla_v1"]
+    declared = [patch for patch in collect() if patch.kind == "source"]
+    patches = [patch for patch in declared if patch.target.module == "vllm_ascend.attention.mla_v1"]
     files = {}
     for name in ("pinned", "synced"):
         root = tmp_path_factory.mktemp("sources") / name
@@ -177,8 +177,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for one in patches:
             is_in = source.find(files[name], one.target.qualname).fingerprint in one.patched
             if is_in == (name == "pinned"):
-                reverse = ["--reverse"] if is_in else []
-                subprocess.run(["git", "apply", *reverse, "-"], input=one.diff, cwd=root, text=True, check=True)
+                command = ["git", "apply", *(["--reverse"] if is_in else []), "-"]
+                subprocess.run(command, input=source_patch.diff(one.file), cwd=root, text=True, check=True)
     return files
 
 

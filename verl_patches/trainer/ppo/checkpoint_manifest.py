@@ -4,6 +4,8 @@
 What the manifest is, and what is made of it, is in `recipe.launch.checkpoints`.
 """
 
+# NPU-ADAPTATION: a checkpoint counts when all its files are on the disk and listed with their sums
+
 from __future__ import annotations
 
 import json

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The number of the epoch that a step belongs to, also when its process began in the middle of the run."""
 
+# NPU-ADAPTATION: epochs follow from the step, also after a resume
+
 from __future__ import annotations
 
 from collections.abc import Mapping

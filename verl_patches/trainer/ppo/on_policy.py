@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Doing without the old log-probabilities: when that is right, and what stands in for them."""
 
+# NPU-ADAPTATION: no pass for old log-probabilities that equal the current ones
+
 from __future__ import annotations
 
 from collections.abc import Callable

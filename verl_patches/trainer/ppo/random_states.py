@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The random states of the trainer's process in a checkpoint. The position in the data is in verl's own `data.pt`."""
 
+# NPU-ADAPTATION: checkpoints hold the trainer's generators
+
 from __future__ import annotations
 
 import logging

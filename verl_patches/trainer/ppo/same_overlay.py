@@ -4,6 +4,8 @@
 A worker that a patch has not reached goes on without a word, and its gradients are averaged with the others'.
 """
 
+# NPU-ADAPTATION: workers whose patches differ do not train together
+
 from __future__ import annotations
 
 from typing import Any

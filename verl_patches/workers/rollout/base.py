@@ -4,8 +4,6 @@
 from recipe.overlay import patch
 from verl_patches.devices import with_npus
 
-_PACKAGE = "verl_patches.workers.rollout.vllm_rollout.npu_rollout"
-
 
 @patch(
     "verl.workers.rollout.base:_ROLLOUT_REGISTRY",
@@ -20,7 +18,7 @@ _PACKAGE = "verl_patches.workers.rollout.vllm_rollout.npu_rollout"
 )
 def sync_rollout() -> str:  # NPU-ADAPTATION: verl builds our subclass of its vLLM rollout
     """Dotted name of the class for `rollout.name=vllm`, `rollout.mode=sync`."""
-    return f"{_PACKAGE}.NPURollout"
+    return "verl_patches.workers.rollout.vllm_rollout.npu_rollout.NPURollout"
 
 
 @patch(
@@ -35,4 +33,4 @@ def sync_rollout() -> str:  # NPU-ADAPTATION: verl builds our subclass of its vL
 )
 def async_rollout() -> str:  # NPU-ADAPTATION: rollout.mode=async stops with a message instead of running unadapted
     """Dotted name of the class for `rollout.name=vllm`, `rollout.mode=async`."""
-    return f"{_PACKAGE}.UnsupportedAsyncRollout"
+    return "verl_patches.workers.rollout.vllm_rollout.npu_rollout.UnsupportedAsyncRollout"

@@ -7,11 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from recipe.overlay import patch
+from recipe.overlay import Condition, patch
 
 
-def write_item_takes_a_format() -> bool:
-    """torch's checkpoint writer has a sixth argument, serialization_format"""
+def _takes_a_format() -> bool:
     from torch.distributed.checkpoint import filesystem
 
     return "serialization_format" in inspect.signature(filesystem._write_item).parameters
@@ -24,7 +23,7 @@ def write_item_takes_a_format() -> bool:
     upstream="megatron-core==0.12.1",
     fingerprint="sha256:7b943f0342f4dd07c03473088a5c2d7778734f8a398196e107377ed34b2e9a78",
     remove_when="Megatron-core passes serialization_format",
-    when=write_item_takes_a_format,
+    when=Condition(_takes_a_format, otherwise="this torch's checkpoint writer has no serialization_format"),
 )
 def _write_item(original: Callable[..., Any], *args: Any) -> Any:  # NPU-ADAPTATION: torch.save blobs, as before
     """Write one item as a torch.save blob."""

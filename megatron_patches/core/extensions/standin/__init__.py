@@ -9,6 +9,8 @@ Names that Megatron-core imports in optional groups (fused RoPE, fused permutati
 Megatron-core then takes its own unfused path. What cannot be stood in for is refused by name when it is used.
 """
 
+# NPU-ADAPTATION: the names that Megatron-core asks Transformer Engine for
+
 from __future__ import annotations
 
 from megatron_patches.core.extensions.standin.attention import TEDotProductAttention

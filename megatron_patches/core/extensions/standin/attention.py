@@ -5,6 +5,8 @@ Packed sequences are spread into padded batches, so that the cost does not grow 
 sequences are sorted by length and cut into few batches of limited area, each one batched matrix product.
 """
 
+# NPU-ADAPTATION: Transformer Engine's attention in plain torch
+
 from __future__ import annotations
 
 import itertools

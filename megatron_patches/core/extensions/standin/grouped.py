@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Grouped linear layers (one weight for each local expert) under Transformer Engine's names."""
 
+# NPU-ADAPTATION: Transformer Engine's grouped experts in plain torch
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

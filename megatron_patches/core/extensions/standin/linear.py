@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers under Transformer Engine's names, on top of Megatron-core's own tensor-parallel linears."""
 
+# NPU-ADAPTATION: Transformer Engine's linear layers on Megatron-core's own
+
 from __future__ import annotations
 
 from typing import Any

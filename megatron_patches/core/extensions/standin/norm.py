@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """RMSNorm under Transformer Engine's name, computed in float32."""
 
+# NPU-ADAPTATION: Transformer Engine's RMSNorm in plain torch
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clear refusals: what the plain-torch stand-ins do not do, said where it is asked for."""
 
+# NPU-ADAPTATION: what the stand-ins cannot do stops, and says so
+
 from __future__ import annotations
 
 from typing import Any, NoReturn

@@ -5,6 +5,8 @@ MLA decodes with `W_UK_T` and `W_UV`, made once from `kv_b_proj` when the model 
 remake them, so decoding would go on with the first step's projections.
 """
 
+# NPU-ADAPTATION: MLA's projections are remade after each weight sync and freed on release
+
 from __future__ import annotations
 
 from collections.abc import Iterator

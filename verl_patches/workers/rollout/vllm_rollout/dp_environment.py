@@ -7,6 +7,8 @@ engine needs to know its place in that layout, and each column of engines (equal
 which its members find one another.
 """
 
+# NPU-ADAPTATION: the engines of many processes are one data-parallel domain
+
 from __future__ import annotations
 
 import os

@@ -5,6 +5,8 @@ Several of them depend on one another, and both verl and vLLM-Ascend check them,
 place keeps the combinations that can start the only ones that can be written down.
 """
 
+# NPU-ADAPTATION: expert parallelism, the Ascend scheduler and graph mode; no sleep mode
+
 from __future__ import annotations
 
 import copy

@@ -5,6 +5,8 @@ The scheduler's block pool is sized once. A cache rebuilt from freshly profiled 
 scheduler hands out, and writes would go out of bounds; so the configuration the scheduler was built from is used again.
 """
 
+# NPU-ADAPTATION: the KV cache is released and rebuilt without sleep mode
+
 from __future__ import annotations
 
 import random

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's vLLM rollout on Ascend NPUs: same engine and same generation, other memory handling and engine arguments."""
 
+# NPU-ADAPTATION: verl's rollout with memory handling and engine arguments for NPUs
+
 from __future__ import annotations
 
 import gc

@@ -5,6 +5,8 @@ The values are not kept: the weight sync that follows `onload` brings new ones. 
 and whatever the sync leaves out would be sampled from as garbage; hence the checks.
 """
 
+# NPU-ADAPTATION: weights are released and taken back without sleep mode
+
 from __future__ import annotations
 
 from collections.abc import Iterable
