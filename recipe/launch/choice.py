@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recipe.launch.checkpoints import Checkpoint
-from recipe.launch.errors import ConfigError
 from recipe.launch.verify import sum_problem
 from recipe.report.metrics import read_steps
+from recipe.runfile.errors import ConfigError
 
 
 def choose(

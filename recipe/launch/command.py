@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.launch.errors import AlreadyFinished, LaunchError
+from recipe.runfile.errors import AlreadyFinished, LaunchError
 from recipe.terminal import unfailing_output
 from recipe.text import printable
 

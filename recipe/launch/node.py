@@ -9,10 +9,6 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from recipe.launch.config import RunConfig, require_host
-from recipe.launch.environment import REPO, upstream_dir
-from recipe.launch.errors import ConfigError
-from recipe.launch.masking import comparable_environment
 from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
     address_of,
@@ -24,6 +20,10 @@ from recipe.launch.network import (
     source_address,
 )
 from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
+from recipe.runfile.config import RunConfig, require_host
+from recipe.runfile.environment import REPO, upstream_dir
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.masking import comparable_environment
 
 _PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
 

@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recipe.launch import mindspeed
 from recipe.launch.cache import cached, digest
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO, cache_dir, upstream_dir
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.inputs import architecture, chat_template, template_text
-from recipe.launch.overrides import Inputs
 from recipe.launch.processes import die_with_parent
+from recipe.runfile import mindspeed
+from recipe.runfile.config import RunConfig
+from recipe.runfile.environment import REPO, cache_dir, upstream_dir
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.inputs import architecture, chat_template, template_text
+from recipe.runfile.overrides import Inputs
 from verl_patches.utils.reward_score.tier3 import require
 
 Say = Callable[[str], None]

@@ -15,14 +15,14 @@ from typing import Any
 from recipe.launch.attempts import ATTEMPTS, COMMAND, begin_anew, put_aside
 from recipe.launch.checkpoints import TRACKER, Checkpoint, look
 from recipe.launch.choice import choose
-from recipe.launch.config import RunConfig, require_name
-from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
-from recipe.launch.overrides import quote
 from recipe.launch.processes import is_halted
 from recipe.launch.progress import Clock
-from recipe.launch.settings import Difference, differences, require_acceptable, require_continuable
-from recipe.launch.typed_toml import CHANGES
 from recipe.report.marks import SETTING, Mark, add_mark
+from recipe.runfile.config import RunConfig, require_name
+from recipe.runfile.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.runfile.overrides import quote
+from recipe.runfile.settings import Difference, differences, require_acceptable, require_continuable
+from recipe.runfile.typed_toml import CHANGES
 
 
 @dataclass(frozen=True)

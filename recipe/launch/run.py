@@ -14,15 +14,6 @@ from recipe.audit.fit import verify
 from recipe.files import release, reserve, write_atomically
 from recipe.launch.attempts import COMMAND, RESULT
 from recipe.launch.command import in_one_line
-from recipe.launch.config import ON_POLICY, RunConfig
-from recipe.launch.environment import (
-    RunPaths,
-    derived_environment,
-    full_environment,
-    run_directory,
-    upstream_dir,
-)
-from recipe.launch.errors import STOPPED, AlreadyFinished, LaunchError, TrainingStopped
 from recipe.launch.first_look import (
     first_look,
     require_one_machine,
@@ -30,10 +21,7 @@ from recipe.launch.first_look import (
     require_room,
 )
 from recipe.launch.health import VOCABULARY, Health, vocabulary_of
-from recipe.launch.layout import Layout, derive
 from recipe.launch.leftovers import end_former, noted
-from recipe.launch.masking import described, masked, masked_run_file, scrub
-from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
 from recipe.launch.ray_node import own_authentication
@@ -44,6 +32,18 @@ from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import append_line, read_object
+from recipe.runfile.config import ON_POLICY, RunConfig
+from recipe.runfile.environment import (
+    RunPaths,
+    derived_environment,
+    full_environment,
+    run_directory,
+    upstream_dir,
+)
+from recipe.runfile.errors import STOPPED, AlreadyFinished, LaunchError, TrainingStopped
+from recipe.runfile.layout import Layout, derive
+from recipe.runfile.masking import described, masked, masked_run_file, scrub
+from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster

@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from recipe.launch.errors import LaunchError
+from recipe.runfile.errors import LaunchError
 from recipe.signals import STOP_SIGNALS, handle
 
 _asked: int | None = None

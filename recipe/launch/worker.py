@@ -15,10 +15,6 @@ from typing import Any
 
 from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
-from recipe.launch.layout import derive
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.messages import from_head
 from recipe.launch.network import require_answer
@@ -34,6 +30,10 @@ from recipe.launch.signals import Interrupted, StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import NODES
+from recipe.runfile.config import RunConfig
+from recipe.runfile.environment import RunPaths, derived_environment, full_environment, run_directory
+from recipe.runfile.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
+from recipe.runfile.layout import derive
 
 POLL_S = 0.2
 # How long a file that the head has written may take to be seen on shared storage.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.architecture import KNOWN, Architecture, from_config_json
-from recipe.launch.config import CUDA, NPU, ON_POLICY, RunConfig
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import architecture
-from recipe.launch.layout import Layout, derive
+from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.runfile.config import CUDA, NPU, ON_POLICY, RunConfig
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.inputs import architecture
+from recipe.runfile.layout import Layout, derive
 
 # The longest prompt of the sums that go with the tiny model, padded as at launch.
 TINY_PROMPT_TOKENS = 16

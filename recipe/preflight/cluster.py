@@ -7,12 +7,12 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from recipe.launch.config import CUDA
-from recipe.launch.environment import derived_environment
-from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.ray_facts import RayFacts, RayHost
+from recipe.runfile.config import CUDA
+from recipe.runfile.environment import derived_environment
+from recipe.runfile.errors import ConfigError
 
 # Logs of several nodes are read side by side; Ray itself tolerates more.
 MOST_SKEW_S = 5.0

@@ -10,12 +10,12 @@ from typing import Any
 
 from recipe.data.records import DataError
 from recipe.data.templates import CHAT, get_template
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.problems import Messages, Problems, text_of
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.inputs import chat_template, template_text
 from verl_patches.utils.reward_score.tier3 import GRADERS, REQUIREMENTS
 
 # Rewards by what they look for in an answer.

@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from recipe.launch.config import CUDA, NPU, SIM
-from recipe.launch.environment import FOREIGN_NAMES, FOREIGN_PREFIXES, derived_environment
-from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile.config import CUDA, NPU, SIM
+from recipe.runfile.environment import FOREIGN_NAMES, FOREIGN_PREFIXES, derived_environment
+from recipe.runfile.errors import ConfigError
 
 # Set by published launch scripts, and read by nothing in the pinned sources.
 UNREAD = ("VLLM_ENABLE_MC2", "VLLM_ENABLE_FIX_ROUTE", "VLLM_ASCEND_ACL_OP_INIT_MODE", "VLLM_ENABLE_GRAPH_MODE")

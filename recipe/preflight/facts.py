@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe.launch import architecture
-from recipe.launch.architecture import Architecture
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO, RunPaths, run_directory
-from recipe.launch.errors import ConfigError
-from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.preflight.catalogue import CannotTell, NoMatter
 from recipe.preflight.machine import Machine
 from recipe.preflight.ray_facts import RayFacts
+from recipe.runfile import architecture
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.config import RunConfig
+from recipe.runfile.environment import REPO, RunPaths, run_directory
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.layout import Layout, derive, longest_sequence
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Facts:
 
     @property
     def device(self) -> str:
-        """One of `recipe.launch.config.DEVICES`."""
+        """One of `recipe.runfile.config.DEVICES`."""
         return self.config.cluster.device
 
     @property
@@ -76,8 +76,8 @@ class Facts:
     @cached_property
     def ports(self) -> dict[str, range]:
         """The ports that the run wants on this node, by purpose."""
-        from recipe.launch.ports import planned
         from recipe.launch.ray_node import default_base, head_ports
+        from recipe.runfile.ports import planned
 
         wanted = planned(self.config)
         if self.base_port is not None:

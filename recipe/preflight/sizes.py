@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L: who holds what. The rules of `recipe.launch.layout`, one check each, and what the model adds to them."""
+"""L: who holds what. The rules of `recipe.runfile.layout`, one check each, and what the model adds to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from recipe.launch import mindspeed
-from recipe.launch.config import CUDA, NPU, SIM
-from recipe.launch.layout import problems
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile import mindspeed
+from recipe.runfile.config import CUDA, NPU, SIM
+from recipe.runfile.layout import problems
 
 # Dies of one Atlas 800T A3 node.
 A3_DIES = 16
@@ -21,7 +21,7 @@ def _uneven(whole: int, ranks: int) -> bool:
 
 
 def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts], Iterator[Said]]:
-    """A check that says where a run breaks this rule of `recipe.launch.layout.problems`."""
+    """A check that says where a run breaks this rule of `recipe.runfile.layout.problems`."""
 
     def found(facts: Facts) -> Iterator[Said]:
         for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
@@ -32,7 +32,7 @@ def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts]
 
 
 def refusal(rule: str) -> Callable[[Facts], Iterator[Said]]:
-    """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.launch.mindspeed`."""
+    """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.runfile.mindspeed`."""
 
     def found(facts: Facts) -> Iterator[Said]:
         for one in mindspeed.refusals(facts.config, facts.upstream):

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipe.launch import architecture
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile import architecture
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.inputs import chat_template, template_text
 from recipe.weights.errors import WeightsError
 
 CONVERT = "make it with scripts/convert_hf_to_mcore.py"

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.launch.schema import ON_POLICY
-from recipe.launch.schema import Watch as Settings
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
+from recipe.runfile.schema import ON_POLICY
+from recipe.runfile.schema import Watch as Settings
 
 # Means over so many steps are compared, not single steps, whose problems differ.
 REWARD_WINDOW, LENGTH_WINDOW = 5, 5

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.schema import Watch as Settings
 from recipe.report.marks import STOP, WARNING
 from recipe.report.metrics import Step
+from recipe.runfile.schema import Watch as Settings
 from recipe.watch.history import Context, History, Now
 from recipe.watch.rule import OFF, STOP_RUN, Bad, NothingToJudge, Rule
 from recipe.watch.rules import RULES

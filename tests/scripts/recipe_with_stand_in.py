@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recipe.__main__ import main
 from recipe.launch import run
-from recipe.launch.overrides import Inputs
+from recipe.runfile.overrides import Inputs
 
 run.DRIVER[:] = [str(Path(__file__).with_name("stand_in_trainer.py"))]
 run.prepare = lambda config, say, log: Inputs(

@@ -16,9 +16,9 @@ import vllm.config  # noqa: F401
 import vllm_ascend.worker.model_runner_v1  # noqa: F401
 
 from recipe import overlay
-from recipe.launch.config import load
-from recipe.launch.environment import RunPaths, derived_environment
-from recipe.launch.layout import derive
+from recipe.runfile.config import load
+from recipe.runfile.environment import RunPaths, derived_environment
+from recipe.runfile.layout import derive
 from vllm_patches.dp_sync import OPTION
 
 REPO = Path(__file__).resolve().parents[2]

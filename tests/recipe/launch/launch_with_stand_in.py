@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from recipe.launch import run
-from recipe.launch.overrides import Inputs
+from recipe.runfile.overrides import Inputs
 
 if __name__ == "__main__":
     from recipe.__main__ import _command

@@ -15,13 +15,13 @@ import pytest
 
 from recipe.__main__ import main
 from recipe.launch import run as run_module
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO, RunPaths
 from recipe.launch.health import Health, vocabulary_of
-from recipe.launch.overrides import Inputs
 from recipe.launch.processes import end_all, marked
 from recipe.report.marks import read_marks
 from recipe.report.metrics import Step
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.environment import REPO, RunPaths
+from recipe.runfile.overrides import Inputs
 from tests.recipe.watch.recorded import changed, going_on, recorded
 
 SIM = load(REPO / "configs" / "sim.toml")

@@ -16,14 +16,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from recipe.launch.architecture import KEYS, KNOWN
 from recipe.launch.cache import cached, digest
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.inputs import given_inputs
 from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
+from recipe.runfile.architecture import KEYS, KNOWN
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.environment import REPO
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.inputs import given_inputs
 from verl_patches.utils.reward_score.tier3 import GRADERS
 
 # A problem as verl reads it.

@@ -9,10 +9,10 @@ import json
 import pytest
 
 from recipe.launch import resume, run
-from recipe.launch.config import load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import AlreadyFinished, LaunchError
 from recipe.launch.run import launch
+from recipe.runfile.config import load
+from recipe.runfile.environment import REPO
+from recipe.runfile.errors import AlreadyFinished, LaunchError
 
 SIM = REPO / "configs" / "sim.toml"
 

@@ -19,16 +19,16 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.architecture import from_config_json
-from recipe.launch.config import OFFLOADED, SWAPPED, Recompute, load
-from recipe.launch.environment import REPO, RunPaths, derived_environment
-from recipe.launch.mindspeed import overrides as mindspeed_overrides
-from recipe.launch.overrides import Inputs, hydra_overrides
 from recipe.launch.prepare import transformer_overrides
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
+from recipe.runfile.architecture import from_config_json
+from recipe.runfile.config import OFFLOADED, SWAPPED, Recompute, load
+from recipe.runfile.environment import REPO, RunPaths, derived_environment
+from recipe.runfile.mindspeed import overrides as mindspeed_overrides
+from recipe.runfile.overrides import Inputs, hydra_overrides
 from recipe.tiny.config import tiny_fields
 
 LIMIT_S = 240

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from recipe.__main__ import main
-from recipe.launch.config import load
-from recipe.launch.layout import derive
 from recipe.plan.memory import memory
 from recipe.plan.page import as_json, as_text
 from recipe.plan.plan import make_plan
 from recipe.plan.sizes import size_text
 from recipe.plan.subject import subject
+from recipe.runfile.config import load
+from recipe.runfile.layout import derive
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 ALL = sorted(path.stem for path in CONFIGS.glob("*.toml"))

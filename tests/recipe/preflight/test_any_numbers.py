@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.errors import ConfigError
-from recipe.launch.layout import derive
 from recipe.preflight import run
 from recipe.preflight.crash import REQUEST
 from recipe.preflight.machine import this_machine
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.layout import derive
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 RUNS = {file.stem: load(file) for file in CONFIGS.glob("*.toml")}

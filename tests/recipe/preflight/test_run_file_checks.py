@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import Recompute, Reward
 from recipe.preflight import run_file
+from recipe.runfile.config import Recompute, Reward
 
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
 TRIPS = {
@@ -214,7 +214,7 @@ def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any)
 
 
 def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
-    from recipe.launch import inputs
+    from recipe.runfile import inputs
 
     assert cluster.findings("T012") == []
     monkeypatch.setattr(inputs, "model_overrides", lambda config: {})

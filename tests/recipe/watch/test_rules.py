@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.launch.config import Watch as Settings
 from recipe.report.metrics import Step, parse
+from recipe.runfile.config import Watch as Settings
 from recipe.watch import page
 from recipe.watch.history import Context, context_of
 from recipe.watch.rule import ACTIONS, Rules

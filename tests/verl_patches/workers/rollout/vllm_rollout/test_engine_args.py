@@ -14,8 +14,8 @@ from vllm.config import SchedulerConfig
 from vllm_ascend.ascend_config import AscendConfig, check_ascend_config, clear_ascend_config, init_ascend_config
 from vllm_ascend.core.schedule_config import AscendSchedulerConfig
 
-from recipe.launch.config import load
-from recipe.launch.show import as_json, everything
+from recipe.runfile.config import load
+from recipe.runfile.show import as_json, everything
 from verl_patches.workers.rollout.vllm_rollout.engine_args import GRAPH_ONLY_OPTIONS, deep_merge, npu_engine_args
 
 REPO = Path(__file__).resolve().parents[5]

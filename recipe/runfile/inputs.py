@@ -10,12 +10,12 @@ from typing import Any
 
 from recipe.data.chat_template import can_be_seen, chat_template_file, read_chat_template
 from recipe.data.records import DataError
-from recipe.launch import mindspeed
-from recipe.launch.architecture import KNOWN, Architecture, from_config_json
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import upstream_dir
-from recipe.launch.errors import ConfigError
-from recipe.launch.overrides import Inputs
+from recipe.runfile import mindspeed
+from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.runfile.config import RunConfig
+from recipe.runfile.environment import upstream_dir
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.overrides import Inputs
 from recipe.weights.model_config import transformer_overrides
 
 # Stands for what is made when the run starts.

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from recipe.launch import schema
-from recipe.launch.config import RunConfig, load
-from recipe.launch.config_doc import page
-from recipe.launch.show import everything
+from recipe.runfile import schema
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config_doc import page
+from recipe.runfile.show import everything
 
 REPO = Path(__file__).resolve().parents[3]
 NPU = load(REPO / "configs" / "a3_256die.toml")

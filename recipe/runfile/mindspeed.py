@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, NPU, SWAPPED, RunConfig
-from recipe.launch.errors import ConfigError
+from recipe.runfile.config import CUDA, NPU, SWAPPED, RunConfig
+from recipe.runfile.errors import ConfigError
 
 TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
 

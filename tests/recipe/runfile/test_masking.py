@@ -15,14 +15,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from recipe.__main__ import main
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO, full_environment
-from recipe.launch.errors import LaunchError
-from recipe.launch.masking import HIDDEN, comparable_environment, is_secret, masked, masked_run_file, scrub
 from recipe.launch.meeting import differing
 from recipe.launch.resume import Start
-from recipe.launch.show import as_shell, everything
-from recipe.launch.toml_text import as_toml
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.environment import REPO, full_environment
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.masking import HIDDEN, comparable_environment, is_secret, masked, masked_run_file, scrub
+from recipe.runfile.show import as_shell, everything
+from recipe.runfile.toml_text import as_toml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -179,8 +179,8 @@ def test_the_run_s_files_do_not_hold_them(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipe.launch import run
-    from recipe.launch.environment import RunPaths
     from recipe.report.make import make_report
+    from recipe.runfile.environment import RunPaths
 
     def fail(config: RunConfig, start: Start, *_: object) -> None:
         environment = everything(config).environment
@@ -201,8 +201,8 @@ def test_the_run_s_files_do_not_hold_them(
 
 
 def test_a_run_goes_on_with_another_key(file: Path, tmp_path: Path) -> None:
-    from recipe.launch.masking import described
-    from recipe.launch.settings import differences
+    from recipe.runfile.masking import described
+    from recipe.runfile.settings import differences
 
     before = json.loads(json.dumps(described(config_of(file))))
     assert differences(before, config_of(file, os.urandom(8).hex())) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/CONFIG.md, made from the sections of the run file in `recipe.launch.schema`."""
+"""docs/CONFIG.md, made from the sections of the run file in `recipe.runfile.schema`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import inspect
 import typing
 from typing import Any
 
-from recipe.launch import schema
-from recipe.launch.typed_toml import REQUIRED, describe
+from recipe.runfile import schema
+from recipe.runfile.typed_toml import REQUIRED, describe
 
 _INTRO = """# The run file
 

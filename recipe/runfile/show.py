@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, NPU, RunConfig
-from recipe.launch.environment import (
+from recipe.runfile.config import CUDA, NPU, RunConfig
+from recipe.runfile.environment import (
     FOREIGN_NAMES,
     FOREIGN_PREFIXES,
     RunPaths,
     derived_environment,
     run_directory,
 )
-from recipe.launch.inputs import given_inputs
-from recipe.launch.layout import Layout, derive, longest_sequence
-from recipe.launch.masking import described, is_secret, masked
-from recipe.launch.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
-from recipe.launch.ports import require_apart
+from recipe.runfile.inputs import given_inputs
+from recipe.runfile.layout import Layout, derive, longest_sequence
+from recipe.runfile.masking import described, is_secret, masked
+from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
+from recipe.runfile.ports import require_apart
 from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 
@@ -119,7 +119,7 @@ def as_shell(shown: Shown) -> str:
         *(f"export {name}={text}" for name, text in sorted(values.items())),
         "# CANN's own packages stay on the path, behind ours.",
         'home="${ASCEND_TOOLKIT_HOME:-${ASCEND_HOME_PATH:-/dev/null}}" theirs=""',
-        'while IFS= read -r -d : entry; do',
+        "while IFS= read -r -d : entry; do",
         '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
         'done <<<"${PYTHONPATH:-}:"',
         f'export {PATH}={ours}"$theirs"',

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.architecture import KNOWN
-from recipe.launch.config import load
-from recipe.launch.show import as_json, everything
+from recipe.runfile.architecture import KNOWN
+from recipe.runfile.config import load
+from recipe.runfile.show import as_json, everything
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.toml") if not path.stem.startswith("sim"))

@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.launch.config import RunConfig
-from recipe.launch.errors import ConfigError
+from recipe.runfile.config import RunConfig
+from recipe.runfile.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recipe.launch.errors import LaunchError
-from recipe.launch.toml_text import as_toml
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.toml_text import as_toml
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from recipe.launch.config import RunConfig
+    from recipe.runfile.config import RunConfig
 
 HIDDEN = "(hidden)"
 _WORDS = frozenset(

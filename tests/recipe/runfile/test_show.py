@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import full_environment
-from recipe.launch.errors import ConfigError
-from recipe.launch.show import Shown, as_shell, everything
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.environment import full_environment
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.show import Shown, as_shell, everything
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))

@@ -14,8 +14,8 @@ import typing
 from collections.abc import Collection
 from typing import Any
 
-from recipe.launch.errors import ConfigError
-from recipe.launch.masking import HIDDEN, is_secret
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.masking import HIDDEN, is_secret
 
 REQUIRED = dataclasses.MISSING
 # What another value means to a run that goes on from a checkpoint. FREE: it is the same run, elsewhere or otherwise

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The run file (`configs/*.toml`) as typed values.
 
-One file describes one run; `recipe.launch.schema` has its keys. A value that follows from others is not in it:
-`recipe.launch.layout` computes those.
+One file describes one run; `recipe.runfile.schema` has its keys. A value that follows from others is not in it:
+`recipe.runfile.layout` computes those.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 import sys
 from pathlib import Path
 
-from recipe.launch.errors import ConfigError
-from recipe.launch.schema import (
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import (
     CUDA,
     DEVICES,
     DIE,
@@ -42,7 +42,7 @@ from recipe.launch.schema import (
     Train,
     Watch,
 )
-from recipe.launch.typed_toml import build, shown
+from recipe.runfile.typed_toml import build, shown
 from verl_patches.utils.reward_score.tier3 import check_name
 from verl_patches.utils.reward_score.verifiers import get_verifier
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.config import load
-from recipe.launch.environment import RunPaths, derived_environment, full_environment
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import given_inputs
-from recipe.launch.layout import derive
-from recipe.launch.overrides import hydra_overrides, quote
+from recipe.runfile.config import load
+from recipe.runfile.environment import RunPaths, derived_environment, full_environment
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.inputs import given_inputs
+from recipe.runfile.layout import derive
+from recipe.runfile.overrides import hydra_overrides, quote
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))
@@ -280,7 +280,7 @@ def test_what_verl_would_replace_is_refused(text: str) -> None:
 
 
 def test_a_directory_for_runs_that_verl_would_replace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from recipe.launch.show import everything
+    from recipe.runfile.show import everything
 
     monkeypatch.setenv("RECIPE_RUNS", "/runs/${oc.env:HOME}")
     with pytest.raises(ConfigError, match="expected text without"):

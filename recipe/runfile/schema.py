@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.architecture import KNOWN as ARCHITECTURES
-from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key, with_values
+from recipe.runfile.architecture import KNOWN as ARCHITECTURES
+from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, key, with_values
 from recipe.watch.rule import ACTIONS, OFF, STOP_RUN, WARN
 from verl_patches.utils.reward_score.verifiers import DEFAULT
 

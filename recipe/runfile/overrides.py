@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig, require_literal
-from recipe.launch.environment import REPO, RunPaths
-from recipe.launch.layout import Layout
+from recipe.runfile.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig, require_literal
+from recipe.runfile.environment import REPO, RunPaths
+from recipe.runfile.layout import Layout
 
 # What the overrides follow on the command line.
 DRIVER = ["-m", "recipe.launch.driver", "--config-name=ppo_megatron_trainer"]
@@ -293,7 +293,7 @@ def quote(value: Any) -> str:
     """`value` in Hydra's override grammar.
 
     Raises:
-        ConfigError: a text that cannot be given as it is (`recipe.launch.config.require_literal`).
+        ConfigError: a text that cannot be given as it is (`recipe.runfile.config.require_literal`).
 
     >>> quote(["console", "file"]), quote(None), quote("it's")
     ('[console,file]', 'null', "'it\\\\'s'")

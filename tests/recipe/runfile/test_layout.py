@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.errors import ConfigError
-from recipe.launch.layout import derive
+from recipe.runfile.config import RunConfig, load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.layout import derive
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SIM = load(CONFIGS / "sim.toml")

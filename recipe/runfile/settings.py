@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from recipe.launch.config import RunConfig
-from recipe.launch.errors import ConfigError
-from recipe.launch.masking import described
-from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
+from recipe.runfile.config import RunConfig
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.masking import described
+from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
 
 ENVIRONMENT = "environment"
 

@@ -8,13 +8,13 @@ import json
 
 import pytest
 
-from recipe.launch.config import load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import ConfigError
-from recipe.launch.masking import HIDDEN
-from recipe.launch.schema import Recompute
-from recipe.launch.settings import differences, keys, require_continuable
-from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key
+from recipe.runfile.config import load
+from recipe.runfile.environment import REPO
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.masking import HIDDEN
+from recipe.runfile.schema import Recompute
+from recipe.runfile.settings import differences, keys, require_continuable
+from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, key
 
 SIM = load(REPO / "configs" / "sim.toml")
 BEFORE = json.loads(json.dumps(dataclasses.asdict(SIM)))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from recipe.launch.config import HCCL_PORTS, NPU, RunConfig
-from recipe.launch.errors import ConfigError
+from recipe.runfile.config import HCCL_PORTS, NPU, RunConfig
+from recipe.runfile.errors import ConfigError
 
 LAST = 65535
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.config import load
-from recipe.launch.errors import ConfigError
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SIM = re.sub(r"steps = \d+", "steps = 60", (CONFIGS / "sim.toml").read_text(encoding="utf-8"), count=1)
