@@ -13,7 +13,8 @@ from recipe.launch.progress import plain
 from recipe.preflight.catalogue import CannotTell
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine
-from recipe.runfile.config import CUDA, NPU, SIM, load
+from recipe.runfile.config import load
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 if TYPE_CHECKING:
     from recipe.audit.fit import Finding as Fit

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from recipe.doctor.facts import DoctorFacts
 from recipe.preflight.catalogue import CannotTell, Catalogue, NoMatter, Said, bad, doubtful
-from recipe.runfile.config import CUDA, HCCL_PORTS, NPU, Cluster
+from recipe.runfile.schema import CUDA, HCCL_PORTS, NPU, Cluster
 
 PAINS = Catalogue()
 check = PAINS.check

@@ -14,9 +14,9 @@ from recipe.launch.attempts import COMMAND
 from recipe.launch.health import VOCABULARY, good_text, last_good
 from recipe.report.marks import STOP
 from recipe.report.metrics import read_steps
-from recipe.runfile.config import Watch as Settings
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import Watch as Settings
 from recipe.runfile.typed_toml import build
 from recipe.watch.history import Context, context_of
 from recipe.watch.watch import Finding, Watch

@@ -12,7 +12,7 @@ from recipe.text import printable
 
 if TYPE_CHECKING:
     from recipe.launch.resume import Asked
-    from recipe.runfile.config import RunConfig
+    from recipe.runfile.schema import RunConfig
 
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
 JSON_RESPONSE_TOKENS = 64

@@ -20,11 +20,11 @@ from recipe.launch.ray_start import again
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.report.recorder import NODES
-from recipe.runfile.config import RunConfig
 from recipe.runfile.environment import RunPaths, full_environment
 from recipe.runfile.errors import STOPPED, ConfigError, LaunchError, TrainingStopped
 from recipe.runfile.masking import scrubbed
 from recipe.runfile.overrides import quote
+from recipe.runfile.schema import RunConfig
 
 # In a directory of the run: by its content a worker recognises that it sees the same directory as the head.
 RUN_MARK = ".run-id"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from recipe.data.records import DataError
 from recipe.data.rows import read_rows
-from recipe.runfile.config import CUDA, NPU, SIM, RunConfig
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.layout import derive
+from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 
 # A run of the tiny model leaves some 10 MiB, and Ray's logs.
 ROOM_MIB = 100

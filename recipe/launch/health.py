@@ -11,9 +11,9 @@ from pathlib import Path
 from recipe.launch.checkpoints import look, step_of
 from recipe.report.marks import STOP, Mark, add_mark
 from recipe.report.metrics import Step, read_steps
-from recipe.runfile.config import RunConfig
 from recipe.runfile.environment import RunPaths
 from recipe.runfile.errors import TrainingStopped
+from recipe.runfile.schema import RunConfig
 from recipe.watch.history import context_of
 from recipe.watch.watch import Finding, Watch
 

@@ -20,10 +20,11 @@ from recipe.launch.network import (
     source_address,
 )
 from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
-from recipe.runfile.config import RunConfig, require_host
+from recipe.runfile.config import require_host
 from recipe.runfile.environment import REPO, upstream_dir
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import comparable_environment
+from recipe.runfile.schema import RunConfig
 
 _PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
 

@@ -25,9 +25,9 @@ from pathlib import Path
 from recipe.launch.network import is_loopback
 from recipe.launch.progress import plain
 from recipe.launch.ray_start import TIMED_OUT, Again
-from recipe.runfile.config import CUDA, RunConfig
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
+from recipe.runfile.schema import CUDA, RunConfig
 
 POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.

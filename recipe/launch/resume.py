@@ -18,9 +18,10 @@ from recipe.launch.choice import choose
 from recipe.launch.processes import is_halted
 from recipe.launch.progress import Clock
 from recipe.report.marks import SETTING, Mark, add_mark
-from recipe.runfile.config import RunConfig, require_name
+from recipe.runfile.config import require_name
 from recipe.runfile.errors import AlreadyFinished, ConfigError, LaunchError
 from recipe.runfile.overrides import quote
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.settings import Difference, differences, require_acceptable, require_continuable
 from recipe.runfile.typed_toml import CHANGES
 

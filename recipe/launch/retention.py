@@ -17,7 +17,7 @@ from recipe.launch.attempts import ASIDE, REMOVED, mark_removed
 from recipe.launch.checkpoints import MANIFEST, Checkpoint, look, step_of
 from recipe.report.marks import STOP, WARNING, Mark, read_marks
 from recipe.report.metrics import Step, read_steps
-from recipe.runfile.config import Run
+from recipe.runfile.schema import Run
 
 LOOK_EVERY_S = 5.0
 

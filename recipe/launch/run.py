@@ -32,7 +32,6 @@ from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import append_line, read_object
-from recipe.runfile.config import ON_POLICY, RunConfig
 from recipe.runfile.environment import (
     RunPaths,
     derived_environment,
@@ -44,6 +43,7 @@ from recipe.runfile.errors import STOPPED, AlreadyFinished, LaunchError, Trainin
 from recipe.runfile.layout import Layout, derive
 from recipe.runfile.masking import described, masked, masked_run_file, scrub
 from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides
+from recipe.runfile.schema import ON_POLICY, RunConfig
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster

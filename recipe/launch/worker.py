@@ -30,10 +30,10 @@ from recipe.launch.signals import Interrupted, StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import NODES
-from recipe.runfile.config import RunConfig
 from recipe.runfile.environment import RunPaths, derived_environment, full_environment, run_directory
 from recipe.runfile.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
 from recipe.runfile.layout import derive
+from recipe.runfile.schema import RunConfig
 
 POLL_S = 0.2
 # How long a file that the head has written may take to be seen on shared storage.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from recipe.plan.parameters import BF16, FP32, FP64
 from recipe.runfile.architecture import Architecture
-from recipe.runfile.config import Recompute
+from recipe.runfile.schema import Recompute
 
 INT64 = 8
 

@@ -11,7 +11,8 @@ from recipe.plan.memory import PHASES, memory
 from recipe.plan.published import ROWS, Row
 from recipe.plan.subject import Subject, subject
 from recipe.plan.traffic import lengths
-from recipe.runfile.config import GIB, load
+from recipe.runfile.config import load
+from recipe.runfile.schema import GIB
 
 
 def planned(row: Row, configs: Path) -> Subject:

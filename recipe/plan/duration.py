@@ -19,7 +19,7 @@ from recipe.plan.published import DIES, R1_ASCEND
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, recomputed_share
 from recipe.runfile.architecture import KNOWN, Architecture
-from recipe.runfile.config import NPU
+from recipe.runfile.schema import NPU
 
 # The layout of the published step that the constants come from: verl recipe/r1_ascend's launch script.
 _TENSOR, _STAGES, _DATA, _MICRO, _LOG_PROB_MICRO = 2, 8, 32, 1, 4

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
-from recipe.runfile.config import CUDA, NPU, ON_POLICY, RunConfig
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inputs import architecture
 from recipe.runfile.layout import Layout, derive
+from recipe.runfile.schema import CUDA, NPU, ON_POLICY, RunConfig
 
 # The longest prompt of the sums that go with the tiny model, padded as at launch.
 TINY_PROMPT_TOKENS = 16

@@ -13,7 +13,7 @@ from recipe.plan.activations import recomputed
 from recipe.plan.parameters import BF16, FP32, FP64
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
-from recipe.runfile.config import OFFLOADED, SWAPPED
+from recipe.runfile.schema import OFFLOADED, SWAPPED
 
 
 @dataclass(frozen=True)

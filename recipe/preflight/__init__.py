@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import Machine
     from recipe.preflight.ray_facts import RayFacts
-    from recipe.runfile.config import RunConfig
+    from recipe.runfile.schema import RunConfig
 
 __all__ = ["Report", "every_check", "refusals", "run", "run_file"]
 

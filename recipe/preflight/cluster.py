@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.ray_facts import RayFacts, RayHost
-from recipe.runfile.config import CUDA
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA
 
 # Logs of several nodes are read side by side; Ray itself tolerates more.
 MOST_SKEW_S = 5.0

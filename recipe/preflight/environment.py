@@ -9,9 +9,9 @@ from pathlib import Path
 
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.runfile.config import CUDA, NPU, SIM
 from recipe.runfile.environment import FOREIGN_NAMES, FOREIGN_PREFIXES, derived_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Set by published launch scripts, and read by nothing in the pinned sources.
 UNREAD = ("VLLM_ENABLE_MC2", "VLLM_ENABLE_FIX_ROUTE", "VLLM_ASCEND_ACL_OP_INIT_MODE", "VLLM_ENABLE_GRAPH_MODE")

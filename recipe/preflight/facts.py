@@ -14,10 +14,10 @@ from recipe.preflight.machine import Machine
 from recipe.preflight.ray_facts import RayFacts
 from recipe.runfile import architecture
 from recipe.runfile.architecture import Architecture
-from recipe.runfile.config import RunConfig
 from recipe.runfile.environment import REPO, RunPaths, run_directory
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout, derive, longest_sequence
+from recipe.runfile.schema import RunConfig
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from recipe.plan.sizes import size_text, told_apart
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.runfile.config import GIB, SIM
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import GIB, SIM
 
 if TYPE_CHECKING:
     from recipe.plan.memory import Memory

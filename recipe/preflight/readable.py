@@ -11,8 +11,9 @@ from pathlib import Path
 from recipe.preflight.catalogue import CATALOGUE, CannotTell, NoMatter, Said, bad, check
 from recipe.preflight.crash import account, asks_to_stop
 from recipe.preflight.facts import Facts
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.sizes import broken
-from recipe.runfile.config import NPU, ON_POLICY, SIM
+from recipe.runfile.schema import NPU, ON_POLICY, SIM
 
 
 @check(
@@ -155,7 +155,7 @@ def _validation(facts: Facts) -> Iterator[Said]:
     fix="set [cluster] head to the head node's address",
 )  # fmt: skip
 def _placeholders(facts: Facts) -> Iterator[Said]:
-    from recipe.runfile.config import PLACEHOLDER_HEAD
+    from recipe.runfile.schema import PLACEHOLDER_HEAD
 
     if facts.device == SIM:
         raise NoMatter

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.runfile import mindspeed
-from recipe.runfile.config import CUDA, NPU, SIM
 from recipe.runfile.layout import problems
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Dies of one Atlas 800T A3 node.
 A3_DIES = 16

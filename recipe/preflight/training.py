@@ -9,9 +9,9 @@ from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, d
 from recipe.preflight.facts import Facts
 from recipe.preflight.sizes import broken, refusal
 from recipe.runfile import mindspeed
-from recipe.runfile.config import CUDA, HOST, ON_POLICY, SIM
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inputs import given_inputs
+from recipe.runfile.schema import CUDA, HOST, ON_POLICY, SIM
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
 SLOWEST_STEP_S = 1800

@@ -14,33 +14,8 @@ from pathlib import Path
 
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import (
-    CUDA,
-    DEVICES,
-    DIE,
-    GIB,
-    HCCL_PORTS,
     HOST,
-    LOSS_MODES,
-    MIB,
-    NPU,
-    OFFLOADED,
-    ON_POLICY,
-    OPTIMIZER_PLACES,
-    PLACEHOLDER_HEAD,
-    SIM,
-    SWAPPED,
-    Actor,
-    Cluster,
-    Data,
-    Model,
-    Recompute,
-    Reward,
-    Rollout,
-    Run,
     RunConfig,
-    Simulator,
-    Train,
-    Watch,
 )
 from recipe.runfile.typed_toml import build, shown
 from verl_patches.utils.reward_score.tier3 import check_name
@@ -50,40 +25,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-__all__ = [
-    "CUDA",
-    "DEVICES",
-    "DIE",
-    "GIB",
-    "HCCL_PORTS",
-    "HOST",
-    "LOSS_MODES",
-    "MIB",
-    "NPU",
-    "OFFLOADED",
-    "ON_POLICY",
-    "OPTIMIZER_PLACES",
-    "PLACEHOLDER_HEAD",
-    "SIM",
-    "SWAPPED",
-    "Actor",
-    "Cluster",
-    "Data",
-    "Model",
-    "Recompute",
-    "Reward",
-    "Rollout",
-    "Run",
-    "RunConfig",
-    "Simulator",
-    "Train",
-    "Watch",
-    "load",
-    "require_host",
-    "require_literal",
-    "require_name",
-]
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

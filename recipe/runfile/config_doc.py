@@ -65,11 +65,9 @@ def page() -> str:
     """The text of docs/CONFIG.md."""
     hints = typing.get_type_hints(schema.RunConfig)
     parts = [_INTRO]
-    # In the order of the files, which is the one of use.
-    order = ("run", "cluster", "simulator", "model", "data", "reward", "rollout", "actor", "train", "watch")
-    assert {*order, "environment"} == set(hints), "a section is missing here"
-    parts += [_section(name, hints[name]) for name in order]
-    return "\n".join([*parts, _free_section("environment")])
+    for name, hint in hints.items():
+        parts.append(_section(name, hint) if dataclasses.is_dataclass(hint) else _free_section(name))
+    return "\n".join(parts)
 
 
 _HEAD = ("| key | type | default | meaning | on resume | gives |", "|---|---|---|---|---|---|")

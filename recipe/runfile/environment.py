@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.runfile.config import CUDA, NPU, SIM, RunConfig
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout
+from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 from recipe.upstreams import upstream_tree
 
 REPO = Path(__file__).resolve().parents[2]

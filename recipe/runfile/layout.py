@@ -12,8 +12,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.runfile.config import RunConfig
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
 
 
 @dataclass(frozen=True)

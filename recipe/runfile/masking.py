@@ -24,7 +24,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from recipe.runfile.config import RunConfig
+    from recipe.runfile.schema import RunConfig
 
 HIDDEN = "(hidden)"
 _WORDS = frozenset(

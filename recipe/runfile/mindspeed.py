@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.runfile.config import CUDA, NPU, SWAPPED, RunConfig
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA, NPU, SWAPPED, RunConfig
 
 TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.runfile.config import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig, require_literal
+from recipe.runfile.config import require_literal
 from recipe.runfile.environment import REPO, RunPaths
 from recipe.runfile.layout import Layout
+from recipe.runfile.schema import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
 
 # What the overrides follow on the command line.
 DRIVER = ["-m", "recipe.launch.driver", "--config-name=ppo_megatron_trainer"]

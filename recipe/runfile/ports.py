@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from itertools import combinations
 
-from recipe.runfile.config import HCCL_PORTS, NPU, RunConfig
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import HCCL_PORTS, NPU, RunConfig
 
 LAST = 65535
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from recipe.runfile.config import RunConfig
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import described
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
 
 ENVIRONMENT = "environment"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.runfile.config import CUDA, NPU, RunConfig
 from recipe.runfile.environment import (
     FOREIGN_NAMES,
     FOREIGN_PREFIXES,
@@ -22,6 +21,7 @@ from recipe.runfile.layout import Layout, derive, longest_sequence
 from recipe.runfile.masking import described, is_secret, masked
 from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
 from recipe.runfile.ports import require_apart
+from recipe.runfile.schema import CUDA, NPU, RunConfig
 from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 

@@ -19,9 +19,10 @@ from recipe.launch.health import Health, vocabulary_of
 from recipe.launch.processes import end_all, marked
 from recipe.report.marks import read_marks
 from recipe.report.metrics import Step
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.environment import REPO, RunPaths
 from recipe.runfile.overrides import Inputs
+from recipe.runfile.schema import RunConfig
 from tests.recipe.watch.recorded import changed, going_on, recorded
 
 SIM = load(REPO / "configs" / "sim.toml")

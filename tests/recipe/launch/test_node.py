@@ -15,10 +15,11 @@ import pytest
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import comparable, find_place, present, require_free_ports
 from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.environment import REPO, RunPaths, derived_environment
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.layout import derive
+from recipe.runfile.schema import RunConfig
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))

@@ -18,9 +18,10 @@ from recipe.launch import attempts, cli, node_cli, resume
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.environment import REPO
 from recipe.runfile.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.runfile.schema import RunConfig
 from tests.recipe.launch.saved import save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]

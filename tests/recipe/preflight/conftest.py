@@ -17,7 +17,8 @@ from recipe.preflight.crash import REQUEST
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine
 from recipe.preflight.packages import requirements
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
+from recipe.runfile.schema import RunConfig
 from recipe.sources.compose import wanted
 from recipe.sources.pins import read_pins
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from recipe.preflight import run
 from recipe.preflight.crash import REQUEST
 from recipe.preflight.machine import this_machine
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import derive
+from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 RUNS = {file.stem: load(file) for file in CONFIGS.glob("*.toml")}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from recipe.preflight import run_file
-from recipe.runfile.config import Recompute, Reward
+from recipe.runfile.schema import Recompute, Reward
 
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
 TRIPS = {

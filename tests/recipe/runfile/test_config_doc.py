@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from recipe.runfile import schema
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.config_doc import page
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.show import everything
 
 REPO = Path(__file__).resolve().parents[3]

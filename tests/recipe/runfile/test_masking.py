@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from recipe.__main__ import main
 from recipe.launch.meeting import differing
 from recipe.launch.resume import Start
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.environment import REPO, full_environment
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.masking import HIDDEN, comparable_environment, is_secret, masked, masked_run_file, scrub
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.show import as_shell, everything
 from recipe.runfile.toml_text import as_toml
 

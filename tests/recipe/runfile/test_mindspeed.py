@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from recipe.runfile import mindspeed
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 SIM, NPU, CUDA = (load(CONFIGS / f"{name}.toml") for name in ("sim", "a3_256die", "h20_128gpu_math_lighteval"))

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.ports import planned, require_apart
+from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NPU = load(CONFIGS / "a3_256die.toml")

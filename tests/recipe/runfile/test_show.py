@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from recipe.runfile.config import RunConfig, load
+from recipe.runfile.config import load
 from recipe.runfile.environment import full_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.show import Shown, as_shell, everything
 
 REPO = Path(__file__).resolve().parents[3]

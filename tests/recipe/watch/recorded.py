@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.report.metrics import parse
-from recipe.runfile.config import Watch as Settings
+from recipe.runfile.schema import Watch as Settings
 from recipe.watch.history import Context
 from recipe.watch.watch import Finding, Watch
 
