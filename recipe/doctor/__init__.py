@@ -50,7 +50,7 @@ def diagnose(
     from recipe.doctor.pains import PAINS
     from recipe.preflight import every_check
     from recipe.preflight.machine import this_machine
-    from recipe.runfile.environment import REPO, runs_dir, upstream_dir
+    from recipe.runfile.paths import REPO, runs_dir, upstream_dir
 
     machine = machine or this_machine()
     node = node_facts(machine, device or device_of(machine), upstream or upstream_dir(), repo or REPO)

@@ -14,8 +14,8 @@ import socket
 import time
 from typing import Any, NoReturn
 
+from recipe.launch.errors import BrokenChannelError, ChannelError
 from recipe.launch.handshake import Handshake, line_of, text_of
-from recipe.runfile.errors import BrokenChannelError, ChannelError
 
 # A line of a log chunk in base64, with room; what is longer is not ours.
 _LONGEST_LINE = 2 * 2**20

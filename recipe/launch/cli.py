@@ -135,7 +135,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
     from recipe.launch.signals import raise_on_stop_signals
-    from recipe.runfile.environment import cache_dir, runs_dir
+    from recipe.runfile.paths import cache_dir, runs_dir
 
     def work() -> None:
         # Until the supervisor takes the signals over, they end what is being made, children included.

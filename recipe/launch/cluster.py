@@ -9,21 +9,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recipe import preflight
+from recipe.launch.errors import STOPPED, TrainingStopped
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
-from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import again
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.report.recorder import NODES
-from recipe.runfile.environment import RunPaths, full_environment
-from recipe.runfile.errors import STOPPED, ConfigError, LaunchError, TrainingStopped
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.masking import scrubbed
 from recipe.runfile.overrides import quote
+from recipe.runfile.paths import RunPaths
+from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig
 
 # In a directory of the run: by its content a worker recognises that it sees the same directory as the head.

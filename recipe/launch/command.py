@@ -10,7 +10,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.runfile.errors import AlreadyFinished, LaunchError
+from recipe.launch.errors import AlreadyFinished
+from recipe.runfile.errors import LaunchError
 from recipe.terminal import unfailing_output
 from recipe.text import printable
 

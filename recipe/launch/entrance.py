@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from recipe.launch.errors import ChannelError
 from recipe.launch.handshake import Handshake
-from recipe.runfile.errors import ChannelError
 
 # A handshake takes a round trip or two, however the caller sends it.
 PROOF_S = 5.0

@@ -18,7 +18,8 @@ from typing import Any
 
 from recipe.files import release, reserve, write_atomically
 from recipe.launch.progress import uncoloured
-from recipe.runfile.environment import RUN_ID, RunPaths
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.paths import RunPaths
 
 # The last line of a Python traceback: a dotted exception class at the start of the line, then its message.
 _EXCEPTION = re.compile(

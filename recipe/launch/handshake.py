@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import secrets
 
-from recipe.runfile.errors import ChannelError
+from recipe.launch.errors import ChannelError
 
 _GREETING = b"recipe-launch-1"
 _HELLO = b'{"kind": "hello"}'

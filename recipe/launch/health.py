@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recipe.launch.checkpoints import look, step_of
+from recipe.launch.errors import TrainingStopped
 from recipe.report.marks import STOP, Mark, add_mark
 from recipe.report.metrics import Step, read_steps
-from recipe.runfile.environment import RunPaths
-from recipe.runfile.errors import TrainingStopped
+from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import RunConfig
 from recipe.watch.history import context_of
 from recipe.watch.watch import Finding, Watch

@@ -19,8 +19,8 @@ import psutil
 from recipe.files import write_atomically
 from recipe.launch.processes import end_all, marked
 from recipe.launch.temporary import remove_temp
-from recipe.runfile.environment import RunPaths
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import RunPaths
 
 WATCHDOG = "recipe.launch.watchdog"
 

@@ -19,11 +19,12 @@ from typing import Any
 
 from recipe.launch.channel import Channel
 from recipe.launch.entrance import Entrance
+from recipe.launch.errors import BrokenChannelError, ChannelError
 from recipe.launch.few_lines import FewLines
 from recipe.launch.handshake import Handshake
 from recipe.launch.messages import Node, node_in
 from recipe.launch.node_logs import write_chunk
-from recipe.runfile.errors import BrokenChannelError, ChannelError, LaunchError
+from recipe.runfile.errors import LaunchError
 from recipe.runfile.typed_toml import shown
 from recipe.text import printable
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.runfile.errors import ChannelError
+from recipe.launch.errors import ChannelError
 
 # A node's name is also that of the directory of its logs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")

@@ -19,11 +19,12 @@ from recipe.launch.network import (
     resolve,
     source_address,
 )
-from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
+from recipe.launch.ray_node import ray_version
 from recipe.runfile.config import require_host
-from recipe.runfile.environment import REPO, upstream_dir
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import comparable_environment
+from recipe.runfile.paths import REPO, upstream_dir
+from recipe.runfile.ports import NodePorts, default_base, head_ports
 from recipe.runfile.schema import RunConfig
 
 _PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")

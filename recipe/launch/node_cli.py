@@ -57,7 +57,7 @@ def _node(options: argparse.Namespace) -> int:
 
     quit_on_stop_signals()
     from recipe.launch.command import run_command
-    from recipe.runfile.environment import runs_dir
+    from recipe.runfile.paths import runs_dir
 
     return run_command(lambda: _take_part(options), runs_dir())
 
@@ -73,8 +73,8 @@ def _take_part(options: argparse.Namespace) -> None:
     from recipe.launch.signals import raise_on_stop_signals
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
-    from recipe.runfile.environment import run_directory
     from recipe.runfile.errors import ConfigError
+    from recipe.runfile.paths import run_directory
     from recipe.runfile.typed_toml import checked
 
     raise_on_stop_signals()

@@ -18,10 +18,10 @@ from typing import Any
 from recipe.launch.cache import cached, digest
 from recipe.launch.processes import die_with_parent
 from recipe.runfile import mindspeed
-from recipe.runfile.environment import REPO, cache_dir, upstream_dir
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.inputs import architecture, chat_template, template_text
 from recipe.runfile.overrides import Inputs
+from recipe.runfile.paths import REPO, cache_dir, upstream_dir
 from recipe.runfile.schema import RunConfig
 from verl_patches.utils.reward_score.tier3 import require
 

@@ -14,6 +14,7 @@ from recipe.audit.fit import verify
 from recipe.files import release, reserve, write_atomically
 from recipe.launch.attempts import COMMAND, RESULT
 from recipe.launch.command import in_one_line
+from recipe.launch.errors import STOPPED, AlreadyFinished, TrainingStopped
 from recipe.launch.first_look import (
     first_look,
     require_one_machine,
@@ -32,17 +33,13 @@ from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import append_line, read_object
-from recipe.runfile.environment import (
-    RunPaths,
-    derived_environment,
-    full_environment,
-    run_directory,
-    upstream_dir,
-)
-from recipe.runfile.errors import STOPPED, AlreadyFinished, LaunchError, TrainingStopped
+from recipe.runfile.environment import derived_environment
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.layout import Layout, derive
-from recipe.runfile.masking import described, masked, masked_run_file, scrub
+from recipe.runfile.masking import masked, masked_run_file, scrub
 from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides
+from recipe.runfile.paths import RunPaths, run_directory, upstream_dir
 from recipe.runfile.schema import ON_POLICY, RunConfig
 
 if TYPE_CHECKING:
@@ -207,7 +204,7 @@ def _describe(
     describe = {
         "argv": command,
         "environment": masked(environment),
-        "config": described(config),
+        "config": config.described(),
         "accepted": accepted_keys(start.changed),
         VOCABULARY: vocabulary,
     }

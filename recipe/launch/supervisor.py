@@ -22,8 +22,8 @@ from recipe.launch.progress import Clock, Progress
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.sampler import Sampler
 from recipe.launch.signals import Interrupted, StopSignals
-from recipe.runfile.environment import REPO, RunPaths
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO, RunPaths
 
 POLL_S = 0.25
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.

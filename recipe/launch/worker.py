@@ -15,6 +15,7 @@ from typing import Any
 
 from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
+from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, TrainingStopped
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.messages import from_head
 from recipe.launch.network import require_answer
@@ -23,16 +24,19 @@ from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
-from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import again
 from recipe.launch.sampler import Sampler
 from recipe.launch.signals import Interrupted, StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import NODES
-from recipe.runfile.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.runfile.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
+from recipe.runfile.environment import derived_environment
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.layout import derive
+from recipe.runfile.paths import RunPaths, run_directory
+from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig
 
 POLL_S = 0.2

@@ -52,7 +52,7 @@ def run(
     """
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import this_machine
-    from recipe.runfile.environment import upstream_dir
+    from recipe.runfile.paths import upstream_dir
 
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
@@ -67,7 +67,7 @@ def refusals(config: RunConfig, *, machine: Machine | None = None) -> tuple[Find
     names, as far as that is on this machine, which is all of a simulated run's."""
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import this_machine
-    from recipe.runfile.environment import upstream_dir
+    from recipe.runfile.paths import upstream_dir
 
     facts = Facts(config, machine or this_machine(), config.simulated, upstream_dir())
     return examine([one for one in every_check() if one.needs in ("static", "files")], facts).errors

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.runfile.environment import FOREIGN_NAMES, FOREIGN_PREFIXES, derived_environment
+from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
 from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Set by published launch scripts, and read by nothing in the pinned sources.

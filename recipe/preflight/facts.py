@@ -14,9 +14,9 @@ from recipe.preflight.machine import Machine
 from recipe.preflight.ray_facts import RayFacts
 from recipe.runfile import architecture
 from recipe.runfile.architecture import Architecture
-from recipe.runfile.environment import REPO, RunPaths, run_directory
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout, derive, longest_sequence
+from recipe.runfile.paths import REPO, RunPaths, run_directory
 from recipe.runfile.schema import RunConfig
 from recipe.weights.errors import WeightsError
 
@@ -42,7 +42,7 @@ class Facts:
 
     @property
     def device(self) -> str:
-        """One of `recipe.runfile.config.DEVICES`."""
+        """One of `recipe.runfile.schema.DEVICES`."""
         return self.config.cluster.device
 
     @property
@@ -76,8 +76,7 @@ class Facts:
     @cached_property
     def ports(self) -> dict[str, range]:
         """The ports that the run wants on this node, by purpose."""
-        from recipe.launch.ray_node import default_base, head_ports
-        from recipe.runfile.ports import planned
+        from recipe.runfile.ports import default_base, head_ports, planned
 
         wanted = planned(self.config)
         if self.base_port is not None:

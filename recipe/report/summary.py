@@ -120,7 +120,7 @@ def versions(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
     """Versions as recorded when the run's first report was made, else those of the sources and packages now here."""
     recorded = _read_json(run_dir / "versions.json")
     now: dict[str, str] = {}
-    from recipe.runfile.environment import upstream_dir
+    from recipe.runfile.paths import upstream_dir
 
     paths = [str(upstream_dir())]
     for name in names:

@@ -63,10 +63,9 @@ another model. [LAUNCH.md](LAUNCH.md#going-on-after-an-end) has more.
 
 def page() -> str:
     """The text of docs/CONFIG.md."""
-    hints = typing.get_type_hints(schema.RunConfig)
     parts = [_INTRO]
-    for name, hint in hints.items():
-        parts.append(_section(name, hint) if dataclasses.is_dataclass(hint) else _free_section(name))
+    for name, hint in typing.get_type_hints(schema.RunConfig).items():
+        parts.append(_section(name, hint) if hint in vars(schema).values() else _free_section(name))
     return "\n".join(parts)
 
 

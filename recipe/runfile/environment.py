@@ -4,82 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout
+from recipe.runfile.paths import REPO, RunPaths, cache_dir, upstream_dir
 from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
-from recipe.upstreams import upstream_tree
 
-REPO = Path(__file__).resolve().parents[2]
+# The variable by which a run's processes are told from all others.
 RUN_ID = "RECIPE_RUN_ID"
-# Left over in a shell from another job, any of these changes what vLLM, Ray, HCCL or torch do without a word in our
-# files. What is wanted goes into [environment] of the run file.
-FOREIGN_PREFIXES = ("VLLM_", "RAY_", "VERL_", "HCCL_", "NPU_SIM_", "RECIPE_RUN_")
-FOREIGN_NAMES = (
-    "TORCH_DEVICE_BACKEND_AUTOLOAD",  # off, torch_npu is never loaded by verl
-    "ASCEND_RT_VISIBLE_DEVICES",  # Ray sets it per worker
-    "CUDA_VISIBLE_DEVICES",
-    "PYTORCH_NPU_ALLOC_CONF",
-    "TASK_QUEUE_ENABLE",
-    "ASCEND_LAUNCH_BLOCKING",  # a debugging aid that makes every operator wait
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-
-
-@dataclass(frozen=True)
-class RunPaths:
-    """Where a run keeps things; `temp` is this node's temporary directory of it (`recipe.launch.temporary`)."""
-
-    run_dir: Path
-    run_id: str
-    temp: Path
-    checkpoint_dir: Path | None = None
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.checkpoint_dir or self.run_dir / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.run_dir / "metrics.jsonl"
-
-    @property
-    def validation(self) -> Path:
-        return self.run_dir / "validation"
-
-    @property
-    def driver_log(self) -> Path:
-        return self.run_dir / "logs" / "driver.log"
-
-    @property
-    def ray_temp(self) -> Path:
-        return self.temp / "ray"
-
-    @property
-    def scratch(self) -> Path:
-        """TMPDIR of the run's processes: verl's lock files, vLLM's sockets."""
-        return self.temp / "tmp"
-
-    @property
-    def failure(self) -> Path:
-        """Why the driver failed, by itself (`recipe.launch.failure`)."""
-        return self.run_dir / "logs" / "failure.json"
-
-    @property
-    def slots(self) -> Path:
-        return self.run_dir / "npu_sim.slots"
-
-
-def upstream_dir() -> Path:
-    """The synced upstream sources; RECIPE_UPSTREAM names another tree's."""
-    return upstream_tree(REPO)
 
 
 def derived_environment(
@@ -194,41 +126,3 @@ def _npu(config: RunConfig, paths: RunPaths, interface: str | None) -> dict[str,
 def _cuda(config: RunConfig, paths: RunPaths, interface: str | None) -> dict[str, str]:
     names = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
     return {"CUDA_DEVICE_MAX_CONNECTIONS": "1"} | (dict.fromkeys(names, interface) if interface else {})
-
-
-def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The whole environment of the driver: the inherited one without foreign settings, and the derived values.
-
-    CANN's own Python packages, which its operator compiler imports, stay on the path behind ours.
-    """
-    base = os.environ if inherited is None else inherited
-    kept = {
-        name: value
-        for name, value in base.items()
-        if not name.startswith(FOREIGN_PREFIXES) and name not in FOREIGN_NAMES
-    }
-    path = os.pathsep.join([derived["PYTHONPATH"], *_cann_packages(base)])
-    return {**kept, **derived, "PYTHONPATH": path}
-
-
-def _cann_packages(base: Mapping[str, str]) -> list[str]:
-    """The entries of PYTHONPATH that CANN's set_env.sh has put there."""
-    home = base.get("ASCEND_TOOLKIT_HOME") or base.get("ASCEND_HOME_PATH")
-    entries = base.get("PYTHONPATH", "").split(os.pathsep)
-    return [entry for entry in entries if home and entry.startswith(f"{home.rstrip('/')}/")]
-
-
-def run_directory(config: RunConfig) -> Path:
-    """Where the run keeps its files: `NAME` below the run file's output_dir, else below `runs_dir()`."""
-    parent = runs_dir() if config.run.output_dir is None else Path(config.run.output_dir).expanduser().absolute()
-    return parent / config.run.name
-
-
-def runs_dir() -> Path:
-    """Where runs are kept; RECIPE_RUNS names another place than `runs/`."""
-    return Path(os.environ.get("RECIPE_RUNS", REPO / "runs")).absolute()
-
-
-def cache_dir() -> Path:
-    """What several runs share: models, data and checkpoints by the hash of their inputs."""
-    return runs_dir() / ".cache"

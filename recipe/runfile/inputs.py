@@ -12,9 +12,9 @@ from recipe.data.chat_template import can_be_seen, chat_template_file, read_chat
 from recipe.data.records import DataError
 from recipe.runfile import mindspeed
 from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
-from recipe.runfile.environment import upstream_dir
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.overrides import Inputs
+from recipe.runfile.paths import upstream_dir
 from recipe.runfile.schema import RunConfig
 from recipe.weights.model_config import transformer_overrides
 

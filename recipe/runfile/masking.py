@@ -7,13 +7,12 @@ secret by its name, or because its value is an address with a password in it.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import hmac
 import re
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.toml_text import as_toml
@@ -22,9 +21,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    from recipe.runfile.schema import RunConfig
 
 HIDDEN = "(hidden)"
 _WORDS = frozenset(
@@ -61,11 +57,6 @@ def is_secret(name: str, value: str = "") -> bool:
 def masked(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` with `HIDDEN` for every secret value."""
     return {name: HIDDEN if is_secret(name, value) else value for name, value in environment.items()}
-
-
-def described(config: RunConfig) -> dict[str, Any]:
-    """The run file's values by section and key, as they are written into the run's files and shown."""
-    return dataclasses.asdict(config) | {"environment": masked(config.environment)}
 
 
 def comparable_environment(environment: Mapping[str, str], key: bytes) -> dict[str, str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe.runfile.config import require_literal
-from recipe.runfile.environment import REPO, RunPaths
 from recipe.runfile.layout import Layout
+from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
 
 # What the overrides follow on the command line.

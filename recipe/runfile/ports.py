@@ -6,18 +6,67 @@ The rest take what the system hands out: verl's rendezvous and the data-parallel
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import combinations
 
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import HCCL_PORTS, NPU, RunConfig
 
 LAST = 65535
+# Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
+_SPARE_WORKER_PORTS = 64
+# The daemons of a node's Ray: the option of `ray start` that gives one its port, and what it is.
+DAEMON_OPTIONS = {
+    "node-manager-port": "node manager",
+    "object-manager-port": "object manager",
+    "dashboard-agent-grpc-port": "agent, gRPC",
+    "dashboard-agent-listen-port": "agent, HTTP",
+    "runtime-env-agent-port": "runtime environments",
+    "metrics-export-port": "metrics",
+    "ray-client-server-port": "clients",
+}
+
+
+@dataclass(frozen=True)
+class NodePorts:
+    """The ports of one node's Ray: those of its daemons from `base` on, then those of its workers."""
+
+    base: int
+    dies: int
+
+    @property
+    def workers(self) -> range:
+        first = self.base + len(DAEMON_OPTIONS)
+        return range(first, first + self.dies + _SPARE_WORKER_PORTS)
+
+    @property
+    def width(self) -> int:
+        return len(DAEMON_OPTIONS) + len(self.workers)
+
+    def daemons(self) -> dict[str, int]:
+        """The ports by which other nodes reach this one's raylet."""
+        return {
+            name: self.base + list(DAEMON_OPTIONS.values()).index(name) for name in ("node manager", "object manager")
+        }
+
+    def purposes(self) -> dict[int, str]:
+        """What each port is for."""
+        fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(DAEMON_OPTIONS.values())}
+        return fixed | dict.fromkeys(self.workers, "Ray, workers")
+
+
+def head_ports(config: RunConfig) -> dict[str, int]:
+    """What the head listens on besides its node's ports: Ray's GCS, and the launchers' meeting beside it."""
+    return {"Ray, GCS": config.cluster.ray_port, "the launchers' meeting": config.cluster.ray_port + 1}
+
+
+def default_base(config: RunConfig) -> int:
+    """The first of a node's ports when none is named."""
+    return config.cluster.ray_port + len(head_ports(config))
 
 
 def planned(config: RunConfig) -> dict[str, range]:
     """The ports of a node that may be the head, by purpose."""
-    from recipe.launch.ray_node import NodePorts, default_base, head_ports
-
     cluster = config.cluster
     base = default_base(config)
     ports = {purpose: range(port, port + 1) for purpose, port in head_ports(config).items()}

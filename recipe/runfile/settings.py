@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any
 
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.masking import described
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
 
@@ -79,7 +78,7 @@ def differences(before: Mapping[str, Any], config: RunConfig) -> list[Difference
             their default, or be none of ours any more.
         config: the run file.
     """
-    now = json.loads(json.dumps(described(config)))
+    now = json.loads(json.dumps(config.described()))
     found = []
     for name, one in keys().items():
         was, is_now = _value(before, name, one), _value(now, name, one)

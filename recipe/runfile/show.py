@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.runfile.environment import (
-    FOREIGN_NAMES,
-    FOREIGN_PREFIXES,
-    RunPaths,
-    derived_environment,
-    run_directory,
-)
+from recipe.runfile.environment import derived_environment
+from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
 from recipe.runfile.inputs import given_inputs
 from recipe.runfile.layout import Layout, derive, longest_sequence
-from recipe.runfile.masking import described, is_secret, masked
+from recipe.runfile.masking import is_secret, masked
 from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
+from recipe.runfile.paths import RunPaths, run_directory
 from recipe.runfile.ports import require_apart
 from recipe.runfile.schema import CUDA, NPU, RunConfig
 from recipe.text import printable
@@ -87,7 +83,7 @@ def as_json(shown: Shown) -> dict[str, Any]:
         "hbm_bytes_per_die": shown.config.hbm_bytes_per_die,
     }
     return {
-        "config": described(shown.config),
+        "config": shown.config.described(),
         "layout": sizes,
         "vllm": _engine(shown),
         "environment": masked(shown.environment),

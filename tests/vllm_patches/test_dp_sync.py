@@ -17,8 +17,9 @@ import vllm_ascend.worker.model_runner_v1  # noqa: F401
 
 from recipe import overlay
 from recipe.runfile.config import load
-from recipe.runfile.environment import RunPaths, derived_environment
+from recipe.runfile.environment import derived_environment
 from recipe.runfile.layout import derive
+from recipe.runfile.paths import RunPaths
 from vllm_patches.dp_sync import OPTION
 
 REPO = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recipe.runfile.masking import masked
 from recipe.runfile.schema.actor import Actor
 from recipe.runfile.schema.cluster import SIM, Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
@@ -59,6 +60,10 @@ class RunConfig:
     @property
     def hbm_bytes_per_die(self) -> int:
         return self.simulator.hbm_mib * MIB if self.simulated else int(self.cluster.hbm_gib_per_die * GIB)
+
+    def described(self) -> dict[str, Any]:
+        """The values by section and key as they are written into the run's files and shown: secret ones are hidden."""
+        return dataclasses.asdict(self) | {"environment": masked(self.environment)}
 
     def with_run(self, **changes: Any) -> RunConfig:
         """The same run with other values in `[run]`, from options of those names; None changes nothing.

@@ -22,7 +22,7 @@ from recipe.doctor.pains import PAINS
 from recipe.preflight import every_check
 from recipe.preflight.machine import Machine, Process, this_machine
 from recipe.preflight.packages import requirements
-from recipe.runfile.environment import upstream_dir
+from recipe.runfile.paths import upstream_dir
 
 REPO = Path(__file__).resolve().parents[3]
 GIB = 2**30

@@ -16,8 +16,8 @@ import pytest
 
 from recipe.launch import cluster_token
 from recipe.launch.cluster_token import read_token
-from recipe.runfile.environment import REPO
 from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO
 
 
 def read(path: Path, make: bool = False) -> bytes:

@@ -20,10 +20,10 @@ import pytest
 from recipe.launch import entrance
 from recipe.launch.channel import Channel, shake_hands
 from recipe.launch.entrance import Entrance
+from recipe.launch.errors import BrokenChannelError, ChannelError
 from recipe.launch.few_lines import FewLines
 from recipe.launch.handshake import Handshake
 from recipe.launch.messages import Node
-from recipe.runfile.errors import BrokenChannelError, ChannelError
 
 TOKEN = b"the token of this test"
 NODE = Node("10.0.0.2", "10.0.0.2", "host-2", 16, {}, {"code": "abc"}, {})

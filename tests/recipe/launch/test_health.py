@@ -20,8 +20,8 @@ from recipe.launch.processes import end_all, marked
 from recipe.report.marks import read_marks
 from recipe.report.metrics import Step
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO, RunPaths
 from recipe.runfile.overrides import Inputs
+from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import RunConfig
 from tests.recipe.watch.recorded import changed, going_on, recorded
 

@@ -14,8 +14,9 @@ import pytest
 
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.processes import marked
-from recipe.runfile.environment import RUN_ID, RunPaths
+from recipe.runfile.environment import RUN_ID
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import RunPaths
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from recipe.runfile.environment import REPO
+from recipe.runfile.paths import REPO
 
 PAGE = (REPO / "docs" / "LAUNCH.md").read_text(encoding="utf-8")
 # A string that goes on in the next line is one.

@@ -14,11 +14,13 @@ import pytest
 
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import comparable, find_place, present, require_free_ports
-from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
+from recipe.launch.ray_node import address_environment, authentication, own_authentication, start_command
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO, RunPaths, derived_environment
+from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.layout import derive
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.ports import NodePorts
 from recipe.runfile.schema import RunConfig
 
 SIM = load(REPO / "configs" / "sim.toml")

@@ -21,9 +21,9 @@ from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_
 from recipe.launch.validation_rows import write_validation_rows
 from recipe.runfile.architecture import KEYS, KNOWN
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.inputs import given_inputs
+from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
 from verl_patches.utils.reward_score.tier3 import GRADERS
 

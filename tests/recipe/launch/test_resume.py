@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from recipe.launch import attempts, cli, node_cli, resume
+from recipe.launch.errors import AlreadyFinished
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO
-from recipe.runfile.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
 from tests.recipe.launch.saved import save, save_unfinished, unsynced
 

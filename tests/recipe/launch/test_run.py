@@ -9,10 +9,11 @@ import json
 import pytest
 
 from recipe.launch import resume, run
+from recipe.launch.errors import AlreadyFinished
 from recipe.launch.run import launch
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO
-from recipe.runfile.errors import AlreadyFinished, LaunchError
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO
 
 SIM = REPO / "configs" / "sim.toml"
 

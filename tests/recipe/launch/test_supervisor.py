@@ -25,8 +25,9 @@ from recipe.launch.progress import Clock
 from recipe.launch.sampler import Sampler
 from recipe.launch.supervisor import Alarm, Limits, supervise
 from recipe.report.recorder import read_events
-from recipe.runfile.environment import REPO, RUN_ID, RunPaths
+from recipe.runfile.environment import RUN_ID
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO, RunPaths
 
 # What every stand-in starts with: metrics as verl writes them, and children that outlive their parents.
 PREAMBLE = """
@@ -177,7 +178,8 @@ def test_nothing_but_the_run_is_ended(paths: RunPaths) -> None:
 LAUNCHER = """
 import os, sys
 from pathlib import Path
-from recipe.runfile.environment import RUN_ID, RunPaths
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.paths import RunPaths
 from recipe.runfile.errors import LaunchError
 from recipe.launch.progress import Clock
 from recipe.launch.supervisor import Limits, supervise

@@ -21,8 +21,8 @@ from recipe.launch.network import require_answer
 from recipe.launch.node import find_place, present
 from recipe.launch.progress import Clock
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO
 from tests.scripts.slow_ray import SLOW_RAY
 
 
@@ -104,8 +104,8 @@ def test_a_worker_whose_ray_is_too_slow_comes_all_the_same(
 def test_a_head_that_speaks_otherwise_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: dict[str, object]
 ) -> None:
+    from recipe.launch.errors import ChannelError
     from recipe.launch.messages import from_head
-    from recipe.runfile.errors import ChannelError
 
     with pytest.raises(ChannelError, match="in another way than this code does; bring both to the same commit"):
         from_head(message)

@@ -26,9 +26,10 @@ from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.architecture import from_config_json
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO, RunPaths, derived_environment
+from recipe.runfile.environment import derived_environment
 from recipe.runfile.mindspeed import overrides as mindspeed_overrides
 from recipe.runfile.overrides import Inputs, hydra_overrides
+from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import OFFLOADED, SWAPPED, Recompute
 from recipe.tiny.config import tiny_fields
 

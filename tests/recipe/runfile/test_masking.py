@@ -18,9 +18,10 @@ from recipe.__main__ import main
 from recipe.launch.meeting import differing
 from recipe.launch.resume import Start
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO, full_environment
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.masking import HIDDEN, comparable_environment, is_secret, masked, masked_run_file, scrub
+from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.show import as_shell, everything
 from recipe.runfile.toml_text import as_toml
@@ -181,7 +182,7 @@ def test_the_run_s_files_do_not_hold_them(
 ) -> None:
     from recipe.launch import run
     from recipe.report.make import make_report
-    from recipe.runfile.environment import RunPaths
+    from recipe.runfile.paths import RunPaths
 
     def fail(config: RunConfig, start: Start, *_: object) -> None:
         environment = everything(config).environment
@@ -202,8 +203,7 @@ def test_the_run_s_files_do_not_hold_them(
 
 
 def test_a_run_goes_on_with_another_key(file: Path, tmp_path: Path) -> None:
-    from recipe.runfile.masking import described
     from recipe.runfile.settings import differences
 
-    before = json.loads(json.dumps(described(config_of(file))))
+    before = json.loads(json.dumps(config_of(file).described()))
     assert differences(before, config_of(file, os.urandom(8).hex())) == []

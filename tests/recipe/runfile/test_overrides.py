@@ -16,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.runfile.config import load
-from recipe.runfile.environment import RunPaths, derived_environment, full_environment
+from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.inputs import given_inputs
 from recipe.runfile.layout import derive
 from recipe.runfile.overrides import hydra_overrides, quote
+from recipe.runfile.paths import RunPaths
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))

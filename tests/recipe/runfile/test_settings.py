@@ -9,9 +9,9 @@ import json
 import pytest
 
 from recipe.runfile.config import load
-from recipe.runfile.environment import REPO
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import HIDDEN
+from recipe.runfile.paths import REPO
 from recipe.runfile.schema import Recompute
 from recipe.runfile.settings import differences, keys, require_continuable
 from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, key

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from recipe.runfile.config import load
-from recipe.runfile.environment import full_environment
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.inherited import full_environment
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.show import Shown, as_shell, everything
 

@@ -15,10 +15,10 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.main_ppo import create_rl_sampler
 
 from recipe.runfile.config import load
-from recipe.runfile.environment import RunPaths
 from recipe.runfile.inputs import given_inputs
 from recipe.runfile.layout import derive
 from recipe.runfile.overrides import hydra_overrides
+from recipe.runfile.paths import RunPaths
 from verl_patches.trainer.ppo.random_states import own_generator
 
 SIM = Path(__file__).resolve().parents[4] / "configs" / "sim.toml"
