@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recipe.launch.checkpoints import Checkpoint
+from recipe.checkpoints import Checkpoint
 from recipe.launch.verify import sum_problem
 from recipe.report.metrics import read_steps
 from recipe.runfile.errors import ConfigError

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,16 +169,3 @@ def minutes(seconds: float) -> str:
         return "?"
     whole = max(0, round(seconds))
     return f"{whole // 60}:{whole % 60:02d}"
-
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
-
-
-def uncoloured(line: str) -> str:
-    return _ANSI.sub("", line)
-
-
-def plain(line: str) -> str:
-    """A log line without colours and without Ray's `(Actor pid=...)` prefix."""
-    return _PREFIX.sub("", uncoloured(line)).rstrip()

@@ -22,12 +22,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recipe.launch.network import is_loopback
-from recipe.launch.progress import plain
 from recipe.launch.ray_start import TIMED_OUT, Again
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
 from recipe.runfile.ports import DAEMON_OPTIONS, NodePorts
 from recipe.runfile.schema import CUDA, RunConfig
+from recipe.text import plain
 
 POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.

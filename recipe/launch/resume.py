@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.attempts import ATTEMPTS, COMMAND, begin_anew, put_aside
-from recipe.launch.checkpoints import TRACKER, Checkpoint, look
+from recipe.checkpoints import TRACKER, Checkpoint, look
+from recipe.launch.attempts import ATTEMPTS, begin_anew, put_aside
 from recipe.launch.choice import choose
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.processes import is_halted
@@ -22,6 +22,7 @@ from recipe.report.marks import SETTING, Mark, add_mark
 from recipe.runfile.config import require_name
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.overrides import quote
+from recipe.runfile.paths import COMMAND
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.settings import Difference, differences, require_acceptable, require_continuable
 from recipe.runfile.typed_toml import CHANGES

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.audit.fit import verify
 from recipe.files import release, reserve, write_atomically
-from recipe.launch.attempts import COMMAND, RESULT
 from recipe.launch.command import in_one_line
 from recipe.launch.errors import STOPPED, AlreadyFinished, TrainingStopped
 from recipe.launch.first_look import (
@@ -21,7 +20,7 @@ from recipe.launch.first_look import (
     require_plain_interpreter,
     require_room,
 )
-from recipe.launch.health import VOCABULARY, Health, vocabulary_of
+from recipe.launch.health import Health, vocabulary_of
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.prepare import prepare
 from recipe.launch.progress import Clock, minutes
@@ -39,8 +38,9 @@ from recipe.runfile.inherited import full_environment
 from recipe.runfile.layout import Layout, derive
 from recipe.runfile.masking import masked, masked_run_file, scrub
 from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides
-from recipe.runfile.paths import RunPaths, run_directory, upstream_dir
+from recipe.runfile.paths import COMMAND, RESULT, RunPaths, run_directory, upstream_dir
 from recipe.runfile.schema import ON_POLICY, RunConfig
+from recipe.watch.history import VOCABULARY
 
 if TYPE_CHECKING:
     from recipe.launch.cluster import Cluster

@@ -21,8 +21,8 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock, Progress
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import Interrupted, StopSignals
-from recipe.runfile.errors import LaunchError
+from recipe.launch.signals import StopSignals
+from recipe.runfile.errors import Interrupted, LaunchError
 from recipe.runfile.paths import REPO, RunPaths
 
 POLL_S = 0.25

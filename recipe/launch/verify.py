@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.launch.checkpoints import Manifest, sum_files
+from recipe.checkpoints import Manifest, sum_files
 
 # Storage that many nodes share answers many readers faster than one.
 THREADS = min(64, 4 * (os.cpu_count() or 1))

@@ -27,12 +27,12 @@ from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import again
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import Interrupted, StopSignals
+from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.report.recorder import NODES
 from recipe.runfile.environment import derived_environment
-from recipe.runfile.errors import LaunchError
+from recipe.runfile.errors import Interrupted, LaunchError
 from recipe.runfile.inherited import full_environment
 from recipe.runfile.layout import derive
 from recipe.runfile.paths import RunPaths, run_directory

@@ -6,7 +6,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from recipe.launch.signals import Interrupted
+from recipe.runfile.errors import Interrupted
 
 _REPO = Path(__file__).resolve().parents[2]
 _ROOMS = ("recipe", "verl_patches", "vllm_patches", "vllm_ascend_patches", "megatron_patches", "mindspeed_patches")

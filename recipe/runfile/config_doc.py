@@ -65,7 +65,8 @@ def page() -> str:
     """The text of docs/CONFIG.md."""
     parts = [_INTRO]
     for name, hint in typing.get_type_hints(schema.RunConfig).items():
-        parts.append(_section(name, hint) if hint in vars(schema).values() else _free_section(name))
+        table = isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        parts.append(_section(name, hint) if table else _free_section(name))
     return "\n".join(parts)
 
 

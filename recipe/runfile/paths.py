@@ -11,6 +11,8 @@ from recipe.runfile.schema import RunConfig
 from recipe.upstreams import upstream_tree
 
 REPO = Path(__file__).resolve().parents[2]
+# In the directory of a run: what it was started with, and how it ended.
+COMMAND, RESULT = "command.json", "result.json"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN,
 from recipe.runfile.schema import ON_POLICY
 from recipe.runfile.schema import Watch as Settings
 
+# By this key a run's command.json has the tokens of its model, as they are in `Context`.
+VOCABULARY = "vocabulary"
 # Means over so many steps are compared, not single steps, whose problems differ.
 REWARD_WINDOW, LENGTH_WINDOW = 5, 5
 

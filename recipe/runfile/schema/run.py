@@ -60,3 +60,11 @@ class Run:
     )
     setup_deadline_s: int = key("longest silence until the first step", 600, unit="s", least=1, on_resume=FREE)
     step_deadline_s: int = key("longest silence after that", 240, unit="s", least=1, on_resume=FREE)
+
+    @property
+    def most_checkpoints(self) -> int:
+        """So many whole checkpoints there are at most: those to keep, the next one, and that of the best score.
+
+        While all is well the last one that is known to be good is the newest but one.
+        """
+        return max(self.keep_checkpoints, 2) + 1 + (self.validate_every > 0)

@@ -31,7 +31,7 @@ STAND_IN = """
 import json, os, sys, time
 from pathlib import Path
 
-from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+from recipe.checkpoints import Manifest, list_files, sum_files, write_manifest
 
 given = dict(one.split("=", 1) for one in sys.argv[1:] if "=" in one)
 root = Path(given["trainer.default_local_dir"].strip("'\\""))

@@ -23,7 +23,7 @@ from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
-from tests.recipe.launch.saved import save, save_unfinished, unsynced
+from tests.recipe.saved import save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]
 pytestmark = pytest.mark.usefixtures("unsynced")

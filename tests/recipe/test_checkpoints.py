@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.checkpoints import (
+from recipe.checkpoints import (
     MANIFEST,
     UNFINISHED,
     Manifest,
@@ -26,7 +26,7 @@ from recipe.launch.checkpoints import (
     write_manifest,
 )
 from recipe.launch.verify import Rate, size_text, sum_problem
-from tests.recipe.launch.saved import CONTENT, save, save_unfinished, unsynced
+from tests.recipe.saved import CONTENT, save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]
 pytestmark = pytest.mark.usefixtures("unsynced")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.checkpoints import UNFINISHED, Manifest, list_files, sum_files, write_manifest
+from recipe.checkpoints import UNFINISHED, Manifest, list_files, sum_files, write_manifest
 
 CONTENT = {
     "actor/dist_ckpt/.metadata": b"index of the tensors",

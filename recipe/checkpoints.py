@@ -95,6 +95,19 @@ def look(directory: Path) -> list[Checkpoint]:
     return [_look_at(path, step) for step, path in sorted(steps.items())]
 
 
+def last_whole(directory: Path, step: int) -> Path | None:
+    """The last whole checkpoint in a directory that is not of a later step than `step`."""
+    whole = [one.path for one in look(directory) if one.whole and one.step <= step]
+    return whole[-1] if whole else None
+
+
+def good_text(checkpoint: Path | None) -> str:
+    """The last checkpoint that is known to be good, as messages have it."""
+    if checkpoint is None:
+        return "no saved checkpoint is known to be good"
+    return f"the last good checkpoint is {checkpoint} (--from-step {step_of(checkpoint.name)} goes on from it)"
+
+
 def _look_at(path: Path, step: int) -> Checkpoint:
     try:
         manifest = read_manifest(path)
