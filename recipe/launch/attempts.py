@@ -16,8 +16,8 @@ from pathlib import Path
 
 from recipe.checkpoints import TRACKER, Checkpoint
 from recipe.files import sync_directory, write_atomically
+from recipe.recorder import NODES
 from recipe.report.marks import FILE as MARKS
-from recipe.report.recorder import NODES
 from recipe.runfile.paths import COMMAND, RESULT
 
 ATTEMPTS = "attempts"

@@ -20,7 +20,7 @@ from recipe.launch.ray_node import RayNode, address_environment, authentication,
 from recipe.launch.ray_start import again
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
-from recipe.report.recorder import NODES
+from recipe.recorder import NODES
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.inherited import full_environment
 from recipe.runfile.masking import scrubbed

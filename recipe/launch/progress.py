@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from recipe.recorder import read_object
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
-from recipe.report.recorder import read_object
 from recipe.text import printable
 
 # What the driver's log says, in the order in which it comes, and what that means.

@@ -31,7 +31,7 @@ from recipe.launch.retention import Retention
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Limits, supervise
 from recipe.launch.temporary import run_temp
-from recipe.report.recorder import append_line, read_object
+from recipe.recorder import append_line, read_object
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.inherited import full_environment

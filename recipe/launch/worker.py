@@ -30,7 +30,7 @@ from recipe.launch.sampler import Sampler
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
-from recipe.report.recorder import NODES
+from recipe.recorder import NODES
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import Interrupted, LaunchError
 from recipe.runfile.inherited import full_environment

@@ -24,7 +24,7 @@ from recipe.launch.processes import end_all, marked, ray_workers
 from recipe.launch.progress import Clock
 from recipe.launch.sampler import Sampler
 from recipe.launch.supervisor import Alarm, Limits, supervise
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 from recipe.runfile.environment import RUN_ID
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO, RunPaths

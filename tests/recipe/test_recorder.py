@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from recipe.launch.progress import Clock, Progress
+from recipe.recorder import append_line, read_events, read_lines, record
 from recipe.report.metrics import read_steps
-from recipe.report.recorder import append_line, read_events, read_lines, record
 
-REPO = Path(__file__).resolve().parents[3]
+REPO = Path(__file__).resolve().parents[2]
 
 
 class Scalar:
@@ -42,7 +42,7 @@ def test_without_a_run_directory_nothing_happens(tmp_path: Path, monkeypatch: py
 
 
 def test_processes_write_to_files_of_their_own(tmp_path: Path) -> None:
-    code = "from recipe.report.recorder import record\nfor i in range(200): record('tick', number=i, text='x' * 500)"
+    code = "from recipe.recorder import record\nfor i in range(200): record('tick', number=i, text='x' * 500)"
     environment = {**os.environ, "RECIPE_RUN_DIR": str(tmp_path), "PYTHONPATH": str(REPO)}
     children = [subprocess.Popen([sys.executable, "-S", "-c", code], env=environment) for _ in range(3)]
     assert [child.wait(timeout=60) for child in children] == [0, 0, 0]
