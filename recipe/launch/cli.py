@@ -155,13 +155,14 @@ def _show(options: argparse.Namespace) -> int:
 
     from recipe.launch.first_look import first_look
     from recipe.preflight import refusals
+    from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import LaunchError
-    from recipe.runfile.show import as_json, as_shell, as_text, everything
+    from recipe.runfile.show import as_json, as_shell, as_text
 
     try:
         config = read_config(options)
         first_look(config)
-        shown = everything(config)
+        derived = derive_run(config).complete()
     except LaunchError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -170,9 +171,9 @@ def _show(options: argparse.Namespace) -> int:
         print("\n".join(f"error: {one.line}" for one in refused), file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(as_json(shown), indent=2))
+        print(json.dumps(as_json(derived), indent=2))
     else:
-        print(as_shell(shown) if options.shell else as_text(shown))
+        print(as_shell(derived) if options.shell else as_text(derived))
     return 0
 
 

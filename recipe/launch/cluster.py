@@ -22,9 +22,9 @@ from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.recorder import NODES
 from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.hydra import quote
 from recipe.runfile.inherited import full_environment
 from recipe.runfile.masking import scrubbed
-from recipe.runfile.overrides import quote
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig

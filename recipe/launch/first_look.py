@@ -10,8 +10,8 @@ from pathlib import Path
 
 from recipe.data.records import DataError
 from recipe.data.rows import read_rows
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
-from recipe.runfile.layout import derive
 from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 
 # A run of the tiny model leaves some 10 MiB, and Ray's logs.
@@ -30,7 +30,7 @@ def first_look(config: RunConfig) -> None:
     Raises:
         ConfigError: the layout does not add up, or the problems cannot be read or used.
     """
-    derive(config)
+    derive_run(config).layout_for(None)
     if config.data.kind != "json":
         return
     path = Path(str(config.data.path)).expanduser().absolute()

@@ -14,7 +14,6 @@ import importlib.util
 import json
 import random
 import re
-import secrets
 import subprocess
 import sys
 import time
@@ -78,16 +77,6 @@ def authentication(token: Path) -> dict[str, str]:
     if ray_version() < (2, 52):
         return {}
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-
-
-def own_authentication() -> dict[str, str]:
-    """The same for a Ray that one driver starts for itself: a token of its own, which is in no file.
-
-    It listens on loopback, where every user of the machine could have it run anything.
-    """
-    if ray_version() < (2, 52):
-        return {}
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def require_dashboard() -> None:

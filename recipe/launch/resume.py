@@ -21,7 +21,7 @@ from recipe.launch.progress import Clock
 from recipe.report.marks import SETTING, Mark, add_mark
 from recipe.runfile.config import require_name
 from recipe.runfile.errors import ConfigError, LaunchError
-from recipe.runfile.overrides import quote
+from recipe.runfile.hydra import quote
 from recipe.runfile.paths import COMMAND
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.settings import Difference, differences, require_acceptable, require_continuable

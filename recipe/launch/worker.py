@@ -31,10 +31,9 @@ from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.recorder import NODES
-from recipe.runfile.environment import derived_environment
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import Interrupted, LaunchError
 from recipe.runfile.inherited import full_environment
-from recipe.runfile.layout import derive
 from recipe.runfile.paths import RunPaths, run_directory
 from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig
@@ -192,7 +191,7 @@ def _run_ray(
     shared: bool,
 ) -> None:
     """This node's Ray until the head says that the run is over; then its logs, unless the head sees them (`shared`)."""
-    environment = derived_environment(config, derive(config), paths, place.interface)
+    environment = derive_run(config, paths=paths, interface=place.interface).environment
     environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
     command = start_command(
         config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False

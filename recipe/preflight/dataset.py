@@ -15,7 +15,6 @@ from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, d
 from recipe.preflight.facts import Facts
 from recipe.preflight.problems import Messages, Problems, text_of
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.inputs import chat_template, template_text
 from verl_patches.utils.reward_score.tier3 import GRADERS, REQUIREMENTS
 
 # Rewards by what they look for in an answer.
@@ -209,8 +208,7 @@ def _measured(facts: Facts) -> dict[str, Any]:
         prompts = _some([prompt for one in _read(facts).values() for prompt in one.prompts])
         chosen = list(problems.longest(prompts, LONGEST))
         try:
-            file = chat_template(facts.config, directory)
-            facts.memory["tokens"] = measure(directory, chosen, MARKS, template_text(file))
+            facts.memory["tokens"] = measure(directory, chosen, MARKS, facts.derived.chat_template)
         except ConfigError as error:
             raise CannotTell(f"the chat template cannot be read (W005): {error}") from None
     found: dict[str, Any] = facts.memory["tokens"]

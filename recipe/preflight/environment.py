@@ -9,7 +9,6 @@ from pathlib import Path
 
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
 from recipe.runfile.schema import CUDA, NPU, SIM
@@ -236,6 +235,6 @@ def _autoload(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _environment(facts: Facts) -> Iterator[Said]:
     try:
-        derived_environment(facts.config, facts.layout, facts.paths)
+        _ = facts.environment
     except ConfigError as error:
         yield bad(str(error), "variables that are not derived from the run file")

@@ -44,14 +44,12 @@ _SAID_BY = ("D004", "E015", "L013", "T005", "W003", "W004", "W012")
     fix="correct the run file as the message says; docs/CONFIG.md has every key, and what follows from it",
 )  # fmt: skip
 def _derivable(facts: Facts) -> Iterator[Said]:
-    from recipe.runfile.show import everything
-
     others = [CATALOGUE[id].findings(facts) or () for id in _SAID_BY]
     if any(one.level == "error" for findings in others for one in findings):
         raise CannotTell(f"first what {', '.join(_SAID_BY)} found must be put right")
     assert facts.layout
     try:
-        everything(facts.config)
+        facts.derived.complete()
     except ConfigError as error:
         yield bad(str(error), "a run file that leads to one command")
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.runfile import mindspeed
-from recipe.runfile.layout import problems
 from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Dies of one Atlas 800T A3 node.
@@ -24,7 +23,7 @@ def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts]
     """A check that says where a run breaks this rule of `recipe.runfile.layout.problems`."""
 
     def found(facts: Facts) -> Iterator[Said]:
-        for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
+        for problem in facts.derived.problems:
             if problem.rule == rule:
                 yield say(problem.text, "sizes that go together")
 
@@ -35,7 +34,7 @@ def refusal(rule: str) -> Callable[[Facts], Iterator[Said]]:
     """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.runfile.mindspeed`."""
 
     def found(facts: Facts) -> Iterator[Said]:
-        for one in mindspeed.refusals(facts.config, facts.upstream):
+        for one in facts.derived.refusals:
             if one.rule == rule:
                 yield bad(one.found, one.expected, one.fix)
 

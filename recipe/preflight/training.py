@@ -10,7 +10,6 @@ from recipe.preflight.facts import Facts
 from recipe.preflight.sizes import broken, refusal
 from recipe.runfile import mindspeed
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.inputs import given_inputs
 from recipe.runfile.schema import CUDA, HOST, ON_POLICY, SIM
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
@@ -185,7 +184,7 @@ def _expert_groups(facts: Facts) -> Iterator[Said]:
         yield bad(f"topk_group = {kept} of {groups} groups", "at most n_group")
     elif groups > 1:
         try:
-            told = given_inputs(facts.config).transformer
+            told = facts.derived.transformer
         except ConfigError as error:
             raise CannotTell(str(error)) from None
         wanted = {"moe_router_num_groups": groups, "moe_router_group_topk": kept}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def transformer_overrides() -> dict[str, Any]:
     return {"multi_latent_attention": True, "use_flash_attn": True}
 
 
-def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def overrides(config: RunConfig, upstream: Path) -> dict[str, Any]:
     """What MindSpeed is told, where it takes part.
 
     Raises:
@@ -72,8 +72,6 @@ def overrides(config: RunConfig, upstream: Path, say: Callable[[str], None]) -> 
     if not takes_part(config, upstream):
         return {}
     actor = config.actor
-    if config.simulated:
-        say("MindSpeed is among the upstreams and adapts Megatron-core")
     values = transformer_overrides()
     if actor.optimizer == SWAPPED:
         values["swap_optimizer"] = True

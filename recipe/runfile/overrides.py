@@ -6,51 +6,49 @@ A key that the upstream configuration does not have needs a leading `+`; such ke
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from recipe.runfile.config import require_literal
+from recipe.runfile.hydra import quote
+from recipe.runfile.inputs import Inputs
 from recipe.runfile.layout import Layout
 from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
 
 # What the overrides follow on the command line.
 DRIVER = ["-m", "recipe.launch.driver", "--config-name=ppo_megatron_trainer"]
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 # CPUs Ray may hand out besides one per die: TaskRunner and short helper tasks. A logical count; it starts no threads.
 SPARE_CPUS = 4
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a run reads. Paths are absolute; `prompt_tokens` is the padded prompt length.
+class Basis:
+    """What the overrides follow from.
 
-    `checkpoint` None: the weights are random. `transformer` goes into verl's `override_transformer_config`.
-    `chat_template` is the text of the one to render prompts with; None: the tokenizer's own.
+    `added` goes into verl's `override_transformer_config` beside what the run file asks for: what the model and
+    MindSpeed need. `chat_template` is the text of the one to render prompts with; None: the tokenizer's own.
     """
 
-    model: Path
-    checkpoint: Path | None
-    train: Path
-    validation: Path
-    prompt_tokens: int
-    transformer: dict[str, Any]
-    chat_template: str | None = None
+    config: RunConfig
+    layout: Layout
+    inputs: Inputs
+    paths: RunPaths
+    added: dict[str, Any]
+    chat_template: str | None
 
 
-def hydra_overrides(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> list[str]:
+def hydra_overrides(basis: Basis) -> list[str]:
     """The command line after `--config-name=...`, one override per item."""
     values: dict[str, Any] = {}
-    ray = _own_ray if config.cluster.own_ray else _cluster_ray
+    ray = _own_ray if basis.config.cluster.own_ray else _cluster_ray
     for part in (_data, _chat_template, _model, _rollout, _actor, _trainer, ray):
-        values |= part(config, layout, inputs, paths)
+        values |= part(basis)
     return [f"{key}={quote(value)}" for key, value in values.items()]
 
 
-def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _data(basis: Basis) -> dict[str, Any]:
+    config, inputs = basis.config, basis.inputs
     # Files converted at launch hold the rows of a validation as they are asked for; given ones hold every problem once.
     given = config.data.kind == "parquet"
     return {
@@ -70,13 +68,13 @@ def _data(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) ->
     }
 
 
-def _chat_template(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
-    if inputs.chat_template is None:
+def _chat_template(basis: Basis) -> dict[str, Any]:
+    if basis.chat_template is None:
         return {}
     return {
-        "+data.apply_chat_template_kwargs.chat_template": inputs.chat_template,
+        "+data.apply_chat_template_kwargs.chat_template": basis.chat_template,
         # The workers render nothing; with it, the tokenizer beside a checkpoint is the one that was trained with.
-        "actor_rollout_ref.model.custom_chat_template": inputs.chat_template,
+        "actor_rollout_ref.model.custom_chat_template": basis.chat_template,
     }
 
 
@@ -98,7 +96,8 @@ def _reward(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _model(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _model(basis: Basis) -> dict[str, Any]:
+    inputs = basis.inputs
     return {
         "actor_rollout_ref.model.path": str(inputs.model),
         "actor_rollout_ref.model.use_remove_padding": True,
@@ -107,7 +106,8 @@ def _model(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
     }
 
 
-def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _rollout(basis: Basis) -> dict[str, Any]:
+    config, layout, inputs = basis.config, basis.layout, basis.inputs
     rollout, prefix = config.rollout, "actor_rollout_ref.rollout."
     values = {
         "name": "vllm",
@@ -145,7 +145,8 @@ def _rollout(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
     return {("+" if key.startswith("engine_kwargs") else "") + prefix + key: value for key, value in values.items()}
 
 
-def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _actor(basis: Basis) -> dict[str, Any]:
+    config, layout, inputs = basis.config, basis.layout, basis.inputs
     actor, ref = "actor_rollout_ref.actor.", "actor_rollout_ref.ref."
     train = config.train
     values: dict[str, Any] = {
@@ -187,7 +188,7 @@ def _actor(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -
     prefix = f"+{actor}optim.override_optimizer_config."
     values |= {prefix + key: value for key, value in optimizer_config(config).items()}
     prefix = actor + "megatron.override_transformer_config."
-    values |= {_settle(prefix + key): value for key, value in transformer_config(config, layout, inputs).items()}
+    values |= {_settle(prefix + key): value for key, value in transformer_config(basis).items()}
     return values
 
 
@@ -207,8 +208,9 @@ def optimizer_config(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def transformer_config(config: RunConfig, layout: Layout, inputs: Inputs) -> dict[str, Any]:
-    """verl's `override_transformer_config`: what the run file asks for, and what the model needs."""
+def transformer_config(basis: Basis) -> dict[str, Any]:
+    """verl's `override_transformer_config`: what the run file asks for, and what model and MindSpeed need."""
+    config, layout = basis.config, basis.layout
     values: dict[str, Any] = {}
     if not layout.even_stages:
         values["num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
@@ -221,7 +223,7 @@ def transformer_config(config: RunConfig, layout: Layout, inputs: Inputs) -> dic
             values |= {"recompute_method": recompute.method, "recompute_num_layers": recompute.layers}
     if config.actor.moe_profile == "stable":
         values |= STABLE_ROUTER
-    return values | inputs.transformer
+    return values | basis.added
 
 
 # Pai-Megatron-Patch's settings for the 671B model in reinforcement learning: the router is trained by the policy loss
@@ -247,7 +249,8 @@ def _settle(key: str) -> str:
     return key if key.rpartition(".")[2] in _KNOWN_TRANSFORMER_KEYS else "+" + key
 
 
-def _trainer(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _trainer(basis: Basis) -> dict[str, Any]:
+    config, paths = basis.config, basis.paths
     run = config.run
     values = {
         "device": "cuda" if config.cluster.device == CUDA else "npu",
@@ -272,12 +275,14 @@ def _trainer(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
     } | {"hydra.run.dir": str(paths.run_dir / "logs" / "hydra"), "hydra.output_subdir": "config"}
 
 
-def _cluster_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _cluster_ray(basis: Basis) -> dict[str, Any]:
+    config = basis.config
     # The address in full: "auto" would take any Ray that happens to run here.
     return {"+ray_kwargs.ray_init.address": config.cluster.ray_address}
 
 
-def _own_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths) -> dict[str, Any]:
+def _own_ray(basis: Basis) -> dict[str, Any]:
+    config, paths = basis.config, basis.paths
     prefix = "ray_kwargs.ray_init."
     return {
         prefix + "num_cpus": config.cluster.dies_per_node + SPARE_CPUS,
@@ -288,34 +293,3 @@ def _own_ray(config: RunConfig, layout: Layout, inputs: Inputs, paths: RunPaths)
         f"+{prefix}object_store_memory": OBJECT_STORE_BYTES,
         f"+{prefix}resources.NPU": config.cluster.dies_per_node,
     }
-
-
-def quote(value: Any) -> str:
-    """`value` in Hydra's override grammar.
-
-    Raises:
-        ConfigError: a text that cannot be given as it is (`recipe.runfile.config.require_literal`).
-
-    >>> quote(["console", "file"]), quote(None), quote("it's")
-    ('[console,file]', 'null', "'it\\\\'s'")
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(quote(item) for item in value) + "]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{quote(item)}" for key, item in value.items()) + "}"
-    text = str(value)
-    require_literal(text, "verl is to be given")
-    looks_otherwise = text.lower() in ("null", "true", "false", "nan", "inf", "-inf") or re.fullmatch(
-        r"[-+]?[0-9._]+(e[-+]?[0-9]+)?", text, re.IGNORECASE
-    )
-    if _PLAIN_TEXT.fullmatch(text) and not looks_otherwise:
-        return text
-    # In Hydra's quoted text a backslash is itself, except in a run of them before a quote or the end.
-    escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", text)
-    return "'" + re.sub(r"\\+$", lambda match: match[0] * 2, escaped) + "'"

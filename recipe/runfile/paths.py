@@ -24,6 +24,17 @@ class RunPaths:
     temp: Path
     checkpoint_dir: Path | None = None
 
+    @classmethod
+    def of(cls, config: RunConfig, run_id: str, temp: Path) -> RunPaths:
+        """Those of a launch; of a run alone, whatever the launch, `run_id` and `temp` may be empty."""
+        given = config.run.checkpoint_dir
+        return cls(run_directory(config), run_id, temp, None if given is None else Path(given).expanduser().absolute())
+
+    @classmethod
+    def shown(cls, config: RunConfig) -> RunPaths:
+        """The same with stand-ins for the names that a launch makes up."""
+        return cls.of(config, f"{config.run.name}-shown", Path("/tmp/grpo-shown"))
+
     @property
     def checkpoints(self) -> Path:
         return self.checkpoint_dir or self.run_dir / "checkpoints"

@@ -65,15 +65,23 @@ def default_base(config: RunConfig) -> int:
     return config.cluster.ray_port + len(head_ports(config))
 
 
-def planned(config: RunConfig) -> dict[str, range]:
-    """The ports of a node that may be the head, by purpose."""
+def planned(config: RunConfig, first: int | None = None, leads: bool = True) -> dict[str, range]:
+    """The ports of a node, by purpose.
+
+    Args:
+        config: the run.
+        first: of those of its Ray's daemons and workers; default: the run file's.
+        leads: whether it is the head, or may be.
+    """
     cluster = config.cluster
-    base = default_base(config)
-    ports = {purpose: range(port, port + 1) for purpose, port in head_ports(config).items()}
-    ports["Ray's daemons and workers ([cluster] ray_port)"] = range(
-        base, base + NodePorts(base, cluster.dies_per_node).width
-    )
-    ports["Ray's dashboard ([cluster] dashboard_port)"] = range(cluster.dashboard_port, cluster.dashboard_port + 1)
+    base = default_base(config) if first is None else first
+    node = NodePorts(base, cluster.dies_per_node)
+    ports: dict[str, range] = {}
+    if leads:
+        ports |= {purpose: range(port, port + 1) for purpose, port in head_ports(config).items()}
+    ports["Ray's daemons and workers ([cluster] ray_port)"] = range(base, base + node.width)
+    if leads:
+        ports["Ray's dashboard ([cluster] dashboard_port)"] = range(cluster.dashboard_port, cluster.dashboard_port + 1)
     if cluster.device == NPU:
         ports["HCCL ([cluster] hccl_base_port)"] = range(cluster.hccl_base_port, cluster.hccl_base_port + HCCL_PORTS)
     return ports

@@ -5,89 +5,38 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from recipe.runfile.environment import derived_environment
+from recipe.runfile.derive import Derived
 from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
-from recipe.runfile.inputs import given_inputs
-from recipe.runfile.layout import Layout, derive, longest_sequence
 from recipe.runfile.masking import is_secret, masked
-from recipe.runfile.overrides import DRIVER, Inputs, hydra_overrides, transformer_config
-from recipe.runfile.paths import RunPaths, run_directory
-from recipe.runfile.ports import require_apart
+from recipe.runfile.overrides import DRIVER
 from recipe.runfile.schema import CUDA, NPU, RunConfig
 from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Everything that follows from a run file, as far as that can be said before it starts."""
-
-    config: RunConfig
-    layout: Layout
-    inputs: Inputs
-    environment: dict[str, str]
-    overrides: list[str]
-
-    @property
-    def transformer(self) -> dict[str, Any]:
-        """verl's `override_transformer_config`."""
-        return transformer_config(self.config, self.layout, self.inputs)
-
-    @property
-    def arguments(self) -> list[str]:
-        """The driver's arguments, after the interpreter."""
-        return [*DRIVER, *self.overrides]
-
-
-def everything(config: RunConfig) -> Shown:
-    """Derive it all.
-
-    What only a launch knows has a stand-in: the run's identity, Ray's directory and, in simulated runs, the files made
-    at launch and the length of the longest prompt.
-
-    Raises:
-        ConfigError: nothing can be derived from this run file.
-    """
-    layout, inputs = derive(config), given_inputs(config)
-    if not config.cluster.own_ray:
-        require_apart(config)
-    name = config.run.name
-    checkpoints = config.run.checkpoint_dir
-    paths = RunPaths(
-        run_directory(config),
-        f"{name}-shown",
-        Path("/tmp/grpo-shown"),
-        None if checkpoints is None else Path(checkpoints).expanduser().absolute(),
-    )
-    environment = derived_environment(config, layout, paths)
-    return Shown(config, layout, inputs, environment, hydra_overrides(config, layout, inputs, paths))
-
-
-def as_text(shown: Shown) -> str:
+def as_text(derived: Derived) -> str:
     """A page for people: sizes first, then one setting a line."""
-    lines = ["# sizes", *_sizes(shown), "# environment of every process"]
-    lines += [f"{name}={value}" for name, value in sorted(masked(shown.environment).items())]
-    lines += _interface_note(shown.config)
-    lines += ["# python " + " ".join(DRIVER), *shown.overrides]
+    lines = ["# sizes", *_sizes(derived), "# environment of every process"]
+    lines += [f"{name}={value}" for name, value in sorted(masked(derived.environment).items())]
+    lines += _interface_note(derived.config)
+    lines += ["# python " + " ".join(DRIVER), *derived.overrides]
     return "\n".join(map(printable, lines))
 
 
-def as_json(shown: Shown) -> dict[str, Any]:
+def as_json(derived: Derived) -> dict[str, Any]:
     """The same with every size by its name; the values of the run file are under `config`."""
-    sizes = dataclasses.asdict(shown.layout) | {
-        "longest_sequence_tokens": longest_sequence(shown.config),
-        "hbm_bytes_per_die": shown.config.hbm_bytes_per_die,
+    sizes = dataclasses.asdict(derived.layout) | {
+        "longest_sequence_tokens": derived.sequence_tokens,
+        "hbm_bytes_per_die": derived.config.hbm_bytes_per_die,
     }
     return {
-        "config": shown.config.described(),
+        "config": derived.config.described(),
         "layout": sizes,
-        "vllm": _engine(shown),
-        "environment": masked(shown.environment),
-        "arguments": shown.arguments,
+        "vllm": _engine(derived),
+        "environment": masked(derived.environment),
+        "arguments": derived.arguments,
     }
 
 
@@ -96,20 +45,20 @@ PATH = "PYTHONPATH"
 OWN = (PATH, "TMPDIR")
 
 
-def as_shell(shown: Shown) -> str:
+def as_shell(derived: Derived) -> str:
     """A bash script: the environment made as at launch, and the driver started in it.
 
     Left-overs of other jobs are removed first, as the launcher does. Secret values are not in it: it takes them from
     the environment it is started in, and stops where they are not set.
     """
-    secrets = sorted(name for name, value in shown.config.environment.items() if is_secret(name, value))
+    secrets = sorted(name for name, value in derived.config.environment.items() if is_secret(name, value))
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
-    ours = shlex.quote(shown.environment[PATH])
-    values = {name: shlex.quote(value) for name, value in shown.environment.items() if name not in OWN}
+    ours = shlex.quote(derived.environment[PATH])
+    values = {name: shlex.quote(value) for name, value in derived.environment.items() if name not in OWN}
     values |= {name: f'"$given_{name}"' for name in secrets}
     lines = [
         "#!/usr/bin/env bash",
-        f"# {printable(shown.config.run.name)}: what python -m recipe launch makes of the run file.",
+        f"# {printable(derived.config.run.name)}: what python -m recipe launch makes of the run file.",
         *(f'given_{name}="${{{name}:?is not set; its value is secret and is not in this script}}"' for name in secrets),
         f"unset -v {prefixes} {' '.join(FOREIGN_NAMES)}",
         *(f"export {name}={text}" for name, text in sorted(values.items())),
@@ -119,8 +68,8 @@ def as_shell(shown: Shown) -> str:
         '  [[ "$entry" != "${home%/}/"* ]] || theirs+=":$entry"',
         'done <<<"${PYTHONPATH:-}:"',
         f'export {PATH}={ours}"$theirs"',
-        *_interface_note(shown.config),
-        "python " + " \\\n  ".join(shlex.quote(argument) for argument in shown.arguments),
+        *_interface_note(derived.config),
+        "python " + " \\\n  ".join(shlex.quote(argument) for argument in derived.arguments),
     ]
     return "\n".join(lines)
 
@@ -133,15 +82,15 @@ def _interface_note(config: RunConfig) -> list[str]:
     return [f"# {names}: set on each node to its interface to the head"]
 
 
-def _engine(shown: Shown) -> dict[str, Any] | None:
+def _engine(derived: Derived) -> dict[str, Any] | None:
     """What our rollout makes of verl's engine arguments; None on GPUs, where it takes no part."""
-    if shown.config.cluster.device == CUDA:
+    if derived.config.cluster.device == CUDA:
         return None
-    rollout = shown.config.rollout
+    rollout = derived.config.rollout
     stock: dict[str, Any] = {
-        "max_num_seqs": shown.layout.rollout_sequences_per_engine,
+        "max_num_seqs": derived.layout.rollout_sequences_per_engine,
         "max_num_batched_tokens": rollout.max_batched_tokens,
-        "max_model_len": longest_sequence(shown.config),
+        "max_model_len": derived.sequence_tokens,
         "gpu_memory_utilization": rollout.memory_share,
         "enforce_eager": not rollout.graph_mode,
         "enable_prefix_caching": False,
@@ -151,8 +100,8 @@ def _engine(shown: Shown) -> dict[str, Any] | None:
     return npu_engine_args(stock)
 
 
-def _sizes(shown: Shown) -> list[str]:
-    config, layout, engine = shown.config, shown.layout, _engine(shown)
+def _sizes(derived: Derived) -> list[str]:
+    config, layout, engine = derived.config, derived.layout, _engine(derived)
     cluster, data = config.cluster, config.data
     stages = " ".join(map(str, layout.stage_layers))
     decode = "" if engine is None else f", prefill {'in pieces' if engine['enable_chunked_prefill'] else 'whole'}"

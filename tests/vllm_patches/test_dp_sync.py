@@ -17,8 +17,7 @@ import vllm_ascend.worker.model_runner_v1  # noqa: F401
 
 from recipe import overlay
 from recipe.runfile.config import load
-from recipe.runfile.environment import derived_environment
-from recipe.runfile.layout import derive
+from recipe.runfile.derive import derive_run
 from recipe.runfile.paths import RunPaths
 from vllm_patches.dp_sync import OPTION
 
@@ -84,4 +83,4 @@ def test_the_run_file_turns_it_on(tmp_path: Path) -> None:
         file = tmp_path / "run.toml"
         file.write_text(text.replace("[rollout]", f"[rollout]\n{setting}#"), encoding="utf-8")
         config = load(file)
-        assert derived_environment(config, derive(config), paths)[OPTION] == expected
+        assert derive_run(config, paths=paths).environment[OPTION] == expected

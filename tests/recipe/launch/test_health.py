@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from recipe.__main__ import main
-from recipe.launch import run as run_module
+from recipe.launch import drive
 from recipe.launch.health import Health, vocabulary_of
 from recipe.launch.processes import end_all, marked
 from recipe.report.marks import read_marks
 from recipe.report.metrics import Step
+from recipe.runfile import derive
 from recipe.runfile.config import load
-from recipe.runfile.overrides import Inputs
+from recipe.runfile.derive import Inputs
 from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import RunConfig
 from tests.recipe.watch.recorded import changed, going_on, recorded
@@ -63,10 +64,10 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     file.write_text(text.replace("[run]", "[run]\nsave_every = 1").replace("steps = 50", "steps = 6"), encoding="utf-8")
     inputs = Inputs(
         model=tmp_path / "model", checkpoint=Path("/none"), train=Path("/none"), validation=Path("/none"),
-        prompt_tokens=16, transformer={},
+        prompt_tokens=16,
     )  # fmt: skip
-    monkeypatch.setattr(run_module, "DRIVER", [str(driver)])
-    monkeypatch.setattr(run_module, "prepare", lambda config, say, log: inputs)
+    monkeypatch.setattr(derive, "DRIVER", [str(driver)])
+    monkeypatch.setattr(drive, "prepare", lambda config, say, log: inputs)
     monkeypatch.setenv("RECIPE_RUNS", str(tmp_path / "runs"))
 
     def launch(lines: list[dict[str, Any]], wait: float = 0.0) -> tuple[int, Path]:

@@ -14,11 +14,11 @@ import pytest
 
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import comparable, find_place, present, require_free_ports
-from recipe.launch.ray_node import address_environment, authentication, own_authentication, start_command
+from recipe.launch.own_ray import own_authentication
+from recipe.launch.ray_node import address_environment, authentication, start_command
 from recipe.runfile.config import load
-from recipe.runfile.environment import derived_environment
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
-from recipe.runfile.layout import derive
 from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.ports import NodePorts
 from recipe.runfile.schema import RunConfig
@@ -70,7 +70,7 @@ def test_an_interface_is_found_by_each_of_its_addresses() -> None:
 def test_what_is_found_to_lead_to_the_head_is_used_by_what_connects(config: RunConfig) -> None:
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, interface="bond0"))
     paths = RunPaths(Path("/runs/x"), "x-1", Path("/tmp/x"))
-    assert derived_environment(config, derive(config), paths, "eth7")["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert derive_run(config, paths=paths, interface="eth7").environment["GLOO_SOCKET_IFNAME"] == "eth7"
     assert address_environment("10.0.0.7", 2)["VLLM_HOST_IP"] == "10.0.0.7"
 
 

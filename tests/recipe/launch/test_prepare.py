@@ -21,8 +21,8 @@ from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_
 from recipe.launch.validation_rows import write_validation_rows
 from recipe.runfile.architecture import KEYS, KNOWN
 from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
-from recipe.runfile.inputs import given_inputs
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
 from verl_patches.utils.reward_score.tier3 import GRADERS
@@ -173,7 +173,8 @@ def test_on_a_cluster_nothing_is_made(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (inputs.train, inputs.validation) == (tmp_path / "train.parquet", tmp_path / "test.parquet")
     assert inputs.prompt_tokens == 1024
     # As `show` says it on a machine that sees nothing of this.
-    assert inputs.transformer == given_inputs(load(REPO / "configs" / "a3_256die.toml")).transformer
+    shown = derive_run(load(REPO / "configs" / "a3_256die.toml"))
+    assert derive_run(on_a_cluster(tmp_path), inputs).transformer == shown.transformer
     random = on_a_cluster(tmp_path, kind="random_init", checkpoint=None)
     assert prepare(random, lambda line: None, tmp_path / "log").checkpoint is None
 

@@ -14,8 +14,8 @@ import pytest
 from recipe.runfile import schema
 from recipe.runfile.config import load
 from recipe.runfile.config_doc import page
+from recipe.runfile.derive import derive_run
 from recipe.runfile.schema import RunConfig
-from recipe.runfile.show import everything
 
 REPO = Path(__file__).resolve().parents[3]
 NPU = load(REPO / "configs" / "a3_256die.toml")
@@ -154,7 +154,7 @@ def changed(config: RunConfig, values: dict[str, Any]) -> RunConfig:
 
 def settings(config: RunConfig) -> dict[str, str]:
     """Everything that is derived, by the names that docs/CONFIG.md uses."""
-    shown = everything(config)
+    shown = derive_run(config).complete()
     pairs = [item.lstrip("+").split("=", 1) for item in shown.overrides]
     heads = (
         "actor_rollout_ref.",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.layout import derive
+from recipe.runfile.layout import lay_out
 from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -39,14 +39,14 @@ def with_layout(
 
 
 def test_the_two_die_run() -> None:
-    layout = derive(SIM)
+    layout = lay_out(SIM)
     assert (layout.rollout_data, layout.rollout_tensor, layout.rollout_expert) == (2, 1, 2)
     assert (layout.actor_data, layout.actor_expert, layout.expert_data) == (2, 2, 1)
     assert layout.rollout_sequences_per_engine == 128
 
 
 def test_the_four_die_run() -> None:
-    layout = derive(load(CONFIGS / "sim_4die.toml"))
+    layout = lay_out(load(CONFIGS / "sim_4die.toml"))
     assert (layout.rollout_data, layout.rollout_tensor, layout.rollout_expert) == (2, 2, 4)
     assert (layout.actor_pipeline, layout.actor_data, layout.actor_expert) == (2, 2, 2)
     assert (layout.first_stage_layers, layout.last_stage_layers, layout.even_stages) == (1, 3, False)
@@ -59,14 +59,14 @@ def test_the_nz_cache_needs_a_token_budget_for_the_longest_sequence() -> None:
         rollout = dataclasses.replace(SIM.rollout, graph_mode=True, kv_nz=True, max_batched_tokens=budget)
         return dataclasses.replace(SIM, rollout=rollout)
 
-    derive(run(longest), prompt_tokens=40)
+    lay_out(run(longest), prompt_tokens=40)
     with pytest.raises(ConfigError, match=r"below the longest sequence \(64\)"):
-        derive(run(longest - 1), prompt_tokens=40)
+        lay_out(run(longest - 1), prompt_tokens=40)
 
 
 def test_the_published_256_die_layout() -> None:
     config = with_layout(256, 2, 1, 32, [6, 8, 8, 8, 8, 8, 8, 7], prompts=512, samples=16)
-    layout = derive(config)
+    layout = lay_out(config)
     assert (layout.rollout_data, layout.rollout_sequences_per_engine) == (128, 64)
     assert (layout.actor_data, layout.layers) == (32, 61)
 
@@ -77,7 +77,7 @@ def test_a_layout_that_is_accepted_adds_up(
 ) -> None:
     config = with_layout(dies, rollout_tensor, actor_tensor, expert, stages, prompts, samples)
     try:
-        layout = derive(config)
+        layout = lay_out(config)
     except ConfigError as error:
         assert "\n" not in str(error)
         return
@@ -110,17 +110,17 @@ def test_a_layout_that_is_accepted_adds_up(
 )
 def test_a_layout_that_cannot_be_is_refused(arguments: tuple, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        derive(with_layout(*arguments))
+        lay_out(with_layout(*arguments))
     assert expected in str(caught.value)
 
 
 def test_shorter_prompts_make_larger_micro_batches() -> None:
-    assert derive(SIM, prompt_tokens=16).micro_batch > derive(SIM, prompt_tokens=512).micro_batch
+    assert lay_out(SIM, prompt_tokens=16).micro_batch > lay_out(SIM, prompt_tokens=512).micro_batch
 
 
 def test_the_micro_batch_is_the_largest_that_divides_and_fits_however_large_the_batch() -> None:
     """Trying every number up to 16 * 10**12 would take hours; a mistyped batch is to be told at once."""
-    layout = derive(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, prompts_per_step=10**12)))
+    layout = lay_out(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, prompts_per_step=10**12)))
     fitting = SIM.actor.micro_batch_tokens // (SIM.data.max_prompt_tokens + SIM.data.max_response_tokens)
     whole = layout.update_sequences_per_rank
     assert layout.micro_batch == max(size for size in range(1, fitting + 1) if whole % size == 0) > 1

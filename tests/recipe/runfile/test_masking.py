@@ -18,12 +18,13 @@ from recipe.__main__ import main
 from recipe.launch.meeting import differing
 from recipe.launch.resume import Start
 from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.inherited import full_environment
 from recipe.runfile.masking import HIDDEN, comparable_environment, is_secret, masked, masked_run_file, scrub
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import RunConfig
-from recipe.runfile.show import as_shell, everything
+from recipe.runfile.show import as_shell
 from recipe.runfile.toml_text import as_toml
 
 if sys.version_info >= (3, 11):
@@ -134,7 +135,7 @@ def test_show_does_not_show_them(file: Path, form: list[str], capsys: pytest.Cap
 @pytest.mark.parametrize("there", [True, False])
 def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_path: Path, there: bool) -> None:
     script = tmp_path / "run.sh"
-    script.write_text(as_shell(everything(load(file))), encoding="utf-8")
+    script.write_text(as_shell(derive_run(load(file)).complete()), encoding="utf-8")
     (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s %s" "$WANDB_API_KEY" "$VLLM_API_KEY"\n', encoding="ascii")
     (tmp_path / "python").chmod(0o755)
     given_values = {"WANDB_API_KEY": SECRET, "VLLM_API_KEY": "another"} if there else {"WANDB_API_KEY": SECRET}
@@ -149,7 +150,7 @@ def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_pa
 
 
 def test_the_run_s_processes_get_them(file: Path) -> None:
-    assert full_environment(everything(load(file)).environment)["WANDB_API_KEY"] == SECRET
+    assert full_environment(derive_run(load(file)).complete().environment)["WANDB_API_KEY"] == SECRET
 
 
 @pytest.mark.parametrize("line", ["WANDB_API_KEY = 123456789", 'WANDB_API_KEY = "123456789\\n"', '"a.b" = "123456789"'])
@@ -181,16 +182,17 @@ def test_the_run_s_files_do_not_hold_them(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipe.launch import run
+    from recipe.launch.drive import describe
     from recipe.report.make import make_report
     from recipe.runfile.paths import RunPaths
 
     def fail(config: RunConfig, start: Start, *_: object) -> None:
-        environment = everything(config).environment
-        run._describe(start, config, environment, [], None)
+        environment = derive_run(config).complete().environment
+        describe(config, start, [], environment, None)
         (start.run_dir / "metrics.jsonl").write_text("", encoding="utf-8")
         raise LaunchError(f"the driver failed: bad key {SECRET}")
 
-    monkeypatch.setattr(run, "_run", fail)
+    monkeypatch.setattr(run, "drive", fail)
     monkeypatch.setenv("RECIPE_RUNS", str(tmp_path / "runs"))
     assert main(["launch", str(file)]) == 1
     assert SECRET not in "".join(capsys.readouterr())

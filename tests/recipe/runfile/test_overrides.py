@@ -16,12 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.runfile.config import load
-from recipe.runfile.environment import derived_environment
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.hydra import quote
 from recipe.runfile.inherited import full_environment
-from recipe.runfile.inputs import given_inputs
-from recipe.runfile.layout import derive
-from recipe.runfile.overrides import hydra_overrides, quote
 from recipe.runfile.paths import RunPaths
 
 REPO = Path(__file__).resolve().parents[3]
@@ -76,7 +74,7 @@ def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
     config = load(path)
     for name, changes in sections.items():
         config = dataclasses.replace(config, **{name: dataclasses.replace(getattr(config, name), **changes)})
-    overrides = hydra_overrides(config, derive(config), given_inputs(config), PATHS)
+    overrides = derive_run(config, paths=PATHS).overrides
     return [item for item in overrides if not item.startswith("hydra.")]
 
 
@@ -105,7 +103,7 @@ def composed() -> dict[str, dict]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_verl_composes_every_run_file(composed: dict[str, dict], path: Path) -> None:
-    config, layout = load(path), derive(load(path))
+    config, layout = load(path), derive_run(load(path)).layout
     verl = composed[path.stem]
     actor, rollout = verl["actor_rollout_ref"]["actor"], verl["actor_rollout_ref"]["rollout"]
     assert verl["trainer"]["validation_data_dir"] == str(PATHS.validation)
@@ -218,7 +216,7 @@ def test_quoted_values_come_back_from_hydra_unchanged(value: object) -> None:
 
 def test_the_environment_drops_what_another_job_left() -> None:
     config = load(SIM)
-    derived = derived_environment(config, derive(config), PATHS)
+    derived = derive_run(config, paths=PATHS).environment
     left = {"VLLM_DP_SIZE": "64", "RAY_ADDRESS": "10.0.0.1:6379", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HOME": "/root"}
     whole = full_environment(derived, left)
     assert whole["VLLM_DP_SIZE"] == "2"
@@ -228,7 +226,7 @@ def test_the_environment_drops_what_another_job_left() -> None:
 
 def test_the_path_keeps_what_cann_has_put_there_behind_ours_and_nothing_else() -> None:
     config = load(SIM)
-    derived = derived_environment(config, derive(config), PATHS)
+    derived = derive_run(config, paths=PATHS).environment
     home = "/usr/local/Ascend/ascend-toolkit/latest"
     theirs = [f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe"]
     left = {"PYTHONPATH": ":".join([*theirs, "/home/me/lib", ""])}
@@ -282,11 +280,11 @@ def test_what_verl_would_replace_is_refused(text: str) -> None:
 
 
 def test_a_directory_for_runs_that_verl_would_replace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from recipe.runfile.show import everything
+    from recipe.runfile.derive import derive_run
 
     monkeypatch.setenv("RECIPE_RUNS", "/runs/${oc.env:HOME}")
     with pytest.raises(ConfigError, match="expected text without"):
-        everything(load(SIM))
+        derive_run(load(SIM)).complete()
 
 
 def test_show_prints_environment_and_overrides() -> None:

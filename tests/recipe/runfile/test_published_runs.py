@@ -10,7 +10,8 @@ import pytest
 
 from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
-from recipe.runfile.show import as_json, everything
+from recipe.runfile.derive import derive_run
+from recipe.runfile.show import as_json
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PUBLISHED = sorted(path.stem for path in CONFIGS.glob("*.toml") if not path.stem.startswith("sim"))
@@ -20,12 +21,12 @@ TRANSFORMER = "actor.megatron.override_transformer_config."
 
 def settings(name: str) -> dict[str, str]:
     """The overrides of a run as text by key, `actor_rollout_ref.` and a leading `+` left out."""
-    pairs = (item.lstrip("+").split("=", 1) for item in everything(load(CONFIGS / f"{name}.toml")).overrides)
+    pairs = (item.lstrip("+").split("=", 1) for item in derive_run(load(CONFIGS / f"{name}.toml")).complete().overrides)
     return {key.removeprefix("actor_rollout_ref."): value for key, value in pairs}
 
 
 def sizes(name: str) -> dict[str, Any]:
-    return as_json(everything(load(CONFIGS / f"{name}.toml")))
+    return as_json(derive_run(load(CONFIGS / f"{name}.toml")).complete())
 
 
 def test_there_are_five_of_them() -> None:

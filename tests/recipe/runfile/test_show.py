@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from recipe.runfile.config import load
+from recipe.runfile.derive import Derived, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inherited import full_environment
 from recipe.runfile.schema import RunConfig
-from recipe.runfile.show import Shown, as_shell, everything
+from recipe.runfile.show import as_shell
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))
@@ -85,7 +86,7 @@ def run_in_bash(script: Path, inherited: dict[str, str], tmp_path: Path) -> tupl
 def test_the_shell_script_makes_the_environment_and_the_command_of_a_launch(
     tmp_path: Path, name: str, config: RunConfig
 ) -> None:
-    shown = everything(config)
+    shown = derive_run(config).complete()
     script = tmp_path / "run.sh"
     script.write_text(as_shell(shown) + "\n", encoding="utf-8")
     shellcheck = Path(sys.executable).parent / "shellcheck"
@@ -116,8 +117,8 @@ def test_the_command_prints_what_it_derives_in_three_forms() -> None:
     assert told["config"]["run"]["steps"] == 7
 
 
-def shown_of(name: str) -> Shown:
-    return everything(load(REPO / "configs" / f"{name}.toml"))
+def shown_of(name: str) -> Derived:
+    return derive_run(load(REPO / "configs" / f"{name}.toml")).complete()
 
 
 def test_settings_of_the_simulator_stay_out_of_real_runs() -> None:
@@ -148,7 +149,7 @@ def test_sampling_from_a_part_takes_the_operators_of_the_npu() -> None:
 def test_a_named_interface_is_used_by_everything_that_connects() -> None:
     config = load(REPO / "configs" / "a3_256die.toml")
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, interface="bond0"))
-    environment = everything(config).environment
+    environment = derive_run(config).complete().environment
     for name in ("HCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"):
         assert environment[name] == "bond0"
 
@@ -157,9 +158,9 @@ def test_a_named_interface_is_used_by_everything_that_connects() -> None:
 def test_a_variable_that_is_derived_cannot_be_set_beside_it(name: str) -> None:
     config = dataclasses.replace(load(REPO / "configs" / "a3_256die.toml"), environment={name: "1"})
     with pytest.raises(ConfigError, match=rf"\[environment\] {name} follows from the other sections"):
-        everything(config)
+        derive_run(config).complete()
 
 
 def test_more_variables_reach_every_process() -> None:
     config = dataclasses.replace(load(REPO / "configs" / "a3_256die.toml"), environment={"HCCL_LOG": "x"})
-    assert everything(config).environment["HCCL_LOG"] == "x"
+    assert derive_run(config).complete().environment["HCCL_LOG"] == "x"
