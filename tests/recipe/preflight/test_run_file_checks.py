@@ -214,10 +214,10 @@ def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any)
 
 
 def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
-    from recipe.runfile import inputs
+    from recipe.runfile import model_files
 
     assert cluster.findings("T012") == []
-    monkeypatch.setattr(inputs, "model_overrides", lambda config: {})
+    monkeypatch.setattr(model_files, "model_overrides", lambda config, model: {})
     assert "Megatron-core is told" in cluster.findings("T012")[0].found
 
 
