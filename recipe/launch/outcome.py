@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from recipe.files import release, reserve, write_atomically
@@ -13,8 +14,8 @@ from recipe.launch.progress import Clock, minutes
 from recipe.launch.signals import StopSignals
 from recipe.recorder import append_line, read_object
 from recipe.runfile.errors import LaunchError
-from recipe.runfile.paths import RESULT, run_directory
-from recipe.runfile.schema import RunConfig
+from recipe.runfile.paths import RESULT
+from recipe.runfile.schema import Run
 
 _RESULT_BYTES = 2**14
 
@@ -22,9 +23,8 @@ _RESULT_BYTES = 2**14
 class Outcome:
     """What a launch leaves of how its run ended, in the run's directory."""
 
-    def __init__(self, config: RunConfig, clock: Clock) -> None:
-        self._config, self._clock = config, clock
-        self._run_dir = run_directory(config)
+    def __init__(self, run: Run, run_dir: Path, clock: Clock) -> None:
+        self._run, self._run_dir, self._clock = run, run_dir, clock
 
     def reserve(self) -> None:
         """Take the space of the result file, which a disk that is full at the end would not give."""
@@ -60,8 +60,8 @@ class Outcome:
         content = {
             **_status(error),
             "wall_s": round(time.monotonic() - self._clock.start, 1),
-            "seed": self._config.run.seed,
-            "steps_wanted": self._config.run.steps,
+            "seed": self._run.seed,
+            "steps_wanted": self._run.steps,
             "resumed_from_step": step or None,
         }
         try:

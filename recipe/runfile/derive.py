@@ -12,12 +12,11 @@ from recipe.runfile import mindspeed, model_files
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.inputs import Inputs, given_inputs
-from recipe.runfile.layout import Layout, lay_out
+from recipe.runfile.layout import Layout, Problem, lay_out, longest_sequence, problems
 from recipe.runfile.mindspeed import Refusal
 from recipe.runfile.overrides import DRIVER, Basis, hydra_overrides, transformer_config
 from recipe.runfile.paths import RunPaths, upstream_dir
 from recipe.runfile.ports import planned, require_apart
-from recipe.runfile.problems import Problem, longest_sequence, problems
 from recipe.runfile.schema import RunConfig
 
 __all__ = ["Derived", "Inputs", "Layout", "Problem", "Refusal", "derive_run"]
@@ -41,30 +40,32 @@ def derive_run(
         interface: this node's network interface to the other nodes. Default: the run file's.
         upstream: the tree of upstream sources. Default: this repository's.
     """
-    return Derived(
-        config=config,
-        inputs=given_inputs(config) if inputs is None else inputs,
-        paths=RunPaths.shown(config) if paths is None else paths,
-        interface=interface or config.cluster.interface,
-        upstream=upstream_dir() if upstream is None else upstream,
-        made=inputs is not None,
-    )
+    upstream = upstream_dir() if upstream is None else upstream
+    return Derived(config, inputs, paths, interface or config.cluster.interface, upstream)
 
 
 @dataclass(frozen=True)
 class Derived:
     """What follows from a run file; each part is worked out when it is first asked for, and kept.
 
-    A part raises ConfigError where the run file, or a file that it names, leads to none. `made`: the inputs are there,
-    so that the length of the longest prompt is known.
+    A part raises ConfigError where the run file, or a file that it names, leads to none.
     """
 
     config: RunConfig
-    inputs: Inputs
-    paths: RunPaths
+    made: Inputs | None
+    kept: RunPaths | None
     interface: str | None
     upstream: Path
-    made: bool
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What the run reads, with stand-ins for what is not made yet."""
+        return given_inputs(self.config) if self.made is None else self.made
+
+    @cached_property
+    def paths(self) -> RunPaths:
+        """Where the run keeps things, with stand-ins for the names that a launch makes up."""
+        return RunPaths.of(self.config) if self.kept is None else self.kept
 
     def complete(self) -> Derived:
         """The same, with every part worked out.
@@ -86,7 +87,7 @@ class Derived:
     @cached_property
     def layout(self) -> Layout:
         """Who holds what, and every size that follows from it."""
-        return self.layout_for(self.inputs.prompt_tokens if self.made else None)
+        return self.layout_for(None if self.made is None else self.made.prompt_tokens)
 
     def layout_for(self, prompt_tokens: int | None) -> Layout:
         """The layout with prompts padded to so many tokens; None: not known, and as long as they may be."""

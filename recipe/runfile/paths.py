@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,15 +26,15 @@ class RunPaths:
     checkpoint_dir: Path | None = None
 
     @classmethod
-    def of(cls, config: RunConfig, run_id: str, temp: Path) -> RunPaths:
-        """Those of a launch; of a run alone, whatever the launch, `run_id` and `temp` may be empty."""
+    def of(cls, config: RunConfig) -> RunPaths:
+        """Those of a run, with stand-ins for the names that a launch makes up."""
         given = config.run.checkpoint_dir
-        return cls(run_directory(config), run_id, temp, None if given is None else Path(given).expanduser().absolute())
+        checkpoints = None if given is None else Path(given).expanduser().absolute()
+        return cls(run_directory(config), f"{config.run.name}-shown", Path("/tmp/grpo-shown"), checkpoints)
 
-    @classmethod
-    def shown(cls, config: RunConfig) -> RunPaths:
-        """The same with stand-ins for the names that a launch makes up."""
-        return cls.of(config, f"{config.run.name}-shown", Path("/tmp/grpo-shown"))
+    def launched(self, run_id: str, temp: Path) -> RunPaths:
+        """The same of one launch."""
+        return dataclasses.replace(self, run_id=run_id, temp=temp)
 
     @property
     def checkpoints(self) -> Path:

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from recipe.launch import drive, sources
+from recipe.launch import drive, startable
 from recipe.launch.outcome import Outcome
 from recipe.runfile.derive import Inputs
 from recipe.runfile.overrides import DRIVER
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from recipe.__main__ import _command
 
     DRIVER[:] = [str(Path(__file__).with_name("stand_in_driver.py"))]
-    sources.verify = lambda roots: []
+    startable.verify = lambda roots: []
     drive.prepare = lambda config, say, log: Inputs(
         model=Path("/none/model"), checkpoint=Path("/none/checkpoint"), train=Path("/none/train.parquet"),
         validation=Path("/none/test.parquet"), prompt_tokens=16,

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from recipe.launch import resume, run, sources
+from recipe.launch import resume, run, startable
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.outcome import Outcome
 from recipe.launch.run import launch
@@ -56,7 +56,7 @@ def test_a_run_whose_steps_are_done_gets_what_it_still_lacks(upstream, tmp_path,
     run_dir.mkdir(parents=True)
     if before is not None:
         (run_dir / "result.json").write_text(before)
-    monkeypatch.setattr(sources, "verify", lambda roots: [])
+    monkeypatch.setattr(startable, "verify", lambda roots: [])
     monkeypatch.setattr(run, "open_run", nothing_left)
     monkeypatch.setattr(Outcome, "report", lambda outcome, failed: made.append(failed))
     with pytest.raises(AlreadyFinished):

@@ -182,13 +182,13 @@ def test_the_run_s_files_do_not_hold_them(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipe.launch import run
-    from recipe.launch.drive import describe
+    from recipe.launch.training import describe
     from recipe.report.make import make_report
     from recipe.runfile.paths import RunPaths
 
-    def fail(config: RunConfig, start: Start, *_: object) -> None:
+    def fail(config: RunConfig, paths: object, start: Start, *_: object) -> None:
         environment = derive_run(config).complete().environment
-        describe(config, start, [], environment, None)
+        describe(derive_run(config), start, [], environment, None)
         (start.run_dir / "metrics.jsonl").write_text("", encoding="utf-8")
         raise LaunchError(f"the driver failed: bad key {SECRET}")
 
