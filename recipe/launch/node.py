@@ -27,8 +27,6 @@ from recipe.runfile.paths import REPO, upstream_dir
 from recipe.runfile.ports import NodePorts, default_base, head_ports
 from recipe.runfile.schema import RunConfig
 
-_PATCHES = ("verl_patches", "vllm_patches", "vllm_ascend_patches", "mindspeed_patches", "megatron_patches")
-
 
 @dataclass(frozen=True)
 class Place:
@@ -156,7 +154,7 @@ def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
 def code_digest() -> str:
     """A short hash of our code and of what the upstream tree was made from: nodes of one run must agree in it."""
     hasher = hashlib.sha256()
-    files = [path for room in ("recipe", *_PATCHES) for path in (REPO / room).rglob("*.py")]
+    files = [path for room in ("recipe", "*_patches") for path in REPO.glob(f"{room}/**/*.py")]
     for path in [*sorted(files), REPO / "upstreams.toml"]:
         hasher.update(str(path.relative_to(REPO)).encode())
         hasher.update(hashlib.sha256(path.read_bytes()).digest())

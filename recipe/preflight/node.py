@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recipe.checkpoints import look
-from recipe.plan.sizes import size_text, told_apart
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.memory import planned
 from recipe.runfile.overrides import OBJECT_STORE_BYTES
 from recipe.runfile.schema import CUDA, GIB, HCCL_PORTS, NPU, SIM
+from recipe.sizes import size_text, told_apart
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
 SIM_MEMORY = 8000 * 2**20

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
-from recipe.runfile import mindspeed
+from recipe.runfile.mindspeed import TENSOR_PARALLEL
 from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Dies of one Atlas 800T A3 node.
@@ -139,7 +139,7 @@ def _instances_on_gpus(facts: Facts) -> Iterator[Said]:
     fix="set [actor] tensor_parallel = 1, and use expert_parallel and stage_layers instead",
 )  # fmt: skip
 def _tensor_parallel(facts: Facts) -> Iterator[Said]:
-    refused = list(refusal(mindspeed.TENSOR_PARALLEL)(facts))
+    refused = list(refusal(TENSOR_PARALLEL)(facts))
     yield from refused
     tensor = facts.config.actor.tensor_parallel
     if tensor > 1 and not refused:

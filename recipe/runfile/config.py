@@ -2,7 +2,7 @@
 """The run file (`configs/*.toml`) as typed values.
 
 One file describes one run; `recipe.runfile.schema` has its keys. A value that follows from others is not in it:
-`recipe.runfile.layout` computes those.
+`recipe.runfile.derive` works those out.
 """
 
 from __future__ import annotations

@@ -135,6 +135,14 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
     for rule, name, part, whole_name, whole in rules:
         if whole % part:
             yield Problem(rule, f"{name} is {part}, which does not divide {whole_name} ({whole})")
+    warmup, steps = config.train.warmup_steps, config.run.steps
+    if warmup >= steps:
+        # An assertion without a word in its OptimizerParamScheduler, whose schedule verl ends with the steps.
+        yield Problem(
+            "warm-up",
+            f"[train] warmup_steps is {warmup}, and Megatron-core wants it below [run] steps ({steps}); lower it, or "
+            "raise the steps",
+        )
     budget, longest = config.rollout.max_batched_tokens, longest_sequence(config, prompt_tokens)
     if prompt_tokens is not None and config.rollout.kv_nz and budget < longest:
         yield Problem(

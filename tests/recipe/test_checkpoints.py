@@ -25,7 +25,8 @@ from recipe.checkpoints import (
     sum_files,
     write_manifest,
 )
-from recipe.launch.verify import Rate, size_text, sum_problem
+from recipe.launch.verify import Rate, sum_problem
+from recipe.sizes import size_text
 from tests.recipe.saved import CONTENT, save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]
@@ -192,4 +193,4 @@ def test_how_far_a_check_is_and_how_long_it_takes_is_said() -> None:
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9.4e12, "9.4 TB")])
 def test_sizes_in_words(count: float, text: str) -> None:
-    assert size_text(count) == text
+    assert size_text(count, base=1000) == text

@@ -14,10 +14,10 @@ from recipe.__main__ import main
 from recipe.plan.memory import memory
 from recipe.plan.page import as_json, as_text
 from recipe.plan.plan import make_plan
-from recipe.plan.sizes import size_text
 from recipe.plan.subject import subject
 from recipe.runfile.config import load
 from recipe.runfile.layout import lay_out
+from recipe.sizes import size_text
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 ALL = sorted(path.stem for path in CONFIGS.glob("*.toml"))

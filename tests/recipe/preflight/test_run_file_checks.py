@@ -50,6 +50,7 @@ TRIPS = {
     "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
     "T004": ("host", {"actor_optimizer_host_share": 0.5}, "error", "optimizer_host_share = 0.5 with device npu"),
     "T013": ("host", {"environment": {}}, "warning", "20, with the 320 cores here"),
+    "T016": ("cluster", {"train_warmup_steps": 70}, "error", "wants it below [run] steps (70)"),
     "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
     "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
     "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),

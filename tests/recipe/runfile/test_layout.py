@@ -124,3 +124,11 @@ def test_the_micro_batch_is_the_largest_that_divides_and_fits_however_large_the_
     fitting = SIM.actor.micro_batch_tokens // (SIM.data.max_prompt_tokens + SIM.data.max_response_tokens)
     whole = layout.update_sequences_per_rank
     assert layout.micro_batch == max(size for size in range(1, fitting + 1) if whole % size == 0) > 1
+
+
+def test_a_warm_up_that_outlasts_the_run_is_refused() -> None:
+    """`assert self.lr_warmup_steps < self.lr_decay_steps` in Megatron-core's OptimizerParamScheduler."""
+    longest = SIM.run.steps - 1
+    assert lay_out(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, warmup_steps=longest)))
+    with pytest.raises(ConfigError, match=r"^\[train\] warmup_steps is 50, and Megatron-core wants it below .* \(50\)"):
+        lay_out(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, warmup_steps=longest + 1)))
