@@ -20,8 +20,8 @@ from recipe.launch.network import (
     source_address,
 )
 from recipe.launch.ray_node import ray_version
-from recipe.runfile.config import require_host
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.hosts import require_host
 from recipe.runfile.masking import comparable_environment
 from recipe.runfile.paths import REPO, upstream_dir
 from recipe.runfile.ports import NodePorts, default_base, head_ports

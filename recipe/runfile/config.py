@@ -7,12 +7,12 @@ One file describes one run; `recipe.runfile.schema` has its keys. A value that f
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sys
 from pathlib import Path
 
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.hosts import require_host
 from recipe.runfile.schema import (
     HOST,
     RunConfig,
@@ -28,8 +28,6 @@ else:
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
-_WITH_PORT = re.compile(r"\[?[^\[\]]+\]?:[0-9]+")
 
 
 def load(path: Path) -> RunConfig:
@@ -80,41 +78,13 @@ def require_literal(text: str, label: str) -> None:
         )
 
 
-def require_host(host: str, label: str) -> None:
-    """Refuses what is neither an IPv4 address nor the name of a host; whether anybody has it is not looked at.
-
-    Raises:
-        ConfigError: says what it is, after `label`.
-    """
-    problem = None
-    if _is_ipv6(host.strip("[]")):
-        problem = "is an IPv6 address; the nodes of a run meet over IPv4: expected such an address, or a host's name"
-    elif _WITH_PORT.fullmatch(host):
-        problem = "has a port; expected the address alone: [cluster] ray_port is the port of Ray"
-    elif not _HOST.fullmatch(host):
-        problem = "is no address; expected one, or a host's name"
-    elif re.fullmatch("[0-9.]+", host) and not _is_ipv4(host):
-        problem = "is no IPv4 address; expected four numbers up to 255, or a host's name"
-    if problem:
-        raise ConfigError(f"{label} {shown(host)} {problem}")
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 4
-    except ValueError:
-        return False
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 6
-    except ValueError:
-        return False
-
-
 def _check_choices(config: RunConfig, where: str) -> None:
     """Values that no field's limits can say, and keys of one section that need, or rule out, one another."""
+    for check in (_check_texts, _check_hosts, _check_kinds, _check_nodes, _check_names, _check_reward, _check_pairs):
+        check(config, where)
+
+
+def _check_texts(config: RunConfig, where: str) -> None:
     try:
         require_name(config.run.name)
     except ConfigError as error:
@@ -125,12 +95,18 @@ def _check_choices(config: RunConfig, where: str) -> None:
         except RuntimeError:
             raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
         require_literal(given, f"{where}: {name} is")
+
+
+def _check_hosts(config: RunConfig, where: str) -> None:
     heads = [] if config.cluster.head is None else [config.cluster.head]
     for host in (*heads, *config.cluster.hosts):
         require_host(host, f"{where}: [cluster] {'head' if host in heads else 'hosts'}")
     if len(set(config.cluster.hosts)) < len(config.cluster.hosts):
         raise ConfigError(f"{where}: [cluster] hosts names a node twice; list every node once, the head too")
-    model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
+
+
+def _check_kinds(config: RunConfig, where: str) -> None:
+    model, data = config.model, config.data
     for section, name, value, belongs in (
         ("model", "path", model.path, model.kind != "tiny"),
         ("data", "path", data.path, data.kind == "json"),
@@ -153,6 +129,9 @@ def _check_choices(config: RunConfig, where: str) -> None:
             f'{where}: [cluster] device = "{config.cluster.device}" runs models and data of yours; set [model] path '
             "and [data] path"
         )
+
+
+def _check_nodes(config: RunConfig, where: str) -> None:
     if config.cluster.hosts and len(config.cluster.hosts) != config.cluster.nodes:
         raise ConfigError(
             f"{where}: [cluster] hosts names {len(config.cluster.hosts)} nodes, and nodes is {config.cluster.nodes}; "
@@ -160,15 +139,25 @@ def _check_choices(config: RunConfig, where: str) -> None:
         )
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
+
+
+def _check_names(config: RunConfig, where: str) -> None:
     for name in config.environment:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"{where}: [environment] {shown(name)} cannot be the name of a variable")
+
+
+def _check_reward(config: RunConfig, where: str) -> None:
     try:
         get_verifier(config.reward.verifier, config.reward.mix or None)
         if config.reward.tier3 is not None:
             check_name(config.reward.tier3, config.reward.workers)
     except ValueError as error:
         raise ConfigError(f"{where}: [reward] {error}") from None
+
+
+def _check_pairs(config: RunConfig, where: str) -> None:
+    model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
     if rollout.kv_nz and not rollout.graph_mode:
         raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":
