@@ -49,6 +49,8 @@ def _drive(config: RunConfig, paths: RunPaths, start: Start, ray: Cluster | OwnR
             f"{derived.layout.in_words}; {config.train.prompts_per_step} prompts x {config.rollout.samples_per_prompt} "
             f"samples a step, {inputs.prompt_tokens} + {config.data.max_response_tokens} tokens"
         )
+        if derived.mindspeed and config.simulated:
+            clock.say("MindSpeed is among the upstreams and adapts Megatron-core")
         if config.train.loss_mode == ON_POLICY:
             clock.say(
                 f"loss_mode {ON_POLICY}: no pass for the old log-probabilities, so the rollout's cannot be compared "

@@ -37,22 +37,26 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         log: file that gets the tools' output.
 
     Raises:
-        ConfigError: the run file asks for what the model, the data, MindSpeed or what is installed do not allow.
+        ConfigError: the run file asks for what the model, the data or what is installed do not allow.
         LaunchError: a tool failed; the message carries the last line it printed.
     """
     _require_tier3(config)
-    named = derive_run(config)
-    if named.mindspeed and config.simulated:
-        say("MindSpeed is among the upstreams and adapts Megatron-core")
     log.parent.mkdir(parents=True, exist_ok=True)
     made = prepare_model(config, say, log)
     model = made / "model" if config.model.kind == "tiny" else made
     if config.model.architecture is not None:
-        _ = named.architecture  # a config.json of another model stops here
-    inputs = dataclasses.replace(named.inputs, model=model, checkpoint=_checkpoint(config, model, say, log))
+        _ = derive_run(config).architecture  # a config.json of another model stops here
+    checkpoint = _checkpoint(config, model, say, log)
     if config.data.kind == "parquet":
-        return _with_parquet(config, inputs)
-    return _with_problems(config, inputs, made, say, log)
+        train, validation = _given_parquet(config)
+        return Inputs(model, checkpoint, train, validation, config.data.max_prompt_tokens)
+    data = _data(config, made, say, log)
+    inputs = Inputs(
+        model, checkpoint, data / "train.parquet", data / "validation.parquet", config.data.max_prompt_tokens
+    )
+    lengths = _prompt_lengths(model, data, derive_run(config, inputs).chat_template_file, log)
+    longest = padded_prompt_tokens(lengths, config.data.max_prompt_tokens, say)
+    return dataclasses.replace(inputs, prompt_tokens=longest)
 
 
 def _checkpoint(config: RunConfig, model: Path, say: Say, log: Path) -> Path | None:
@@ -63,25 +67,13 @@ def _checkpoint(config: RunConfig, model: Path, say: Say, log: Path) -> Path | N
     return _given(config.model.checkpoint, "[model] checkpoint", ".metadata", "scripts/convert_hf_to_mcore.py")
 
 
-def _with_parquet(config: RunConfig, inputs: Inputs) -> Inputs:
-    """The inputs with the files that the run file names; their prompts are padded to its limit."""
+def _given_parquet(config: RunConfig) -> tuple[Path, Path]:
+    """The files that the run file names, to learn from and to validate on."""
     maker = "scripts/json_to_parquet.py"
     train = _given(str(config.data.train_path), "[data] train_path", "", maker)
     validation = _given(str(config.data.validation_path), "[data] validation_path", "", maker)
     _require_form({"train_path": train, "validation_path": validation}, maker)
-    return dataclasses.replace(inputs, train=train, validation=validation)
-
-
-def _with_problems(config: RunConfig, inputs: Inputs, made: Path, say: Say, log: Path) -> Inputs:
-    """The inputs with the problems converted, and the padded length of their prompts."""
-    data = _data(config, made, say, log)
-    lengths = _prompt_lengths(inputs.model, data, derive_run(config, inputs).chat_template_file, log)
-    return dataclasses.replace(
-        inputs,
-        train=data / "train.parquet",
-        validation=data / "validation.parquet",
-        prompt_tokens=padded_prompt_tokens(lengths, config.data.max_prompt_tokens, say),
-    )
+    return train, validation
 
 
 def _given(path: str, key: str, inside: str, maker: str) -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 from recipe.audit.fit import verify
 from recipe.launch.first_look import first_look, require_one_machine, require_plain_interpreter
 from recipe.runfile.errors import LaunchError
-from recipe.runfile.paths import upstream_dir
 from recipe.runfile.schema import RunConfig
 
 
@@ -22,13 +21,14 @@ def require_startable(config: RunConfig, source: Path, alone: bool) -> None:
         alone: no other launcher takes part.
 
     Raises:
-        ConfigError: the run file cannot be used, or needs more than one machine.
+        ConfigError: the run file cannot be used, here or anywhere, or needs more than one machine.
         LaunchError: the upstream sources, or the interpreter, are not what a run needs.
     """
-    first_look(config)
     if alone:
         require_one_machine(config, source)
-    _require_sources(upstream_dir())
+    derived = first_look(config)
+    _require_sources(derived.upstream)
+    _ = derived.mindspeed  # it refuses some layouts, and some optimizers are its own
     require_plain_interpreter(sys.executable)
 
 

@@ -130,8 +130,9 @@ class Derived:
 
     @cached_property
     def _basis(self) -> Basis:
+        template = self.chat_template
         added = model_files.model_overrides(self.config, self.inputs.model) | self.mindspeed
-        return Basis(self.config, self.layout, self.inputs, self.paths, added, self.chat_template)
+        return Basis(self.config, self.layout, self.inputs, self.paths, added, template)
 
     @cached_property
     def transformer(self) -> dict[str, Any]:
