@@ -46,7 +46,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 from fault_kinds import SAVE, SETUP, STEP, Trial, damage, draw, find, of_run  # noqa: E402
 
-from recipe.launch.checkpoints import look  # noqa: E402
+from recipe.checkpoints import look  # noqa: E402
 from recipe.report.metrics import read_steps, unequal_metrics  # noqa: E402
 
 COUNTED = ("unequal_metrics", "steps_twice", "leftovers", "tracebacks", "wrong_exit", "began_anew")

@@ -30,8 +30,8 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 from fault_kinds import of_run  # noqa: E402
 
+from recipe.recorder import read_events  # noqa: E402
 from recipe.report.metrics import read_steps  # noqa: E402
-from recipe.report.recorder import read_events  # noqa: E402
 
 SAMPLE_S = 2.0
 MOST_GROWTH = 0.02

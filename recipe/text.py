@@ -73,3 +73,18 @@ def _shown(letter: str) -> str:
     if category == "Zs":
         return " "
     return "" if category == "Cf" else _REPLACEMENT
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+# Of Ray, before a line of an actor of it.
+_PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
+
+
+def uncoloured(line: str) -> str:
+    """A log line without the instructions that colour it in a terminal."""
+    return _COLOUR.sub("", line)
+
+
+def plain(line: str) -> str:
+    """A log line without colours and without Ray's `(Actor pid=...)` prefix."""
+    return _PREFIX.sub("", uncoloured(line)).rstrip()

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import tricks, tricks_reward
 from benchmarks.tricks import COPIED, OTHER, RIGHT, UNDONE, WITHOUT_VALUE, PiSum
-from recipe.launch.config import load
+from recipe.runfile.config import load
 from verl_patches.utils.reward_score import r1_zero
 
 SUM = PiSum(3, 4)

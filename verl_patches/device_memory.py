@@ -12,7 +12,7 @@ from pathlib import Path
 
 from verl.utils.device import get_torch_device
 
-from recipe.report.recorder import record
+from recipe.recorder import record
 
 
 class MemoryLedger:

@@ -25,14 +25,6 @@ def chat_template_file(model: Path, given: Path | None = None) -> Path | None:
     return None if has_own(model) else OURS
 
 
-def can_be_seen(model: Path) -> bool:
-    """Whether the tokenizer's settings in ``model`` are on this machine."""
-    try:
-        return (model / CONFIG).is_file()
-    except OSError:  # a name that is too long, a link to itself
-        return False
-
-
 def has_own(model: Path) -> bool:
     """Whether the tokenizer in ``model`` brings a chat template. Raises ``DataError`` as above."""
     try:

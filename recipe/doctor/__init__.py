@@ -48,9 +48,9 @@ def diagnose(
     from recipe.doctor.facts import DoctorFacts, device_of, node_facts
     from recipe.doctor.inventory import inventory
     from recipe.doctor.pains import PAINS
-    from recipe.launch.environment import REPO, runs_dir, upstream_dir
     from recipe.preflight import every_check
     from recipe.preflight.machine import this_machine
+    from recipe.runfile.paths import REPO, runs_dir, upstream_dir
 
     machine = machine or this_machine()
     node = node_facts(machine, device or device_of(machine), upstream or upstream_dir(), repo or REPO)

@@ -48,7 +48,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _of_run(options: argparse.Namespace) -> int:
     from recipe.doctor.run import diagnose_run
-    from recipe.launch.errors import ConfigError
+    from recipe.runfile.errors import ConfigError
 
     try:
         if options.device is not None:

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe.launch.config import CUDA, NPU, SIM, load
-from recipe.launch.progress import plain
 from recipe.preflight.catalogue import CannotTell
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine
+from recipe.runfile.config import load
+from recipe.runfile.schema import CUDA, NPU, SIM
+from recipe.text import plain
 
 if TYPE_CHECKING:
     from recipe.audit.fit import Finding as Fit

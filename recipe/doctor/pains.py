@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 
 from recipe.doctor.facts import DoctorFacts
-from recipe.launch.config import CUDA, HCCL_PORTS, NPU, Cluster
 from recipe.preflight.catalogue import CannotTell, Catalogue, NoMatter, Said, bad, doubtful
+from recipe.runfile.schema import CUDA, HCCL_PORTS, NPU, Cluster
 
 PAINS = Catalogue()
 check = PAINS.check

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.attempts import COMMAND
-from recipe.launch.config import Watch as Settings
-from recipe.launch.config import load
-from recipe.launch.errors import ConfigError
-from recipe.launch.health import VOCABULARY, good_text, last_good
-from recipe.launch.typed_toml import build
+from recipe.checkpoints import good_text, last_whole
 from recipe.report.marks import STOP
 from recipe.report.metrics import read_steps
-from recipe.watch.history import Context, context_of
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.paths import COMMAND
+from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.typed_toml import build
+from recipe.watch.history import VOCABULARY, Context, context_of
 from recipe.watch.watch import Finding, Watch
 
 
@@ -70,7 +70,7 @@ def diagnose_run(run_dir: Path) -> RunDiagnosis:
             # A streak is told of once, though each of its steps would stop the run.
             findings.setdefault((finding.rule, finding.kind, finding.since), finding)
     directory = Path(given).expanduser() if given else run_dir / "checkpoints"
-    checkpoints = {one.good: last_good(directory, one) for one in findings.values()}
+    checkpoints = {one.good: last_whole(directory, one.good) for one in findings.values()}
     trained = sum(step.trained for step in steps)
     return RunDiagnosis(run_dir, trained, watch.rules, tuple(findings.values()), checkpoints)
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From one run file to a supervised run: the model of the file, what is derived from it, and the supervisor."""
+"""What runs: the launchers of the nodes, their Ray, the driver and its end, and what an attempt leaves to the next."""

@@ -14,13 +14,12 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from recipe.checkpoints import TRACKER, Checkpoint
 from recipe.files import sync_directory, write_atomically
-from recipe.launch.checkpoints import TRACKER, Checkpoint
+from recipe.recorder import NODES
 from recipe.report.marks import FILE as MARKS
-from recipe.report.recorder import NODES
+from recipe.runfile.paths import COMMAND, RESULT
 
-RESULT = "result.json"
-COMMAND = "command.json"
 ATTEMPTS = "attempts"
 # Below the directory of checkpoints, as a rename needs one file system.
 ASIDE = "aside"

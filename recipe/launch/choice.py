@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recipe.launch.checkpoints import Checkpoint
-from recipe.launch.errors import ConfigError
+from recipe.checkpoints import Checkpoint
 from recipe.launch.verify import sum_problem
 from recipe.report.metrics import read_steps
+from recipe.runfile.errors import ConfigError
 
 
 def choose(

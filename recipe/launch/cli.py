@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from recipe.text import printable
 
 if TYPE_CHECKING:
-    from recipe.launch.config import RunConfig
     from recipe.launch.resume import Asked
+    from recipe.runfile.schema import RunConfig
 
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
 JSON_RESPONSE_TOKENS = 64
@@ -66,7 +66,7 @@ class _Keys(argparse.Action):
     """Like --help: needs no run file."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from recipe.launch.config_doc import page
+        from recipe.runfile.config_doc import page
 
         print(page(), end="")
         parser.exit()
@@ -113,8 +113,8 @@ def _launch(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     """Set-up asks for it before there are packages: with the standard library alone."""
-    from recipe.launch.errors import ConfigError
     from recipe.launch.first_look import first_look, require_one_machine
+    from recipe.runfile.errors import ConfigError
 
     try:
         config = read_config(options)
@@ -131,11 +131,11 @@ def _make_or_run(options: argparse.Namespace) -> int:
 
     quit_on_stop_signals()
     from recipe.launch.command import run_command
-    from recipe.launch.environment import cache_dir, runs_dir
     from recipe.launch.first_look import require_room
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
     from recipe.launch.signals import raise_on_stop_signals
+    from recipe.runfile.paths import cache_dir, runs_dir
 
     def work() -> None:
         # Until the supervisor takes the signals over, they end what is being made, children included.
@@ -153,15 +153,16 @@ def _make_or_run(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     import json
 
-    from recipe.launch.errors import LaunchError
     from recipe.launch.first_look import first_look
-    from recipe.launch.show import as_json, as_shell, as_text, everything
     from recipe.preflight import refusals
+    from recipe.runfile.derive import derive_run
+    from recipe.runfile.errors import LaunchError
+    from recipe.runfile.show import as_json, as_shell, as_text
 
     try:
         config = read_config(options)
         first_look(config)
-        shown = everything(config)
+        derived = derive_run(config).complete()
     except LaunchError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -170,15 +171,15 @@ def _show(options: argparse.Namespace) -> int:
         print("\n".join(f"error: {one.line}" for one in refused), file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(as_json(shown), indent=2))
+        print(json.dumps(as_json(derived), indent=2))
     else:
-        print(as_shell(shown) if options.shell else as_text(shown))
+        print(as_shell(derived) if options.shell else as_text(derived))
     return 0
 
 
 def read_config(options: argparse.Namespace) -> RunConfig:
     """The run that the options of `add_run_options` describe."""
-    from recipe.launch.config import load, require_name
+    from recipe.runfile.config import load, require_name
 
     config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
     require_name(config.run.name)

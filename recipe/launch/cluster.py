@@ -9,22 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recipe import preflight
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import RunPaths, full_environment
-from recipe.launch.errors import STOPPED, ConfigError, LaunchError, TrainingStopped
-from recipe.launch.masking import scrubbed
+from recipe.launch.errors import STOPPED, TrainingStopped
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
-from recipe.launch.overrides import quote
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
-from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import again
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
-from recipe.report.recorder import NODES
+from recipe.recorder import NODES
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.hydra import quote
+from recipe.runfile.inherited import full_environment
+from recipe.runfile.masking import scrubbed
+from recipe.runfile.paths import RunPaths
+from recipe.runfile.ports import head_ports
+from recipe.runfile.schema import RunConfig
 
 # In a directory of the run: by its content a worker recognises that it sees the same directory as the head.
 RUN_MARK = ".run-id"
@@ -87,9 +90,7 @@ class Cluster:
         self.overrides = [f"+ray_kwargs.ray_init._node_ip_address={quote(place.address)}"]
 
     @contextmanager
-    def formed(
-        self, config: RunConfig, paths: RunPaths, environment: dict[str, str], clock: Clock
-    ) -> Iterator[Nodes]:
+    def formed(self, config: RunConfig, paths: RunPaths, environment: dict[str, str], clock: Clock) -> Iterator[Nodes]:
         """Within the block all nodes of the run are part of its Ray; gives what says when that is no longer so.
 
         At the end every node learns how the block ended, sends its logs to `nodes/NAME/` of the run directory, and

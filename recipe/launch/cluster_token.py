@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.runfile.errors import ConfigError, LaunchError
 
 TOKEN_BYTES = 32
 _LEAST_CHARACTERS = 16

@@ -7,10 +7,12 @@ import errno
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from recipe.launch.errors import AlreadyFinished, LaunchError
+from recipe.launch.errors import AlreadyFinished
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.masking import scrub
 from recipe.terminal import unfailing_output
 from recipe.text import printable
 
@@ -51,6 +53,25 @@ def run_command(work: Callable[[], None], errors: Path) -> int:
             print(f"error: {printable(str(problem))}", file=sys.stderr)
             return problem.exit_code
     return 0
+
+
+def caught(work: Callable[[], None], errors: Path, environment: Mapping[str, str]) -> LaunchError | None:
+    """Do the work of a run; returns what a person is told of its failure, None where there is none.
+
+    Args:
+        work: raises whatever it does; only a package that is not installed goes through.
+        errors: directory for the traceback of what is a mistake of ours.
+        environment: variables whose secret values nobody is told.
+    """
+    try:
+        work()
+    except ModuleNotFoundError:
+        raise  # `recipe.__main__` says which, and what to install
+    except Exception as error:
+        problem = in_one_line(error, errors)
+        scrub(problem, environment)
+        return problem
+    return None
 
 
 def in_one_line(error: Exception, errors: Path) -> LaunchError:

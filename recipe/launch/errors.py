@@ -1,24 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of the launcher that a person can act on; each is printed as one line."""
+"""How a run ends otherwise than by its last step: errors of a launcher beside those of the run file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from recipe.runfile.errors import LaunchError
+
 # How a run ended that a rule of the watch has stopped, in result.json and among the launchers of the nodes.
 STOPPED = "stopped"
-
-
-class LaunchError(Exception):
-    """A run that cannot start or did not finish. `exit_code` is what the command returns."""
-
-    exit_code = 1
-
-
-class ConfigError(LaunchError):
-    """A run file that cannot be used."""
-
-    exit_code = 2
 
 
 class AlreadyFinished(LaunchError):

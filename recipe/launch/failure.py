@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from recipe.files import release, reserve, write_atomically
-from recipe.launch.environment import RUN_ID, RunPaths
-from recipe.launch.progress import uncoloured
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.paths import RunPaths
+from recipe.text import uncoloured
 
 # The last line of a Python traceback: a dotted exception class at the start of the line, then its message.
 _EXCEPTION = re.compile(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from recipe.data.records import DataError
 from recipe.data.rows import read_rows
-from recipe.launch.config import CUDA, NPU, SIM, RunConfig
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.layout import derive
+from recipe.runfile.derive import Derived, derive_run
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 
 # A run of the tiny model leaves some 10 MiB, and Ray's logs.
 ROOM_MIB = 100
@@ -21,8 +21,8 @@ _SPECIAL = re.compile(r"""[\s'"$`&;()|<>*?#\\\[\]]""")
 _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
 
-def first_look(config: RunConfig) -> None:
-    """Look at the run's layout and, where they are a JSON file, at its problems.
+def first_look(config: RunConfig) -> Derived:
+    """Look at the run's layout and, where they are a JSON file, at its problems; returns what else follows from it.
 
     Args:
         config: the run.
@@ -30,9 +30,14 @@ def first_look(config: RunConfig) -> None:
     Raises:
         ConfigError: the layout does not add up, or the problems cannot be read or used.
     """
-    derive(config)
-    if config.data.kind != "json":
-        return
+    derived = derive_run(config)
+    derived.layout_for(None)
+    if config.data.kind == "json":
+        _require_problems(config)
+    return derived
+
+
+def _require_problems(config: RunConfig) -> None:
     path = Path(str(config.data.path)).expanduser().absolute()
     schema = "give a JSON list of records with problem, answer and solution"
     if not path.is_file():

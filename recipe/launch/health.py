@@ -8,16 +8,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.launch.checkpoints import look, step_of
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import RunPaths
+from recipe.checkpoints import good_text, last_whole
 from recipe.launch.errors import TrainingStopped
 from recipe.report.marks import STOP, Mark, add_mark
 from recipe.report.metrics import Step, read_steps
+from recipe.runfile.paths import RunPaths
+from recipe.runfile.schema import RunConfig
 from recipe.watch.history import context_of
 from recipe.watch.watch import Finding, Watch
-
-VOCABULARY = "vocabulary"
 
 
 class Health:
@@ -54,26 +52,13 @@ class Health:
             self._say(f"warning: the mark of step {finding.step} cannot be written ({error.strerror})")
 
     def _stop(self, finding: Finding) -> TrainingStopped:
-        checkpoint = last_good(self._paths.checkpoints, finding)
+        checkpoint = last_whole(self._paths.checkpoints, finding.good)
         return TrainingStopped(
             f"after step {finding.step}: the watch has stopped the run: {finding.rule}: {finding.text}; "
             f"{good_text(checkpoint)}; docs/WATCH.md says what to do",
             finding.rule,
             checkpoint,
         )
-
-
-def last_good(checkpoints: Path, finding: Finding) -> Path | None:
-    """The last whole checkpoint in a directory that a finding does not speak against."""
-    good = [one.path for one in look(checkpoints) if one.whole and one.step <= finding.good]
-    return good[-1] if good else None
-
-
-def good_text(checkpoint: Path | None) -> str:
-    """`last_good`, as messages have it."""
-    if checkpoint is None:
-        return "no saved checkpoint is known to be good"
-    return f"the last good checkpoint is {checkpoint} (--from-step {step_of(checkpoint.name)} goes on from it)"
 
 
 def vocabulary_of(model: Path) -> int | None:

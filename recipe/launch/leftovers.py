@@ -17,10 +17,10 @@ from typing import Any
 import psutil
 
 from recipe.files import write_atomically
-from recipe.launch.environment import RunPaths
-from recipe.launch.errors import LaunchError
 from recipe.launch.processes import end_all, marked
 from recipe.launch.temporary import remove_temp
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import RunPaths
 
 WATCHDOG = "recipe.launch.watchdog"
 

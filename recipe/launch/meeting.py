@@ -19,12 +19,13 @@ from typing import Any
 
 from recipe.launch.channel import Channel
 from recipe.launch.entrance import Entrance
-from recipe.launch.errors import BrokenChannelError, ChannelError, LaunchError
+from recipe.launch.errors import BrokenChannelError, ChannelError
 from recipe.launch.few_lines import FewLines
 from recipe.launch.handshake import Handshake
 from recipe.launch.messages import Node, node_in
 from recipe.launch.node_logs import write_chunk
-from recipe.launch.typed_toml import shown
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.typed_toml import shown
 from recipe.text import printable
 
 POLL_S = 0.2

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import psutil
 
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.runfile.errors import ConfigError, LaunchError
 
 
 def interfaces() -> dict[str, list[str]]:

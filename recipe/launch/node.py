@@ -9,10 +9,6 @@ import socket
 import sys
 from dataclasses import dataclass
 
-from recipe.launch.config import RunConfig, require_host
-from recipe.launch.environment import REPO, upstream_dir
-from recipe.launch.errors import ConfigError
-from recipe.launch.masking import comparable_environment
 from recipe.launch.messages import NAME, Node
 from recipe.launch.network import (
     address_of,
@@ -23,8 +19,14 @@ from recipe.launch.network import (
     resolve,
     source_address,
 )
-from recipe.launch.ray_node import NodePorts, default_base, head_ports, ray_version
+from recipe.launch.ray_node import ray_version
 from recipe.own_packages import own_packages
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.hosts import require_host
+from recipe.runfile.masking import comparable_environment
+from recipe.runfile.paths import REPO, upstream_dir
+from recipe.runfile.ports import NodePorts, default_base, head_ports
+from recipe.runfile.schema import RunConfig
 
 _CODE = (".py", ".patch")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.launch.ray_logs import open_own
-from recipe.launch.typed_toml import shown
+from recipe.runfile.typed_toml import shown
 
 # Of a longer file only the end is sent: that is where the cause of a failure stands.
 LARGEST_FILE = 16 * 2**20

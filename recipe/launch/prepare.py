@@ -6,6 +6,7 @@ Each is made by the project's own command-line tools in a child process and kept
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,17 +14,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from recipe.launch import mindspeed
 from recipe.launch.cache import cached, digest
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO, cache_dir, upstream_dir
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.inputs import architecture, chat_template, template_text
-from recipe.launch.overrides import Inputs
 from recipe.launch.processes import die_with_parent
 from recipe.reward.processes.tier3 import require
+from recipe.runfile.derive import Inputs, derive_run
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO, cache_dir, upstream_dir
+from recipe.runfile.schema import RunConfig
 
 Say = Callable[[str], None]
 # Padded lengths are multiples of this, so that slightly different data gives the same shapes.
@@ -39,45 +37,43 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
         log: file that gets the tools' output.
 
     Raises:
-        ConfigError: the run file asks for what the model, the data, MindSpeed or what is installed do not allow.
+        ConfigError: the run file asks for what the model, the data or what is installed do not allow.
         LaunchError: a tool failed; the message carries the last line it printed.
     """
     _require_tier3(config)
-    adaptation = mindspeed.overrides(config, upstream_dir(), say)
     log.parent.mkdir(parents=True, exist_ok=True)
     made = prepare_model(config, say, log)
     model = made / "model" if config.model.kind == "tiny" else made
     if config.model.architecture is not None:
-        architecture(config)  # a config.json of another model stops here
-    if config.model.kind == "random_init":
-        checkpoint = None
-    elif config.model.checkpoint is not None:
-        checkpoint = _given(
-            config.model.checkpoint, "[model] checkpoint", ".metadata", "scripts/convert_hf_to_mcore.py"
-        )
-    else:
-        checkpoint = _checkpoint(model, say, log)
-    template = chat_template(config, model)
+        _ = derive_run(config).architecture  # a config.json of another model stops here
+    checkpoint = _checkpoint(config, model, say, log)
     if config.data.kind == "parquet":
-        maker = "scripts/json_to_parquet.py"
-        train = _given(str(config.data.train_path), "[data] train_path", "", maker)
-        validation = _given(str(config.data.validation_path), "[data] validation_path", "", maker)
-        _require_form({"train_path": train, "validation_path": validation}, maker)
-        prompt_tokens = config.data.max_prompt_tokens
-    else:
-        data = _data(config, made, say, log)
-        train, validation = data / "train.parquet", data / "validation.parquet"
-        lengths = _prompt_lengths(model, data, template, log)
-        prompt_tokens = padded_prompt_tokens(lengths, config.data.max_prompt_tokens, say)
-    return Inputs(
-        model=model,
-        checkpoint=checkpoint,
-        train=train,
-        validation=validation,
-        prompt_tokens=prompt_tokens,
-        transformer=transformer_overrides(model) | adaptation,
-        chat_template=template_text(template),
+        train, validation = _given_parquet(config)
+        return Inputs(model, checkpoint, train, validation, config.data.max_prompt_tokens)
+    data = _data(config, made, say, log)
+    inputs = Inputs(
+        model, checkpoint, data / "train.parquet", data / "validation.parquet", config.data.max_prompt_tokens
     )
+    lengths = _prompt_lengths(model, data, derive_run(config, inputs).chat_template_file, log)
+    longest = padded_prompt_tokens(lengths, config.data.max_prompt_tokens, say)
+    return dataclasses.replace(inputs, prompt_tokens=longest)
+
+
+def _checkpoint(config: RunConfig, model: Path, say: Say, log: Path) -> Path | None:
+    if config.model.kind == "random_init":
+        return None
+    if config.model.checkpoint is None:
+        return _converted(model, say, log)
+    return _given(config.model.checkpoint, "[model] checkpoint", ".metadata", "scripts/convert_hf_to_mcore.py")
+
+
+def _given_parquet(config: RunConfig) -> tuple[Path, Path]:
+    """The files that the run file names, to learn from and to validate on."""
+    maker = "scripts/json_to_parquet.py"
+    train = _given(str(config.data.train_path), "[data] train_path", "", maker)
+    validation = _given(str(config.data.validation_path), "[data] validation_path", "", maker)
+    _require_form({"train_path": train, "validation_path": validation}, maker)
+    return train, validation
 
 
 def _given(path: str, key: str, inside: str, maker: str) -> Path:
@@ -183,7 +179,7 @@ def template_files(template: str) -> list[Path]:
     return [file]
 
 
-def _checkpoint(model: Path, say: Say, log: Path) -> Path:
+def _converted(model: Path, say: Say, log: Path) -> Path:
     weights = sorted(model.glob("*.safetensors"))
     # Size and time stand for the contents of the weights, which may be large.
     settings = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
@@ -223,16 +219,6 @@ def padded_prompt_tokens(lengths: list[int], limit: int, say: Say) -> int:
     if len(fitting) < len(lengths):
         say(f"data: {len(lengths) - len(fitting)} of {len(lengths)} prompts have over {limit} tokens and are left out")
     return min(limit, -(-max(fitting) // PROMPT_STEP) * PROMPT_STEP)
-
-
-def transformer_overrides(model: Path) -> dict[str, Any]:
-    """What Megatron-core must be told about this model beside verl's own conversion of its config."""
-    from recipe.weights.model_config import transformer_overrides as overrides
-
-    try:
-        return overrides(json.loads((model / "config.json").read_text(encoding="utf-8")))
-    except (ValueError, KeyError) as error:
-        raise ConfigError(f"{model}: {error}") from None
 
 
 def _tool(script: str, *arguments: str, log: Path) -> None:

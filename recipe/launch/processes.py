@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
-from recipe.launch.environment import RUN_ID
+from recipe.runfile.environment import RUN_ID
 
 _PR_SET_PDEATHSIG = 1
 _RAYLET = "raylet"

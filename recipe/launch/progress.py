@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from recipe.recorder import read_object
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
-from recipe.report.recorder import read_object
 from recipe.text import printable
 
 # What the driver's log says, in the order in which it comes, and what that means.
@@ -170,16 +169,3 @@ def minutes(seconds: float) -> str:
         return "?"
     whole = max(0, round(seconds))
     return f"{whole // 60}:{whole % 60:02d}"
-
-
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
-
-
-def uncoloured(line: str) -> str:
-    return _ANSI.sub("", line)
-
-
-def plain(line: str) -> str:
-    """A log line without colours and without Ray's `(Actor pid=...)` prefix."""
-    return _PREFIX.sub("", uncoloured(line)).rstrip()

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from recipe.launch.environment import RunPaths
+from recipe.runfile.paths import RunPaths
 
 _SUFFIXES = (".out", ".err", ".log")
 

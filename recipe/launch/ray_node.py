@@ -14,20 +14,19 @@ import importlib.util
 import json
 import random
 import re
-import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.config import CUDA, RunConfig
-from recipe.launch.errors import LaunchError
 from recipe.launch.network import is_loopback
-from recipe.launch.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
-from recipe.launch.progress import plain
 from recipe.launch.ray_start import TIMED_OUT, Again
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
+from recipe.runfile.ports import DAEMON_OPTIONS, NodePorts
+from recipe.runfile.schema import CUDA, RunConfig
+from recipe.text import plain
 
 POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.
@@ -35,52 +34,6 @@ START_S = 180.0
 _STARTED = "Ray runtime started."
 # The longest pause before it is started again.
 PAUSE_S = 10.0
-# Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
-_SPARE_WORKER_PORTS = 64
-_OPTIONS = {
-    "node-manager-port": "node manager",
-    "object-manager-port": "object manager",
-    "dashboard-agent-grpc-port": "agent, gRPC",
-    "dashboard-agent-listen-port": "agent, HTTP",
-    "runtime-env-agent-port": "runtime environments",
-    "metrics-export-port": "metrics",
-    "ray-client-server-port": "clients",
-}
-
-
-@dataclass(frozen=True)
-class NodePorts:
-    """The ports of one node's Ray: those of its daemons from `base` on, then those of its workers."""
-
-    base: int
-    dies: int
-
-    @property
-    def workers(self) -> range:
-        return range(self.base + len(_OPTIONS), self.base + len(_OPTIONS) + self.dies + _SPARE_WORKER_PORTS)
-
-    @property
-    def width(self) -> int:
-        return len(_OPTIONS) + len(self.workers)
-
-    def daemons(self) -> dict[str, int]:
-        """The ports by which other nodes reach this one's raylet."""
-        return {name: self.base + list(_OPTIONS.values()).index(name) for name in ("node manager", "object manager")}
-
-    def purposes(self) -> dict[int, str]:
-        """What each port is for."""
-        fixed = {self.base + number: f"Ray, {name}" for number, name in enumerate(_OPTIONS.values())}
-        return fixed | dict.fromkeys(self.workers, "Ray, workers")
-
-
-def head_ports(config: RunConfig) -> dict[str, int]:
-    """What the head listens on besides its node's ports: Ray's GCS, and the launchers' meeting beside it."""
-    return {"Ray, GCS": config.cluster.ray_port, "the launchers' meeting": config.cluster.ray_port + 1}
-
-
-def default_base(config: RunConfig) -> int:
-    """The first of a node's ports when none is named."""
-    return config.cluster.ray_port + len(head_ports(config))
 
 
 def start_command(
@@ -111,7 +64,7 @@ def start_command(
     if config.simulated:
         command += ["--num-cpus", str(cluster.dies_per_node + SPARE_CPUS)]
         command += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
-    for number, option in enumerate(_OPTIONS):
+    for number, option in enumerate(DAEMON_OPTIONS):
         # Ray serves clients on the head only, where gRPC's Python package is installed; else the option is an error.
         if option != "ray-client-server-port" or (gcs is None and importlib.util.find_spec("grpc") is not None):
             command += [f"--{option}", str(ports.base + number)]
@@ -124,16 +77,6 @@ def authentication(token: Path) -> dict[str, str]:
     if ray_version() < (2, 52):
         return {}
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-
-
-def own_authentication() -> dict[str, str]:
-    """The same for a Ray that one driver starts for itself: a token of its own, which is in no file.
-
-    It listens on loopback, where every user of the machine could have it run anything.
-    """
-    if ray_version() < (2, 52):
-        return {}
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 def require_dashboard() -> None:

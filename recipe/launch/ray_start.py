@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.errors import LaunchError
 from recipe.launch.processes import end_all
+from recipe.runfile.errors import LaunchError
 
 # What Ray says when a raylet is not registered 30 s after its start, which cannot be set (ray/_private/node.py).
 TIMED_OUT = "The current node timed out during startup"

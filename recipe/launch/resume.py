@@ -12,17 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.attempts import ATTEMPTS, COMMAND, begin_anew, put_aside
-from recipe.launch.checkpoints import TRACKER, Checkpoint, look
+from recipe.checkpoints import TRACKER, Checkpoint, look
+from recipe.launch.attempts import ATTEMPTS, begin_anew, put_aside
 from recipe.launch.choice import choose
-from recipe.launch.config import RunConfig, require_name
-from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
-from recipe.launch.overrides import quote
+from recipe.launch.errors import AlreadyFinished
 from recipe.launch.processes import is_halted
 from recipe.launch.progress import Clock
-from recipe.launch.settings import Difference, differences, require_acceptable, require_continuable
-from recipe.launch.typed_toml import CHANGES
 from recipe.report.marks import SETTING, Mark, add_mark
+from recipe.runfile.config import require_name
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.hydra import quote
+from recipe.runfile.paths import COMMAND, RunPaths
+from recipe.runfile.schema import RunConfig
+from recipe.runfile.settings import Difference, differences, require_acceptable, require_continuable
+from recipe.runfile.typed_toml import CHANGES
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def _at_work(name: str, content: bytes) -> str:
     return f"{text}, but halted (Ctrl-Z); `kill -CONT {pid}` lets it go on, `kill -9 {pid}` ends it, {elsewhere}"
 
 
-def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
+def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> Start:
     """The directory of the run: new, or that of an earlier attempt that is continued.
 
     An earlier attempt is continued from its newest whole checkpoint when `[run] resume` is "auto". Where it has saved
@@ -116,8 +119,7 @@ def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, 
 
     Args:
         config: the run.
-        run_dir: the run's directory.
-        checkpoints: where this run's checkpoints are.
+        paths: where it keeps things, its checkpoints among them.
         asked: what the command line asks for.
         clock: says which it is, and why.
 
@@ -128,7 +130,7 @@ def open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, 
     """
     require_acceptable(asked.accepted)
     try:
-        return _open_run(config, run_dir, checkpoints, asked, clock)
+        return _open_run(config, paths.run_dir, paths.checkpoints, asked, clock)
     except OSError as error:
         raise LaunchError(f"the earlier run cannot be looked at: {error.filename}: {error.strerror}") from error
 

@@ -13,21 +13,12 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from recipe.checkpoints import MANIFEST, Checkpoint, look, step_of
 from recipe.launch.attempts import ASIDE, REMOVED, mark_removed
-from recipe.launch.checkpoints import MANIFEST, Checkpoint, look, step_of
-from recipe.launch.config import Run
 from recipe.report.marks import STOP, WARNING, Mark, read_marks
 from recipe.report.metrics import Step, read_steps
 
 LOOK_EVERY_S = 5.0
-
-
-def most_at_once(run: Run) -> int:
-    """So many whole checkpoints a run needs room for: those to keep, the next one, and that of the best score.
-
-    While all is well the last one that is known to be good is the newest but one.
-    """
-    return max(run.keep_checkpoints, 2) + 1 + (run.validate_every > 0)
 
 
 class Retention:

@@ -11,9 +11,9 @@ from typing import Any
 
 import psutil
 
-from recipe.launch.environment import RunPaths
 from recipe.launch.processes import alive, marked, ray_workers, resident_by_name
-from recipe.report.recorder import EVENTS, append_line
+from recipe.recorder import EVENTS, append_line
+from recipe.runfile.paths import RunPaths
 
 SAMPLE_S = 2.0
 # The class of the actors in which verl puts model and rollout of a die.

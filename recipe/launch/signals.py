@@ -8,18 +8,10 @@ import threading
 from types import FrameType
 from typing import Any
 
-from recipe.launch.errors import LaunchError
+from recipe.runfile.errors import Interrupted
 from recipe.signals import STOP_SIGNALS, handle
 
 _asked: int | None = None
-
-
-class Interrupted(LaunchError):
-    """The launcher was asked to stop; the exit code is the shell's for that signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
 
 
 def raise_on_stop_signals() -> None:

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from recipe.launch.channel import BEAT_S, SILENCE_S
-from recipe.launch.environment import REPO, RunPaths
-from recipe.launch.errors import LaunchError
 from recipe.launch.failure import cause, cause_in_log, end_of_records, expect_record
 from recipe.launch.health import Health
 from recipe.launch.leftovers import WATCHDOG
@@ -23,7 +21,9 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock, Progress
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import Interrupted, StopSignals
+from recipe.launch.signals import StopSignals
+from recipe.runfile.errors import Interrupted, LaunchError
+from recipe.runfile.paths import REPO, RunPaths
 
 POLL_S = 0.25
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.

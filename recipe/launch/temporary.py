@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recipe.launch.environment import RunPaths
+from recipe.runfile.paths import RunPaths
 
 PREFIX = "grpo-"
 # A socket's path has at most 107 bytes, and below this Ray puts up to 84: grpo-XXXXXXXX/ray/session_.../sockets/...

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.launch.checkpoints import Manifest, sum_files
+from recipe.checkpoints import Manifest, sum_files
+from recipe.sizes import size_text
 
 # Storage that many nodes share answers many readers faster than one.
 THREADS = min(64, 4 * (os.cpu_count() or 1))
@@ -36,10 +37,7 @@ class Rate:
             self._said = now
             rate = self._read / (now - self._start)
             left = (self._total - self._read) / rate
-            self._say(
-                f"checked {size_text(self._read)} of {size_text(self._total)}, {size_text(rate)}/s, "
-                f"{left / 60:.0f} min left"
-            )
+            self._say(f"checked {_text(self._read)} of {_text(self._total)}, {_text(rate)}/s, {left / 60:.0f} min left")
 
 
 def sum_problem(checkpoint: Path, manifest: Manifest, say: Callable[[str], None]) -> str | None:
@@ -56,10 +54,5 @@ def sum_problem(checkpoint: Path, manifest: Manifest, say: Callable[[str], None]
     return f"{wrong[0]}{more} is not what was written: another SHA-256 than in its manifest"
 
 
-def size_text(count: float) -> str:
-    """Bytes in the largest unit that leaves a number of at least 1, powers of 1000: `9.4 TB`."""
-    units = ("B", "kB", "MB", "GB", "TB", "PB")
-    power = 0
-    while count >= 1000 and power < len(units) - 1:
-        count, power = count / 1000, power + 1
-    return f"{count:.0f} B" if power == 0 else f"{count:.1f} {units[power]}"
+def _text(size: float) -> str:
+    return size_text(size, base=1000)

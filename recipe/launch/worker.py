@@ -15,10 +15,7 @@ from typing import Any
 
 from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import RunPaths, derived_environment, full_environment, run_directory
-from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, LaunchError, TrainingStopped
-from recipe.launch.layout import derive
+from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, TrainingStopped
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.messages import from_head
 from recipe.launch.network import require_answer
@@ -27,13 +24,19 @@ from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
-from recipe.launch.ray_node import RayNode, address_environment, authentication, head_ports, start_command
+from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import again
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import Interrupted, StopSignals
+from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
-from recipe.report.recorder import NODES
+from recipe.recorder import NODES
+from recipe.runfile.derive import derive_run
+from recipe.runfile.errors import Interrupted, LaunchError
+from recipe.runfile.inherited import full_environment
+from recipe.runfile.paths import RunPaths, run_directory
+from recipe.runfile.ports import head_ports
+from recipe.runfile.schema import RunConfig
 
 POLL_S = 0.2
 # How long a file that the head has written may take to be seen on shared storage.
@@ -188,7 +191,7 @@ def _run_ray(
     shared: bool,
 ) -> None:
     """This node's Ray until the head says that the run is over; then its logs, unless the head sees them (`shared`)."""
-    environment = derived_environment(config, derive(config), paths, place.interface)
+    environment = derive_run(config, paths=paths, interface=place.interface).environment
     environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
     command = start_command(
         config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.architecture import Architecture
-from recipe.launch.config import Recompute
 from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.schema import Recompute
 
 INT64 = 8
 

@@ -46,11 +46,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from recipe.launch.config import load
-    from recipe.launch.errors import LaunchError
     from recipe.plan.page import as_json, as_text
     from recipe.plan.plan import make_plan
     from recipe.plan.subject import subject
+    from recipe.runfile.config import load
+    from recipe.runfile.errors import LaunchError
 
     for name, above in (("prompt_tokens", 0.0), ("response_tokens", 0.0), ("expert_load", 0.999)):
         given = getattr(options, name)

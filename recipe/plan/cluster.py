@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.launch.config import Actor, Cluster, Recompute, Rollout, RunConfig
-from recipe.launch.errors import ConfigError
 from recipe.plan.memory import Memory, memory
 from recipe.plan.parameters import BF16, FP32, total_parameters
 from recipe.plan.subject import Subject, subject
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import Actor, Cluster, Recompute, Rollout, RunConfig
 
 MOST_NODES = 64
 ENGINE_SIZES = (1, 2, 4, 8, 16, 32)

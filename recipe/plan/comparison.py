@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.config import GIB, load
 from recipe.plan.duration import estimate
 from recipe.plan.memory import PHASES, memory
 from recipe.plan.published import ROWS, Row
 from recipe.plan.subject import Subject, subject
 from recipe.plan.traffic import lengths
+from recipe.runfile.config import load
+from recipe.runfile.schema import GIB
 
 
 def planned(row: Row, configs: Path) -> Subject:

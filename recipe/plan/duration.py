@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.architecture import KNOWN, Architecture
-from recipe.launch.config import NPU
 from recipe.plan.hardware import BY_DEVICE, Hardware
 from recipe.plan.memory import BLOCK_TOKENS
 from recipe.plan.parameters import BF16, actor_parameters, rollout_parameters
 from recipe.plan.published import DIES, R1_ASCEND
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, recomputed_share
+from recipe.runfile.architecture import KNOWN, Architecture
+from recipe.runfile.schema import NPU
 
 # The layout of the published step that the constants come from: verl recipe/r1_ascend's launch script.
 _TENSOR, _STAGES, _DATA, _MICRO, _LOG_PROB_MICRO = 2, 8, 32, 1, 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.config import CUDA, NPU
+from recipe.runfile.schema import CUDA, NPU
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recipe.launch.architecture import Architecture
-from recipe.launch.config import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.schema import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 
 PHASES = ("rollout", "log_prob", "ref", "update", "switch")
 BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config

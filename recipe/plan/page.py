@@ -9,8 +9,8 @@ from typing import Any
 
 from recipe.plan.memory import PHASES, Die, Memory
 from recipe.plan.plan import Plan
-from recipe.plan.sizes import size_text
 from recipe.plan.subject import Subject
+from recipe.sizes import size_text
 
 COLUMNS = 100
 TITLES = {

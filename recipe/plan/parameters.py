@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.launch.architecture import Architecture
+from recipe.runfile.architecture import Architecture
 
 BF16, FP32, FP64 = 2, 4, 8
 VOCABULARY_STEP = 64  # vllm: DEFAULT_VOCAB_PADDING_SIZE; DeepSeek-V3's vocabulary needs none

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.launch.errors import ConfigError
 from recipe.plan.cluster import Found, host_fits, smallest_cluster
 from recipe.plan.duration import Estimate, estimate
 from recipe.plan.memory import PHASES, Memory, memory
-from recipe.plan.sizes import size_text
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, lengths, traffic
+from recipe.runfile.errors import ConfigError
+from recipe.sizes import size_text
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.architecture import KNOWN, Architecture, from_config_json
-from recipe.launch.config import CUDA, NPU, ON_POLICY, RunConfig
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import architecture
-from recipe.launch.layout import Layout, derive
+from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.runfile.derive import Layout, derive_run
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA, NPU, ON_POLICY, RunConfig
 
 # The longest prompt of the sums that go with the tiny model, padded as at launch.
 TINY_PROMPT_TOKENS = 16
@@ -74,7 +73,7 @@ def subject(config: RunConfig, model: Architecture | None = None, prompt_tokens:
     model = architecture_of(config) if model is None else model
     if prompt_tokens is None and config.data.kind == "arithmetic":
         prompt_tokens = min(TINY_PROMPT_TOKENS, config.data.max_prompt_tokens)
-    layout = derive(config, prompt_tokens)
+    layout = derive_run(config).layout_for(prompt_tokens)
     if layout.layers != model.layers:
         raise ConfigError(
             f"[actor] stage_layers sums to {layout.layers}, but the model has {model.layers} layers; correct the list"
@@ -99,7 +98,7 @@ def architecture_of(config: RunConfig) -> Architecture:
         from recipe.tiny.config import tiny_fields
 
         return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
-    found = architecture(config)
+    found = derive_run(config).architecture
     if found is None:
         raise ConfigError(
             f"[model] path: {config.model.path} has no config.json on this machine; name the sizes by "

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.config import OFFLOADED, SWAPPED
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
 from recipe.plan.parameters import BF16, FP32, FP64
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
+from recipe.runfile.schema import OFFLOADED, SWAPPED
 
 
 @dataclass(frozen=True)

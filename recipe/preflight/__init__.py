@@ -15,10 +15,10 @@ from recipe.preflight.catalogue import CATALOGUE, Check, Finding
 from recipe.preflight.report import Report, examine
 
 if TYPE_CHECKING:
-    from recipe.launch.config import RunConfig
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import Machine
     from recipe.preflight.ray_facts import RayFacts
+    from recipe.runfile.schema import RunConfig
 
 __all__ = ["Report", "every_check", "refusals", "run", "run_file"]
 
@@ -50,9 +50,9 @@ def run(
 
     Returns: the report; `report.ok` is false when an error was found, `report.lines()` says all of it.
     """
-    from recipe.launch.environment import upstream_dir
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import this_machine
+    from recipe.runfile.paths import upstream_dir
 
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
@@ -65,9 +65,9 @@ def run(
 def refusals(config: RunConfig, *, machine: Machine | None = None) -> tuple[Finding, ...]:
     """The errors for which a launch would refuse this run wherever it is called: in the run file itself, and in what it
     names, as far as that is on this machine, which is all of a simulated run's."""
-    from recipe.launch.environment import upstream_dir
     from recipe.preflight.facts import Facts
     from recipe.preflight.machine import this_machine
+    from recipe.runfile.paths import upstream_dir
 
     facts = Facts(config, machine or this_machine(), config.simulated, upstream_dir())
     return examine([one for one in every_check() if one.needs in ("static", "files")], facts).errors

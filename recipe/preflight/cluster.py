@@ -7,12 +7,11 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from recipe.launch.config import CUDA
-from recipe.launch.environment import derived_environment
-from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.ray_facts import RayFacts, RayHost
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA
 
 # Logs of several nodes are read side by side; Ray itself tolerates more.
 MOST_SKEW_S = 5.0
@@ -190,7 +189,7 @@ def _packages(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _environment(facts: Facts) -> Iterator[Said]:
     try:
-        derived = derived_environment(facts.config, facts.layout, facts.paths)
+        derived = facts.environment
     except ConfigError as error:
         raise CannotTell(str(error)) from None
     run_dependent = ("VERL_FILE_LOGGER_PATH",)

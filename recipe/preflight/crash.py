@@ -6,8 +6,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from recipe.launch.signals import Interrupted
 from recipe.own_packages import REPOSITORY, own_packages
+from recipe.runfile.errors import Interrupted
 
 REQUEST = "this is a fault of the recipe's own, please report this line"
 

@@ -10,13 +10,12 @@ from typing import Any
 
 from recipe.data.records import DataError
 from recipe.data.templates import CHAT, get_template
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.problems import Messages, Problems, text_of
 from recipe.reward.processes.tier3 import GRADERS, REQUIREMENTS
+from recipe.runfile.errors import ConfigError
 
 # Rewards by what they look for in an answer.
 TAGGED = ("format", "strict_format", "acc", "base_acc", "r1_zero")
@@ -209,8 +208,7 @@ def _measured(facts: Facts) -> dict[str, Any]:
         prompts = _some([prompt for one in _read(facts).values() for prompt in one.prompts])
         chosen = list(problems.longest(prompts, LONGEST))
         try:
-            file = chat_template(facts.config, directory)
-            facts.memory["tokens"] = measure(directory, chosen, MARKS, template_text(file))
+            facts.memory["tokens"] = measure(directory, chosen, MARKS, facts.derived.chat_template)
         except ConfigError as error:
             raise CannotTell(f"the chat template cannot be read (W005): {error}") from None
     found: dict[str, Any] = facts.memory["tokens"]

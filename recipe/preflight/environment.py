@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from recipe.launch.config import CUDA, NPU, SIM
-from recipe.launch.environment import FOREIGN_NAMES, FOREIGN_PREFIXES, derived_environment
-from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Set by published launch scripts, and read by nothing in the pinned sources.
 UNREAD = ("VLLM_ENABLE_MC2", "VLLM_ENABLE_FIX_ROUTE", "VLLM_ASCEND_ACL_OP_INIT_MODE", "VLLM_ENABLE_GRAPH_MODE")
@@ -235,6 +235,6 @@ def _autoload(facts: Facts) -> Iterator[Said]:
 )  # fmt: skip
 def _environment(facts: Facts) -> Iterator[Said]:
     try:
-        derived_environment(facts.config, facts.layout, facts.paths)
+        _ = facts.environment
     except ConfigError as error:
         yield bad(str(error), "variables that are not derived from the run file")

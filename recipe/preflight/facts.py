@@ -9,15 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipe.launch import architecture
-from recipe.launch.architecture import Architecture
-from recipe.launch.config import RunConfig
-from recipe.launch.environment import REPO, RunPaths, run_directory
-from recipe.launch.errors import ConfigError
-from recipe.launch.layout import Layout, derive, longest_sequence
 from recipe.preflight.catalogue import CannotTell, NoMatter
 from recipe.preflight.machine import Machine
 from recipe.preflight.ray_facts import RayFacts
+from recipe.runfile import architecture
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.derive import Derived, Layout, derive_run
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.schema import RunConfig
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Facts:
 
     @property
     def device(self) -> str:
-        """One of `recipe.launch.config.DEVICES`."""
+        """One of `recipe.runfile.schema.DEVICES`."""
         return self.config.cluster.device
 
     @property
@@ -50,19 +50,28 @@ class Facts:
         return self.repo / ("requirements-sim.txt" if self.device == "sim" else "requirements.txt")
 
     @cached_property
+    def derived(self) -> Derived:
+        """What follows from the run file; the names that a launch makes up have stand-ins."""
+        return derive_run(self.config, upstream=self.upstream)
+
+    @cached_property
     def layout(self) -> Layout:
         """The derived sizes. CannotTell when they do not work out, which the L checks report."""
         try:
-            return derive(self.config)
+            return self.derived.layout
         except ConfigError:
             raise CannotTell("the layout does not work out; see the L findings") from None
 
     @property
+    def environment(self) -> dict[str, str]:
+        """The derived variables. CannotTell without a layout; ConfigError where [environment] names one of them."""
+        _ = self.layout
+        return self.derived.environment
+
+    @property
     def paths(self) -> RunPaths:
-        """Where the run would keep things; the names that a launch makes up are placeholders."""
-        given = self.config.run.checkpoint_dir
-        checkpoints = None if given is None else Path(given).expanduser().absolute()
-        return RunPaths(run_directory(self.config), "ID", Path("/tmp/grpo-ID"), checkpoints)
+        """Where the run would keep things; the names that a launch makes up have stand-ins."""
+        return self.derived.paths
 
     @cached_property
     def parameters(self) -> int:
@@ -76,20 +85,7 @@ class Facts:
     @cached_property
     def ports(self) -> dict[str, range]:
         """The ports that the run wants on this node, by purpose."""
-        from recipe.launch.ports import planned
-        from recipe.launch.ray_node import default_base, head_ports
-
-        wanted = planned(self.config)
-        if self.base_port is not None:
-            usual = default_base(self.config)
-            wanted = {
-                purpose: range(self.base_port, self.base_port + len(ports)) if ports[0] == usual else ports
-                for purpose, ports in wanted.items()
-            }
-        if self.leads:
-            return wanted
-        of_head = {self.config.cluster.dashboard_port, *head_ports(self.config).values()}
-        return {purpose: ports for purpose, ports in wanted.items() if ports[0] not in of_head}
+        return self.derived.ports(self.base_port, self.leads)
 
     @property
     def ray_address(self) -> str:
@@ -110,7 +106,7 @@ class Facts:
     @property
     def sequence_tokens(self) -> int:
         """The longest prompt and response together."""
-        return longest_sequence(self.config)
+        return self.derived.sequence_tokens
 
     @cached_property
     def model(self) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipe.plan.sizes import size_text
 from recipe.preflight.catalogue import CannotTell
 from recipe.preflight.crash import account, asks_to_stop
+from recipe.sizes import size_text
 
 RUN_ID = "RECIPE_RUN_ID"
 _UNLIMITED = resource.RLIM_INFINITY

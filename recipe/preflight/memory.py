@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recipe.launch.config import GIB, SIM
-from recipe.launch.errors import ConfigError
-from recipe.plan.sizes import size_text, told_apart
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import GIB, SIM
+from recipe.sizes import size_text, told_apart
 
 if TYPE_CHECKING:
     from recipe.plan.memory import Memory

@@ -7,14 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.checkpoints import look
-from recipe.launch.config import CUDA, GIB, HCCL_PORTS, NPU, SIM
-from recipe.launch.overrides import OBJECT_STORE_BYTES
-from recipe.launch.retention import most_at_once
-from recipe.plan.sizes import size_text, told_apart
+from recipe.checkpoints import look
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.memory import planned
+from recipe.runfile.overrides import OBJECT_STORE_BYTES
+from recipe.runfile.schema import CUDA, GIB, HCCL_PORTS, NPU, SIM
+from recipe.sizes import size_text, told_apart
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
 SIM_MEMORY = 8000 * 2**20
@@ -106,7 +105,7 @@ def _checkpoint_disk(facts: Facts) -> Iterator[Said]:
         there = sum(one.whole for one in look(facts.paths.checkpoints))
     except OSError as error:
         raise CannotTell(f"{error.filename}: {error.strerror}") from None
-    more = max(1, most_at_once(run) - there)
+    more = max(1, run.most_checkpoints - there)
     wanted = more * 14 * facts.parameters
     free = facts.machine.free_bytes(facts.paths.checkpoints)
     if free is None:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from recipe.launch.config import CUDA, NPU, SIM
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine, canonical
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 # What every node must have in the same version.
 COMPARED = ("ray", "torch", "torch-npu", "transformers", "tokenizers", "numpy", "tensordict", "omegaconf", "pyarrow")

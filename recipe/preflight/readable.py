@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.errors import ConfigError
 from recipe.preflight.catalogue import CATALOGUE, CannotTell, NoMatter, Said, bad, check
 from recipe.preflight.crash import account, asks_to_stop
 from recipe.preflight.facts import Facts
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,12 @@ _SAID_BY = ("D004", "E015", "L013", "T005", "W003", "W004", "W012")
     fix="correct the run file as the message says; docs/CONFIG.md has every key, and what follows from it",
 )  # fmt: skip
 def _derivable(facts: Facts) -> Iterator[Said]:
-    from recipe.launch.show import everything
-
     others = [CATALOGUE[id].findings(facts) or () for id in _SAID_BY]
     if any(one.level == "error" for findings in others for one in findings):
         raise CannotTell(f"first what {', '.join(_SAID_BY)} found must be put right")
     assert facts.layout
     try:
-        everything(facts.config)
+        facts.derived.complete()
     except ConfigError as error:
         yield bad(str(error), "a run file that leads to one command")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipe.launch.config import NPU, ON_POLICY, SIM
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.sizes import broken
+from recipe.runfile.schema import NPU, ON_POLICY, SIM
 
 
 @check(
@@ -155,7 +155,7 @@ def _validation(facts: Facts) -> Iterator[Said]:
     fix="set [cluster] head to the head node's address",
 )  # fmt: skip
 def _placeholders(facts: Facts) -> Iterator[Said]:
-    from recipe.launch.config import PLACEHOLDER_HEAD
+    from recipe.runfile.schema import PLACEHOLDER_HEAD
 
     if facts.device == SIM:
         raise NoMatter

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L: who holds what. The rules of `recipe.launch.layout`, one check each, and what the model adds to them."""
+"""L: who holds what. The rules of `recipe.runfile.layout`, one check each, and what the model adds to them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from recipe.launch import mindspeed
-from recipe.launch.config import CUDA, NPU, SIM
-from recipe.launch.layout import problems
 from recipe.preflight.catalogue import NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile.mindspeed import TENSOR_PARALLEL
+from recipe.runfile.schema import CUDA, NPU, SIM
 
 # Dies of one Atlas 800T A3 node.
 A3_DIES = 16
@@ -21,10 +20,10 @@ def _uneven(whole: int, ranks: int) -> bool:
 
 
 def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts], Iterator[Said]]:
-    """A check that says where a run breaks this rule of `recipe.launch.layout.problems`."""
+    """A check that says where a run breaks this rule of `recipe.runfile.layout.problems`."""
 
     def found(facts: Facts) -> Iterator[Said]:
-        for problem in problems(facts.config, facts.config.data.max_prompt_tokens):
+        for problem in facts.derived.problems:
             if problem.rule == rule:
                 yield say(problem.text, "sizes that go together")
 
@@ -32,10 +31,10 @@ def broken(rule: str, say: Callable[[str, str], Said] = bad) -> Callable[[Facts]
 
 
 def refusal(rule: str) -> Callable[[Facts], Iterator[Said]]:
-    """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.launch.mindspeed`."""
+    """A check that says what MindSpeed, or its absence, rules out by this rule of `recipe.runfile.mindspeed`."""
 
     def found(facts: Facts) -> Iterator[Said]:
-        for one in mindspeed.refusals(facts.config, facts.upstream):
+        for one in facts.derived.refusals:
             if one.rule == rule:
                 yield bad(one.found, one.expected, one.fix)
 
@@ -140,7 +139,7 @@ def _instances_on_gpus(facts: Facts) -> Iterator[Said]:
     fix="set [actor] tensor_parallel = 1, and use expert_parallel and stage_layers instead",
 )  # fmt: skip
 def _tensor_parallel(facts: Facts) -> Iterator[Said]:
-    refused = list(refusal(mindspeed.TENSOR_PARALLEL)(facts))
+    refused = list(refusal(TENSOR_PARALLEL)(facts))
     yield from refused
     tensor = facts.config.actor.tensor_parallel
     if tensor > 1 and not refused:

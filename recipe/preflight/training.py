@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from recipe.launch import mindspeed
-from recipe.launch.config import CUDA, HOST, ON_POLICY, SIM
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import given_inputs
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.sizes import broken, refusal
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.mindspeed import SWAPPED_OPTIMIZER
+from recipe.runfile.schema import CUDA, HOST, ON_POLICY, SIM
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
 SLOWEST_STEP_S = 1800
@@ -74,7 +73,7 @@ check(
     "T005", "a swapped optimizer has MindSpeed, whose feature it is", needs="static",
     why="verl drops a key that Megatron-core does not know without an error: the optimizer would stay on the die",
     fix='set [actor] optimizer = "offloaded", or [cluster] device = "npu"',
-)(refusal(mindspeed.SWAPPED_OPTIMIZER))  # fmt: skip
+)(refusal(SWAPPED_OPTIMIZER))  # fmt: skip
 
 
 @check(
@@ -185,7 +184,7 @@ def _expert_groups(facts: Facts) -> Iterator[Said]:
         yield bad(f"topk_group = {kept} of {groups} groups", "at most n_group")
     elif groups > 1:
         try:
-            told = given_inputs(facts.config).transformer
+            told = facts.derived.transformer
         except ConfigError as error:
             raise CannotTell(str(error)) from None
         wanted = {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
@@ -244,3 +243,11 @@ def _collectives(facts: Facts) -> Iterator[Said]:
     given = facts.config.cluster.collective_timeout_s
     if given < wanted:
         yield doubtful(f"collective_timeout_s = {given} for {facts.layout.dies} dies", f"{wanted} s or more")
+
+
+check(
+    "T016", "the warm-up of the learning rate ends before the run does", needs="static",
+    why="Megatron-core's schedule asserts it without a word, on every rank, once the weights are loaded; it compares "
+        "the updates of the warm-up with the steps, however many updates a step has",
+    fix="lower [train] warmup_steps, or raise [run] steps",
+)(broken("warm-up"))  # fmt: skip

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipe.launch import architecture
-from recipe.launch.errors import ConfigError
-from recipe.launch.inputs import chat_template, template_text
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
+from recipe.runfile import architecture
+from recipe.runfile.errors import ConfigError
 from recipe.weights.errors import WeightsError
 
 CONVERT = "make it with scripts/convert_hf_to_mcore.py"
@@ -106,7 +105,7 @@ def _tokenizer(facts: Facts) -> Iterator[Said]:
         yield bad(f"no {' and no '.join(missing)} in {directory}", "both")
         return
     try:
-        template_text(chat_template(facts.config, directory))
+        _ = facts.derived.chat_template
     except ConfigError as error:
         yield bad(str(error), "a tokenizer_config.json and a chat template that can be read")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.report.recorder import read_lines
+from recipe.recorder import read_lines
 
 SHOWN = 3
 

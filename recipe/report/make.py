@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.masking import masked_run_file
 from recipe.report.answers import sampled_answers
 from recipe.report.page import page
 from recipe.report.plots import draw_all
 from recipe.report.summary import summarise
+from recipe.runfile.masking import masked_run_file
 
 
 def make_report(run_dir: Path) -> dict[str, Any]:

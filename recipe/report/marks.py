@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.report.recorder import append_line, read_lines
+from recipe.recorder import append_line, read_lines
 
 FILE = "marks.jsonl"
 # A rule of the watch warned; a rule ended the run; the run went on with other settings.

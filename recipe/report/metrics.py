@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.report.recorder import read_lines
+from recipe.recorder import read_lines
 
 REWARD = "critic/score/mean"
 SCORE_MIN, SCORE_MAX = "critic/score/min", "critic/score/max"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recipe.recorder import read_events
 from recipe.report.marks import SETTING, STOP, WARNING, Mark, read_marks
 from recipe.report.metrics import (
     CUT_OFF,
@@ -19,7 +20,6 @@ from recipe.report.metrics import (
     Step,
     read_steps,
 )
-from recipe.report.recorder import read_events
 
 # verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other". Validation
 # is not part of a step's time.

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from recipe.recorder import node_dirs, read_events, read_lines
 from recipe.report.marks import read_marks
 from recipe.report.metrics import KL_KEYS, PEARSON, REWARD, STEP_SECONDS, Step, read_steps
-from recipe.report.recorder import node_dirs, read_events, read_lines
+from recipe.upstreams import upstream_tree
 
+REPO = Path(__file__).resolve().parents[2]
 UPSTREAMS = ("verl", "vllm", "vllm-ascend", "megatron-core", "mindspeed")
 RUNTIME = ("torch", "ray", "transformers", "npu-sim")
 
@@ -120,9 +122,7 @@ def versions(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
     """Versions as recorded when the run's first report was made, else those of the sources and packages now here."""
     recorded = _read_json(run_dir / "versions.json")
     now: dict[str, str] = {}
-    from recipe.launch.environment import upstream_dir
-
-    paths = [str(upstream_dir())]
+    paths = [str(upstream_tree(REPO))]
     for name in names:
         if name in recorded:
             now[name] = recorded[name]

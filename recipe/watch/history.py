@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.launch.schema import ON_POLICY
-from recipe.launch.schema import Watch as Settings
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
+from recipe.runfile.schema import ON_POLICY
+from recipe.runfile.schema import Watch as Settings
 
+# By this key a run's command.json has the tokens of its model, as they are in `Context`.
+VOCABULARY = "vocabulary"
 # Means over so many steps are compared, not single steps, whose problems differ.
 REWARD_WINDOW, LENGTH_WINDOW = 5, 5
 

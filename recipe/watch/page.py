@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from recipe.launch.schema import Watch
+from recipe.runfile.schema import Watch
 from recipe.watch.rule import Rule
 from recipe.watch.rules import RULES
 from recipe.watch.watch import QUIET_STEPS

@@ -20,9 +20,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from recipe.watch.history import Now
 
-# What a broken rule does; the run file says which.
-STOP_RUN, WARN, OFF = ACTIONS = ("stop", "warn", "off")
-
 
 class NothingToJudge(Exception):
     """Raised by a rule whose metric this step, or this run, does not have by design."""

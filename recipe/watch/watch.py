@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.launch.schema import Watch as Settings
 from recipe.report.marks import STOP, WARNING
 from recipe.report.metrics import Step
+from recipe.runfile.schema import OFF, STOP_RUN
+from recipe.runfile.schema import Watch as Settings
 from recipe.watch.history import Context, History, Now
-from recipe.watch.rule import OFF, STOP_RUN, Bad, NothingToJudge, Rule
+from recipe.watch.rule import Bad, NothingToJudge, Rule
 from recipe.watch.rules import RULES
 
 # A rule that has warned says nothing more for so many steps, unless it stops the run: a figure may be about its bound.

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from recipe.doctor.pains import PAINS
-from recipe.launch import schema
 from recipe.own_packages import own_packages
 from recipe.preflight import every_check
+from recipe.runfile import schema
 from tests.docs import pages
 from tests.docs.pages import PAGES, REPO
 

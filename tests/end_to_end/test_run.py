@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from recipe.launch.processes import ray_workers
+from recipe.recorder import read_events
 from recipe.report.marks import read_marks
-from recipe.report.recorder import read_events
 
 REPO = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow

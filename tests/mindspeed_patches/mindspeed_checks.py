@@ -33,7 +33,7 @@ def worker() -> Callable[[], None]:
 
 
 def repatch_of(module: Any) -> Callable[[], None]:
-    from recipe.launch.mindspeed import transformer_overrides
+    from recipe.runfile.mindspeed import transformer_overrides
 
     assert module.repatch is not None, "MindSpeed was not found"
     return lambda: module.repatch(transformer_overrides())
@@ -248,8 +248,8 @@ def the_published_runs_are_understood() -> None:
     from megatron.core.transformer import transformer_block, transformer_layer
     from megatron.core.transformer.transformer_config import MLATransformerConfig
 
-    from recipe.launch.config import load
-    from recipe.launch.show import everything
+    from recipe.runfile.config import load
+    from recipe.runfile.derive import derive_run
 
     fields = {field.name for field in dataclasses.fields(MLATransformerConfig)}
     module = importlib.import_module("verl.workers.megatron_workers")
@@ -257,7 +257,7 @@ def the_published_runs_are_understood() -> None:
     assert len(files) == 4
     for file in files:
         config = load(file)
-        asked = everything(config).transformer
+        asked = derive_run(config).complete().transformer
         assert not set(asked) - fields - known, set(asked) - fields - known
         module.repatch(OmegaConf.create(asked))
         assert distrib_optimizer.DistributedOptimizer.__name__ == "SwapDistributedOptimizer"

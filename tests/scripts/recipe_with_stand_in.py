@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 
 from recipe.__main__ import main
-from recipe.launch import run
-from recipe.launch.overrides import Inputs
+from recipe.launch import drive
+from recipe.runfile.derive import Inputs
+from recipe.runfile.overrides import DRIVER
 
-run.DRIVER[:] = [str(Path(__file__).with_name("stand_in_trainer.py"))]
-run.prepare = lambda config, say, log: Inputs(
+DRIVER[:] = [str(Path(__file__).with_name("stand_in_trainer.py"))]
+drive.prepare = lambda config, say, log: Inputs(
     model=Path("/none/model"), checkpoint=Path("/none/checkpoint"), train=Path("/none/train.parquet"),
-    validation=Path("/none/test.parquet"), prompt_tokens=16, transformer={},
+    validation=Path("/none/test.parquet"), prompt_tokens=16,
 )  # fmt: skip
 
 sys.exit(main(sys.argv[3:]))

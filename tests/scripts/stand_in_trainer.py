@@ -16,7 +16,7 @@ from pathlib import Path
 import ray
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+from recipe.checkpoints import Manifest, list_files, sum_files, write_manifest
 from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, run_settings
 
 given = {one.key_or_group: str(one.value()) for one in OverridesParser.create().parse_overrides(sys.argv[1:])}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 from tests.scripts.nodes import Nodes, end_of, marked_in, until
 
 pytestmark = pytest.mark.slow

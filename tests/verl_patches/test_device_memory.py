@@ -10,7 +10,7 @@ import pytest
 import torch
 import verl  # noqa: F401  finds the device, before anything maps torch.cuda
 
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 from verl_patches.device_memory import MemoryLedger, record_memory, resident_bytes
 
 

@@ -13,9 +13,9 @@ import vllm.config  # noqa: F401
 import vllm_ascend.worker.model_runner_v1  # noqa: F401
 
 from recipe import overlay
-from recipe.launch.config import load
-from recipe.launch.environment import RunPaths, derived_environment
-from recipe.launch.layout import derive
+from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
+from recipe.runfile.paths import RunPaths
 from tests.ranks import Ranks
 from vllm_patches.dp_sync import OPTION
 
@@ -61,4 +61,4 @@ def test_the_run_file_turns_it_on(tmp_path: Path) -> None:
         file = tmp_path / "run.toml"
         file.write_text(text.replace("[rollout]", f"[rollout]\n{setting}#"), encoding="utf-8")
         config = load(file)
-        assert derived_environment(config, derive(config), paths)[OPTION] == expected
+        assert derive_run(config, paths=paths).environment[OPTION] == expected

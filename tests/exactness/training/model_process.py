@@ -48,7 +48,7 @@ def adapt_with_mindspeed(reverted: list[str], more: dict[str, Any]) -> None:
     more: entries of `override_transformer_config` besides those that every model needs.
     """
     from recipe import overlay
-    from recipe.launch.mindspeed import transformer_overrides
+    from recipe.runfile.mindspeed import transformer_overrides
 
     repatch = importlib.import_module("verl.workers.megatron_workers").repatch
     assert repatch is not None, "verl has not found MindSpeed"
@@ -161,7 +161,7 @@ def build(
     from verl.models.mcore import hf_to_mcore_config
     from verl.utils.megatron_utils import McoreModuleWrapperConfig, make_megatron_module
 
-    from recipe.launch.mindspeed import transformer_overrides as mindspeed_overrides
+    from recipe.runfile.mindspeed import transformer_overrides as mindspeed_overrides
     from recipe.weights.model_config import transformer_overrides
 
     hf_config = AutoConfig.from_pretrained(job["hf"])

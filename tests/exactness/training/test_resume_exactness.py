@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from recipe.launch.config import HOST, load
-from recipe.launch.overrides import optimizer_config
+from recipe.runfile.config import load
+from recipe.runfile.overrides import optimizer_config
+from recipe.runfile.schema import HOST
 
 Results = list[list[dict[str, Any]]]
 LOAD = "verl_patches.utils.checkpoint.megatron_checkpoint_manager:load_checkpoint"

@@ -19,10 +19,10 @@ import pytest
 from recipe.doctor import OF_PREFLIGHT, Diagnosis, diagnose
 from recipe.doctor.facts import device_of
 from recipe.doctor.pains import PAINS
-from recipe.launch.environment import upstream_dir
 from recipe.preflight import every_check
 from recipe.preflight.machine import Machine, Process, this_machine
 from recipe.preflight.packages import requirements
+from recipe.runfile.paths import upstream_dir
 
 REPO = Path(__file__).resolve().parents[3]
 GIB = 2**30

@@ -10,18 +10,20 @@ import os
 import sys
 from pathlib import Path
 
-from recipe.launch import run
-from recipe.launch.overrides import Inputs
+from recipe.launch import drive, startable
+from recipe.launch.outcome import Outcome
+from recipe.runfile.derive import Inputs
+from recipe.runfile.overrides import DRIVER
 
 if __name__ == "__main__":
     from recipe.__main__ import _command
 
-    run.DRIVER[:] = [str(Path(__file__).with_name("stand_in_driver.py"))]
-    run.verify = lambda roots: []
-    run.prepare = lambda config, say, log: Inputs(
+    DRIVER[:] = [str(Path(__file__).with_name("stand_in_driver.py"))]
+    startable.verify = lambda roots: []
+    drive.prepare = lambda config, say, log: Inputs(
         model=Path("/none/model"), checkpoint=Path("/none/checkpoint"), train=Path("/none/train.parquet"),
-        validation=Path("/none/test.parquet"), prompt_tokens=16, transformer={},
+        validation=Path("/none/test.parquet"), prompt_tokens=16,
     )  # fmt: skip
     if "STAND_IN_REPORT" not in os.environ:
-        run._report = lambda run_dir, clock, failed: None
+        Outcome.report = lambda self, failed: None
     sys.exit(_command())

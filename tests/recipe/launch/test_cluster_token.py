@@ -16,8 +16,8 @@ import pytest
 
 from recipe.launch import cluster_token
 from recipe.launch.cluster_token import read_token
-from recipe.launch.environment import REPO
-from recipe.launch.errors import ConfigError, LaunchError
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO
 
 
 def read(path: Path, make: bool = False) -> bytes:
@@ -117,7 +117,7 @@ AS_ANOTHER = """
 import os, sys
 from pathlib import Path
 from recipe.launch.cluster_token import read_token
-from recipe.launch.errors import ConfigError
+from recipe.runfile.errors import ConfigError
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 for make in (True, False):
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.overrides import DRIVER
+from recipe.runfile.overrides import DRIVER
 
 # The head is busy, and the other node is not: Ray prefers that one for whatever does not say where it belongs.
 TWO_NODES = """

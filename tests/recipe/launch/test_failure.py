@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.environment import RunPaths
 from recipe.launch.failure import cause, cause_in_log, expect_record, record_failure
+from recipe.runfile.paths import RunPaths
 
 RAY_LOG = """\
 \x1b[36m(TaskRunner pid=19168)\x1b[0m starting
@@ -165,7 +165,7 @@ def test_what_ray_carries_is_unwrapped(paths: RunPaths) -> None:
     code = """
 import os, ray, sys
 from recipe.launch.failure import cause, expect_record, record_failure
-from recipe.launch.environment import RunPaths
+from recipe.runfile.paths import RunPaths
 from pathlib import Path
 
 @ray.remote(num_cpus=0)

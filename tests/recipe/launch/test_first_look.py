@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.config import load
-from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.first_look import require_plain_interpreter, require_room
 from recipe.launch.run import launch
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError, LaunchError
 
 REPO = Path(__file__).resolve().parents[3]
 SIM = REPO / "configs" / "sim.toml"

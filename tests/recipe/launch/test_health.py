@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 
 from recipe.__main__ import main
-from recipe.launch import run as run_module
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO, RunPaths
+from recipe.launch import drive
 from recipe.launch.health import Health, vocabulary_of
-from recipe.launch.overrides import Inputs
 from recipe.launch.processes import end_all, marked
 from recipe.report.marks import read_marks
 from recipe.report.metrics import Step
+from recipe.runfile import derive
+from recipe.runfile.config import load
+from recipe.runfile.derive import Inputs
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.schema import RunConfig
 from tests.recipe.watch.recorded import changed, going_on, recorded
 
 SIM = load(REPO / "configs" / "sim.toml")
@@ -30,7 +32,7 @@ STAND_IN = """
 import json, os, sys, time
 from pathlib import Path
 
-from recipe.launch.checkpoints import Manifest, list_files, sum_files, write_manifest
+from recipe.checkpoints import Manifest, list_files, sum_files, write_manifest
 
 given = dict(one.split("=", 1) for one in sys.argv[1:] if "=" in one)
 root = Path(given["trainer.default_local_dir"].strip("'\\""))
@@ -62,10 +64,10 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     file.write_text(text.replace("[run]", "[run]\nsave_every = 1").replace("steps = 50", "steps = 6"), encoding="utf-8")
     inputs = Inputs(
         model=tmp_path / "model", checkpoint=Path("/none"), train=Path("/none"), validation=Path("/none"),
-        prompt_tokens=16, transformer={},
+        prompt_tokens=16,
     )  # fmt: skip
-    monkeypatch.setattr(run_module, "DRIVER", [str(driver)])
-    monkeypatch.setattr(run_module, "prepare", lambda config, say, log: inputs)
+    monkeypatch.setattr(derive, "DRIVER", [str(driver)])
+    monkeypatch.setattr(drive, "prepare", lambda config, say, log: inputs)
     monkeypatch.setenv("RECIPE_RUNS", str(tmp_path / "runs"))
 
     def launch(lines: list[dict[str, Any]], wait: float = 0.0) -> tuple[int, Path]:

@@ -21,9 +21,10 @@ import psutil
 import pytest
 
 from recipe.launch.command import run_command
-from recipe.launch.environment import REPO
-from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.launch.errors import AlreadyFinished
 from recipe.launch.processes import marked
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO
 
 HARNESS = Path(__file__).with_name("launch_with_stand_in.py")
 

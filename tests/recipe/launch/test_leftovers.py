@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.environment import RUN_ID, RunPaths
-from recipe.launch.errors import LaunchError
 from recipe.launch.leftovers import end_former, noted
 from recipe.launch.processes import marked
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import RunPaths
 
 
 @pytest.fixture

@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from recipe.launch import channel as channels
 from recipe.launch.channel import Channel, shake_hands
-from recipe.launch.errors import ChannelError, LaunchError
+from recipe.launch.errors import ChannelError
 from recipe.launch.handshake import line_of
 from recipe.launch.meeting import Meeting, differing
 from recipe.launch.messages import Node
 from recipe.launch.node_logs import chunks, write_chunk
+from recipe.runfile.errors import LaunchError
 
 TOKEN = b"the token of this test"
 FACTS = {"code": "abc", "Python": "3.11", "Ray": "2.60"}

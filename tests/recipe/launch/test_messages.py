@@ -7,13 +7,14 @@ import re
 
 import pytest
 
-from recipe.launch.environment import REPO
+from recipe.runfile.paths import REPO
 
 PAGE = (REPO / "docs" / "LAUNCH.md").read_text(encoding="utf-8")
 # A string that goes on in the next line is one.
 CODE = "".join(
     re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))
-    for path in sorted((REPO / "recipe" / "launch").glob("*.py"))
+    for room in ("launch", "runfile")
+    for path in sorted((REPO / "recipe" / room).rglob("*.py"))
 )
 
 

@@ -12,13 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO, RunPaths, derived_environment
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.layout import derive
 from recipe.launch.network import address_of, interface_of, require_free, source_address
 from recipe.launch.node import code_digest, comparable, find_place, present, require_free_ports
-from recipe.launch.ray_node import NodePorts, address_environment, authentication, own_authentication, start_command
+from recipe.launch.own_ray import own_authentication
+from recipe.launch.ray_node import address_environment, authentication, start_command
+from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.ports import NodePorts
+from recipe.runfile.schema import RunConfig
 
 SIM = load(REPO / "configs" / "sim.toml")
 TWO = dataclasses.replace(SIM, cluster=dataclasses.replace(SIM.cluster, nodes=2, head="127.0.0.2"))
@@ -67,7 +70,7 @@ def test_an_interface_is_found_by_each_of_its_addresses() -> None:
 def test_what_is_found_to_lead_to_the_head_is_used_by_what_connects(config: RunConfig) -> None:
     config = dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, interface="bond0"))
     paths = RunPaths(Path("/runs/x"), "x-1", Path("/tmp/x"))
-    assert derived_environment(config, derive(config), paths, "eth7")["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert derive_run(config, paths=paths, interface="eth7").environment["GLOO_SOCKET_IFNAME"] == "eth7"
     assert address_environment("10.0.0.7", 2)["VLLM_HOST_IP"] == "10.0.0.7"
 
 

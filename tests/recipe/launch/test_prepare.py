@@ -16,15 +16,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from recipe.launch.architecture import KEYS, KNOWN
 from recipe.launch.cache import cached, digest
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import ConfigError, LaunchError
-from recipe.launch.inputs import given_inputs
 from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
 from recipe.reward.processes.tier3 import GRADERS
+from recipe.runfile.architecture import KEYS, KNOWN
+from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO
+from recipe.runfile.schema import RunConfig
 
 # A problem as verl reads it.
 ROW = {
@@ -172,7 +173,8 @@ def test_on_a_cluster_nothing_is_made(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (inputs.train, inputs.validation) == (tmp_path / "train.parquet", tmp_path / "test.parquet")
     assert inputs.prompt_tokens == 1024
     # As `show` says it on a machine that sees nothing of this.
-    assert inputs.transformer == given_inputs(load(REPO / "configs" / "a3_256die.toml")).transformer
+    shown = derive_run(load(REPO / "configs" / "a3_256die.toml"))
+    assert derive_run(on_a_cluster(tmp_path), inputs).transformer == shown.transformer
     random = on_a_cluster(tmp_path, kind="random_init", checkpoint=None)
     assert prepare(random, lambda line: None, tmp_path / "log").checkpoint is None
 

@@ -15,11 +15,11 @@ import pytest
 
 from recipe.__main__ import main
 from recipe.launch import ray_node
-from recipe.launch.environment import RUN_ID
-from recipe.launch.errors import LaunchError
 from recipe.launch.processes import end_all, marked
 from recipe.launch.ray_node import RayNode
 from recipe.launch.ray_start import TRIES, again, patiently
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.errors import LaunchError
 from tests.scripts.slow_ray import SLOW_RAY
 
 REPO = Path(__file__).resolve().parents[3]

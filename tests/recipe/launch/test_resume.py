@@ -15,13 +15,15 @@ from typing import Any
 import pytest
 
 from recipe.launch import attempts, cli, node_cli, resume
-from recipe.launch.config import RunConfig, load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import AlreadyFinished, ConfigError, LaunchError
+from recipe.launch.errors import AlreadyFinished
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
-from tests.recipe.launch.saved import save, save_unfinished, unsynced
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError, LaunchError
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.schema import RunConfig
+from tests.recipe.saved import save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -53,7 +55,7 @@ def opened(
     run_dir: Path, config: RunConfig = SIM, asked: Asked | None = None, checkpoints: Path | None = None
 ) -> tuple[Start, str]:
     said = io.StringIO()
-    start = open_run(config, run_dir, checkpoints or run_dir / "checkpoints", asked or Asked(), Clock(said))
+    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), asked or Asked(), Clock(said))
     return start, said.getvalue()
 
 

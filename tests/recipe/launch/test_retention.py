@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe.checkpoints import MANIFEST, Checkpoint, look
 from recipe.launch import retention
-from recipe.launch.checkpoints import MANIFEST, Checkpoint, look
 from recipe.launch.retention import Retention, prune, to_remove
 from recipe.report.marks import SETTING, STOP, WARNING, Mark, add_mark
 from recipe.report.metrics import Step
-from tests.recipe.launch.saved import save, save_unfinished, unsynced
+from tests.recipe.saved import save, save_unfinished, unsynced
 
 __all__ = ["unsynced"]
 pytestmark = pytest.mark.usefixtures("unsynced")

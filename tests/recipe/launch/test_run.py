@@ -8,11 +8,13 @@ import json
 
 import pytest
 
-from recipe.launch import resume, run
-from recipe.launch.config import load
-from recipe.launch.environment import REPO
-from recipe.launch.errors import AlreadyFinished, LaunchError
+from recipe.launch import resume, run, startable
+from recipe.launch.errors import AlreadyFinished
+from recipe.launch.outcome import Outcome
 from recipe.launch.run import launch
+from recipe.runfile.config import load
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO
 
 SIM = REPO / "configs" / "sim.toml"
 
@@ -54,9 +56,9 @@ def test_a_run_whose_steps_are_done_gets_what_it_still_lacks(upstream, tmp_path,
     run_dir.mkdir(parents=True)
     if before is not None:
         (run_dir / "result.json").write_text(before)
-    monkeypatch.setattr(run, "verify", lambda roots: [])
+    monkeypatch.setattr(startable, "verify", lambda roots: [])
     monkeypatch.setattr(run, "open_run", nothing_left)
-    monkeypatch.setattr(run, "_report", lambda run_dir, clock, failed: made.append(failed))
+    monkeypatch.setattr(Outcome, "report", lambda outcome, failed: made.append(failed))
     with pytest.raises(AlreadyFinished):
         launch(load(SIM), SIM)
     assert json.loads((run_dir / "result.json").read_text())["status"] == "finished"

@@ -20,13 +20,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recipe.launch.environment import REPO, RUN_ID, RunPaths
-from recipe.launch.errors import LaunchError
 from recipe.launch.processes import end_all, marked, ray_workers
 from recipe.launch.progress import Clock
 from recipe.launch.sampler import Sampler
 from recipe.launch.supervisor import Alarm, Limits, supervise
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import REPO, RunPaths
 
 # What every stand-in starts with: metrics as verl writes them, and children that outlive their parents.
 PREAMBLE = """
@@ -177,8 +178,9 @@ def test_nothing_but_the_run_is_ended(paths: RunPaths) -> None:
 LAUNCHER = """
 import os, sys
 from pathlib import Path
-from recipe.launch.environment import RUN_ID, RunPaths
-from recipe.launch.errors import LaunchError
+from recipe.runfile.environment import RUN_ID
+from recipe.runfile.paths import RunPaths
+from recipe.runfile.errors import LaunchError
 from recipe.launch.progress import Clock
 from recipe.launch.supervisor import Limits, supervise
 run_dir, run_id, temp, body = sys.argv[1:]

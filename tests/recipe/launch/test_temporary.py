@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.environment import RunPaths
 from recipe.launch.node_logs import chunks
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.temporary import remove_temp, run_temp
+from recipe.runfile.paths import RunPaths
 
 # The longest that Ray 2.60 puts below its directory: date, microseconds, a pid of 7 digits, a second node's store.
 RAYS_LONGEST = "session_2026-11-28_23-28-07_123456_4194304/sockets/plasma_store.1"

@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.architecture import from_config_json
-from recipe.launch.config import OFFLOADED, SWAPPED, Recompute, load
-from recipe.launch.environment import REPO, RunPaths, derived_environment
-from recipe.launch.mindspeed import overrides as mindspeed_overrides
-from recipe.launch.overrides import Inputs, hydra_overrides
-from recipe.launch.prepare import transformer_overrides
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
+from recipe.runfile.architecture import from_config_json
+from recipe.runfile.config import load
+from recipe.runfile.derive import Inputs, derive_run
+from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.schema import OFFLOADED, SWAPPED, Recompute
 from recipe.tiny.config import tiny_fields
 from tests.ranks import Ranks
 
@@ -120,7 +119,7 @@ class Workers:
             "out": str(directory / "counted"),
         }
         environment = {
-            **derived_environment(config, layout, paths), "PYTHONPATH": self._path(), "RECIPE_RUN_DIR": ""
+            **derive_run(config, paths=paths).environment, "PYTHONPATH": self._path(), "RECIPE_RUN_DIR": ""
         }  # fmt: skip
         self._ranks.run(job, directory / "rank", ranks=layout.dies, limit_s=LIMIT_S, **environment)
         return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(layout.dies)]
@@ -130,12 +129,9 @@ class Workers:
 
     def _overrides(self, of: Subject, made: Made, paths: RunPaths) -> list[str]:
         nowhere = paths.run_dir / "none.parquet"
-        transformer = transformer_overrides(made.hf)
-        if self.mindspeed is not None:
-            transformer |= mindspeed_overrides(of.config, self.mindspeed, print)
-        inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT, transformer)
-        overrides = hydra_overrides(of.config, of.layout, inputs, paths)
-        return [o for o in overrides if not o.startswith("hydra.")] + [
+        inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT)
+        derived = derive_run(of.config, inputs, paths, upstream=self.mindspeed or paths.run_dir)
+        return [o for o in derived.overrides if not o.startswith("hydra.")] + [
             "actor_rollout_ref.actor.optim.total_training_steps=10"  # the trainer sets it
         ]
 

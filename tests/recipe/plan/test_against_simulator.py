@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import HOST, SWAPPED, Recompute
+from recipe.runfile.schema import HOST, SWAPPED, Recompute
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2": {"dies": 2},

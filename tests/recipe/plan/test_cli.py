@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from recipe.__main__ import main
-from recipe.launch.config import load
-from recipe.launch.layout import derive
 from recipe.plan.memory import memory
 from recipe.plan.page import as_json, as_text
 from recipe.plan.plan import make_plan
-from recipe.plan.sizes import size_text
 from recipe.plan.subject import subject
+from recipe.runfile.config import load
+from recipe.runfile.layout import lay_out
+from recipe.sizes import size_text
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 ALL = sorted(path.stem for path in CONFIGS.glob("*.toml"))
@@ -27,7 +27,7 @@ ALL = sorted(path.stem for path in CONFIGS.glob("*.toml"))
 def test_every_run_file_is_planned(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(CONFIGS / f"{name}.toml"), "--json", "--no-search"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    stages = len(derive(load(CONFIGS / f"{name}.toml")).stage_layers)
+    stages = len(lay_out(load(CONFIGS / f"{name}.toml")).stage_layers)
     assert [die["stage"] for die in plan["memory"]] == list(range(stages))
     assert plan["fits"]
     assert (plan["seconds"] is None) is name.startswith("sim")

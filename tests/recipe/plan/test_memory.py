@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.config import Recompute, RunConfig, load
-from recipe.launch.errors import ConfigError
 from recipe.plan.memory import PHASES, host, memory, memory_by_phase, pinned_bytes_per_host
 from recipe.plan.subject import TINY_PROMPT_TOKENS, subject
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import Recompute, RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 BIG = load(CONFIGS / "a3_256die.toml")

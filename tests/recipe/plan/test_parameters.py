@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.architecture import KNOWN, from_config_json
 from recipe.plan.parameters import actor_parameters, rollout_parameters, total_parameters
 from recipe.plan.shards import buffers
+from recipe.runfile.architecture import KNOWN, from_config_json
 from recipe.tiny.config import tiny_fields
 
 BIG = KNOWN["deepseek_v3_671b"]

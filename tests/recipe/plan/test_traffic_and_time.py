@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.architecture import KNOWN
-from recipe.launch.config import ON_POLICY, RunConfig, load
 from recipe.plan.duration import active_parameters, bubble, estimate, forward_flops
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
+from recipe.runfile.architecture import KNOWN
+from recipe.runfile.config import load
+from recipe.runfile.schema import ON_POLICY, RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 BIG = load(CONFIGS / "a3_256die.toml")

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import RunConfig, load
 from recipe.preflight import every_check
 from recipe.preflight.catalogue import Finding
 from recipe.preflight.crash import REQUEST
 from recipe.preflight.facts import Facts
 from recipe.preflight.machine import Machine
 from recipe.preflight.packages import requirements
+from recipe.runfile.config import load
+from recipe.runfile.schema import RunConfig
 from recipe.sources.compose import wanted
 from recipe.sources.pins import read_pins
 

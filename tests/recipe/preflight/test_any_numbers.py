@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.launch.config import RunConfig, load
-from recipe.launch.errors import ConfigError
-from recipe.launch.layout import derive
 from recipe.preflight import run
 from recipe.preflight.crash import REQUEST
 from recipe.preflight.machine import this_machine
+from recipe.runfile.config import load
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.layout import lay_out
+from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 RUNS = {file.stem: load(file) for file in CONFIGS.glob("*.toml")}
@@ -59,7 +60,7 @@ def test_a_report_is_made_and_passes_only_what_has_a_layout(config: RunConfig) -
     assert report.lines() and not any(REQUEST in one.found for one in report.findings)
     assert all(one.found and (one.level == "not run" or (one.expected and one.fix)) for one in report.findings)
     if report.ok:
-        derive(config, config.data.max_prompt_tokens)
+        lay_out(config, config.data.max_prompt_tokens)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +77,5 @@ def test_no_ranks_at_all_are_an_error_of_the_layout(name: str, section: str, key
 def test_what_has_no_layout_is_an_error() -> None:
     config = dataclasses.replace(RUNS["sim"], cluster=dataclasses.replace(RUNS["sim"].cluster, dies_per_node=3))
     with pytest.raises(ConfigError):
-        derive(config)
+        lay_out(config)
     assert not run(config, node=False, machine=MACHINE).ok

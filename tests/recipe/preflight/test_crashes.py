@@ -16,13 +16,13 @@ import pytest
 from recipe import doctor, preflight
 from recipe.doctor import inventory
 from recipe.launch.cluster import require_ready
-from recipe.launch.config import load
-from recipe.launch.signals import Interrupted
 from recipe.preflight import every_check, machine, ray_facts
 from recipe.preflight.catalogue import CATALOGUE, Check, Finding
 from recipe.preflight.crash import REQUEST, account
 from recipe.preflight.facts import Facts
 from recipe.preflight.report import Report, examine
+from recipe.runfile.config import load
+from recipe.runfile.errors import Interrupted
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # Those that look at hundreds of files, or start a process: once is enough for them.

@@ -28,7 +28,7 @@ def _second_copy(world: Any) -> None:
 
 
 def _real_upstream(world: Any) -> None:
-    from recipe.launch.environment import upstream_dir
+    from recipe.runfile.paths import upstream_dir
 
     world.upstream = upstream_dir()
 

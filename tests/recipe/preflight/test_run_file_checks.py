@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recipe.launch.config import Recompute, Reward
 from recipe.preflight import run_file
+from recipe.runfile.schema import Recompute, Reward
 
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
 TRIPS = {
@@ -50,6 +50,7 @@ TRIPS = {
     "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
     "T004": ("host", {"actor_optimizer_host_share": 0.5}, "error", "optimizer_host_share = 0.5 with device npu"),
     "T013": ("host", {"environment": {}}, "warning", "20, with the 320 cores here"),
+    "T016": ("cluster", {"train_warmup_steps": 70}, "error", "wants it below [run] steps (70)"),
     "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
     "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
     "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
@@ -214,10 +215,10 @@ def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any)
 
 
 def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
-    from recipe.launch import inputs
+    from recipe.runfile import model_files
 
     assert cluster.findings("T012") == []
-    monkeypatch.setattr(inputs, "model_overrides", lambda config: {})
+    monkeypatch.setattr(model_files, "model_overrides", lambda config, model: {})
     assert "Megatron-core is told" in cluster.findings("T012")[0].found
 
 

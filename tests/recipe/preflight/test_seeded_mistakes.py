@@ -52,6 +52,7 @@ MISTAKES = [
     (WEIGHTS, "actor", 'optimizer = "host"\noptimizer_host_share = 0.5', "T004"),
     (GPUS, "actor", 'optimizer = "swapped"', "T005"),
     (GPUS, "actor", 'optimizer = "host"', "T013"),
+    (SIM, "train", "warmup_steps = 50", "T016"),
     (GPUS, "train", "loss_mode = 'npu_on_policy'", "T001"),
     (GPUS, "train", "updates_per_step = 48", "T002"),
     (RANDOM, "actor", "micro_batch_tokens = 3072", "T006"),

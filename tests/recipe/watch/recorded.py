@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from recipe.launch.config import Watch as Settings
 from recipe.report.metrics import parse
+from recipe.runfile.schema import Watch as Settings
 from recipe.watch.history import Context
 from recipe.watch.watch import Finding, Watch
 

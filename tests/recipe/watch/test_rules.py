@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.launch.config import Watch as Settings
 from recipe.report.metrics import Step, parse
+from recipe.runfile.schema import ACTIONS
+from recipe.runfile.schema import Watch as Settings
 from recipe.watch import page
 from recipe.watch.history import Context, context_of
-from recipe.watch.rule import ACTIONS, Rules
+from recipe.watch.rule import Rules
 from recipe.watch.rules import RULES
 from recipe.watch.watch import QUIET_STEPS, Watch
 from tests.recipe.watch.recorded import SIM, VOCABULARY, changed, findings, going_on, recorded, said

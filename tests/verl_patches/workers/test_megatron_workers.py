@@ -20,7 +20,7 @@ from verl.single_controller.base.decorator import MAGIC_ATTR
 from verl.workers import megatron_workers
 from verl.workers.megatron_workers import ActorRolloutRefWorker
 
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 
 PHASES = {
     "compute_log_prob": "verl_patches.workers.megatron_workers:compute_log_prob",

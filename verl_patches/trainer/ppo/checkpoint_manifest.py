@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of a save: every file is brought to the disk and summed, by the worker that wrote it, and then listed.
 
-What the manifest is, and what is made of it, is in `recipe.launch.checkpoints`.
+What the manifest is, and what is made of it, is in `recipe.checkpoints`.
 """
 
 # NPU-ADAPTATION: a checkpoint counts when all its files are on the disk and listed with their sums
@@ -17,8 +17,7 @@ from typing import Any
 
 import ray
 
-from recipe.files import sync_directory
-from recipe.launch.checkpoints import (
+from recipe.checkpoints import (
     UNFINISHED,
     FileSum,
     Manifest,
@@ -27,6 +26,7 @@ from recipe.launch.checkpoints import (
     sum_files,
     write_manifest,
 )
+from recipe.files import sync_directory
 
 # What Megatron-core's writers of a rank are called: __RANK_NUMBER.distcp.
 _OF_RANK = re.compile(r"(?:.*/)?__([0-9]+)_[0-9]+\.distcp")

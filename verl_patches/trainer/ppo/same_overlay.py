@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from recipe.overlay import OverlayError, Snapshot, compare, snapshot
-from recipe.report.recorder import record
+from recipe.recorder import record
 
 # The worker groups a trainer may have; several of them may be the same processes.
 GROUPS = ("actor_rollout_wg", "ref_policy_wg", "critic_wg", "rm_wg")

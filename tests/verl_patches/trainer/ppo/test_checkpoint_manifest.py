@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 from verl.utils.tracking import Tracking
 
-from recipe.launch.checkpoints import NotWhole, look
+from recipe.checkpoints import NotWhole, look
 from verl_patches.trainer.ppo import checkpoint_manifest
 from verl_patches.trainer.ppo.checkpoint_manifest import share_out
 

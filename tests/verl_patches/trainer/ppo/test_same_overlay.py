@@ -17,7 +17,7 @@ import ray
 from verl.trainer.ppo.ray_trainer import RayPPOTrainer
 
 from recipe.overlay import OverlayError
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 
 PATCH = "verl_patches.protocol:concat"
 

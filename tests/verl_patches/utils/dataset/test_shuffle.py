@@ -14,11 +14,9 @@ from omegaconf import OmegaConf
 from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.main_ppo import create_rl_sampler
 
-from recipe.launch.config import load
-from recipe.launch.environment import RunPaths
-from recipe.launch.inputs import given_inputs
-from recipe.launch.layout import derive
-from recipe.launch.overrides import hydra_overrides
+from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
+from recipe.runfile.paths import RunPaths
 from verl_patches.trainer.ppo.random_states import own_generator
 
 SIM = Path(__file__).resolve().parents[4] / "configs" / "sim.toml"
@@ -30,7 +28,7 @@ def data_config() -> Any:
     """The part of verl's configuration that says in which order the problems come, as the launcher gives it."""
     config = load(SIM)
     paths = RunPaths(Path("/runs/sim"), "id", Path("/tmp/grpo-1"))
-    overrides = hydra_overrides(config, derive(config), given_inputs(config), paths)
+    overrides = derive_run(config, paths=paths).overrides
     parts = ("data.seed=", "data.sampler.", "data.dataloader_num_workers=")
     given = OmegaConf.from_dotlist([item for item in overrides if item.startswith(parts)]).data
     return OmegaConf.merge({"shuffle": True, "sampler": {"class_path": None, "class_name": None}}, given)

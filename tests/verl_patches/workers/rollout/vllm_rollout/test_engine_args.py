@@ -14,8 +14,9 @@ from vllm.config import SchedulerConfig
 from vllm_ascend.ascend_config import AscendConfig, check_ascend_config, clear_ascend_config, init_ascend_config
 from vllm_ascend.core.schedule_config import AscendSchedulerConfig
 
-from recipe.launch.config import load
-from recipe.launch.show import as_json, everything
+from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
+from recipe.runfile.show import as_json
 from verl_patches.workers.rollout.vllm_rollout.engine_args import GRAPH_ONLY_OPTIONS, deep_merge, npu_engine_args
 
 REPO = Path(__file__).resolve().parents[5]
@@ -176,7 +177,7 @@ def test_a_merge_has_everything_of_the_second_and_the_rest_of_the_first(base: An
 
 @pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_every_run_file_gives_arguments_that_vllm_ascend_accepts(path: Path) -> None:
-    shown = everything(load(path))
+    shown = derive_run(load(path)).complete()
     args = as_json(shown)["vllm"]
     if shown.config.cluster.device == "cuda":
         assert args is None

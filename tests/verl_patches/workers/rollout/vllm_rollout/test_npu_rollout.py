@@ -17,7 +17,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
-from recipe.report.recorder import read_events
+from recipe.recorder import read_events
 from verl_patches.workers.rollout.vllm_rollout.npu_rollout import NPURollout
 
 MIB = 1 << 20

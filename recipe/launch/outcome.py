@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run ended: its result file, its report, and the last lines of its launcher."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from recipe.files import release, reserve, write_atomically
+from recipe.launch.errors import STOPPED, TrainingStopped
+from recipe.launch.progress import Clock, minutes
+from recipe.launch.signals import StopSignals
+from recipe.recorder import append_line, read_object
+from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import RESULT
+from recipe.runfile.schema import Run
+
+_RESULT_BYTES = 2**14
+
+
+class Outcome:
+    """What a launch leaves of how its run ended, in the run's directory."""
+
+    def __init__(self, run: Run, run_dir: Path, clock: Clock) -> None:
+        self._run, self._run_dir, self._clock = run, run_dir, clock
+
+    def reserve(self) -> None:
+        """Take the space of the result file, which a disk that is full at the end would not give."""
+        reserve(self._run_dir / RESULT, _RESULT_BYTES)
+
+    def close(self, error: LaunchError | None, step: int) -> None:
+        """Write the result and make the report.
+
+        Args:
+            error: why the run did not finish; None: it did.
+            step: that of the checkpoint from which this attempt went on; 0: it began.
+
+        Raises:
+            LaunchError: a run that finished has no report.
+        """
+        with StopSignals():
+            self._write(error, step)
+        if error is not None:
+            self._clock.note(f"error: {error}")
+        self.report(failed=error is not None)
+
+    def complete(self) -> None:
+        """Write what an attempt that ended after the last checkpoint did not come to."""
+        result = self._run_dir / RESULT
+        text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
+        if (read_object(text) or {}).get("status") != "finished":
+            self._write(None, 0)
+            self.report(failed=False)
+
+    def _write(self, error: LaunchError | None, step: int) -> None:
+        """Should the file not be written though its space was taken, exit code and last line still tell the outcome."""
+        result = self._run_dir / RESULT
+        content = {
+            **_status(error),
+            "wall_s": round(time.monotonic() - self._clock.start, 1),
+            "seed": self._run.seed,
+            "steps_wanted": self._run.steps,
+            "resumed_from_step": step or None,
+        }
+        try:
+            write_atomically(result, json.dumps(content, indent=2) + "\n")
+        except OSError as problem:
+            release(result)
+            self._clock.say(f"warning: {result} could not be written: {problem.strerror}")
+
+    def report(self, failed: bool) -> None:
+        """Make the report; that of a run that failed may fail too, and hides nothing."""
+        from recipe.report.make import make_report
+
+        run_dir = self._run_dir
+        try:
+            summary = make_report(run_dir)
+        except OSError as error:  # a full disk: the run has ended all the same, and the report can be made later
+            command = f"python -m recipe report {run_dir}"
+            reason = error.strerror or error
+            self._clock.say(f"warning: no report could be made ({reason}); later `{command}` makes it")
+        except Exception as error:
+            if not failed:
+                reason = f"{type(error).__name__}: {error}"
+                raise LaunchError(f"the run finished, but its report failed: {reason}") from error
+            append_line(run_dir / "logs" / "report-error.jsonl", {"error": str(error)})
+        else:
+            if not failed:
+                self._say_summary(summary)
+
+    def _say_summary(self, summary: dict[str, Any]) -> None:
+        scores = (summary["val_score_first"], summary["val_score_last"])
+        text = " -> ".join("none" if score is None else f"{score:.3f}" for score in scores)
+        wall = minutes(summary["wall_s"])
+        self._clock.say(f"finished {summary['steps']} steps in {wall}; validation score {text}")
+        self._clock.say(f"report: {self._run_dir / 'report.html'}")
+
+
+def _status(error: LaunchError | None) -> dict[str, str | None]:
+    if isinstance(error, TrainingStopped):
+        checkpoint = None if error.checkpoint is None else str(error.checkpoint)
+        return {"status": STOPPED, "error": str(error), "rule": error.rule, "last_good_checkpoint": checkpoint}
+    return {"status": "finished" if error is None else "failed", "error": None if error is None else str(error)}

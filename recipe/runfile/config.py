@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The run file (`configs/*.toml`) as typed values.
+
+One file describes one run; `recipe.runfile.schema` has its keys. A value that follows from others is not in it:
+`recipe.runfile.derive` works those out.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from recipe.reward.processes.tier3 import check_name
+from recipe.reward.verifiers import get_verifier
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.hosts import require_host
+from recipe.runfile.schema import (
+    HOST,
+    RunConfig,
+)
+from recipe.runfile.typed_toml import build, shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def load(path: Path) -> RunConfig:
+    """Read a run file.
+
+    Raises:
+        ConfigError: the file is missing or not TOML, or a key is unknown, missing, of another type, beyond its limits,
+            or does not go with another.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark at the beginning
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give one like configs/sim.toml") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from None
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    config: RunConfig = build(RunConfig, values, str(path))
+    _check_choices(config, str(path))
+    return config
+
+
+def require_name(name: str) -> None:
+    """Refuses a run name that is no file name: it names the run's directory.
+
+    Raises:
+        ConfigError: with what a name is made of.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"run name {shown(name)}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
+
+
+def require_literal(text: str, label: str) -> None:
+    """Refuses text that verl cannot be given as it is: its configuration would put something in the place of `${...}`.
+
+    An escaped one would not do: verl resolves its configuration once more after it has resolved it, and reads parts
+    of it before.
+
+    Raises:
+        ConfigError: says so, after `label`.
+    """
+    if "${" in text:
+        raise ConfigError(
+            f"{label} {shown(text)}; verl's configuration would put something in the place of ${{...}}: expected text "
+            "without ${, such as a link of another name"
+        )
+
+
+def _check_choices(config: RunConfig, where: str) -> None:
+    """Values that no field's limits can say, and keys of one section that need, or rule out, one another."""
+    for check in (_check_texts, _check_hosts, _check_kinds, _check_nodes, _check_names, _check_reward, _check_pairs):
+        check(config, where)
+
+
+def _check_texts(config: RunConfig, where: str) -> None:
+    try:
+        require_name(config.run.name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for name, given in config.paths.items():
+        try:
+            Path(given).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
+        require_literal(given, f"{where}: {name} is")
+
+
+def _check_hosts(config: RunConfig, where: str) -> None:
+    heads = [] if config.cluster.head is None else [config.cluster.head]
+    for host in (*heads, *config.cluster.hosts):
+        require_host(host, f"{where}: [cluster] {'head' if host in heads else 'hosts'}")
+    if len(set(config.cluster.hosts)) < len(config.cluster.hosts):
+        raise ConfigError(f"{where}: [cluster] hosts names a node twice; list every node once, the head too")
+
+
+def _check_kinds(config: RunConfig, where: str) -> None:
+    model, data = config.model, config.data
+    for section, name, value, belongs in (
+        ("model", "path", model.path, model.kind != "tiny"),
+        ("data", "path", data.path, data.kind == "json"),
+        ("data", "train_path", data.train_path, data.kind == "parquet"),
+        ("data", "validation_path", data.validation_path, data.kind == "parquet"),
+    ):
+        kind = getattr(config, section).kind
+        if belongs and value is None:
+            raise ConfigError(f'{where}: [{section}] kind = "{kind}" needs {name}')
+        if not belongs and value is not None:
+            raise ConfigError(f'{where}: [{section}] {name} does not go with kind = "{kind}"; remove one of them')
+    if model.checkpoint is not None and model.kind != "path":
+        raise ConfigError(f'{where}: [model] checkpoint goes with kind = "path", and only with it')
+    if model.checkpoint is None and model.kind == "path" and not config.simulated:
+        raise ConfigError(
+            f'{where}: [model] kind = "path" needs checkpoint, a directory made by scripts/convert_hf_to_mcore.py'
+        )
+    if not config.simulated and "tiny" in (model.kind, *(["tiny"] if data.kind == "arithmetic" else [])):
+        raise ConfigError(
+            f'{where}: [cluster] device = "{config.cluster.device}" runs models and data of yours; set [model] path '
+            "and [data] path"
+        )
+
+
+def _check_nodes(config: RunConfig, where: str) -> None:
+    if config.cluster.hosts and len(config.cluster.hosts) != config.cluster.nodes:
+        raise ConfigError(
+            f"{where}: [cluster] hosts names {len(config.cluster.hosts)} nodes, and nodes is {config.cluster.nodes}; "
+            "list every node once, the head too"
+        )
+    if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
+        raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
+
+
+def _check_names(config: RunConfig, where: str) -> None:
+    for name in config.environment:
+        if not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"{where}: [environment] {shown(name)} cannot be the name of a variable")
+
+
+def _check_reward(config: RunConfig, where: str) -> None:
+    try:
+        get_verifier(config.reward.verifier, config.reward.mix or None)
+        if config.reward.tier3 is not None:
+            check_name(config.reward.tier3, config.reward.workers)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [reward] {error}") from None
+
+
+def _check_pairs(config: RunConfig, where: str) -> None:
+    model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
+    if rollout.kv_nz and not rollout.graph_mode:
+        raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
+    if data.kind == "arithmetic" and model.kind != "tiny":
+        raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
+    if config.actor.optimizer_host_share is not None and config.actor.optimizer != HOST:
+        raise ConfigError(
+            f'{where}: [actor] optimizer_host_share goes with optimizer = "{HOST}", and optimizer is '
+            f'"{config.actor.optimizer}"; remove one of them'
+        )
+    if recompute is not None and (recompute.granularity == "full") != (
+        None not in (recompute.method, recompute.layers)
+    ):
+        raise ConfigError(
+            f'{where}: [actor.recompute] granularity = "full" needs method and layers; "selective" has neither'
+        )

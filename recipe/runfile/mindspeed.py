@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where MindSpeed takes part in a run, what it refuses there, and what it must be told about a DeepSeek-V3 model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA, NPU, SWAPPED, RunConfig
+
+TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A setting that cannot be had with MindSpeed, or not without it; `rule` is a name that stays."""
+
+    rule: str
+    found: str
+    expected: str
+    fix: str
+
+
+def takes_part(config: RunConfig, upstream: Path) -> bool:
+    """On NPUs always, on simulated ones where the upstream tree has it, on GPUs never."""
+    device = config.cluster.device
+    return device == NPU or (device != CUDA and (upstream / "mindspeed").is_dir())
+
+
+def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
+    """Everything in the run file that MindSpeed, or its absence, rules out."""
+    actor, there = config.actor, takes_part(config, upstream)
+    if there and actor.tensor_parallel > 1:
+        yield Refusal(
+            TENSOR_PARALLEL,
+            f"[actor] tensor_parallel = {actor.tensor_parallel} with MindSpeed, which refuses it for multi-latent "
+            "attention",
+            "1",
+            "set it to 1, and use expert_parallel and stage_layers instead",
+        )
+    if not there and actor.optimizer == SWAPPED:
+        yield Refusal(
+            SWAPPED_OPTIMIZER,
+            f'[actor] optimizer = "{SWAPPED}" with device {config.cluster.device}'
+            + ("" if config.cluster.device == CUDA else f" and no MindSpeed in {upstream}"),
+            "MindSpeed, which swaps it",
+            'set it to "offloaded"',
+        )
+
+
+def transformer_overrides() -> dict[str, Any]:
+    """Entries of verl's `override_transformer_config` that make MindSpeed adapt multi-latent attention.
+
+    verl hands them to MindSpeed's `repatch`, which reads them as command line arguments. `multi_latent_attention` and
+    not MindSpeed's own name for it, `multi_head_latent_attention`: the latter makes an attention mask of
+    `seq_length` x `seq_length`, and the causal kernel takes one of 2048 x 2048 only.
+    """
+    return {"multi_latent_attention": True, "use_flash_attn": True}
+
+
+def overrides(config: RunConfig, upstream: Path) -> dict[str, Any]:
+    """What MindSpeed is told, where it takes part.
+
+    Raises:
+        ConfigError: the first of the `refusals`.
+    """
+    for refusal in refusals(config, upstream):
+        raise ConfigError(f"{refusal.found}; expected {refusal.expected}; {refusal.fix}")
+    if not takes_part(config, upstream):
+        return {}
+    actor = config.actor
+    values = transformer_overrides()
+    if actor.optimizer == SWAPPED:
+        values["swap_optimizer"] = True
+    if len(set(actor.stage_layers)) > 1:
+        # One list for each stage, with one entry for each of its virtual stages.
+        values["pipeline_num_transformer_layers"] = [[layers] for layers in actor.stage_layers]
+    return values

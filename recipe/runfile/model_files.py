@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the files beside a run's model say: its sizes, what Megatron-core must be told of it, and its chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recipe.data.chat_template import chat_template_file, read_chat_template
+from recipe.data.records import DataError
+from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
+from recipe.weights.model_config import transformer_overrides
+
+
+def config_json(model: Path) -> Mapping[str, Any] | None:
+    """The config.json in a model's directory; None where it cannot be seen.
+
+    Raises:
+        ConfigError: it is not JSON.
+    """
+    path = model / "config.json"
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no JSON object; expected a Hugging Face config.json")
+    return values
+
+
+def architecture(config: RunConfig, model: Path) -> Architecture | None:
+    """The sizes of the model: from its config.json, else those that [model] architecture names; None: not known.
+
+    Raises:
+        ConfigError: config.json cannot be used, or is of another architecture than the run file's.
+    """
+    named, values, label = KNOWN.get(config.model.architecture or ""), config_json(model), config.model.path or model
+    if values is None:
+        return named
+    try:
+        sizes = from_config_json(values)
+    except ValueError as error:
+        raise ConfigError(f"{label}: {error}") from None
+    if named is not None and sizes != named:
+        differing = [name for name, value in vars(named).items() if vars(sizes)[name] != value]
+        raise ConfigError(
+            f"{label}: config.json differs from [model] architecture = {config.model.architecture!r} in "
+            f"{', '.join(differing)}; correct one of them"
+        )
+    return sizes
+
+
+def model_overrides(config: RunConfig, model: Path) -> dict[str, Any]:
+    """What Megatron-core must be told about the model beside verl's own conversion of its config.
+
+    Raises:
+        ConfigError: config.json cannot be used.
+    """
+    values = config_json(model)
+    if values is not None:
+        try:
+            return transformer_overrides(dict(values))
+        except (ValueError, KeyError) as error:
+            raise ConfigError(f"{config.model.path or model}: {error}") from None
+    named = KNOWN.get(config.model.architecture or "")
+    if named is None or named.expert_groups == 1:
+        return {}
+    return {"moe_router_num_groups": named.expert_groups, "moe_router_group_topk": named.expert_groups_kept}
+
+
+def chat_template(config: RunConfig, model: Path) -> Path | None:
+    """The file with the chat template that prompts are rendered with; None: the tokenizer in `model` has its own.
+
+    Of a tokenizer that is not on this machine its own is assumed.
+
+    Raises:
+        ConfigError: tokenizer_config.json cannot be read.
+    """
+    given = config.data.chat_template
+    if given is None and not _is_here(model):
+        return None
+    try:
+        return chat_template_file(model, None if given is None else Path(given).expanduser().absolute())
+    except DataError as error:
+        raise ConfigError(f"[data] chat_template: {error}") from None
+
+
+def template_text(file: Path | None) -> str | None:
+    """What is in the file of a chat template.
+
+    Raises:
+        ConfigError: it cannot be read or used.
+    """
+    try:
+        return None if file is None else read_chat_template(file)
+    except DataError as error:
+        raise ConfigError(f"[data] {error}") from None
+
+
+def _is_here(directory: Path) -> bool:
+    try:
+        return directory.is_dir()
+    except OSError:  # a name that is too long, a link to itself
+        return False

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`[rollout]`: the sampling, by vLLM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.runfile.typed_toml import CHANGES, FREE, key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """The vLLM side. Engines: one per tensor-parallel group; an instance is the engines that share their experts."""
+
+    tensor_parallel: int = key(
+        "dies of one engine", least=1, gives="rollout.tensor_model_parallel_size, VLLM_DP_SIZE", on_resume=FREE
+    )
+    instances: int = key(
+        "instances; the experts of each are spread over all its dies",
+        1,
+        least=1,
+        gives="VLLM_DP_SIZE",
+        on_resume=FREE,
+    )
+    samples_per_prompt: int = key(
+        "answers to each problem (GRPO's group)",
+        least=1,
+        gives="rollout.n, rollout.max_num_seqs",
+        on_resume=CHANGES,
+    )
+    max_batched_tokens: int = key(
+        "most tokens of one engine step; below the longest sequence, prompts go in pieces",
+        unit="tokens",
+        least=1,
+        gives="rollout.max_num_batched_tokens",
+        on_resume=FREE,
+    )
+    memory_share: float = key(
+        "share of a die's memory for weights and KV cache",
+        least=0.01,
+        most=1,
+        gives="rollout.gpu_memory_utilization",
+        on_resume=FREE,
+    )
+    temperature: float = key("sampling temperature", 1.0, least=0.01, gives="rollout.temperature", on_resume=CHANGES)
+    top_p: float = key(
+        "nucleus sampling: probability mass", 1.0, least=0.01, most=1, gives="rollout.top_p", on_resume=CHANGES
+    )
+    top_k: int = key("sampling from the k likeliest tokens; 0: from all", 0, gives="rollout.top_k", on_resume=CHANGES)
+    ignore_eos: bool = key(
+        "every answer goes to max_response_tokens, to measure speed",
+        False,
+        gives="rollout.ignore_eos",
+        on_resume=CHANGES,
+    )
+    validation_samples: int = key(
+        "answers to each validation problem; the score is their mean",
+        1,
+        least=1,
+        gives="rollout.val_kwargs.n",
+        on_resume=CHANGES,
+    )
+    validation_temperature: float = key(
+        "0: the likeliest token",
+        1.0,
+        least=0,
+        gives="rollout.val_kwargs.temperature, rollout.val_kwargs.do_sample",
+        on_resume=CHANGES,
+    )
+    validation_top_p: float = key(
+        "as top_p", 1.0, least=0.01, most=1, gives="rollout.val_kwargs.top_p", on_resume=CHANGES
+    )
+    validation_top_k: int = key("as top_k", 0, gives="rollout.val_kwargs.top_k", on_resume=CHANGES)
+    graph_mode: bool = key("decode with compiled graphs", False, gives="rollout.enforce_eager", on_resume=FREE)
+    kv_nz: bool = key(
+        "graph mode keeps the KV cache in the NZ layout; prompts then never go in pieces",
+        False,
+        gives="torchair_graph_config.enable_kv_nz",
+        on_resume=FREE,
+    )
+    dp_sync_on_device: bool = key(
+        "what the engines tell each other before every step is reduced by the dies, not by the hosts",
+        False,
+        gives="RECIPE_DP_SYNC_ON_DEVICE",
+        on_resume=FREE,
+    )

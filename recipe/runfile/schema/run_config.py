@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run file as a whole: its sections, and what they say together."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recipe.runfile.masking import masked
+from recipe.runfile.schema.actor import Actor
+from recipe.runfile.schema.cluster import SIM, Cluster, Simulator
+from recipe.runfile.schema.data import Data, Reward
+from recipe.runfile.schema.model import Model
+from recipe.runfile.schema.rollout import Rollout
+from recipe.runfile.schema.run import Run
+from recipe.runfile.schema.train import Train
+from recipe.runfile.schema.watch import Watch
+from recipe.runfile.typed_toml import FREE, key, with_values
+
+GIB, MIB = 2**30, 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run file; its sections in the order in which they are written and documented."""
+
+    run: Run
+    cluster: Cluster
+    simulator: Simulator = field(default_factory=Simulator)
+    model: Model = field(default_factory=Model)
+    data: Data
+    reward: Reward = field(default_factory=Reward)
+    rollout: Rollout
+    actor: Actor
+    train: Train
+    watch: Watch = field(default_factory=Watch)
+    environment: dict[str, str] = key("more variables for every process; none that is derived", {}, on_resume=FREE)
+
+    @property
+    def simulated(self) -> bool:
+        return self.cluster.device == SIM
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The paths that the run file gives, by their keys."""
+        named = {
+            "[model] path": self.model.path,
+            "[model] checkpoint": self.model.checkpoint,
+            "[data] path": self.data.path,
+            "[data] train_path": self.data.train_path,
+            "[data] validation_path": self.data.validation_path,
+            "[data] chat_template": self.data.chat_template,
+            "[run] output_dir": self.run.output_dir,
+            "[run] checkpoint_dir": self.run.checkpoint_dir,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def hbm_bytes_per_die(self) -> int:
+        return self.simulator.hbm_mib * MIB if self.simulated else int(self.cluster.hbm_gib_per_die * GIB)
+
+    def described(self) -> dict[str, Any]:
+        """The values by section and key as they are written into the run's files and shown: secret ones are hidden."""
+        return dataclasses.asdict(self) | {"environment": masked(self.environment)}
+
+    def with_run(self, **changes: Any) -> RunConfig:
+        """The same run with other values in `[run]`, from options of those names; None changes nothing.
+
+        Raises:
+            ConfigError: a value of another type, or beyond the key's limits.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        return dataclasses.replace(self, run=with_values(self.run, given, "--")) if given else self
+
+    def with_json_data(self, path: Path, max_response_tokens: int) -> RunConfig:
+        """The same run on the problems of a DeepScaleR-schema file, with room for longer answers."""
+        data = dataclasses.replace(
+            self.data,
+            kind="json",
+            path=str(path),
+            train_path=None,
+            validation_path=None,
+            max_response_tokens=max(max_response_tokens, self.data.max_response_tokens),
+        )
+        return dataclasses.replace(self, data=data)

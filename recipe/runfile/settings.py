@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a run can go on with another run file than the one its checkpoint was made with; each key of the schema says.
+
+Settings that leave the run what it is differ freely; those that make another run of it are accepted one by one with
+`--accept`; with another model there is no going on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import RunConfig
+from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
+
+ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key, as `--accept` takes it, that is another one than in the checkpoint's run file; `text` has both values."""
+
+    key: str
+    on_resume: str
+    text: str
+
+
+@cache
+def keys() -> dict[str, dataclasses.Field[Any]]:
+    """The fields of the run file by "section.key", tables' keys by "section.table.key"."""
+    return dict(_fields(RunConfig, ""))
+
+
+def _fields(cls: type[Any], prefix: str) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    hints = typing.get_type_hints(cls)
+    for one in dataclasses.fields(cls):
+        hint = hints[one.name]
+        inner = next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)
+        if inner is None:
+            yield prefix + one.name, one
+        else:
+            yield from _fields(typing.cast(type[Any], inner), f"{prefix}{one.name}.")
+
+
+def require_acceptable(accepted: Collection[str]) -> None:
+    """What `--accept` names are keys that it is for.
+
+    Raises:
+        ConfigError: there is no such key, or it is one of another kind.
+    """
+    for name in accepted:
+        if name not in keys():
+            near = difflib.get_close_matches(name, keys(), n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]}?" if near else "expected SECTION.KEY, as in train.learning_rate"
+            raise ConfigError(f"--accept {shown(name)}: there is no such key; {hint}")
+        kind = keys()[name].metadata["on_resume"]
+        if kind == IMPOSSIBLE:
+            raise ConfigError(
+                f"--accept {name}: a checkpoint of another model cannot be gone on from; give --fresh to begin anew, "
+                "or another --name"
+            )
+        if kind == FREE:
+            raise ConfigError(f"--accept {name}: it may differ without that; leave the option out")
+
+
+def differences(before: Mapping[str, Any], config: RunConfig) -> list[Difference]:
+    """The keys that are not what they were.
+
+    Args:
+        before: the run file of the checkpoint, as the JSON of its dataclass; keys may be missing in it, which then had
+            their default, or be none of ours any more.
+        config: the run file.
+    """
+    now = json.loads(json.dumps(config.described()))
+    found = []
+    for name, one in keys().items():
+        was, is_now = _value(before, name, one), _value(now, name, one)
+        text = _environment(was, is_now) if name == ENVIRONMENT else _both(name, was, is_now)
+        if was != is_now and text:
+            found.append(Difference(name, one.metadata["on_resume"], text))
+    for name, value in _leaves(before, ""):
+        if name not in keys() and not name.startswith(tuple(f"{known}." for known in keys())) and value is not None:
+            found.append(Difference(name, FREE, f"{_bracketed(name)} was {shown(value)}, and is no key of run files"))
+    return found
+
+
+def _value(values: Any, name: str, one: dataclasses.Field[Any]) -> Any:
+    for part in name.split("."):
+        if values is None:  # a table that was left out
+            return None
+        if not isinstance(values, Mapping) or part not in values:
+            if one.default is not REQUIRED:
+                return one.default
+            return None if one.default_factory is REQUIRED else one.default_factory()
+        values = values[part]
+    return values
+
+
+def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(values, Mapping) and prefix.removesuffix(".") not in keys():
+        for name, value in values.items():
+            yield from _leaves(value, f"{prefix}{name}.")
+    else:
+        yield prefix.removesuffix("."), values
+
+
+def _both(name: str, was: Any, is_now: Any) -> str:
+    return f"{_bracketed(name)} is {shown(is_now)} now and {shown(was)} in the checkpoint"
+
+
+def _environment(was: Any, is_now: Any) -> str:
+    """Names only; a value that is masked in both is not told apart."""
+    before, now = (value if isinstance(value, Mapping) else {} for value in (was, is_now))
+    other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    return f"[{ENVIRONMENT}] differs in {', '.join(other)}" if other else ""
+
+
+def _bracketed(name: str) -> str:
+    section, _, rest = name.partition(".")
+    return f"[{section}] {rest}" if rest else f"[{section}]"
+
+
+def require_continuable(found: Collection[Difference], accepted: Collection[str], what: str) -> None:
+    """Every difference is free, or has been accepted.
+
+    Args:
+        found: the differences.
+        accepted: keys that the user has named.
+        what: begins the message: which run cannot go on from which checkpoint.
+
+    Raises:
+        ConfigError: names the others, and what to do.
+    """
+    if other := [one for one in found if one.on_resume == IMPOSSIBLE]:
+        raise ConfigError(
+            f"{what}, which is of another model: {'; '.join(one.text for one in other)}. Put that back, or give "
+            "--fresh to begin anew, or another --name"
+        )
+    if asked := [one for one in found if one.on_resume == CHANGES and one.key not in accepted]:
+        options = " ".join(f"--accept {one.key}" for one in asked)
+        raise ConfigError(
+            f"{what} with this run file: {'; '.join(one.text for one in asked)}. Put that back, or, if another run is "
+            f"to come of it from there, give {options}"
+        )
