@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -75,6 +74,9 @@ class Outcome:
     def count(self, what: str, note: str, number: int = 1) -> None:
         self.counts[what] += number
         self.notes.append(f"{what}: {note}")
+
+    def row(self) -> dict[str, Any]:
+        return vars(self) | {"counts": dict(self.counts)}
 
 
 @dataclass
@@ -153,8 +155,7 @@ def main() -> int:
     result: dict[str, Any] = {"trials": len(outcomes)} | {what: total[what] for what in COUNTED}
     result |= {"seed": options.seed, "disk_full": can_mount, "wall_s": round(time.monotonic() - begin)}
     if options.json:
-        rows = [dataclasses.asdict(one) for one in outcomes]
-        print(json.dumps(result | {"rows": rows}, indent=2))
+        print(json.dumps(result | {"rows": [one.row() for one in outcomes]}, indent=2))
     else:
         print("  ".join(f"{name} {value}" for name, value in result.items()))
     return int(any(total[what] for what in COUNTED))

@@ -80,6 +80,7 @@ def test_what_is_wrong_with_a_run_is_counted(tmp_path: Path) -> None:
     assert outcome.counts["steps_twice"] == 2, outcome.notes
     assert outcome.counts["unequal_metrics"] >= 1, outcome.notes
     assert outcome.counts["wrong_exit"] == 1, outcome.notes
+    assert json.loads(json.dumps(outcome.row()))["counts"] == outcome.counts
 
 
 def test_an_undisturbed_run_counts_nothing(tmp_path: Path) -> None:
