@@ -151,7 +151,7 @@ _ROLES: dict[str, Callable[[psutil.Process], bool]] = {
     "watchdog": _module("recipe.launch.watchdog"),
     "task runner": _title("ray::TaskRunner"),
     "worker": _title("ray::WorkerDict"),
-    "grading worker": lambda process: any(one.endswith("reward_score/worker.py") for one in process.cmdline()),
+    "grading worker": lambda process: any(word.endswith("reward/processes/worker.py") for word in process.cmdline()),
     "raylet": lambda process: process.name() == "raylet",
     "gcs": lambda process: process.name() == "gcs_server",
 }

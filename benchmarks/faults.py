@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -52,8 +51,8 @@ from recipe.report.metrics import read_steps, unequal_metrics  # noqa: E402
 COUNTED = ("unequal_metrics", "steps_twice", "leftovers", "tracebacks", "wrong_exit", "began_anew")
 STEPS = 5
 # A silence of so many seconds ends the run: what hangs because a process of it is stopped.
-STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 200
-LAUNCH_LIMIT_S = 420.0
+STEP_DEADLINE_S, SETUP_DEADLINE_S = 40, 300
+LAUNCH_LIMIT_S = 600.0
 # How long a launcher is stopped before it may go on: nobody else is stopped by this benchmark and continued.
 PAUSE_S = 15.0
 # A watchdog ends what a killed launcher leaves: 5 s of patience with each process, and what the machine needs.
@@ -75,6 +74,9 @@ class Outcome:
     def count(self, what: str, note: str, number: int = 1) -> None:
         self.counts[what] += number
         self.notes.append(f"{what}: {note}")
+
+    def row(self) -> dict[str, Any]:
+        return vars(self) | {"counts": dict(self.counts)}
 
 
 @dataclass
@@ -153,8 +155,7 @@ def main() -> int:
     result: dict[str, Any] = {"trials": len(outcomes)} | {what: total[what] for what in COUNTED}
     result |= {"seed": options.seed, "disk_full": can_mount, "wall_s": round(time.monotonic() - begin)}
     if options.json:
-        rows = [dataclasses.asdict(one) for one in outcomes]
-        print(json.dumps(result | {"rows": rows}, indent=2))
+        print(json.dumps(result | {"rows": [one.row() for one in outcomes]}, indent=2))
     else:
         print("  ".join(f"{name} {value}" for name, value in result.items()))
     return int(any(total[what] for what in COUNTED))
@@ -251,7 +252,11 @@ def place(
         time.sleep(trial.share)
     else:
         assert trial.moment == SETUP
-        time.sleep(trial.share * reference.setup_s)
+        end = begin + trial.share * reference.setup_s  # no later than set-up, should that be quicker this time
+        wait_for(lambda: time.monotonic() >= end or steps_in(run_dir / "metrics.jsonl"), launcher)
+    if launcher.poll() is not None:
+        outcome.count("wrong_exit", f"{launcher.returncode} before the fault: {last_line(bench.printed(run_dir.name))}")
+        return
     if trial.fault.fills_disk:
         assert bench.disk is not None
         fill(bench.disk)
@@ -273,6 +278,10 @@ def place(
     if trial.fault.number == signal.SIGSTOP and trial.fault.roles == ("launcher",):
         time.sleep(PAUSE_S)
         hit[0].resume()
+
+
+def last_line(printed: Path) -> str:
+    return printed.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
 
 
 def wait_for(condition: Any, launcher: subprocess.Popen[bytes]) -> None:

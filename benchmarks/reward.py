@@ -37,9 +37,11 @@ sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
 import reward_adversary  # noqa: E402
 import reward_truths  # noqa: E402
 
-from verl_patches.utils.reward_score import grade, grammar  # noqa: E402
-from verl_patches.utils.reward_score.batch import Pool  # noqa: E402
-from verl_patches.utils.reward_score.r1_zero import compute_score, same_answer  # noqa: E402
+from recipe.reward import grade  # noqa: E402
+from recipe.reward.grade import same_answer  # noqa: E402
+from recipe.reward.grammar.answers import read  # noqa: E402
+from recipe.reward.processes.batch import Pool  # noqa: E402
+from verl_patches.utils.reward_score.r1_zero import compute_score  # noqa: E402
 
 BATCH = 512 * 16
 SAMPLE = REPOSITORY / "data" / "deepscaler_sample.json"
@@ -283,7 +285,7 @@ def run_all(grader: Grader) -> Callable[[list[Pair]], None]:
 
 def seconds(function: Callable[[list[Pair]], None], pairs: list[Pair]) -> float:
     """Processor time of this process, with nothing remembered from before."""
-    for cached in (grammar.read, grade._grade, grade._comes_to, grade.normalise_once):
+    for cached in (read, grade._grade, grade._rough_value, grade.normalise_once):
         cached.cache_clear()
     start = time.process_time()
     function(pairs)

@@ -53,9 +53,9 @@ def spans(records: list[dict[str, str]], rng: random.Random) -> Iterator[tuple[s
         start = rng.randrange(len(words))
         piece = " ".join(words[start : start + rng.randint(1, 7)])
         piece = re.sub(r"^[A-Za-z ,]+ (?=[0-9\\$])|[?.,]$", "", piece)
-        found = re.findall(r"[0-9]+(?:\.[0-9]+)?", piece.replace(",", ""))
+        numbers = re.findall(r"[0-9]+(?:\.[0-9]+)?", piece.replace(",", ""))
         try:
-            right = len(found) == 1 and Fraction(found[0]) == Fraction(record["answer"])
+            right = len(numbers) == 1 and Fraction(numbers[0]) == Fraction(record["answer"])
         except ValueError:
             right = record["answer"] in piece
         if piece.strip() and not right:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from verl_patches.utils.reward_score.grade import alternatives, grade_answer
-from verl_patches.utils.reward_score.grammar import read
-from verl_patches.utils.reward_score.verdict import Verdict
+from recipe.reward.grade import alternatives, grade_answer
+from recipe.reward.grammar.answers import read
+from recipe.reward.verdict import Verdict
 
 HOW_TO_GET_THEM = (
     "readable_deepscaler is left out: give --truths deepscaler=FILE with deepscaler.json of the DeepScaleR-Preview "
@@ -22,13 +22,13 @@ _EXAMPLES = 20
 
 def files(named: list[str]) -> dict[str, Path]:
     """The files by name. Ends with what is wrong where one is not there."""
-    found = {}
-    for one in named:
-        name, sign, path = one.partition("=")
+    by_name = {}
+    for option in named:
+        name, sign, path = option.partition("=")
         if not sign or not name.isidentifier() or not Path(path).is_file():
-            raise SystemExit(f"error: --truths {one!r} is no NAME=FILE of a file that is there")
-        found[name] = Path(path)
-    return found
+            raise SystemExit(f"error: --truths {option!r} is no NAME=FILE of a file that is there")
+        by_name[name] = Path(path)
+    return by_name
 
 
 def readable(name: str, path: Path) -> dict[str, Any]:

@@ -23,8 +23,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from verl_patches.utils.reward_score.grade import grade_answer  # noqa: E402
-from verl_patches.utils.reward_score.tier3 import Tier3, require  # noqa: E402
+from recipe.reward.grade import grade_answer  # noqa: E402
+from recipe.reward.processes.tier3 import Tier3, require  # noqa: E402
 
 _MATRIX = "\\begin{{{}}}{}&2\\\\3&4\\end{{{}}}"
 #: (answer, truth): the verdicts that are right. The last part would hang or fill a process without limits.

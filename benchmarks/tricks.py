@@ -29,9 +29,9 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.tricks_reward import NO_VALUE  # noqa: E402
 from recipe.data.templates import get_template  # noqa: E402
+from recipe.reward.response import answer_part, last_box  # noqa: E402
 from recipe.tiny.arithmetic import Problem, Sum, split_sums  # noqa: E402
 from recipe.tiny.warm_start import Demonstrations, WarmStart, train  # noqa: E402
-from verl_patches.utils.reward_score.response import answer_part, last_box  # noqa: E402
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -100,10 +100,9 @@ def make_model(directory: Path, steps: int, seed: int = 0) -> None:
     save_tokenizer(directory)
     tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(directory)
     model = random_model(seed)
-    met = sorted(
-        {pair for one in pi_sums() for pair in (one, PiSum(one.right, one.left))}, key=lambda one: one.question
-    )
-    train(model, Tricks(met, get_template("r1_zero"), tokenizer, seed), WarmStart(steps=steps), note)
+    both_orders = {pair for item in pi_sums() for pair in (item, PiSum(item.right, item.left))}
+    sums = sorted(both_orders, key=lambda item: item.question)
+    train(model, Tricks(sums, get_template("r1_zero"), tokenizer, seed), WarmStart(steps=steps), note)
     save_model(model, directory)
 
 
@@ -182,7 +181,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         work = (options.out or Path(temporary)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        (work / "problems.json").write_text(json.dumps([one.problem() for one in pi_sums()]), encoding="utf-8")
+        (work / "problems.json").write_text(json.dumps([item.problem() for item in pi_sums()]), encoding="utf-8")
         if not (work / "model").exists():
             make_model(work / "model", options.warm_start_steps)
         results = {}

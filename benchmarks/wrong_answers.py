@@ -131,15 +131,15 @@ def _power(base: int, exponent: int, rest: int) -> Thing:
 
 
 def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
-    whole, factor, inside = drawn(rng, 20), drawn(rng, 9) or Fraction(1), rng.randint(2, 60)
+    rational, factor, inside = drawn(rng, 20), drawn(rng, 9) or Fraction(1), rng.randint(2, 60)
     rule, other = moved(factor, rng)
     wrong = [
-        (rule, _surd(whole, other, inside)),
-        ("digit", _surd(whole, factor, inside + rng.randint(1, 9))),
-        ("sign", _surd(-whole, factor, inside)),
-        ("factor", _surd(2 * whole, 2 * factor, inside)),
+        (rule, _surd(rational, other, inside)),
+        ("digit", _surd(rational, factor, inside + rng.randint(1, 9))),
+        ("sign", _surd(-rational, factor, inside)),
+        ("factor", _surd(2 * rational, 2 * factor, inside)),
     ]
-    truth = _surd(whole, factor, inside)
+    truth = _surd(rational, factor, inside)
     return truth, [*wrong, ("too small to be seen", _with_rest(truth, rng))]
 
 
@@ -149,16 +149,17 @@ def _with_rest(truth: Thing, rng: random.Random) -> Thing:
     return Thing(("with a rest", truth.key, exponent), f"{truth.text}{rng.choice('+-')}2^{{-{exponent}}}")
 
 
-def _surd(whole: Fraction, factor: Fraction, inside: int) -> Thing:
+def _surd(rational: Fraction, factor: Fraction, inside: int) -> Thing:
     root, free = 1, inside
     for prime in (2, 3, 5, 7):
         while free % prime**2 == 0:
             root, free = root * prime, free // prime**2
     text = f"{_term(factor)}\\sqrt{{{inside}}}"
     if free == 1:
-        return Thing(("surd", whole + factor * root, 0, 1), text if not whole else f"{whole}+{text}".replace("+-", "-"))
-    key = ("surd", whole, factor * root if factor else 0, free if factor else 1)
-    return Thing(key, text if not whole else f"{whole}+{text}".replace("+-", "-"))
+        key: Hashable = ("surd", rational + factor * root, 0, 1)
+    else:
+        key = ("surd", rational, factor * root if factor else 0, free if factor else 1)
+    return Thing(key, text if not rational else f"{rational}+{text}".replace("+-", "-"))
 
 
 def _term(value: Fraction) -> str:
@@ -192,12 +193,12 @@ def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
 
 
 def _polynomial(terms: dict[tuple[int, int], Fraction], atoms: tuple[str, str], rng: random.Random) -> Thing:
-    left = {place: value for place, value in terms.items() if value}
-    parts = [_term(value) + _factor(atoms[0], place[0]) + _factor(atoms[1], place[1]) for place, value in left.items()]
+    terms = {exponents: value for exponents, value in terms.items() if value}
+    parts = [_term(value) + _factor(atoms[0], i) + _factor(atoms[1], j) for (i, j), value in terms.items()]
     rng.shuffle(parts)
-    # Sines of degree two and more have identities: as their square is one less the other's.
-    reduced = _without_squares(left) if atoms == ("\\sin x", "\\cos x") else left
-    used = tuple(atom if any(place[index] for place in reduced) else "" for index, atom in enumerate(atoms))
+    # As sin^2 is 1 - cos^2, polynomials in the two that are written differently may be equal.
+    reduced = _without_squares(terms) if atoms == ("\\sin x", "\\cos x") else terms
+    used = tuple(atom if any(exponents[i] for exponents in reduced) else "" for i, atom in enumerate(atoms))
     return Thing(("polynomial", used, frozenset(reduced.items())), "+".join(parts).replace("+-", "-") or "0")
 
 
@@ -209,16 +210,16 @@ def _factor(atom: str, exponent: int) -> str:
 
 
 def _without_squares(terms: dict[tuple[int, int], Fraction]) -> dict[tuple[int, int], Fraction]:
-    """With 1 - cos^2 for sin^2 until no sine is squared."""
-    found: Counter[tuple[int, int]] = Counter()
+    """The terms with 1 - cos^2 in place of sin^2, until no sine is squared."""
+    reduced: Counter[tuple[int, int]] = Counter()
     waiting = list(terms.items())
     while waiting:
         (sines, cosines), value = waiting.pop()
         if sines < 2:
-            found[sines, cosines] += value  # type: ignore[assignment]
+            reduced[sines, cosines] += value  # type: ignore[assignment]
         else:
             waiting += [((sines - 2, cosines), value), ((sines - 2, cosines + 2), -value)]
-    return {place: value for place, value in found.items() if value}  # type: ignore[misc]
+    return {exponents: value for exponents, value in reduced.items() if value}  # type: ignore[misc]
 
 
 def groups(rng: random.Random) -> tuple[Thing, list[Rule]]:
@@ -282,7 +283,7 @@ def _interval(
     name = name or rng.choice(("", "x"))
     texts = [number(bound, rng) if bound is not None else "" for bound in (low, high)]
     if name:
-        signs = ["\\le " if one else "<" for one in closed]
+        signs = ["\\le " if includes else "<" for includes in closed]
         left = f"{texts[0]}{signs[0]}" if low is not None else ""
         right = f"{signs[1]}{texts[1]}" if high is not None else ""
         return Thing(key, f"{left} {name} {right}")
@@ -295,16 +296,16 @@ def matrices(rng: random.Random) -> tuple[Thing, list[Rule]]:
     entries = tuple(tuple(drawn(rng, 20) for _ in range(columns)) for _ in range(rows))
     row, column = rng.randrange(rows), rng.randrange(columns)
     rule, other = moved(entries[row][column], rng)
-    changed = [list(one) for one in entries]
+    changed = [list(values) for values in entries]
     changed[row][column] = other
     wrong = [
-        (rule, _matrix(tuple(tuple(one) for one in changed), rng)),
+        (rule, _matrix(tuple(map(tuple, changed)), rng)),
         ("rows swapped", _matrix(entries[::-1], rng)),
-        ("columns swapped", _matrix(tuple(one[::-1] for one in entries), rng)),
+        ("columns swapped", _matrix(tuple(values[::-1] for values in entries), rng)),
         ("transposed", _matrix(tuple(zip(*entries, strict=True)), rng)),
         ("row less", _matrix(entries[:-1] or ((other,),), rng)),
         ("determinant", _matrix(entries, rng, "vmatrix")),
-        ("brackets", Thing(("tuple", entries[0]), f"({','.join(number(one, rng) for one in entries[0])})")),
+        ("brackets", Thing(("tuple", entries[0]), f"({','.join(number(entry, rng) for entry in entries[0])})")),
     ]
     return _matrix(entries, rng), wrong
 
@@ -312,7 +313,7 @@ def matrices(rng: random.Random) -> tuple[Thing, list[Rule]]:
 def _matrix(entries: tuple[tuple[Fraction, ...], ...], rng: random.Random, kind: str = "") -> Thing:
     name = kind or rng.choice(("pmatrix", "bmatrix"))
     space = rng.choice(("", " "))
-    text = f"{space}\\\\{space}".join(f"{space}&{space}".join(number(one, rng) for one in row) for row in entries)
+    text = f"{space}\\\\{space}".join(f"{space}&{space}".join(number(entry, rng) for entry in row) for row in entries)
     return Thing(("matrix", kind, entries), f"\\begin{{{name}}}{space}{text}{space}\\end{{{name}}}")
 
 
@@ -334,7 +335,7 @@ def equations(rng: random.Random) -> tuple[Thing, list[Rule]]:
 def _line(line: list[Fraction], rng: random.Random) -> Thing:
     a, b, c = line
     scale = rng.choice((1, 2, -3, Fraction(1, 2)))
-    general = "+".join(_term(scale * one) + name for one, name in zip(line, ("x", "y", ""), strict=True))
+    general = "+".join(_term(scale * factor) + name for factor, name in zip(line, ("x", "y", ""), strict=True))
     slope = f"y={_term(-a / b)}x+{_term(-c / b)}"
     return Thing(("line", a / c, b / c), rng.choice((f"{general}=0", slope)).replace("+-", "-"))
 
@@ -344,7 +345,7 @@ def digits(rng: random.Random) -> tuple[Thing, list[Rule]]:
     base, value = rng.randint(2, 16), rng.randint(8, 5000)
     above, below = rng.randint(1, 40), rng.randint(1, 40)
     hour, minute = rng.randint(1, 12), rng.randint(0, 59)
-    other_base = rng.choice([one for one in range(2, 17) if one != base])
+    other_base = rng.choice([candidate for candidate in range(2, 17) if candidate != base])
     choice = rng.randrange(3)
     if choice == 0:
         written = _in_base(value, base)
@@ -384,14 +385,14 @@ MAKERS: tuple[Maker, ...] = (
 )  # fmt: skip
 
 
-def same(one: Hashable, other: Hashable) -> bool:
+def same(a: Hashable, b: Hashable) -> bool:
     """Whether two keys are those of the same answer. A unit may be left out, but not be another one."""
-    (value, unit), (wanted, other_unit) = _measure(one), _measure(other)
-    return value == wanted and (unit == other_unit or not unit or not other_unit)
+    (value_a, unit_a), (value_b, unit_b) = _measure(a), _measure(b)
+    return value_a == value_b and (unit_a == unit_b or not unit_a or not unit_b)
 
 
 def _measure(key: Hashable) -> tuple[Hashable, str]:
-    """The key without its unit, which is apart; that of a number is the same however it was made."""
+    """The key without its unit, and the unit. A number has one key, however it was made."""
     if not isinstance(key, tuple):
         return key, ""
     if key[0] == "number":

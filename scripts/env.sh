@@ -6,6 +6,8 @@ REPO="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${RECIPE_VENV:-$REPO/.venv}"
 PYTHON="$VENV/bin/python"
 export REPO VENV PYTHON
+# Every process of a run imports torch, verl and vLLM; where their bytecode may not be kept, each compiles them again.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '%s\n' "$*"; }
 

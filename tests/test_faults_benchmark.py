@@ -80,6 +80,7 @@ def test_what_is_wrong_with_a_run_is_counted(tmp_path: Path) -> None:
     assert outcome.counts["steps_twice"] == 2, outcome.notes
     assert outcome.counts["unequal_metrics"] >= 1, outcome.notes
     assert outcome.counts["wrong_exit"] == 1, outcome.notes
+    assert json.loads(json.dumps(outcome.row()))["counts"] == outcome.counts
 
 
 def test_an_undisturbed_run_counts_nothing(tmp_path: Path) -> None:
@@ -92,6 +93,17 @@ def test_an_undisturbed_run_counts_nothing(tmp_path: Path) -> None:
     faults.check_metrics(tmp_path / "run", faults.Reference(tmp_path / "reference.jsonl", 0.0, 0.0), outcome)
     faults.check_result(tmp_path / "run", outcome)
     assert not outcome.counts, outcome.notes
+
+
+def test_a_run_that_ends_before_its_fault_is_counted_with_its_last_line(tmp_path: Path) -> None:
+    bench = faults.Bench(tmp_path, 1, None)
+    bench.printed("run").write_text("[0:00] run\nerror: set-up took too long\n", encoding="utf-8")
+    outcome = faults.Outcome("a trial")
+    (trial,) = fault_kinds.draw(1, 1, 5, False)
+    with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as launcher:
+        faults.place(trial, bench, tmp_path / "run", launcher, faults.Reference(tmp_path / "none", 0.1, 0.1), outcome)
+    assert outcome.counts == {"wrong_exit": 1}
+    assert outcome.notes == ["wrong_exit: 1 before the fault: error: set-up took too long"]
 
 
 @pytest.mark.slow

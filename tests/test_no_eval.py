@@ -38,7 +38,7 @@ ALLOWED: dict[tuple[str, str], tuple[int, str]] = {
     ("tests/recipe/weights/test_legacy_megatron.py", "torch.load"): (1, "what Megatron saved, weights only"),
     ("tests/recipe/weights/test_torch_zip.py", "torch.load"): (3, "what the test wrote, weights only"),
     ("tests/verl_patches/utils/dataset/test_shuffle.py", "torch.load"): (1, "what the test saved, as verl loads it"),
-    ("verl_patches/utils/reward_score/tier3_worker.py", "getattr(builtins)"): (1, "to guard eval and exec"),
+    ("recipe/reward/processes/tier3_worker.py", "getattr(builtins)"): (1, "to guard eval and exec"),
 }
 
 

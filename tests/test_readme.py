@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The READMEs: the same in both languages, and the launch line taken as far as a reader's file allows.
+"""The README: its launch line taken as far as a reader's file allows, and its test command.
 
-That each of their commands is taken or runs, and that their links and names are right, is shown in tests/docs with
-that of the other pages.
+That each of its commands is taken or runs, that its links and names are right, and that the Chinese one says the same,
+is shown in tests/docs with that of the other pages.
 """
 
 from __future__ import annotations
@@ -13,19 +13,11 @@ import subprocess
 
 from tests.docs.pages import REPO, blocks, commands, text
 
-READMES = ("README.md", "README_zh.md")
-
 
 def typed(name: str) -> list[list[str]]:
     """Every line of the shell blocks, without its comment."""
     lines = [line for language, block in blocks(name) if language == "bash" for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines]
-
-
-def test_both_languages_give_the_same_commands_and_headings() -> None:
-    assert typed("README_zh.md") == typed("README.md") and len(typed("README.md")) > 15
-    levels = [[line.split()[0] for line in text(name).splitlines() if line.startswith("#")] for name in READMES]
-    assert levels[0] == levels[1]
 
 
 def test_the_launch_line_is_taken_up_to_the_placeholder_for_the_head() -> None:

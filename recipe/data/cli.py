@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from recipe.data.formats import FORMATS
 from recipe.data.truths import DROP, UNREADABLE
-from verl_patches.utils.reward_score.verifiers import DEFAULT, VERIFIERS
+from recipe.reward.verifiers import DEFAULT, VERIFIERS
 
 DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
 EPILOG = """\

@@ -14,7 +14,7 @@ from recipe.data.templates import Template
 from recipe.data.tokens import PromptTokens
 from recipe.data.truths import DROP, Truths
 from recipe.data.write import TEST, TRAIN, write_splits
-from verl_patches.utils.reward_score.verifiers import DEFAULT
+from recipe.reward.verifiers import DEFAULT
 
 # Takes what is being done and how many records of it are done.
 Progress = Callable[[str, int], None]

@@ -27,8 +27,8 @@ from typing import Any
 
 from recipe.data.formats import last_box
 from recipe.data.records import DataError
-from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
-from verl_patches.utils.reward_score.verifiers import DEFAULT
+from recipe.reward.truths import can_be_matched, unmatched_kind
+from recipe.reward.verifiers import DEFAULT
 
 OBJECT_KEYS = ("answer", "final_answer", "ground_truth", "expected_answer", "target", "label", "value")
 #: How often an answer may be wrapped in another.

@@ -43,8 +43,8 @@ from recipe.launch.schema import (
     Watch,
 )
 from recipe.launch.typed_toml import build, shown
-from verl_patches.utils.reward_score.tier3 import check_name
-from verl_patches.utils.reward_score.verifiers import get_verifier
+from recipe.reward.processes.tier3 import check_name
+from recipe.reward.verifiers import get_verifier
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,6 +13,8 @@ from recipe.launch.typed_toml import REQUIRED, describe
 
 _INTRO = """# The run file
 
+[Chinese](zh/CONFIG.md) (the introduction, and how to read the tables)
+
 One TOML file describes one run: `configs/*.toml` are complete ones, with comments. Everything that follows from these
 values is derived and never typed: `python -m recipe show RUN.toml` prints it, `--json` with every size by its name,
 `--shell` as a script that sets the environment and starts verl. An unknown key, a value of another type or beyond its

@@ -23,7 +23,7 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.inputs import architecture, chat_template, template_text
 from recipe.launch.overrides import Inputs
 from recipe.launch.processes import die_with_parent
-from verl_patches.utils.reward_score.tier3 import require
+from recipe.reward.processes.tier3 import require
 
 Say = Callable[[str], None]
 # Padded lengths are multiples of this, so that slightly different data gives the same shapes.
@@ -158,7 +158,7 @@ def _data(config: RunConfig, made: Path, say: Say, log: Path) -> Path:
     sources = [
         *files,
         *REPO.glob("recipe/data/*.py"),
-        *REPO.glob("verl_patches/utils/reward_score/*.py"),
+        *REPO.glob("recipe/reward/**/*.py"),
         *template_files(config.data.template),
         Path(__file__).parent / "validation_rows.py",
     ]

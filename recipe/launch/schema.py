@@ -13,8 +13,8 @@ from typing import Any
 
 from recipe.launch.architecture import KNOWN as ARCHITECTURES
 from recipe.launch.typed_toml import CHANGES, FREE, IMPOSSIBLE, key, with_values
+from recipe.reward.verifiers import DEFAULT
 from recipe.watch.rule import ACTIONS, OFF, STOP_RUN, WARN
-from verl_patches.utils.reward_score.verifiers import DEFAULT
 
 ON_POLICY = "npu_on_policy"
 LOSS_MODES = ("vanilla", ON_POLICY)

@@ -16,7 +16,7 @@ from recipe.preflight import problems
 from recipe.preflight.catalogue import CannotTell, NoMatter, Said, bad, check, doubtful
 from recipe.preflight.facts import Facts
 from recipe.preflight.problems import Messages, Problems, text_of
-from verl_patches.utils.reward_score.tier3 import GRADERS, REQUIREMENTS
+from recipe.reward.processes.tier3 import GRADERS, REQUIREMENTS
 
 # Rewards by what they look for in an answer.
 TAGGED = ("format", "strict_format", "acc", "base_acc", "r1_zero")
@@ -300,7 +300,7 @@ def _apart(facts: Facts) -> Iterator[Said]:
     fix=CONVERT + ", which leaves such problems out and counts them",
 )  # fmt: skip
 def _truths(facts: Facts) -> Iterator[Said]:
-    from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
+    from recipe.reward.truths import can_be_matched, unmatched_kind
 
     verifier = _rewards(facts)[0]
     for name, one in _read(facts).items():

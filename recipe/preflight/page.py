@@ -26,6 +26,8 @@ SUBJECTS = {
 _HEAD = """\
 # Preflight
 
+[中文版](zh/PREFLIGHT.md) (the introduction, and how to read the tables)
+
 `python -m recipe preflight RUN.toml` finds what can be known to be wrong with a run before it takes a cluster. Every
 check has an id that stays. A finding says what was found, what is expected, and what to type. This page is made from
 the declarations in `recipe/preflight/` by `python -m recipe.preflight.page`; a test checks that it is current.

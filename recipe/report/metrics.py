@@ -27,8 +27,8 @@ PROBABILITY_GAP = "training/rollout_probs_diff_max"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9
-# Times, speeds and memory. Everything else a run logs follows from its seed.
-OF_THE_MACHINE = re.compile(r"timing_(s|per_token_ms)/.+|perf/(?!total_num_tokens$).+")
+# Times, speeds, memory, grading processes that were lost. Everything else a run logs follows from its seed.
+OF_THE_MACHINE = re.compile(r"timing_(s|per_token_ms)/.+|perf/(?!total_num_tokens$).+|reward/lost_workers")
 VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
 

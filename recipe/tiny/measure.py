@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from recipe.data.templates import Template
+from recipe.reward.verdict import Verdict
+from recipe.reward.verifiers import get_verifier, verify
 from recipe.tiny.arithmetic import Sum
 from recipe.tiny.warm_start import prompt_ids
-from verl_patches.utils.reward_score.r1_zero import compute_score
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,7 @@ def measure(
     """Accuracy at temperature 1, pass@``tries`` and format rate over ``sums``."""
     import torch
 
+    reward = get_verifier()
     generator = torch.Generator().manual_seed(seed)
     by_length: dict[int, list[tuple[Sum, list[int]]]] = defaultdict(list)
     for item in sums:
@@ -88,9 +90,10 @@ def measure(
         texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for place, (item, _) in enumerate(group):
             answers = texts[place * tries : (place + 1) * tries]
-            scores = [compute_score("sum", answer, str(item.value)) for answer in answers]
-            right += sum(score["acc"] for score in scores)
-            formatted += sum(score["format"] for score in scores)
-            solved += max(score["acc"] for score in scores)
+            results = [verify(reward, answer, str(item.value)) for answer in answers]
+            correct = [result.verdict is Verdict.CORRECT for result in results]
+            right += sum(correct)
+            formatted += sum(result.format for result in results)
+            solved += any(correct)
     count = len(sums) * tries
     return Measurement(right / count, solved / len(sums), formatted / count, tries, len(sums))

@@ -11,7 +11,11 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 PAGES = tuple(
     str(path.relative_to(REPO))
-    for path in (*sorted(REPO.glob("README*.md")), *sorted(REPO.glob("docs/*.md")), REPO / "npu_sim" / "README.md")
+    for path in (
+        *sorted(REPO.glob("README*.md")),
+        *sorted(REPO.glob("docs/**/*.md")),
+        REPO / "npu_sim" / "README.md",
+    )
 )
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
@@ -36,10 +40,10 @@ def spans(page: str) -> list[str]:
     return [" ".join(span.split()) for span in _SPAN.findall(_BLOCK.sub("", text(page)))]
 
 
-def headings(page: str) -> set[str]:
-    """The anchors of the page's headings, as GitHub makes them."""
+def headings(page: str) -> list[str]:
+    """The anchors of the page's headings in their order, as GitHub makes them."""
     found = re.findall(r"^#+ (.*)$", _BLOCK.sub("", text(page)), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in found}
+    return [re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in found]
 
 
 def links(page: str) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.docs import pages, tools
 from tests.docs.pages import PAGES, REPO
+from tests.docs.translation import original
 
 WHERE: dict[str, list[str]] = {}
 for _page in PAGES:
@@ -43,7 +44,7 @@ MISS = [
     and "..." not in line
 ]
 
-# Options of tools that are not ours, and the page that names them.
+# Options of tools that are not ours, and the page that names them, in either language.
 OF_OTHERS = {
     "docs/LAUNCH.md": {"--network"},  # docker's, in scripts/run_container.sh
     "docs/PLAN.md": {"--swap-optimizer-times"},  # MindSpeed's
@@ -141,7 +142,7 @@ def test_the_commands_of_other_tools(line: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_options_that_are_named_alone_belong_to_a_tool_of_the_page(page: str) -> None:
     named = [tools.command(line) for line in OURS if page in WHERE[line]]
-    known = OF_OTHERS.get(page, set()).union(*(tools.options(one) for one in named if one))
+    known = OF_OTHERS.get(original(page), set()).union(*(tools.options(one) for one in named if one))
     assert not set(pages.bare_options(page)) - known
 
 

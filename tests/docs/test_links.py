@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs import pages
 from tests.docs.pages import PAGES, REPO
+from tests.docs.translation import original
 
 _LIST = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
 TRACKED = subprocess.run(_LIST, cwd=REPO, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -51,9 +52,9 @@ def test_every_file_of_ours_that_is_named_is_there(page: str) -> None:
     for span in pages.spans(page):
         word = span.split()[0]
         if re.fullmatch(r"[\w./-]+", word) and "/" in word and word.partition("/")[0] in TOPS:
-            ours = page != OF_UPSTREAMS or word.startswith(ITS_OWN)
+            ours = original(page) != OF_UPSTREAMS or word.startswith(ITS_OWN)
             assert not ours or (REPO / word).exists(), f"{page}: {word}"
-        elif re.fullmatch(r"\w+\.(?:py|sh|md|toml|bats)", word) and word not in MADE and page != OF_UPSTREAMS:
+        elif re.fullmatch(r"\w+\.(?:py|sh|md|toml|bats)", word) and word not in MADE and original(page) != OF_UPSTREAMS:
             assert word in NAMES, f"{page}: {word}"
 
 

@@ -24,6 +24,11 @@ found() { PATH="$BATS_TEST_TMPDIR/bin" find_python; }
     [ "$output" = "$REPO /v /v/bin/python" ]
 }
 
+@test "bytecode is kept, even where the shell that calls does not want any" {
+    run -0 env PYTHONDONTWRITEBYTECODE=1 bash -c 'source "$0"; env' "$REPO/scripts/env.sh"
+    [[ "$output" != *PYTHONDONTWRITEBYTECODE* ]]
+}
+
 @test "fail: one line on stderr, exit code 1, and nothing after it runs" {
     run --separate-stderr -1 bash -c 'source "$0"; fail "a * b  is" "%s"; echo after' "$REPO/scripts/env.sh"
     [ -z "$output" ]

@@ -16,10 +16,7 @@ from hypothesis import strategies as st
 from recipe.data.cli import main
 from recipe.data.records import DataError
 from recipe.data.truths import BOX, HASHES, LIST, OBJECT, REDUCED, SOLUTION, accepted_answers
-from verl_patches.utils.reward_score import truths
 from verl_patches.utils.reward_score.r1_zero import compute_score
-from verl_patches.utils.reward_score.truths import can_be_matched, unmatched_kind
-from verl_patches.utils.reward_score.verifiers import VERIFIERS
 
 #: What a record has: the accepted answers, and what was taken off around them.
 WRAPPED: list[tuple[Any, list[str], list[str]]] = [
@@ -88,55 +85,6 @@ def test_any_json_is_texts_or_one_line(value: Any) -> None:
         assert "\n" not in str(error)
     else:
         assert all(one and one == one.strip() for one in answers) and set(taken) <= set(REDUCED)
-
-
-@pytest.mark.parametrize("verifier", VERIFIERS)
-@pytest.mark.parametrize("truth", ["4", "-3.5", "\\frac{1}{2}", "(1,2)", "x^2+1", "2\\sqrt{3}", "Monday", "1, 2"])
-def test_what_the_grammar_reads_can_be_matched_by_every_rule(truth: str, verifier: str) -> None:
-    assert can_be_matched(truth, verifier)
-    response = f"<think>a</think><answer>\\boxed{{{truth}}}</answer>" if verifier != "dapo" else f"Answer: {truth}"
-    assert compute_score("d", response, truth, verifier=verifier)["verdict"] == "correct"
-
-
-@pytest.mark.parametrize(
-    ("truth", "kind"),
-    [
-        ("#### 4", "other"),
-        ("\\boxed{4} or \\boxed{5}", "box"),
-        ("a}", "unbalanced braces"),
-        ("It does not converge, since 1 = 2 there", "prose"),
-        ("1" * 1001, "over 1000 characters"),
-        ("", "empty"),
-        ("</answer>", "equation or inequality"),
-    ],
-)
-def test_what_cannot_be_matched_has_a_kind(truth: str, kind: str) -> None:
-    assert not can_be_matched(truth, "r1_zero")
-    assert unmatched_kind(truth) == kind
-
-
-def test_a_rule_that_reads_texts_only_can_match_them() -> None:
-    assert can_be_matched("It does not converge, since 1 = 2 there", "math_lighteval")
-    assert not can_be_matched("", "math_lighteval") and not can_be_matched("a}", "math_lighteval")
-
-
-def test_any_of_several_is_enough() -> None:
-    assert can_be_matched(["It does not converge, since 1 = 2 there", "1"], "r1_zero")
-    assert not can_be_matched([None, ["1"]], "r1_zero")
-
-
-@settings(deadline=None)
-@given(st.text(alphabet="1x+{}\\<>:/answerboxd ", max_size=30))
-def test_the_short_way_finds_what_the_rule_finds(truth: str) -> None:
-    response = f"<think>a</think><answer>\\boxed{{{truth}}}</answer>"
-    if can_be_matched(truth, "r1_zero"):
-        assert compute_score("d", response, truth)["verdict"] == "correct"
-
-
-@settings(deadline=None)
-@given(st.from_regex(truths._PLAIN, fullmatch=True))
-def test_what_is_taken_for_plain_is_read_and_equal_to_itself(truth: str) -> None:
-    assert truths._is_read(truth) and truths._is_found_again(truth)
 
 
 RECORDS: list[dict[str, Any]] = [

@@ -24,7 +24,7 @@ from recipe.launch.errors import ConfigError, LaunchError
 from recipe.launch.inputs import given_inputs
 from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
-from verl_patches.utils.reward_score.tier3 import GRADERS
+from recipe.reward.processes.tier3 import GRADERS
 
 # A problem as verl reads it.
 ROW = {

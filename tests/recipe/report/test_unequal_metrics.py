@@ -13,6 +13,7 @@ from recipe.report.metrics import read_steps, unequal_metrics
 MEASURED = (
     *("timing_s/step", "timing_s/generation_timing/max", "timing_per_token_ms/gen", "perf/throughput"),
     *("perf/time_per_step", "perf/mfu/actor", "perf/max_memory_allocated_gb", "perf/cpu_memory_used_gb"),
+    "reward/lost_workers",
 )
 TRAINED = (
     *("actor/grad_norm", "actor/lr", "critic/score/mean", "training/epoch", "perf/total_num_tokens"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
-from verl_patches.utils.reward_score.verdict import Verdict
+from recipe.reward.verdict import Verdict
 
 
 @patch(

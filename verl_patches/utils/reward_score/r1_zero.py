@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The reward function that a run names in ``custom_reward_function.path``; the recipe's reward is its default.
+"""The file that verl loads as ``custom_reward_function.path``: ``recipe.reward``, called as verl's managers call.
 
-``custom_reward_function.reward_kwargs`` may name another one (``verifier``) or weights of several (``mix``); see
-``verifiers``. Grading takes linear time in the response, uses no ``eval`` and no computer algebra, and raises only for
-a wrong configuration.
+The reward is ``r1_zero`` unless ``custom_reward_function.reward_kwargs`` names another (``verifier``) or weights of
+several (``mix``); see ``recipe.reward.verifiers``. Grading takes linear time in the response, uses no ``eval`` and no
+computer algebra, and raises only for a wrong configuration.
 """
 
 from __future__ import annotations
@@ -11,13 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verl_patches.utils.reward_score.batch import Sample, pool_for
-from verl_patches.utils.reward_score.copied import problem_in
-from verl_patches.utils.reward_score.grade import same_answer
-from verl_patches.utils.reward_score.normalise import normalise
-from verl_patches.utils.reward_score.verifiers import DEFAULT, get_verifier, verify
-
-__all__ = ["compute_score", "compute_scores", "normalise", "same_answer"]
+from recipe.reward.copied import problem_in
+from recipe.reward.processes.batch import Sample, pool_for
+from recipe.reward.verifiers import DEFAULT, get_verifier, verify
 
 
 def compute_score(
@@ -59,7 +55,7 @@ def compute_scores(
 
     Returns for each response what ``compute_score`` returns, and ``lost_workers``: how many grading processes died or
     were ended while they had it. ``tier3`` names the grader that is asked about what cannot be read; None: nobody is.
-    Raises ``errors.CanaryError`` when samples with known results are graded otherwise.
+    Raises ``CanaryError`` when samples with known results are graded otherwise.
     """
     samples: list[Sample] = list(zip(solution_strs, ground_truths, strict=True))
     if refuse_copied and extra_infos is not None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_patches.utils.reward_score.r1_zero import compute_score, normalise, same_answer
-from verl_patches.utils.reward_score.verdict import Verdict
+from recipe.reward.verdict import Verdict
+from verl_patches.utils.reward_score.r1_zero import compute_score, compute_scores
 
 
 def respond(answer: str, thought: str = "so") -> str:
@@ -43,7 +43,7 @@ def score(response: Any, truth: Any) -> dict[str, Any]:
 )
 def test_scores(response: Any, truth: str, form: float, acc: float) -> None:
     graded = score(response, truth)
-    assert graded.pop("verdict") in [one.value for one in Verdict]
+    assert graded.pop("verdict") in [verdict.value for verdict in Verdict]
     assert graded == {"score": pytest.approx(0.33 * form + 0.67 * acc), "acc": acc, "format": form}
 
 
@@ -76,46 +76,12 @@ def test_ground_truths_of_any_type(truth: Any, answer: str, acc: float) -> None:
     assert score(respond(answer), truth)["acc"] == acc
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("18", "$18"),
-        ("18", "\\$18"),
-        ("18", "18."),
-        ("1,234", "1234"),
-        ("\\dfrac{1}{2}", "0.5"),
-        ("\\tfrac12", "1/2"),
-        ("-3", "\N{MINUS SIGN}3"),
-        ("(1, 2)", "\\left( 1,2 \\right)"),
-        ("x = 5", "x=5"),
-        ("25\\%", "\\frac{1}{4}"),
-        ("25%", "25"),
-        ("1\\,000", "1 000"),
-    ],
-)
-def test_same_answers(a: str, b: str) -> None:
-    assert same_answer(a, b) and same_answer(b, a)
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [("1 1/2", "11/2"), ("2", "12"), ("2^10", "1025"), ("1e3", "1000"), ("a", "A"), ("", ""), ("1/3", "0.333")],
-)
-def test_different_answers(a: str, b: str) -> None:
-    assert not same_answer(a, b) and not same_answer(b, a)
-
-
 @given(st.text(max_size=200), st.text(max_size=50))
 def test_any_text_is_graded_the_same_each_time(response: str, truth: str) -> None:
     first = score(response, truth)
     assert first == score(response, truth)
     assert first["acc"] in (0.0, 1.0) and first["format"] in (0.0, 1.0)
     assert first["score"] == pytest.approx(0.33 * first["format"] + 0.67 * first["acc"])
-
-
-@given(st.text(max_size=80))
-def test_every_text_is_its_own_answer(a: str) -> None:
-    assert same_answer(a, a) == bool(normalise(a))
 
 
 @given(st.text(alphabet="0123456789", min_size=1, max_size=8), st.text(max_size=60))
@@ -156,3 +122,17 @@ def test_code_in_an_answer_stays_text() -> None:
     assert score(respond("__import__('os').abort()"), "1")["acc"] == 0.0
     assert score(respond("9**9**9**9"), "1")["acc"] == 0.0
     assert score(respond("1000000000!"), "1")["acc"] == 0.0
+
+
+def test_a_batch_is_graded_as_its_responses_alone() -> None:
+    samples: list[tuple[Any, str]] = [(respond("1/2"), "0.5"), (respond("2"), "3"), ("no answer", "4"), (None, "5")]
+    responses, truths = zip(*samples, strict=True)
+    # By the names that verl's batch manager calls them.
+    graded = compute_scores(
+        data_sources=["x"] * 4, solution_strs=responses, ground_truths=truths, extra_infos=[{}] * 4, workers=1
+    )
+    assert graded == [{**score(*sample), "lost_workers": 0} for sample in samples]
+    with pytest.raises(ValueError, match="unknown reward 'r2'"):
+        compute_scores(["x"], ["a"], ["b"], verifier="r2")
+    with pytest.raises(ValueError, match="at least one"):
+        compute_scores(["x"], ["a"], ["b"], workers=0)

@@ -26,7 +26,7 @@ class Characters:
     """A tokenizer with one token a character."""
 
     def decode(self, ids: Any, skip_special_tokens: bool = True) -> str:
-        return "".join(chr(int(one)) for one in ids)
+        return "".join(chr(int(code)) for code in ids)
 
 
 def data() -> DataProto:
