@@ -37,6 +37,6 @@ bats=0
 RECIPE_BATS_RESULT="$(grep -c '^ok ' "$VENV/logs/bats.log" || true) passed, $(grep -c '^not ok ' "$VENV/logs/bats.log" || true) failed"
 export RECIPE_BATS_RESULT
 say "test: pytest"
-# A file stays in one process, for its set-up's sake.
-"$PYTHON" -m pytest -q -n 2 --dist loadfile "${marks[@]}" "$@"
+# A file stays in one process, for its set-up's sake; in their own order, the long ones are not left for the end.
+"$PYTHON" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "${marks[@]}" "$@"
 ((bats == 0)) || fail "bats: $RECIPE_BATS_RESULT (above, and in $VENV/logs/bats.log)"

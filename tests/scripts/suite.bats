@@ -29,13 +29,13 @@ suite() { bash "$BATS_TEST_TMPDIR/scripts/test.sh" "$@"; }
 @test "slow tests of both are left out, and both counts stand at the end" {
     run -0 suite -x tests/recipe
     said "setup.sh --dev" "bats --tap --print-output-on-failure --filter-tags !slow tests/scripts"
-    said "-m pytest -q -n 2 --dist loadfile -m not slow -x tests/recipe"
+    said "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m not slow -x tests/recipe"
     [ "$(printf '%s|' "${lines[@]: -2}")" = "[bats: 2 passed, 0 failed]|7 passed|" ]
 }
 
 @test "--all runs the slow ones of both" {
     run -0 suite --all -x
-    said "bats --tap --print-output-on-failure tests/scripts" "-m pytest -q -n 2 --dist loadfile -x"
+    said "bats --tap --print-output-on-failure tests/scripts" "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -x"
 }
 
 @test "a failure in bats fails the suite, after pytest" {
