@@ -26,8 +26,8 @@ else:
     import tomli as tomllib
 
 OURS = ("recipe", "scripts", "npu_sim", "verl_patches", "vllm_patches", "vllm_ascend_patches", "Dockerfile*")
-# Read by CANN, the shell or an interpreter; what else a page names must be in a source here.
-ELSEWHERE = {"ASCEND_TOOLKIT_HOME"}
+# Read by CANN, the shell, an interpreter or the C library; what else a page names must be in a source here.
+ELSEWHERE = {"ASCEND_TOOLKIT_HOME", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 CHECKS = {check.id: check for check in (*every_check(), *PAINS)}
 
 
