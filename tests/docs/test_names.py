@@ -27,8 +27,8 @@ else:
     import tomli as tomllib
 
 OURS = (*own_packages(), "scripts", "npu_sim", "Dockerfile*")
-# Read by CANN, the shell or an interpreter; what else a page names must be in a source here.
-ELSEWHERE = {"ASCEND_TOOLKIT_HOME"}
+# Read by CANN, the shell, an interpreter or the C library; what else a page names must be in a source here.
+ELSEWHERE = {"ASCEND_TOOLKIT_HOME", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 CHECKS = {check.id: check for check in (*every_check(), *PAINS)}
 
 
