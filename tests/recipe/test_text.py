@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe.checks.declaration import Check
+from recipe.checks.finding import bad
 from recipe.launch.progress import Clock
-from recipe.preflight.catalogue import Check, bad
 from recipe.text import printable, printable_lines, spelled_out
 
 FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe.checks.crash import REQUEST
+from recipe.checks.facts.machine import this_machine
 from recipe.preflight import run
-from recipe.preflight.crash import REQUEST
-from recipe.preflight.machine import this_machine
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import lay_out

@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.__main__ import main
-from recipe.preflight import machine, run_file
-from recipe.preflight.crash import REQUEST
-from recipe.preflight.report import Report
+from recipe.checks.crash import REQUEST
+from recipe.checks.facts.machine import this_machine
+from recipe.checks.report import Report
+from recipe.preflight import run_file
 from recipe.tiny.config import tiny_fields
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 TEXTS = {name: (CONFIGS / f"{name}.toml").read_text(encoding="utf-8") for name in ("sim", "a3_256die")}
-MACHINE = machine.this_machine()
+MACHINE = this_machine()
 KEY = re.compile(r"^(\w+ = ).*$")
 ODD = [
     "true", "[]", "[[1]]", "[" * 3000 + "]" * 3000, "{ a = 1 }", '""', "'/'", "'~nobody-of-that-name/y'", "'..'",
@@ -62,7 +63,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
 def read_once() -> Iterator[None]:
     """`show` looks at this machine in every call."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "this_machine", lambda: MACHINE)
+        patch.setattr("recipe.preflight.this_machine", lambda: MACHINE)
         yield
 
 
