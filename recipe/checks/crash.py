@@ -8,18 +8,15 @@ from pathlib import Path
 
 from recipe.own_packages import REPOSITORY, own_packages
 from recipe.runfile.errors import Interrupted
+from recipe.text import error_text
 
 REQUEST = "this is a fault of the recipe's own, please report this line"
+_LONGEST = 300
 
 
 def account(error: BaseException) -> str:
     """Type and message of an exception, the line of ours that it came through last, and that it should be reported."""
-    try:
-        message = str(error)
-    except Exception:  # a message that is itself made from what is broken
-        message = ""
-    what = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return f"could not look: {what[:300]} (at {_place(error)}); {REQUEST}"
+    return f"could not look: {error_text(error)[:_LONGEST]} (at {_place(error)}); {REQUEST}"
 
 
 def asks_to_stop(error: BaseException) -> bool:

@@ -54,8 +54,8 @@ class Report:
         untold: dict[str, list[str]] = {}
         for finding in self.at("not run"):
             untold.setdefault(finding.found, []).append(finding.id)
-        told = [finding.line for finding in self.findings if finding.level != "not run"]
-        return [*told, *(f"not run ({', '.join(ids)}): {why}" for why, ids in untold.items()), self.summary]
+        lines = [finding.line for finding in self.findings if finding.level != "not run"]
+        return [*lines, *(f"not run ({', '.join(ids)}): {why}" for why, ids in untold.items()), self.summary]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -71,11 +71,11 @@ def examine(checks: Iterable[Check], facts: Any) -> Report:
     findings: list[CheckFinding] = []
     passed, without_matter = [], []
     for check in checks:
-        of_check = check.findings(facts)
-        if of_check is None:
+        new = check.findings(facts)
+        if new is None:
             without_matter.append(check.id)
-        elif not of_check:
+        elif not new:
             passed.append(check.id)
-        findings += of_check or ()
+        findings += new or ()
     findings.sort(key=lambda finding: (LEVELS.index(finding.level), finding.id))
     return Report(tuple(findings), tuple(passed), tuple(without_matter))

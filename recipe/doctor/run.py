@@ -38,10 +38,10 @@ class RunDiagnosis:
         return 2 if any(finding.kind == STOP for finding in self.findings) else 0
 
     def lines(self) -> list[str]:
-        told = [self._line(finding) for finding in self.findings]
+        lines = [self._line(finding) for finding in self.findings]
         stops = sum(finding.kind == STOP for finding in self.findings)
         counts = f"{stops} stops, {len(self.findings) - stops} warnings"
-        return [*told, f"{self.run_dir}: {self.steps} steps, {len(self.rules)} rules: {counts}"]
+        return [*lines, f"{self.run_dir}: {self.steps} steps, {len(self.rules)} rules: {counts}"]
 
     def _line(self, finding: Finding) -> str:
         checkpoint = f"; {good_text(self.checkpoints[finding.good])}" if finding.kind == STOP else ""

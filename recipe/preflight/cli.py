@@ -64,7 +64,7 @@ def _listing(as_json: bool) -> str:
 
     checks = checks_that_need(STATIC, FILES, NODE, CLUSTER)
     if as_json:
-        told = ("id", "title", "needs", "why", "fix")
-        return json.dumps([{name: getattr(check, name) for name in told} for check in checks], indent=2)
+        names = ("id", "title", "needs", "why", "fix")
+        return json.dumps([{name: getattr(check, name) for name in names} for check in checks], indent=2)
     lines = [f"{check.id}  {check.needs:8}{check.title}" for check in checks]
     return "\n".join([*lines, f"{len(lines)} checks; docs/PREFLIGHT.md has the reasons"])

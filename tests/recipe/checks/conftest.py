@@ -40,7 +40,7 @@ def changed(config: RunConfig, **values: Any) -> RunConfig:
 
 def crashed(findings: Iterable[CheckFinding]) -> list[str]:
     """What a check that broke is said to have raised: preflight goes on, and tests must not."""
-    return [one.line for one in findings if REQUEST in one.found]
+    return [finding.line for finding in findings if REQUEST in finding.found]
 
 
 @dataclass

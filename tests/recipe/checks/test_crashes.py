@@ -16,7 +16,7 @@ import pytest
 from recipe import doctor, preflight
 from recipe.checks.catalogue import every_check
 from recipe.checks.crash import REQUEST, account
-from recipe.checks.declaration import CATALOGUE, Check
+from recipe.checks.declaration import CATALOGUE, CLUSTER, NODE, Check
 from recipe.checks.facts import cluster as cluster_facts
 from recipe.checks.facts import machine
 from recipe.checks.facts.run import Facts
@@ -64,13 +64,13 @@ ERRORS = [
 
 
 def quick() -> list[Check]:
-    return [one for one in every_check() if one.needs != "cluster" and one.id not in SLOW]
+    return [check for check in every_check() if check.needs != CLUSTER and check.id not in SLOW]
 
 
 def told(report: Report) -> dict[str, list[CheckFinding]]:
     by_id: dict[str, list[CheckFinding]] = {id: [] for id in (*report.passed, *report.without_matter)}
-    for one in report.findings:
-        by_id.setdefault(one.id, []).append(one)
+    for finding in report.findings:
+        by_id.setdefault(finding.id, []).append(finding)
     return by_id
 
 
@@ -84,7 +84,7 @@ def test_an_exception_in_any_one_check_is_its_finding_and_all_others_say_what_th
     for place, spoilt in enumerate(every_check()):
         error = ERRORS[place % len(ERRORS)]
         broken = dataclasses.replace(spoilt, function=raised(error))
-        found = told(examine([broken, *(one for one in quick() if one is not spoilt)], facts))
+        found = told(examine([broken, *(check for check in quick() if check is not spoilt)], facts))
         (finding,) = found.pop(spoilt.id)
         assert finding.level == "not run" and type(error).__name__ in finding.found and REQUEST in finding.found
         assert found == {id: findings for id, findings in usual.items() if id != spoilt.id}
@@ -124,7 +124,7 @@ def test_what_a_check_found_before_it_broke_stays_found() -> None:
         (NoMatter(), ["error"]),
     ):
         report = examine([dataclasses.replace(every_check()[0], function=check(error))], None)
-        assert [one.level for one in report.findings] == levels and not report.ok
+        assert [finding.level for finding in report.findings] == levels and not report.ok
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted(15)])
@@ -149,9 +149,9 @@ def test_a_fact_that_cannot_be_made_is_told_by_those_that_look_at_it(
     monkeypatch.setattr(Facts, name, broken)
     found = told(examine(checks, dataclasses.replace(facts)))
     for id, findings in found.items():
-        crashed = [one for one in findings if "ValueError: spoilt" in one.found]
+        crashed = [finding for finding in findings if "ValueError: spoilt" in finding.found]
         assert crashed or findings == usual[id], (id, findings)
-        assert {one.level for one in crashed} <= {"not run"}
+        assert {finding.level for finding in crashed} <= {"not run"}
 
 
 READINGS = sorted(machine._readings())
@@ -166,10 +166,10 @@ def test_a_value_of_the_machine_that_cannot_be_read_costs_only_those_that_look_a
     here = machine.this_machine()
     assert list(here.failed) == [name] and "no such thing" in here.failed[name]
     config = load(CONFIGS / "a3_256die.toml")
-    checks = [one for one in quick() if one.needs == "node"]
+    checks = [check for check in quick() if check.needs == NODE]
     report = examine(checks, Facts(config, here, True, Path("/none")))
-    crashed = {one.id for one in report.findings if "no such thing" in one.found}
-    assert all(one.level == "not run" for one in report.findings if one.id in crashed)
+    crashed = {finding.id for finding in report.findings if "no such thing" in finding.found}
+    assert all(finding.level == "not run" for finding in report.findings if finding.id in crashed)
     assert len(checks) - len(crashed) >= len(checks) // 2
     if name not in ("now", "gpus", "path", "host"):  # this run has no check that asks for these
         assert crashed
@@ -180,9 +180,9 @@ def test_a_question_to_ray_that_fails_with_us_is_no_error_of_rays(
 ) -> None:
     monkeypatch.setattr(cluster_facts, "ask", raised(KeyError("nodes")))
     report = preflight.run(cluster.config, node=False, cluster=True, machine=cluster.machine)
-    of_ray = [one for one in report.findings if one.id[0] == "R"]
-    assert len(of_ray) >= 8 and {one.level for one in of_ray} == {"not run"}
-    assert all("KeyError: 'nodes'" in one.found for one in of_ray)
+    of_ray = [finding for finding in report.findings if finding.id[0] == "R"]
+    assert len(of_ray) >= 8 and {finding.level for finding in of_ray} == {"not run"}
+    assert all("KeyError: 'nodes'" in finding.found for finding in of_ray)
 
 
 def test_a_head_whose_name_no_network_can_have_is_an_answer() -> None:

@@ -52,7 +52,7 @@ def test_a_run_that_finished_is_no_reason_for_complaint(patient: Patient) -> Non
 
 def test_preflights_findings_are_among_the_doctors(patient: Patient) -> None:
     patient.set(python=(3, 9, 0), limits={"nofile": 256, "nproc": None, "memlock": None})
-    assert {"P001", "N007"} <= {one.id for one in patient.diagnosis().report.errors}
+    assert {"P001", "N007"} <= {finding.id for finding in patient.diagnosis().report.errors}
 
 
 def test_the_device_is_found_out(patient: Patient) -> None:

@@ -84,9 +84,10 @@ def outcome(file: Path) -> Report:
         assert all(line.startswith("error: ") and len(line) < 2500 for line in lines)
         assert bool(lines) == (code != 0) and (command == "show" or len(lines) <= 1)
     report = run_file(file, node=False, cluster=False, machine=MACHINE)
-    for one in report.findings:
-        assert one.found and REQUEST not in one.found and len(one.line) < 2500 and "\n" not in one.line
-        assert one.level == "not run" or (one.expected and one.fix)
+    for finding in report.findings:
+        line = finding.line
+        assert finding.found and REQUEST not in finding.found and len(line) < 2500 and "\n" not in line
+        assert finding.level == "not run" or (finding.expected and finding.fix)
     return report
 
 
@@ -176,5 +177,5 @@ def test_a_mistake_of_people_is_told(
     file = tmp_path / "run.toml"
     file.write_text(TEXTS[name].replace(old, new, 1), encoding="utf-8")
     report = outcome(file)
-    lines = [one.line for one in report.findings if one.id == id]
+    lines = [finding.line for finding in report.findings if finding.id == id]
     assert any(text in line for line in lines), report.lines()

@@ -119,14 +119,14 @@ def right(name: str, node: bool) -> frozenset[str]:
 
 
 def ids(report: Report) -> frozenset[str]:
-    return frozenset(one.id for one in (*report.errors, *report.warnings))
+    return frozenset(finding.id for finding in (*report.errors, *report.warnings))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_shipped_run_file_has_no_error(file: Path) -> None:
     report = reported(file)
     assert not report.errors, report.lines()
-    assert len(report.passed) >= 30 and not any(REQUEST in one.found for one in report.findings)
+    assert len(report.passed) >= 30 and not any(REQUEST in finding.found for finding in report.findings)
 
 
 @pytest.mark.parametrize(("name", "section", "line", "id"), MISTAKES, ids=lambda value: str(value)[:40])

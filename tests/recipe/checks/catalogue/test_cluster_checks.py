@@ -93,14 +93,14 @@ def test_a_spoilt_ray_is_found_and_a_right_one_is_not(id: str, up: Any) -> None:
     assert up.findings(id) == []
     spoil(up)
     findings = up.findings(id)
-    assert findings and {one.level for one in findings} == {level}
-    assert any(said in f"{one.found}; {one.expected}" for one in findings), findings
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
 
 
 @pytest.mark.parametrize("id", [one for one in TRIPS if one not in ("R001", "R010")])
 def test_without_an_answer_no_check_passes(id: str, up: Any) -> None:
     up.more["ray"] = RayFacts("no answer within 90 s")
-    assert [one.level for one in up.findings(id)] == ["not run"]
+    assert [finding.level for finding in up.findings(id)] == ["not run"]
 
 
 def test_a_node_that_does_not_answer_is_named(up: Any) -> None:
@@ -150,7 +150,7 @@ def test_a_real_ray_is_asked_and_left_as_it_was(laptop: Any, tmp_path: Path) -> 
         assert only.problem == "" and only.missing == ("/nowhere",) and only.upstream.startswith("sim ours")
         assert only.environ == {"VLLM_DP_SIZE": "7"} and abs(only.clock_offset_s) < 5
         assert facts.available is not None and facts.available["NPU"] == 2
-        assert [one.id for one in report.errors] == ["R010"]
+        assert [finding.id for finding in report.errors] == ["R010"]
         assert ray.poll() is None
     finally:
         ray.communicate("", timeout=60)

@@ -136,9 +136,9 @@ def test_a_spoilt_file_is_found_and_a_right_one_is_not(id: str, files: Any) -> N
     assert files.findings(id) == []
     spoil(files)
     findings = files.findings(id)
-    assert findings and {one.level for one in findings} == {level}
-    assert any(said in f"{one.found}; {one.expected}" for one in findings), findings
-    assert all(one.expected and one.fix for one in findings)
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
+    assert all(finding.expected and finding.fix for finding in findings)
 
 
 def test_w004_another_model_than_was_planned_with(files: Any) -> None:
@@ -179,12 +179,12 @@ def test_on_a_machine_without_the_files_a_check_says_so_and_does_not_pass(id: st
 
 @pytest.mark.parametrize("id", ["W001", "W007", "D001"])
 def test_on_a_node_of_the_run_a_missing_file_is_an_error(id: str, cluster: Any) -> None:
-    assert {one.level for one in cluster.findings(id)} == {"error"}
+    assert {finding.level for finding in cluster.findings(id)} == {"error"}
 
 
 def test_w002_prediction_layers_and_other_types(files: Any) -> None:
     _config(num_nextn_predict_layers=1, torch_dtype="float32")(files)
-    assert [one.level for one in files.findings("W002")] == ["error", "warning"]
+    assert [finding.level for finding in files.findings("W002")] == ["error", "warning"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_w009_a_metadata_that_would_run_something_is_refused(files: Any) -> None
     (finding,) = files.findings("W009")
     assert finding.level == "error" and "os.system" in finding.found
     assert not marker.exists()
-    assert [one.level for one in files.findings("W010")] == ["not run"]
+    assert [finding.level for finding in files.findings("W010")] == ["not run"]
 
 
 def test_w010_other_shapes(files: Any) -> None:
@@ -238,7 +238,7 @@ def test_w005_a_tokenizer_without_a_chat_template_gets_ours(files: Any) -> None:
 def test_w005_a_chat_template_that_is_not_there(files: Any) -> None:
     files.set(data_chat_template=str(files.root / "absent.jinja"))
     assert "absent.jinja: cannot be read" in files.findings("W005")[0].found
-    assert [one.level for one in files.findings("D009")] == ["not run"]
+    assert [finding.level for finding in files.findings("D009")] == ["not run"]
 
 
 def test_d009_renders_with_the_chat_template_of_the_run_file(files: Any) -> None:
@@ -277,7 +277,7 @@ def test_d011_names_what_the_runs_rule_cannot_match(files: Any) -> None:
 
 def test_d008_some_longer_prompts_are_a_warning(files: Any) -> None:
     _prompt("What is 3", "What is " + "7 + " * 400 + "3")(files)
-    assert [one.level for one in files.findings("D008")] == ["warning"]
+    assert [finding.level for finding in files.findings("D008")] == ["warning"]
     assert "prompts have over 512 tokens" in files.findings("D008")[0].found
 
 
@@ -290,8 +290,8 @@ def test_d009_marks_in_pieces(files: Any) -> None:
 
 def test_a_damaged_data_file_is_one_finding_and_no_pass(files: Any) -> None:
     _data(files).write_bytes(b"PAR1 no more")
-    assert [one.level for one in files.findings("D002")] == ["error"]
-    assert [one.level for one in files.findings("D003")] == ["not run"]
+    assert [finding.level for finding in files.findings("D002")] == ["error"]
+    assert [finding.level for finding in files.findings("D003")] == ["not run"]
 
 
 def test_json_problems_are_checked_before_they_are_converted(files: Any) -> None:

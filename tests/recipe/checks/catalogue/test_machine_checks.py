@@ -133,9 +133,9 @@ def test_a_spoilt_machine_is_found_and_a_right_one_is_not(id: str, request: pyte
     assert world.findings(id) == []
     spoil(world)
     findings = world.findings(id)
-    assert findings and {one.level for one in findings} == {level}
-    assert any(said in f"{one.found}; {one.expected}" for one in findings), findings
-    assert all(one.expected and one.fix for one in findings)
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
+    assert all(finding.expected and finding.fix for finding in findings)
 
 
 def test_p005_other_pins_than_those_of_the_tree(cluster: Any) -> None:
@@ -171,7 +171,7 @@ def test_p002_looks_at_the_pins_of_the_device(cluster: Any) -> None:
     cluster.set_machine(packages={"torch": "2.6.0"})
     assert "torch 2.6.0 (pinned: 2.5.1); torch-npu is missing" in cluster.findings("P002")[0].found
     cluster.set(cluster_device="cuda")
-    assert [one.level for one in cluster.findings("P002")] == ["not run"]
+    assert [finding.level for finding in cluster.findings("P002")] == ["not run"]
 
 
 def test_p008_the_simulated_device_beside_the_real_one(laptop: Any) -> None:
@@ -207,7 +207,7 @@ def test_e007_a_head_that_the_proxy_leaves_alone_passes(cluster: Any) -> None:
 
 def test_n003_little_free_memory_is_a_warning(cluster: Any) -> None:
     cluster.set_machine(memory_available=200 * GIB)
-    assert [one.level for one in cluster.findings("N003")] == ["warning"]
+    assert [finding.level for finding in cluster.findings("N003")] == ["warning"]
 
 
 def size_in(text: str) -> str:
@@ -248,7 +248,7 @@ def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_non
     (finding,) = cluster.findings("M004")
     assert finding.level == "error" and finding.expected == "at most 700.0 GiB"
     cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
-    assert [one.level for one in cluster.findings("N003")] == ["warning"]
+    assert [finding.level for finding in cluster.findings("N003")] == ["warning"]
     cluster.node = False
     (finding,) = cluster.findings("M004")
     assert finding.level == "not run" and "GiB of them pinned" in finding.found
@@ -257,7 +257,7 @@ def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_non
 def test_what_cannot_be_read_is_no_pass(cluster: Any) -> None:
     cluster.set_machine(memory=None, shm_free=None, clock_set=None, ephemeral_ports=None, free_bytes=lambda path: None)
     for id in ("N003", "N004", "N005", "N006", "N011", "N014"):
-        assert [one.level for one in cluster.findings(id)] == ["not run"], id
+        assert [finding.level for finding in cluster.findings(id)] == ["not run"], id
 
 
 def test_nodes_other_than_the_head_do_not_need_its_ports(cluster: Any) -> None:

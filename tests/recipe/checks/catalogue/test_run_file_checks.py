@@ -111,16 +111,16 @@ def test_a_spoilt_value_is_found_and_a_right_one_is_not(id: str, request: pytest
     assert world.findings(id) == []
     world.set(**values)
     findings = world.findings(id)
-    assert findings and {one.level for one in findings} == {level}
-    assert any(said in f"{one.found}; {one.expected}" for one in findings), findings
-    assert all(one.expected and one.fix for one in findings)
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
+    assert all(finding.expected and finding.fix for finding in findings)
 
 
 def test_c001_a_file_that_is_no_run_file(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("[run]\nstepz = 1\n")
     report = run_file(file)
-    assert [one.id for one in report.findings] == ["C001"] and report.exit_code == 2
+    assert [finding.id for finding in report.findings] == ["C001"] and report.exit_code == 2
     assert "did you mean 'steps'" in report.lines()[0]
 
 
@@ -128,7 +128,7 @@ def test_m001_and_m002_a_simulated_die_that_is_too_small_is_a_warning(laptop: An
     assert laptop.findings("M001") == laptop.findings("M002") == []
     laptop.set(simulator_hbm_mib=30)
     for id in ("M001", "M002"):
-        assert {one.level for one in laptop.findings(id)} == {"warning"}
+        assert {finding.level for finding in laptop.findings(id)} == {"warning"}
     assert "30.0 MiB" in laptop.findings("M001")[0].expected
     laptop.set(data_kind="json", data_path="/x.json")  # pads to its longest prompt, which is not known yet
     assert laptop.findings("M001") is None
@@ -138,7 +138,7 @@ def test_v003_the_nz_layout_and_prompts_in_pieces(cluster: Any) -> None:
     cluster.set(rollout_kv_nz=True, rollout_max_batched_tokens=3072)
     assert cluster.findings("V003") == []
     cluster.set(rollout_max_batched_tokens=3071)
-    assert [one.level for one in cluster.findings("V003")] == ["error"]
+    assert [finding.level for finding in cluster.findings("V003")] == ["error"]
 
 
 def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
@@ -152,9 +152,9 @@ def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
 
 def test_l013_multi_latent_attention_with_tensor_parallelism_elsewhere_is_a_warning(laptop: Any) -> None:
     laptop.set(actor_tensor_parallel=2)
-    assert [one.level for one in laptop.findings("L013")] == ["warning"]
+    assert [finding.level for finding in laptop.findings("L013")] == ["warning"]
     (laptop.upstream / "mindspeed").mkdir()
-    assert [one.level for one in laptop.findings("L013")] == ["error"]
+    assert [finding.level for finding in laptop.findings("L013")] == ["error"]
 
 
 def test_l016_the_dies_that_a_node_has_are_its_dies(cluster: Any) -> None:
@@ -227,4 +227,4 @@ def test_c002_what_no_other_check_has_seen_coming(cluster: Any) -> None:
     cluster.set(cluster_dashboard_port=cluster.config.cluster.ray_port)
     assert "move one of them" in cluster.findings("C002")[0].found
     cluster.set(actor_tensor_parallel=2)
-    assert [one.level for one in cluster.findings("C002")] == ["not run"]
+    assert [finding.level for finding in cluster.findings("C002")] == ["not run"]

@@ -54,10 +54,10 @@ def told(world: Any, rows: pa.Table) -> dict[str, list[str]]:
 
 def lines(world: Any, skipped: set[str] = SLOW) -> dict[str, list[str]]:
     facts, found = world.facts, {}
-    for one in every_check():
-        if one.id[0] == "D" and one.id not in skipped:
-            found[one.id] = [finding.line for finding in one.findings(facts) or ()]
-            assert REQUEST not in " ".join(found[one.id]), found[one.id]
+    for check in every_check():
+        if check.id[0] == "D" and check.id not in skipped:
+            found[check.id] = [finding.line for finding in check.findings(facts) or ()]
+            assert REQUEST not in " ".join(found[check.id]), found[check.id]
     return found
 
 
