@@ -53,6 +53,12 @@ def test_checks_are_found_by_what_they_need_and_by_their_ids() -> None:
         check_named("L999")
 
 
+def test_the_checks_know_neither_of_their_commands_nor_the_launcher() -> None:
+    for file in (REPO / "recipe" / "checks").rglob("*.py"):
+        imported = re.findall(r"^\s*(?:from|import) (recipe[\w.]*)", file.read_text(encoding="utf-8"), re.MULTILINE)
+        assert not [name for name in imported if re.match(r"recipe\.(preflight|doctor|launch)\b", name)], file
+
+
 def test_every_check_is_tripped_by_a_test() -> None:
     """Tables have a line `"L001": (` or `"X001": [`, and tests of single checks have the id in their names."""
     text = "".join(file.read_text(encoding="utf-8") for file in (HERE / "catalogue").glob("test_*_checks.py"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from recipe.checks.catalogue import every_check
 from recipe.preflight import run_file
 from recipe.runfile.schema import Recompute, Reward
 
@@ -226,5 +227,17 @@ def test_c002_what_no_other_check_has_seen_coming(cluster: Any) -> None:
     assert cluster.findings("C002") == []
     cluster.set(cluster_dashboard_port=cluster.config.cluster.ray_port)
     assert "move one of them" in cluster.findings("C002")[0].found
-    cluster.set(actor_tensor_parallel=2)
-    assert [finding.level for finding in cluster.findings("C002")] == ["not run"]
+
+
+@pytest.mark.parametrize("id", ["D004", "E015", "L013", "T005"])
+def test_c002_leaves_it_to_the_checks_that_say_why_nothing_can_be_derived(
+    id: str, request: pytest.FixtureRequest
+) -> None:
+    base, values, _, _ = TRIPS[id]
+    world = request.getfixturevalue(base)
+    assert world.findings("C002") == []
+    world.set(**values)
+    (finding,) = world.findings("C002")
+    ids = [check.id for check in every_check() if check.stops_derivation]
+    assert finding.level == "not run" and finding.found == f"first what {', '.join(ids)} found must be put right"
+    assert id in ids
