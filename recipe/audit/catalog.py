@@ -19,8 +19,6 @@ BEGIN = "<!-- patches: written by `python -m recipe patches catalog` -->"
 END = "<!-- patches: end -->"
 SUMMARY_IN = ("README.md", "README_zh.md")
 CATALOG = "docs/PATCHES.md"
-# The sentence of each README: before the upstreams, between two of them, and at its end.
-_SENTENCES = {"README.md": ("{} patches: ", ", ", "."), "README_zh.md": ("共 {} 个补丁：", "，", "。")}
 
 _PREFACE = """# The patches
 
@@ -43,7 +41,7 @@ configuration, or imports them by the one line of ours in it.
 def files(root: Path = REPOSITORY) -> dict[Path, str]:
     """What the catalogue's files are to hold: path -> text.
 
-    Raises OverlayError when a README has no place for its sentence.
+    Raises OverlayError when a README has no place for the number of patches.
     """
     declarations = collect(root)
     texts = {root / CATALOG: _catalog(declarations, root)}
@@ -53,7 +51,7 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
         if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
             raise OverlayError(f"{file} must have the line {BEGIN!r} once and, below it, the line {END!r} once")
         before, rest = text.split(BEGIN)
-        texts[file] = f"{before}{BEGIN}\n{_summary(declarations, *_SENTENCES[name])}\n{END}{rest.split(END)[1]}"
+        texts[file] = f"{before}{BEGIN}\n{_summary(declarations)}\n{END}{rest.split(END)[1]}"
     return texts
 
 
@@ -86,11 +84,11 @@ def _by_package(declarations: Iterable[Declaration]) -> dict[str, list[Declarati
     return packages
 
 
-def _summary(declarations: list[Declaration], begin: str, between: str, end: str) -> str:
-    """How many there are of each upstream, the most first."""
+def _summary(declarations: list[Declaration]) -> str:
+    """How many there are, and of each upstream, the most first; the same in every language."""
     upstreams = Counter(patch.upstream.partition("==")[0] for patch in declarations)
-    counts = [f"{name} {count}" for name, count in upstreams.most_common()]
-    return begin.format(len(declarations)) + between.join(counts) + end
+    counts = " · ".join(f"{name} {count}" for name, count in upstreams.most_common())
+    return f"**{len(declarations)}**: {counts}"
 
 
 def _catalog(declarations: list[Declaration], root: Path) -> str:
