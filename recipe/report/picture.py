@@ -88,7 +88,8 @@ def _panel(curve: Curve, points: Points, first: float, last: float) -> Iterator[
 
     yield _text(6, 22, curve.title, "title")
     yield _text(6, 39, curve.label, "note")
-    yield _text(right, 22, f"{_figure(values[0])} → {_figure(values[-1])}", "right")
+    digits = 3 if max(map(abs, values)) < 10 else 1
+    yield _text(right, 22, f"{values[0]:.{digits}f} → {values[-1]:.{digits}f}", "right")
     for tick in up:
         yield f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
         yield _text(LEFT - 6, y(tick) + 4, f"{tick:g}", "note right")
@@ -108,10 +109,6 @@ def _ticks(low: float, high: float, count: int, integer: bool = False) -> list[f
 
     ticks = MaxNLocator(count, integer=integer, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [float(tick) for tick in ticks]
-
-
-def _figure(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def _text(x: float, y: float, text: str, kind: str) -> str:

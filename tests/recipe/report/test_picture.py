@@ -53,8 +53,8 @@ def test_all_panels_have_the_same_steps_across() -> None:
 
 
 def test_first_and_last_value_stand_in_words_and_the_run_below() -> None:
-    said = texts(drawn([(0, 0.3542), (2, 0.8811)], [], [(1, 13.24), (2, 15.8)]))
-    assert "0.354 → 0.881" in said and "13.2 → 15.8" in said
+    said = texts(drawn([(0, 0.3542), (2, 0.8811)], [], [(1, 9.527), (2, 15.8)]))
+    assert "0.354 → 0.881" in said and "9.5 → 15.8" in said
     assert "Title validation_score" in said and "Title reward" not in said
     assert said[-1] == "made-up: 2 steps of GRPO, seed 4, simulated NPUs"
     assert texts(drawn([(0, 1.0)], seed=None, device="npu"))[-1] == "made-up: 2 steps of GRPO"
