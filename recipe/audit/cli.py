@@ -19,6 +19,7 @@ from recipe.overlay.target import parse_target
 from recipe.own_packages import REPOSITORY
 from recipe.upstreams import upstream_tree
 
+COMMANDS = ("patches",)
 DETAILS = """\
 Nothing is imported: neither torch nor an upstream need be installed. `patches ACTION --help` has the options of each.
 

@@ -16,6 +16,7 @@ from recipe.data.formats import FORMATS
 from recipe.data.truths import DROP, UNREADABLE
 from recipe.reward.verifiers import DEFAULT, VERIFIERS
 
+COMMANDS = ("data",)
 DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
 EPILOG = """\
 input: a JSON list of records, JSON lines, either of them gzipped, or Parquet; told by content, not by name.

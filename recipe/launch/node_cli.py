@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from recipe.launch.options import add_resume_options, add_run_options, read_asked, read_config
+
 TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
 DETAILS = """\
 The same command on every node: the one that has the head's address leads, every other one is a worker.
@@ -26,8 +28,6 @@ that is closed does not stop it.
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `node` command."""
-    from recipe.launch.cli import add_resume_options, add_run_options
-
     parser = subparsers.add_parser(
         "node", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,7 +63,6 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _take_part(options: argparse.Namespace) -> None:
-    from recipe.launch.cli import read_asked, read_config
     from recipe.launch.cluster import Cluster, require_ready
     from recipe.launch.cluster_token import read_token
     from recipe.launch.node import find_place, require_free_ports

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipe.text import printable
 
+COMMANDS = ("plan",)
 DETAILS = """\
 Nothing is started, and neither torch nor a cluster is needed. docs/PLAN.md has every formula and how far to trust it.
 

@@ -16,6 +16,7 @@ from recipe.sources.errors import SourcesError, UsageError
 from recipe.sources.index import Say
 from recipe.upstreams import upstream_tree
 
+COMMANDS = ("sync",)
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = "bring the pinned upstream sources into upstream/, verified, with the one prelude line and our source patches"
 DETAILS = """\

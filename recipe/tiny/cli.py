@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipe.tiny.config import Fp8Model
 
+COMMANDS = ("tiny-model",)
 DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
 or, with --fp8, one of any size with random weights, in the files, names and FP8 of the published checkpoint."""
 

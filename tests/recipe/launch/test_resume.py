@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from recipe.launch import attempts, cli, node_cli, resume
+from recipe.launch import attempts, cli, node_cli, options, resume
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.progress import Clock
 from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
@@ -345,8 +345,8 @@ def test_the_options_of_both_commands_say_what_is_asked(capsys: pytest.CaptureFi
         command.register(parser.add_subparsers(dest="command"))
         name = "launch" if command is cli else "node"
         line = [name, "x.toml", "--from-step", "4", "--verify-checkpoint", "--accept", "run.seed", "--accept", "a.b"]
-        assert cli.read_asked(parser.parse_args(line)) == Asked(False, 4, True, ("run.seed", "a.b"))
-        assert cli.read_asked(parser.parse_args([name, "x.toml"])) == Asked()
+        assert options.read_asked(parser.parse_args(line)) == Asked(False, 4, True, ("run.seed", "a.b"))
+        assert options.read_asked(parser.parse_args([name, "x.toml"])) == Asked()
         with pytest.raises(SystemExit):
             parser.parse_args([name, "x.toml", "--from-step", "4", "--fresh"])
         assert "not allowed with argument" in capsys.readouterr().err
