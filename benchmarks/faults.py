@@ -100,8 +100,8 @@ class Bench:
             (r"^workers = .*", "workers = 1"),
             (r"^validation_samples = .*", "validation_samples = 1"),
         ):
-            text, found = re.subn(pattern, replacement, text, flags=re.MULTILINE)
-            assert found, pattern
+            text, replaced = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+            assert replaced, pattern
         self.file = self.directory / "run.toml"
         self.file.write_text(text, encoding="utf-8")
 
@@ -130,7 +130,7 @@ def main() -> int:
     say = lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True)  # noqa: E731
     can_mount = os.geteuid() == 0 and shutil.which("mount") is not None
     trials = draw(options.trials, options.seed, STEPS, can_mount)[options.skip :]
-    trials = [one for one in trials if options.only is None or options.only in one.fault.name]
+    trials = [trial for trial in trials if options.only is None or options.only in trial.fault.name]
     if options.list:
         print(*trials, sep="\n")
         return 0
@@ -151,11 +151,11 @@ def main() -> int:
             told = "; ".join(outcomes[-1].notes) or "well"
             took = f"{outcomes[-1].wall_s:4.0f} s"
             say(f"{number:3} of {len(trials)}  {took}  {trial}: {told}  ({left / 60:.0f} min left)")
-    total: Counter[str] = sum((one.counts for one in outcomes), Counter())
+    total: Counter[str] = sum((outcome.counts for outcome in outcomes), Counter())
     result: dict[str, Any] = {"trials": len(outcomes)} | {what: total[what] for what in COUNTED}
     result |= {"seed": options.seed, "disk_full": can_mount, "wall_s": round(time.monotonic() - begin)}
     if options.json:
-        print(json.dumps(result | {"rows": [one.row() for one in outcomes]}, indent=2))
+        print(json.dumps(result | {"rows": [outcome.row() for outcome in outcomes]}, indent=2))
     else:
         print("  ".join(f"{name} {value}" for name, value in result.items()))
     return int(any(total[what] for what in COUNTED))
@@ -212,10 +212,10 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep:
                 with contextlib.suppress(LookupError):
                     outcome.placed += ", " + damage(trial.fault.damage, run_dir, dice)
             for _ in range(ATTEMPTS):
-                whole = any(one.whole for one in look(run_dir / "checkpoints"))
+                saved = any(checkpoint.whole for checkpoint in look(run_dir / "checkpoints"))
                 launcher = bench.start(name, Path(temporary))
                 code = end_of(launcher, outcome)
-                if whole and run_dir.with_name(f"{name}.1").exists():
+                if saved and run_dir.with_name(f"{name}.1").exists():
                     outcome.count("began_anew", "with a whole checkpoint there")
                 check_nothing_runs(run_dir, outcome)
                 if code == 0:
@@ -274,7 +274,7 @@ def place(
     for victim in hit:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(trial.fault.number)
-    outcome.placed = f"pid {', '.join(str(one.pid) for one in hit)} after {time.monotonic() - begin:.1f} s"
+    outcome.placed = f"pid {', '.join(str(process.pid) for process in hit)} after {time.monotonic() - begin:.1f} s"
     if trial.fault.number == signal.SIGSTOP and trial.fault.roles == ("launcher",):
         time.sleep(PAUSE_S)
         hit[0].resume()
@@ -320,7 +320,7 @@ def check_nothing_runs(run_dir: Path, outcome: Outcome) -> None:
     end = time.monotonic() + AFTERMATH_S
     while left := list(of_run(run_dir)):
         if time.monotonic() > end:
-            outcome.count("leftovers", f"processes {', '.join(str(one.pid) for one in left)}", len(left))
+            outcome.count("leftovers", f"processes {', '.join(str(process.pid) for process in left)}", len(left))
             return
         time.sleep(0.5)
 

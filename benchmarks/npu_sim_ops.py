@@ -51,7 +51,7 @@ def decode_operators(batch: int, context: int, dtype: torch.dtype) -> dict[str, 
     pages = -(-context // PAGE)
     table = torch.randperm(BLOCKS)[: batch * pages].view(batch, pages).int().npu()
     ckv, kpe = (torch.zeros(BLOCKS, PAGE, 1, d, dtype=dtype, device="npu") for d in (LATENT, ROPE))
-    whole = torch.cat((ckv, kpe), -1)
+    latent_cache = torch.cat((ckv, kpe), -1)
     query = torch.randn(batch, HEADS, LATENT + ROPE, dtype=dtype, device="npu")
     out = torch.empty(batch, HEADS, LATENT, dtype=dtype, device="npu")
     hidden, gamma = torch.randn(batch, HIDDEN, dtype=dtype, device="npu"), torch.ones(HIDDEN, dtype=dtype, device="npu")
@@ -89,7 +89,7 @@ def decode_operators(batch: int, context: int, dtype: torch.dtype) -> dict[str, 
         "_npu_reshape_and_cache": (LAYERS, lambda: n._npu_reshape_and_cache(latent_row, rope_row, ckv, kpe, slots)),
         "_npu_paged_attention_mla": (
             LAYERS,
-            lambda: n._npu_paged_attention_mla(query, whole, 1, HEADS, 0.2, table, lengths, LATENT, out),
+            lambda: n._npu_paged_attention_mla(query, latent_cache, 1, HEADS, 0.2, table, lengths, LATENT, out),
         ),
         "atb.npu_multi_head_latent_attention": (
             LAYERS,

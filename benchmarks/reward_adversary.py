@@ -86,11 +86,11 @@ def cases(count: int, records: list[dict[str, str]], seed: int = 0) -> Iterator[
             piece, answer, problem = next(pieces)
             yield Case("span of the problem", piece, answer, True, problem)
         else:
-            rule, other = rng.choice(wrong)
-            if same(other.key, truth.key):
-                yield Case("happens to be right", other.text, truth.text, False)
+            rule, wrong_thing = rng.choice(wrong)
+            if same(wrong_thing.key, truth.key):
+                yield Case("happens to be right", wrong_thing.text, truth.text, False)
                 continue
-            yield Case(rule, other.text, truth.text, True)
+            yield Case(rule, wrong_thing.text, truth.text, True)
         made += 1
         if made % 10 == 0:
             yield Case("right", truth.text, truth.text.replace("\\frac", "\\dfrac").replace("  ", " "), False)

@@ -190,7 +190,7 @@ class Benchmark:
 
     def _ratio(self, ours: str, theirs: str) -> float:
         pairs = zip(self.series[ours].speeds, self.series[theirs].speeds, strict=True)
-        return round(statistics.median(one / other for one, other in pairs), 2)
+        return round(statistics.median(our_speed / their_speed for our_speed, their_speed in pairs), 2)
 
     def _rss(self, *names: str) -> float:
         return max(self.series[name].rss for name in names)
@@ -235,8 +235,8 @@ def _warm(handle: int) -> None:
 
 def _python(*command: str) -> float:
     """Run a script of ours; returns the largest resident set of its process, in MiB. Exits when it fails."""
-    with tempfile.TemporaryFile() as said, subprocess.Popen(
-        [sys.executable, *command], stdout=said, stderr=subprocess.STDOUT, cwd=ROOT
+    with tempfile.TemporaryFile() as output, subprocess.Popen(
+        [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
     ) as process:  # fmt: skip
         family: set[str] = set()
         watch = threading.Thread(target=_watch, args=(process, family))
@@ -245,8 +245,8 @@ def _python(*command: str) -> float:
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.join()
         if process.returncode:
-            said.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{said.read().decode()}")
+            output.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode()}")
     if family:
         sys.exit(f"{command[0]} has child processes ({', '.join(family)}), whose memory is not measured here")
     return usage.ru_maxrss / 1024

@@ -64,18 +64,21 @@ def moved(value: Fraction, rng: random.Random) -> tuple[str, Fraction]:
 
 def numbers(rng: random.Random) -> tuple[Thing, list[Rule]]:
     value = drawn(rng, 10 ** rng.randint(1, 9))
-    rule, other = moved(value, rng)
+    rule, wrong_value = moved(value, rng)
     unit = rng.choice(("", "", "\\text{ cm}", " dollars", "^\\circ", "\\text{ ways}"))
-    wrong: list[Rule] = [(rule, _number(other, rng, unit))]
+    wrong: list[Rule] = [(rule, _number(wrong_value, rng, unit))]
     if unit:
         wrong.append(("unit", _number(value, rng, rng.choice(("\\text{ m}", " hours", "\\text{ kg}")))))
     name = rng.choice("xyn")
-    wrong.append(("named", Thing(("number", other), f"{name}={number(other, rng)}")))
+    wrong.append(("named", Thing(("number", wrong_value), f"{name}={number(wrong_value, rng)}")))
     wrong.append(("with its decimal", Thing(("shown", value), f"{number(value, rng)}\\approx {_near(value, rng)}")))
     wrong.append(
         (
             "several",
-            Thing(("list", frozenset({value, other})), f"{number(value, rng)} \\text{{ or }} {number(other, rng)}"),
+            Thing(
+                ("list", frozenset({value, wrong_value})),
+                f"{number(value, rng)} \\text{{ or }} {number(wrong_value, rng)}",
+            ),
         )
     )
     wrong.append(("unfinished", _unfinished(value, rng)))
@@ -132,9 +135,9 @@ def _power(base: int, exponent: int, rest: int) -> Thing:
 
 def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
     rational, factor, inside = drawn(rng, 20), drawn(rng, 9) or Fraction(1), rng.randint(2, 60)
-    rule, other = moved(factor, rng)
+    rule, wrong_factor = moved(factor, rng)
     wrong = [
-        (rule, _surd(rational, other, inside)),
+        (rule, _surd(rational, wrong_factor, inside)),
         ("digit", _surd(rational, factor, inside + rng.randint(1, 9))),
         ("sign", _surd(-rational, factor, inside)),
         ("factor", _surd(2 * rational, 2 * factor, inside)),
@@ -180,11 +183,11 @@ def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
         (first + (place == (first, second)) * rng.randint(1, 5), second): value
         for (first, second), value in terms.items()
     }
-    others = ("z", atoms[1]) if atoms[0] not in ("z", "\\sin x") else ("\\cos 2x", atoms[1])
+    wrong_atoms = ("z", atoms[1]) if atoms[0] not in ("z", "\\sin x") else ("\\cos 2x", atoms[1])
     wrong = [
         (rule, _polynomial(changed, atoms, rng)),
         ("exponent", _polynomial(raised, atoms, rng)),
-        ("variable", _polynomial(terms, others, rng)),
+        ("variable", _polynomial(terms, wrong_atoms, rng)),
         ("sign", _polynomial({key: -value for key, value in terms.items()}, atoms, rng)),
         ("factor", _polynomial({key: 2 * value for key, value in terms.items()}, atoms, rng)),
     ]
@@ -226,12 +229,12 @@ def groups(rng: random.Random) -> tuple[Thing, list[Rule]]:
     """Tuples, and lists and sets without order."""
     items = [drawn(rng, 30) for _ in range(rng.randint(2, 4))]
     place = rng.randrange(len(items))
-    rule, other = moved(items[place], rng)
-    changed = [*items[:place], other, *items[place + 1 :]]
+    rule, wrong_value = moved(items[place], rng)
+    changed = [*items[:place], wrong_value, *items[place + 1 :]]
     kind = rng.choice(("tuple", "list", "set"))
     wrong = [
         (rule, _group(kind, changed, rng)),
-        ("item more", _group(kind, [*items, other], rng)),
+        ("item more", _group(kind, [*items, wrong_value], rng)),
         ("item less", _group(kind, items[:-1], rng) if len(items) > 2 else _group(kind, changed, rng)),
         ("swapped", _group(kind, items[::-1], rng)),
         ("brackets", _group("list" if kind == "tuple" else "tuple", items, rng)),
@@ -253,10 +256,10 @@ def intervals(rng: random.Random) -> tuple[Thing, list[Rule]]:
     low, length = drawn(rng, 30), Fraction(rng.randint(1, 40), rng.choice((1, 2, 3)))
     closed, bounds = (rng.random() < 0.5, rng.random() < 0.5), (low, low + length)
     kind = rng.choice(("both", "above", "below"))
-    rule, other = moved(bounds[0], rng)
+    rule, wrong_bound = moved(bounds[0], rng)
     wrong = [
         ("open for closed", _interval(kind, bounds, (not closed[0], not closed[1]), rng)),
-        (rule, _interval(kind, (other, max(other, bounds[1]) + 1), closed, rng)),
+        (rule, _interval(kind, (wrong_bound, max(wrong_bound, bounds[1]) + 1), closed, rng)),
         (
             "turned",
             _interval({"above": "below", "below": "above"}.get(kind, kind), (bounds[0], bounds[1] + 1), closed, rng),
@@ -295,15 +298,15 @@ def matrices(rng: random.Random) -> tuple[Thing, list[Rule]]:
     rows, columns = rng.choice(((2, 2), (2, 1), (3, 1), (1, 3), (2, 3), (3, 3)))
     entries = tuple(tuple(drawn(rng, 20) for _ in range(columns)) for _ in range(rows))
     row, column = rng.randrange(rows), rng.randrange(columns)
-    rule, other = moved(entries[row][column], rng)
+    rule, wrong_entry = moved(entries[row][column], rng)
     changed = [list(values) for values in entries]
-    changed[row][column] = other
+    changed[row][column] = wrong_entry
     wrong = [
         (rule, _matrix(tuple(map(tuple, changed)), rng)),
         ("rows swapped", _matrix(entries[::-1], rng)),
         ("columns swapped", _matrix(tuple(values[::-1] for values in entries), rng)),
         ("transposed", _matrix(tuple(zip(*entries, strict=True)), rng)),
-        ("row less", _matrix(entries[:-1] or ((other,),), rng)),
+        ("row less", _matrix(entries[:-1] or ((wrong_entry,),), rng)),
         ("determinant", _matrix(entries, rng, "vmatrix")),
         ("brackets", Thing(("tuple", entries[0]), f"({','.join(number(entry, rng) for entry in entries[0])})")),
     ]
@@ -321,8 +324,8 @@ def equations(rng: random.Random) -> tuple[Thing, list[Rule]]:
     """Lines a x + b y + c = 0 with all coefficients other than 0."""
     line = [Fraction(rng.choice((-1, 1)) * rng.randint(1, 12)) for _ in range(3)]
     place = rng.randrange(3)
-    rule, other = moved(line[place], rng)
-    changed = [*line[:place], other or Fraction(13), *line[place + 1 :]]
+    rule, wrong_value = moved(line[place], rng)
+    changed = [*line[:place], wrong_value or Fraction(13), *line[place + 1 :]]
     wrong = [
         (rule, _line(changed, rng)),
         ("sign", _line([line[0], line[1], -line[2]], rng)),

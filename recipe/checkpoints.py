@@ -97,8 +97,8 @@ def look(directory: Path) -> list[Checkpoint]:
 
 def last_whole(directory: Path, step: int) -> Path | None:
     """The last whole checkpoint in a directory that is not of a later step than `step`."""
-    whole = [one.path for one in look(directory) if one.whole and one.step <= step]
-    return whole[-1] if whole else None
+    paths = [checkpoint.path for checkpoint in look(directory) if checkpoint.whole and checkpoint.step <= step]
+    return paths[-1] if paths else None
 
 
 def good_text(checkpoint: Path | None) -> str:
@@ -194,7 +194,9 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
         "version": VERSION,
         "step": manifest.step,
         "written": time.time(),
-        "files": {name: {"bytes": one.bytes, "sha256": one.sha256} for name, one in manifest.files.items()},
+        "files": {
+            name: {"bytes": file_sum.bytes, "sha256": file_sum.sha256} for name, file_sum in manifest.files.items()
+        },
         "run": manifest.run,
     }
     write_atomically(checkpoint / MANIFEST, json.dumps(value, indent=1) + "\n")
@@ -221,7 +223,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         if not text.endswith("\n") or value["version"] != VERSION:
             raise ValueError
         run = value["run"]
-        files = {name: FileSum(_size(one["bytes"]), str(one["sha256"])) for name, one in value["files"].items()}
+        files = {name: FileSum(_size(entry["bytes"]), str(entry["sha256"])) for name, entry in value["files"].items()}
         if not isinstance(run, dict) or not files or not all(map(_inside, files)):
             raise ValueError
         return Manifest(_size(value["step"]), files, run)

@@ -25,14 +25,14 @@ def size_text(size: float, digits: int = 1, base: int = 1024) -> str:
     return f"{size:.{digits if power else 0}f} {units[power]}"
 
 
-def told_apart(one: float, other: float) -> tuple[str, str]:
+def told_apart(left: float, right: float) -> tuple[str, str]:
     """Two sizes in texts that differ wherever the sizes do: "9.98 GiB" beside "10.02 GiB", and not "10.0 GiB" twice.
 
     >>> told_apart(5 * 2**20, 30 * 2**30), told_apart(9.98 * 2**30, 10.02 * 2**30)
     (('5.0 MiB', '30.0 GiB'), ('9.98 GiB', '10.02 GiB'))
     """
     for digits in range(1, 4):
-        texts = size_text(one, digits), size_text(other, digits)
+        texts = size_text(left, digits), size_text(right, digits)
         if texts[0] != texts[1]:
             return texts
-    return f"{one:.0f} B", f"{other:.0f} B"
+    return f"{left:.0f} B", f"{right:.0f} B"

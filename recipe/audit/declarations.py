@@ -32,10 +32,10 @@ def collect(root: Path = REPOSITORY) -> list[Declaration]:
     owners: dict[object, Declaration] = {}
     for patch in declarations:
         for subject in (patch.id, patch.target):
-            other = owners.setdefault(subject, patch)
-            if other is not patch:
+            owner = owners.setdefault(subject, patch)
+            if owner is not patch:
                 raise BadDeclaration(f"two patches of one {'id' if subject == patch.id else 'target'}, {subject}: "
-                                     f"{other.where} and {patch.where}")  # fmt: skip
+                                     f"{owner.where} and {patch.where}")  # fmt: skip
     return declarations
 
 

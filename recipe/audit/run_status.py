@@ -84,8 +84,8 @@ def read(run: Path) -> RunStatus:
     file = run / "manifest.jsonl"
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
-        for other in sorted(run.glob("nodes/*/manifest.jsonl")):
-            text += "\n" + other.read_text(encoding="utf-8", errors="replace")
+        for node_file in sorted(run.glob("nodes/*/manifest.jsonl")):
+            text += "\n" + node_file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise OverlayError(f"{file} does not exist: expected the directory of a run, runs/<name>") from None
     processes: dict[tuple[str, int], Process] = {}

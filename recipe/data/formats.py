@@ -54,13 +54,13 @@ def parse_map_keys(text: str) -> dict[str, str]:
     """
     known = f"expected a JSON object of {', '.join(FIELDS)} and the key of each"
     try:
-        given = json.loads(text)
+        mapping = json.loads(text)
     except ValueError as error:
         raise DataError(f"--map-keys: {known}; not valid JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"--map-keys: {known}; found {json.dumps(given)[:40]}")
+    if not isinstance(mapping, dict):
+        raise DataError(f"--map-keys: {known}; found {json.dumps(mapping)[:40]}")
     keys = {}
-    for name, path in given.items():
+    for name, path in mapping.items():
         role = ALIASES.get(name, name)
         if role not in FIELDS:
             raise DataError(f"--map-keys: unknown field {name!r}; {known}")
@@ -130,7 +130,7 @@ def last_user_message(value: Any) -> Any:
     """The text of the last user message when ``value`` is a list of chat messages, or ``value`` itself."""
     if not isinstance(value, list):
         return value
-    texts = [one.get("content") for one in value if isinstance(one, dict) and one.get("role") == "user"]
+    texts = [message.get("content") for message in value if isinstance(message, dict) and message.get("role") == "user"]
     return texts[-1] if texts else value
 
 
@@ -148,8 +148,8 @@ def without_answer_instructions(value: Any) -> Any:
 
 
 FORMATS: dict[str, Format] = {
-    one.name: one
-    for one in (
+    form.name: form
+    for form in (
         Format(
             "deepscaler",
             "deepscaler",

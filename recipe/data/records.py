@@ -95,8 +95,8 @@ def _json(file: Any, path: Path) -> Iterator[Any]:
                 head = text.read(CHUNK)
             start = head.lstrip(BLANK)[:1]
             if start not in ("[", "{"):
-                found = f"it starts with {start!r}" if start else "it is empty"
-                raise DataError(f"{path}: expected a JSON list of records, or one JSON object per line; {found}")
+                beginning = f"it starts with {start!r}" if start else "it is empty"
+                raise DataError(f"{path}: expected a JSON list of records, or one JSON object per line; {beginning}")
             for record in _list(head, text, path) if start == "[" else _lines(head, text, path):
                 yield record
                 place += 1
@@ -210,8 +210,8 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constan
 
 
 def _json_error(error: json.JSONDecodeError, buffer: str) -> str:
-    found = buffer[error.pos : error.pos + 20]
-    return f"{error.msg}, found {found!r}" if found else f"{error.msg}, found the end"
+    excerpt = buffer[error.pos : error.pos + 20]
+    return f"{error.msg}, found {excerpt!r}" if excerpt else f"{error.msg}, found the end"
 
 
 def _first_line(error: BaseException) -> str:

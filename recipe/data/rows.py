@@ -47,12 +47,12 @@ class Row:
     problem: str
     answer: str
     solution: str
-    others: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
     @property
     def truth(self) -> str | list[str]:
         """The ground truth: the answer, or all accepted ones."""
-        return [self.answer, *self.others] if self.others else self.answer
+        return [self.answer, *self.alternatives] if self.alternatives else self.answer
 
 
 @dataclass
@@ -130,7 +130,7 @@ def read_rows(
             seen[key] = row.truth
             rows.append(row)
             truths.reduced.update(set(taken))
-            truths.several += bool(row.others)
+            truths.several += bool(row.alternatives)
     return rows, dropped
 
 
@@ -141,18 +141,18 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
         if not isinstance(record, dict):
             needed = f"{form.paths['prompt']!r} and {form.paths['answer']!r}"
             raise DataError(f"{where}: expected an object with {needed}, found {_name(record)}")
-        stated, found = (find(record, form.paths[role]) for role in REQUIRED)
-        if stated is MISSING or found is MISSING:
+        problem_field, answer_field = (find(record, form.paths[role]) for role in REQUIRED)
+        if problem_field is MISSING or answer_field is MISSING:
             raise DataError(f"{where}: {_missing(record, form, column_names(path) or list(record))}")
-        problem = _text(form.problem_of(stated), form.paths["prompt"], where)
+        problem = _text(form.problem_of(problem_field), form.paths["prompt"], where)
         if query := _optional(record, form, "query", where).strip():
             problem = f"{problem}\n\n{query}" if problem.strip() else query
-        if isinstance(found, str):
-            found = form.answer_of(found)
-        answers, taken = accepted_answers(found, f"{where}: field '{form.paths['answer']}'")
+        if isinstance(answer_field, str):
+            answer_field = form.answer_of(answer_field)
+        answers, taken = accepted_answers(answer_field, f"{where}: field '{form.paths['answer']}'")
         solution = form.solution_of(_optional(record, form, "solution", where))
-        answer, *others = answers or [""]
-        yield Row(index, problem, answer, solution, tuple(others)), taken
+        answer, *alternatives = answers or [""]
+        yield Row(index, problem, answer, solution, tuple(alternatives)), taken
 
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:

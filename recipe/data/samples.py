@@ -60,16 +60,16 @@ def _shop(rng: random.Random, size: int) -> Record:
     price, pieces = rng.randint(2, 9 * size), rng.randint(3, 9 * size)
     spent = price * pieces
     note = 100 * -(-spent // 100)
-    thing = rng.choice(("pens", "books", "lamps", "cups", "kites"))
-    problem = f"Ana buys {pieces} {thing} at ${price} each and pays ${note}. How many dollars does she get back?"
+    goods = rng.choice(("pens", "books", "lamps", "cups", "kites"))
+    problem = f"Ana buys {pieces} {goods} at ${price} each and pays ${note}. How many dollars does she get back?"
     steps = f"She spends {pieces} * {price} = {spent}, so she gets {note} - {spent} = {note - spent} back."
     return _record(problem, note - spent, steps)
 
 
 def _percent(rng: random.Random, size: int) -> Record:
-    share, whole = rng.choice((5, 10, 20, 25, 40, 50, 75)), 20 * rng.randint(2, 60 * size)
-    value = Fraction(share * whole, 100)
-    return _record(f"What is {share}\\% of {whole}?", value, f"{share}/100 * {whole} = {_text(value)}.")
+    share, total = rng.choice((5, 10, 20, 25, 40, 50, 75)), 20 * rng.randint(2, 60 * size)
+    value = Fraction(share * total, 100)
+    return _record(f"What is {share}\\% of {total}?", value, f"{share}/100 * {total} = {_text(value)}.")
 
 
 def _fractions(rng: random.Random, size: int) -> Record:

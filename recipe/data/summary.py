@@ -46,7 +46,7 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
         {"index": row.index, "ground_truth": row.truth, "prompt": render(row.problem)}
         for row in made.train_rows[:SAMPLES]
     ]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "settings": settings,
         "records": made.read,
         "train": made.train,
@@ -64,8 +64,8 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
     }
     if written:
         paths = (made.train_path, made.test_path)
-        found["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
-    return found
+        summary["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    return summary
 
 
 def spread(values: Sequence[int]) -> dict[str, int]:

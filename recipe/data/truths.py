@@ -111,8 +111,8 @@ def _unwrapped(value: Any, where: str, taken: list[str]) -> Any:
         elif isinstance(value, dict):
             key = next((key for key in OBJECT_KEYS if key in value), None)
             if key is None:
-                found = ", ".join(map(repr, list(value)[:5])) or "no keys"
-                raise DataError(f"{where} is an object without one of {', '.join(OBJECT_KEYS)}; it has {found}")
+                names = ", ".join(map(repr, list(value)[:5])) or "no keys"
+                raise DataError(f"{where} is an object without one of {', '.join(OBJECT_KEYS)}; it has {names}")
             value, how = value[key], OBJECT
         else:
             return value
@@ -126,10 +126,10 @@ def _json_in(text: str) -> Any:
     if not stripped.startswith(('["', '{"')):
         return None
     try:
-        found = json.loads(stripped)
+        value = json.loads(stripped)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, list | dict) else None
+    return value if isinstance(value, list | dict) else None
 
 
 def _text(value: Any, where: str) -> str:
@@ -140,8 +140,8 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if not isinstance(value, str):
-        found = "a list in a list" if isinstance(value, list) else type(value).__name__
-        raise DataError(f"{where} must be a text, a number, or a list of these, found {found}; write it as a text")
+        kind = "a list in a list" if isinstance(value, list) else type(value).__name__
+        raise DataError(f"{where} must be a text, a number, or a list of these, found {kind}; write it as a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -62,7 +62,7 @@ def write_splits(
     conversions: the old pair stays until the new one is whole. Raises ``DataError`` and ``OSError``.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    several = any(row.others for row in (*train, *test))
+    several = any(row.alternatives for row in (*train, *test))
     parts = ((output_dir / TRAIN, "train", train), (output_dir / TEST, "test", test))
     with _alone(output_dir):
         try:
@@ -128,7 +128,7 @@ def _arrays(
     import pyarrow as pa
 
     messages = [template.messages(row.problem) for row in rows]
-    flat = [message for one in messages for message in one]
+    flat = [message for conversation in messages for message in conversation]
     prompt = pa.ListArray.from_arrays(
         _integers([0, *itertools.accumulate(map(len, messages))], pa.int32()),
         _struct(
@@ -141,10 +141,10 @@ def _arrays(
     if reward_model.field("ground_truth").type == pa.string():
         truths = _texts([row.answer for row in rows])
     else:
-        accepted = [[row.answer, *row.others] for row in rows]
+        accepted = [[row.answer, *row.alternatives] for row in rows]
         truths = pa.ListArray.from_arrays(
             _integers([0, *itertools.accumulate(map(len, accepted))], pa.int32()),
-            _texts([answer for one in accepted for answer in one]),
+            _texts([answer for answers in accepted for answer in answers]),
         ).cast(reward_model.field("ground_truth").type)
     return [
         _texts([data_source] * count),

@@ -64,12 +64,12 @@ def put_aside(run_dir: Path, checkpoints: Path, step: int, later: Collection[Che
 
 
 def _put_checkpoints_aside(checkpoints: Path, aside: Path, later: Collection[Checkpoint]) -> None:
-    for one in later:
-        if one.unfinished:
-            mark_removed(one.path)
+    for checkpoint in later:
+        if checkpoint.unfinished:
+            mark_removed(checkpoint.path)
         else:
             aside.mkdir(parents=True, exist_ok=True)
-            one.path.rename(aside / one.path.name)
+            checkpoint.path.rename(aside / checkpoint.path.name)
     # verl reads it though it is told the path, stops where it is no number, and writes another with its next save.
     (checkpoints / TRACKER).unlink(missing_ok=True)
     sync_directory(checkpoints)
@@ -83,11 +83,11 @@ def mark_removed(path: Path) -> Path:
     return path.rename(target)
 
 
-def _cut(path: Path, whole: Path, step: int) -> None:
-    """Keep the lines until `step` in a file of JSON lines, and a copy of all of it as `whole`."""
+def _cut(path: Path, backup: Path, step: int) -> None:
+    """Keep the lines until `step` in a file of JSON lines, and a copy of all of it as `backup`."""
     if not path.is_file():
         return
-    shutil.copyfile(path, whole)
+    shutil.copyfile(path, backup)
     lines = path.read_bytes().split(b"\n")
     kept = b"".join(line + b"\n" for line in lines if _is_until(line, step))
     write_atomically(path, kept)

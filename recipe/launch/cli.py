@@ -129,7 +129,7 @@ def _show(options: argparse.Namespace) -> int:
         return error.exit_code
     refused = refusals(config)
     if refused:
-        print("\n".join(f"error: {one.line}" for one in refused), file=sys.stderr)
+        print("\n".join(f"error: {refusal.line}" for refusal in refused), file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(as_json(derived), indent=2))

@@ -17,7 +17,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
-from recipe.launch.ray_start import again
+from recipe.launch.ray_start import make_retry
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.recorder import NODES
@@ -125,7 +125,7 @@ class Cluster:
                     f"starting Ray on {self._place.address}:{cluster.ray_port}, the head of {cluster.nodes} nodes"
                 )
                 ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
-                ray.wait_started(again=again(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
+                ray.wait_started(retry=make_retry(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
                 meeting.invite(invitation)
                 if cluster.nodes > 1:
                     clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")

@@ -73,7 +73,7 @@ def record_failure(error: BaseException, environment: Mapping[str, str] = os.env
 def _unwrapped(error: BaseException) -> BaseException:
     """The exception that was raised first: Ray wraps it once more in each process that it goes through."""
     for _ in range(_DEEPEST):
-        carried = any(one.__name__ == "RayTaskError" for one in type(error).__mro__)
+        carried = any(base.__name__ == "RayTaskError" for base in type(error).__mro__)
         inner = getattr(error, "cause", None)
         if not carried or not isinstance(inner, BaseException):
             break
@@ -113,9 +113,9 @@ def cause_in_log(log: Path) -> str | None:
     # Only what ends a line for Ray, too: of the others some text of a worker may be full.
     lines = [uncoloured(line).rstrip() for line in text.split("\n")]
     lines = [line for line in lines if not _OF_ANOTHER.match(line)]
-    found = [(number, line) for number, line in enumerate(lines) if _EXCEPTION.match(line)]
-    own = [(number, line) for number, line in found if not any(name in line.split(":")[0] for name in _CARRIERS)]
-    for candidates in ([item for item in own if not any(name in item[1] for name in _DEATHS)], own, found):
+    exceptions = [(number, line) for number, line in enumerate(lines) if _EXCEPTION.match(line)]
+    own = [(number, line) for number, line in exceptions if not any(name in line.split(":")[0] for name in _CARRIERS)]
+    for candidates in ([item for item in own if not any(name in item[1] for name in _DEATHS)], own, exceptions):
         if candidates:
             return _whole(lines, candidates[-1][0])
     return None

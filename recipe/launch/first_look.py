@@ -71,10 +71,10 @@ def require_plain_interpreter(path: str) -> None:
     Raises:
         LaunchError: the path has a space, or another character that a shell reads.
     """
-    found = _SPECIAL.search(path)
-    if found:
+    special = _SPECIAL.search(path)
+    if special:
         raise LaunchError(
-            f"{path}: Ray cannot start workers from a path with {found[0]!r} in it; make the environment in another "
+            f"{path}: Ray cannot start workers from a path with {special[0]!r} in it; make the environment in another "
             "place (RECIPE_VENV)"
         )
 

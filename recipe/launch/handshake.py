@@ -62,10 +62,10 @@ class Handshake:
         return b""
 
     def _greeted(self, line: bytes) -> bytes:
-        greeting, _, other = line.partition(b" ")
-        if greeting != _GREETING or len(other) != len(self._own):
+        greeting, _, nonce = line.partition(b" ")
+        if greeting != _GREETING or len(nonce) != len(self._own):
             raise ChannelError(FOREIGN)
-        nonces = self._own + other if self.sends == b"server" else other + self._own
+        nonces = self._own + nonce if self.sends == b"server" else nonce + self._own
         self.key = hmac.new(self._token, b"recipe-launch" + nonces, hashlib.sha256).digest()
         return line_of(self.key, self.sends, 0, _HELLO)
 

@@ -131,22 +131,24 @@ class Meeting:
     def nodes(self) -> list[Node]:
         """Those that are here, without the head."""
         with self._lock:
-            return [one.node for one in self._members.values() if one.gone is None]
+            return [member.node for member in self._members.values() if member.gone is None]
 
     def missing(self) -> list[str]:
         """What is not there, one phrase for each; empty when the run is complete."""
         with self._lock:
             members = list(self._members.values())
         phrases = [
-            f"{one.node.name} has come, but its Ray has not joined" for one in members if not one.ready and not one.gone
+            f"{member.node.name} has come, but its Ray has not joined"
+            for member in members
+            if not member.ready and not member.gone
         ]
         if self._expected:
-            here = [self._own, *(one.node for one in members)]
+            here = [self._own, *(member.node for member in members)]
             phrases += [
-                f"{name} has not come" for name in self._expected if not any(one.known_as([name]) for one in here)
+                f"{name} has not come" for name in self._expected if not any(node.known_as([name]) for node in here)
             ]
         elif len(members) + 1 < self._nodes:
-            names = ", ".join([self._own.name, *(one.node.name for one in members)])
+            names = ", ".join([self._own.name, *(member.node.name for member in members)])
             count = self._nodes - 1 - len(members)
             phrases.append(f"{count} {'has' if count == 1 else 'have'} not come, here are only {names}")
         return phrases + [f"{name} left again: {why}" for name, why in self._left.items()]
@@ -154,13 +156,13 @@ class Meeting:
     def alarm(self) -> str | None:
         """What is wrong with a node that was here; None while nothing is."""
         with self._lock:
-            lost = [one for one in self._members.values() if one.gone is not None]
+            lost = [member for member in self._members.values() if member.gone is not None]
         return f"node {lost[0].node.name} ({lost[0].node.host}): {lost[0].gone}" if lost else None
 
     def heard_since(self, moment: float) -> bool:
         """Whether every node that is here has been heard after `moment` (of time.monotonic)."""
         with self._lock:
-            return all(one.channel.heard > moment for one in self._members.values() if one.gone is None)
+            return all(member.channel.heard > moment for member in self._members.values() if member.gone is None)
 
     def part(self, status: str, text: str) -> list[str]:
         """Tell every node how the run ended, and take their logs; returns the names of those that could not be reached.
@@ -171,23 +173,23 @@ class Meeting:
         end = time.monotonic() + PARTING_S
         while time.monotonic() < end:
             with self._lock:
-                waiting = [one for one in self._members.values() if one.connected and not one.done]
+                waiting = [member for member in self._members.values() if member.connected and not member.done]
             if not waiting:
                 break
             time.sleep(POLL_S)
         with self._lock:
-            return [one.node.name for one in self._members.values() if not one.done]
+            return [member.node.name for member in self._members.values() if not member.done]
 
     def _count(self) -> str:
         with self._lock:
-            return f"{1 + sum(one.ready for one in self._members.values())} of {self._nodes}"
+            return f"{1 + sum(member.ready for member in self._members.values())} of {self._nodes}"
 
     def _refuse(self, address: str, reason: str) -> None:
         self._strangers.add(f"turned away a caller from {address}: {reason}")
 
     def _welcome(self, connection: socket.socket, handshake: Handshake, address: str) -> None:
         """A holder of the token has come; called in the entrance's thread."""
-        self._threads = [one for one in self._threads if one.is_alive()]
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=self._attend, args=(Channel(connection, handshake), address), daemon=True)
         try:
             if len(self._threads) > self._nodes + _MORE_THREADS:
@@ -278,8 +280,8 @@ class Meeting:
         except BrokenChannelError as error:
             self._lose(member, f"its launcher is gone: {error}")
         except Exception as error:  # whatever it sent: the head must know that nobody listens to this node any more
-            said = str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: {error}"
-            self._lose(member, f"its launcher cannot be listened to: {said}")
+            reason = str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: {error}"
+            self._lose(member, f"its launcher cannot be listened to: {reason}")
         finally:
             member.connected = False
 
@@ -328,11 +330,11 @@ def differing(
     >>> differing({"train": {"rate": 1}}, {"train": {"rate": 2}})
     ['[train] rate is 2 there and 1 here']
     """
-    found = []
+    differences = []
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         left, right = ours.get(key), theirs.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found += differing(left, right, words, f"[{key[:64]}] ")
+            differences += differing(left, right, words, f"[{key[:64]}] ")
         elif left != right:
-            found.append(f"{prefix}{key[:64]} is {shown(right)} {words[0]} and {shown(left)} {words[1]}")
-    return found
+            differences.append(f"{prefix}{key[:64]} is {shown(right)} {words[0]} and {shown(left)} {words[1]}")
+    return differences

@@ -74,7 +74,7 @@ def find_place(
     require_host(head_name, "the head's address")
     head = resolve(head_name)
     interface = interface or cluster.interface
-    there = address_of(interface) if interface else None
+    interface_address = address_of(interface) if interface else None
     leads = is_local(head) and not worker
     if address is not None:
         require_host(address, "--address")
@@ -82,7 +82,7 @@ def find_place(
     elif leads:
         own = head
     else:
-        own = there or source_address(head)
+        own = interface_address or source_address(head)
     carrier = interface_of(own)
     if interface and carrier != interface:
         raise ConfigError(
@@ -92,8 +92,8 @@ def find_place(
     # Simulated nodes may share a machine, and are given addresses then. A name that means loopback is an accident:
     # Debian's /etc/hosts has the machine's own name at 127.0.1.1.
     if cluster.nodes > 1 and is_loopback(head) and not (config.simulated and head_name == head):
-        given = "the head's address is" if head_name == head else f"{head_name} means"
-        raise ConfigError(f"{given} {head}, which no other node can reach; give the head's address in the network")
+        origin = "the head's address is" if head_name == head else f"{head_name} means"
+        raise ConfigError(f"{origin} {head}, which no other node can reach; give the head's address in the network")
     if leads and own != head:
         raise ConfigError(f"--address {own} is not the head's address {head}; leave it out on the head")
     name = name or own
@@ -113,10 +113,10 @@ def require_free_ports(config: RunConfig, place: Place, dashboard: bool) -> None
         LaunchError: one is in use.
     """
     wanted = place.ports.purposes()
-    others = head_ports(config) if place.leads else {}
+    more = head_ports(config) if place.leads else {}
     if place.leads and dashboard:
-        others["Ray's dashboard"] = config.cluster.dashboard_port
-    for purpose, port in others.items():
+        more["Ray's dashboard"] = config.cluster.dashboard_port
+    for purpose, port in more.items():
         if port in wanted:
             raise ConfigError(f"port {port} is meant for {purpose} and for {wanted[port]}; choose others with --ports")
         wanted[port] = purpose

@@ -81,10 +81,10 @@ def _take_part(options: argparse.Namespace) -> None:
     config = read_config(options)
     if config.cluster.own_ray:
         several = ("head", "worker", "address", "interface", "ports", "node_name", "deadline", "token_file")
-        given = [name.replace("_", "-") for name in (*several, "dashboard") if getattr(options, name)]
-        if given:
+        unfit = [name.replace("_", "-") for name in (*several, "dashboard") if getattr(options, name)]
+        if unfit:
             raise ConfigError(
-                f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
+                f"--{unfit[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
                 "out, or set nodes"
             )
         if not options.no_preflight:

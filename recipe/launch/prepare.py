@@ -78,11 +78,11 @@ def _given_parquet(config: RunConfig) -> tuple[Path, Path]:
 
 def _given(path: str, key: str, inside: str, maker: str) -> Path:
     """The file or directory that the run file names; `inside` is what a directory must hold."""
-    found = Path(path).expanduser().absolute()
-    if not (found / inside).is_file():
+    absolute = Path(path).expanduser().absolute()
+    if not (absolute / inside).is_file():
         what = f"holds no {inside}" if inside else "is not a file"
-        raise ConfigError(f"{key}: {found} {what}; give what {maker} made")
-    return found
+        raise ConfigError(f"{key}: {absolute} {what}; give what {maker} made")
+    return absolute
 
 
 def _require_form(files: dict[str, Path], maker: str) -> None:
@@ -129,8 +129,8 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
             log=log,
         )
 
-    path, there = cached(cache_dir(), "tiny", digest(settings, sources), build)
-    if there:
+    path, was_cached = cached(cache_dir(), "tiny", digest(settings, sources), build)
+    if was_cached:
         say("tiny model: from the cache")
     return path
 

@@ -23,14 +23,14 @@ _TITLE = "ray::"
 
 def marked(run_id: str) -> list[psutil.Process]:
     """All live processes of the run, without the calling one."""
-    found: dict[int, psutil.Process] = {}
+    processes: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
-        if process.pid == psutil.Process().pid or process.pid in found or not _carries(process, run_id):
+        if process.pid == psutil.Process().pid or process.pid in processes or not _carries(process, run_id):
             continue
-        found[process.pid] = process
+        processes[process.pid] = process
         for child in _descendants(process):
-            found.setdefault(child.pid, child)
-    return [process for process in found.values() if alive(process)]
+            processes.setdefault(child.pid, child)
+    return [process for process in processes.values() if alive(process)]
 
 
 def _carries(process: psutil.Process, run_id: str) -> bool:

@@ -48,10 +48,10 @@ class Follower:
             except OSError:
                 return []
         try:
-            *whole, self._rest = (self._rest + self._file.read()).split("\n")
+            *complete, self._rest = (self._rest + self._file.read()).split("\n")
         except OSError:  # a file server that does not answer for now
             return []
-        return whole
+        return complete
 
     def close(self) -> None:
         if self._file is not None:
@@ -167,5 +167,5 @@ def minutes(seconds: float) -> str:
     """`m:ss`."""
     if not math.isfinite(seconds):
         return "?"
-    whole = max(0, round(seconds))
-    return f"{whole // 60}:{whole % 60:02d}"
+    rounded = max(0, round(seconds))
+    return f"{rounded // 60}:{rounded % 60:02d}"

@@ -19,7 +19,7 @@ TRIES = 3
 
 
 @dataclass(frozen=True)
-class Again:
+class Retry:
     """How a start that Ray's own limit has ended is made again.
 
     `clean` removes what is left of it; it is tried until `end` (of time.monotonic); `say` takes a line about each.
@@ -30,7 +30,7 @@ class Again:
     say: Callable[[str], None]
 
 
-def again(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -> Again:
+def make_retry(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -> Retry:
     """For a Ray whose processes carry the mark `run_id`, with its files in `temp`, tried for `limit_s` seconds."""
 
     def clean() -> None:
@@ -42,7 +42,7 @@ def again(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -
             else:
                 path.unlink(missing_ok=True)
 
-    return Again(time.monotonic() + limit_s, clean, say)
+    return Retry(time.monotonic() + limit_s, clean, say)
 
 
 def patiently(run: Callable[[], None], log: Path, say: Callable[[str], None]) -> None:

@@ -136,10 +136,10 @@ def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> 
 
 
 def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
-    found = look(checkpoints)
-    serious = [one for one in found if not one.unfinished]
+    available = look(checkpoints)
+    finished = [checkpoint for checkpoint in available if not checkpoint.unfinished]
     if not run_dir.exists():
-        if serious:
+        if finished:
             raise ConfigError(
                 f"{checkpoints} holds checkpoints, but {run_dir}, which would tell what of, is not there; name another "
                 "[run] checkpoint_dir"
@@ -150,11 +150,11 @@ def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked,
         return Start(run_dir)
     if asked.fresh or config.run.resume == "never":
         return _anew(run_dir, checkpoints, "asked to begin anew", clock)
-    if not serious and asked.from_step is None:
-        _require_no_trace(checkpoints, found)
-        reason = "its first checkpoint was not written to its end" if found else "it has saved no checkpoint"
+    if not finished and asked.from_step is None:
+        _require_no_trace(checkpoints, available)
+        reason = "its first checkpoint was not written to its end" if available else "it has saved no checkpoint"
         return _anew(run_dir, checkpoints, reason, clock)
-    chosen = choose(run_dir, checkpoints, found, asked.from_step, asked.verify, clock.say)
+    chosen = choose(run_dir, checkpoints, available, asked.from_step, asked.verify, clock.say)
     if chosen.step >= config.run.steps:
         raise AlreadyFinished(
             f"{run_dir} has finished {chosen.step} of {config.run.steps} steps; to go on, raise [run] steps; to begin "
@@ -162,15 +162,15 @@ def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked,
         )
     changed = _compare(config, run_dir, chosen, asked, clock.say)
     clock.say(f"going on in {run_dir} from its checkpoint of step {chosen.step}")
-    later = tuple(one for one in found if one.step > chosen.step)
-    if kept := [one.path.name for one in later if not one.unfinished]:
+    later = tuple(checkpoint for checkpoint in available if checkpoint.step > chosen.step)
+    if kept := [checkpoint.path.name for checkpoint in later if not checkpoint.unfinished]:
         clock.say(f"kept, and not gone on from: {', '.join(kept)}, in {checkpoints}/aside")
     return Start(run_dir, chosen.path, chosen.step, later, changed)
 
 
-def _require_no_trace(checkpoints: Path, found: Sequence[Checkpoint]) -> None:
+def _require_no_trace(checkpoints: Path, available: Sequence[Checkpoint]) -> None:
     tracker = checkpoints / TRACKER
-    if not found and tracker.exists():
+    if not available and tracker.exists():
         raise ConfigError(
             f"{tracker} says that checkpoints have been saved here, but there is no global_step_N beside it; bring "
             "them back, or give --fresh to begin anew, or another --name"
@@ -187,14 +187,14 @@ def _compare(
             f"neither {checkpoint.path} nor {run_dir} tells with which run file it was made; give --fresh to begin "
             "anew, or another --name"
         )
-    found = differences(before, config)
-    require_continuable(found, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
-    changed = tuple(one for one in found if one.on_resume == CHANGES)
-    if free := [one.text for one in found if one not in changed]:
+    changes = differences(before, config)
+    require_continuable(changes, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
+    accepted = tuple(change for change in changes if change.on_resume == CHANGES)
+    if free := [change.text for change in changes if change not in accepted]:
         say(f"the same run under other settings: {'; '.join(free)}")
-    if changed:
-        say(f"another run from here on, as accepted: {'; '.join(one.text for one in changed)}")
-    return changed
+    if accepted:
+        say(f"another run from here on, as accepted: {'; '.join(change.text for change in accepted)}")
+    return accepted
 
 
 def _settings_of(run_dir: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
@@ -228,8 +228,8 @@ def begin_attempt(start: Start, checkpoints: Path) -> None:
         return
     try:
         put_aside(start.run_dir, checkpoints, start.step, start.later)
-        for one in start.changed:
-            add_mark(start.run_dir, Mark(start.step + 1, SETTING, one.key, one.text))
+        for change in start.changed:
+            add_mark(start.run_dir, Mark(start.step + 1, SETTING, change.key, change.text))
     except OSError as error:
         raise LaunchError(f"the earlier attempt cannot be put aside: {error.filename}: {error.strerror}") from error
 
@@ -242,4 +242,4 @@ def _anew(run_dir: Path, checkpoints: Path, reason: str, clock: Clock) -> Start:
 
 def accepted_keys(changed: Collection[Difference]) -> list[str]:
     """The keys of accepted changes, for command.json."""
-    return [one.key for one in changed]
+    return [change.key for change in changed]

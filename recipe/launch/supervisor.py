@@ -124,8 +124,8 @@ def supervise(
         raise LaunchError(problem)
     if problem is not None:
         # Only what has failed by itself has left a cause; the end of what was ended by us or by a signal has none.
-        found = cause(paths) or (cause_in_log(paths.driver_log) if code is not None and code > 0 else None)
-        raise LaunchError(f"{problem}{': ' + found if found else ''} (log: {paths.driver_log})")
+        reason = cause(paths) or (cause_in_log(paths.driver_log) if code is not None and code > 0 else None)
+        raise LaunchError(f"{problem}{': ' + reason if reason else ''} (log: {paths.driver_log})")
 
 
 class _Alarm(str):

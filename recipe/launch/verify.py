@@ -42,7 +42,7 @@ class Rate:
 
 def sum_problem(checkpoint: Path, manifest: Manifest, say: Callable[[str], None]) -> str | None:
     """What differs from the manifest, None when nothing does; `say` is told now and then how far it is."""
-    rate = Rate(sum(one.bytes for one in manifest.files.values()), say)
+    rate = Rate(sum(stored.bytes for stored in manifest.files.values()), say)
     try:
         sums = sum_files(checkpoint, list(manifest.files), THREADS, rate.add)
     except OSError as error:

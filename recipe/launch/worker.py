@@ -25,7 +25,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
-from recipe.launch.ray_start import again
+from recipe.launch.ray_start import make_retry
 from recipe.launch.sampler import Sampler
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
@@ -130,7 +130,7 @@ class _Head:
 
 
 def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSignals, clock: Clock) -> Channel:
-    end, said = time.monotonic() + deadline_s, False
+    end, announced = time.monotonic() + deadline_s, False
     while True:
         try:
             return shake_hands(socket.create_connection((head, port), timeout=5.0), token, server=False)
@@ -147,8 +147,8 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
                 f"no head at {head}:{port} for {deadline_s:.0f} s ({reason}); is the launcher running there with the "
                 "same run file, and is the port open?"
             )
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             clock.say(f"waiting up to {deadline_s:.0f} s for the head at {head}:{port} ({reason})")
         time.sleep(1.0)
 
@@ -200,7 +200,9 @@ def _run_ray(
     with Watchdog(paths) as watchdog, _ray(command, full_environment(environment), paths) as ray:
         try:
             limit_s = config.cluster.wait_deadline_s
-            ray.wait_started(_alarm(head), again(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock)))
+            ray.wait_started(
+                _alarm(head), make_retry(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock))
+            )
             head.channel.send({"kind": "ready"})
             clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
             while head.over is None:

@@ -51,8 +51,8 @@ def _finish(spec: Any) -> None:
         except BaseException:
             # The import fails as if the module itself had raised, and every hook is due again at the next one.
             sys.modules.pop(spec.name, None)
-            for again in actions[index:]:
-                when_executed(spec.name, again)
+            for due in actions[index:]:
+                when_executed(spec.name, due)
             raise
 
 

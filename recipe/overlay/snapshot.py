@@ -38,11 +38,11 @@ def compare(snapshots: Sequence[Snapshot]) -> list[str]:
         for key in dict.fromkeys(key for process in snapshots for key in process[part]):
             states = [_text(process[part].get(key)) for process in snapshots]
             usual, count = Counter(states).most_common(1)[0]
-            for other in dict.fromkeys(state for state in states if state != usual):
+            for unusual in dict.fromkeys(state for state in states if state != usual):
                 who = [f"{process['role']} (host {process['host']}, pid {process['pid']})"
-                       for process, state in zip(snapshots, states, strict=True) if state == other]  # fmt: skip
+                       for process, state in zip(snapshots, states, strict=True) if state == unusual]  # fmt: skip
                 shown = ", ".join(who[:3]) + (f" and {len(who) - 3} more" if len(who) > 3 else "")
-                lines.append(f"{what} {key}: {other} in {shown}; {usual} in {count} of {len(snapshots)} processes")
+                lines.append(f"{what} {key}: {unusual} in {shown}; {usual} in {count} of {len(snapshots)} processes")
     return lines
 
 

@@ -218,16 +218,18 @@ def training_pass(
     recompute: Recompute | None,
 ) -> Pass:
     """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
-    again, group = recomputed(numbers, recompute)
+    recomputed_layers, group = recomputed(numbers, recompute)
     h = model.hidden * BF16
-    kept = [h / group if n in again else layer(model, n, fused, load, tensor) for n in numbers]
+    kept = [h / group if n in recomputed_layers else layer(model, n, fused, load, tensor) for n in numbers]
     head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
     moments = [float(head_backward_most(model.vocabulary))] if last else []
     for number in numbers:
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
         rebuilt = sum(
-            layer(model, n, fused, load, tensor) for n in numbers if n in again and number - group < n <= number
+            layer(model, n, fused, load, tensor)
+            for n in numbers
+            if n in recomputed_layers and number - group < n <= number
         )
         most = max(backward_most(model, number, load), attention_most(model, fused, sequence, backward=True))
         moments.append(most + rebuilt - given_back)

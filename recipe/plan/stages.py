@@ -8,12 +8,12 @@ from recipe.plan.parameters import Tensor
 from recipe.plan.subject import Subject
 
 
-def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
+def stage_tensors(run: Subject, stage: int) -> tuple[Tensor, ...]:
     """The actor's parameters on a die of a stage."""
-    layout = of.layout
+    layout = run.layout
     return parameters.actor_parameters(
-        of.model,
-        of.stage_start(stage),
+        run.model,
+        run.stage_start(stage),
         layout.stage_layers[stage],
         tensor=layout.actor_tensor,
         expert=layout.actor_expert,
@@ -22,6 +22,6 @@ def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
     )
 
 
-def stage_buffers(of: Subject, stage: int) -> shards.Buffers:
+def stage_buffers(run: Subject, stage: int) -> shards.Buffers:
     """The actor's buffers on a die of a stage."""
-    return shards.buffers(stage_tensors(of, stage), of.layout.actor_data, of.layout.expert_data)
+    return shards.buffers(stage_tensors(run, stage), run.layout.actor_data, run.layout.expert_data)

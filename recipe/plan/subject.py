@@ -98,10 +98,10 @@ def architecture_of(config: RunConfig) -> Architecture:
         from recipe.tiny.config import tiny_fields
 
         return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
-    found = derive_run(config).architecture
-    if found is None:
+    architecture = derive_run(config).architecture
+    if architecture is None:
         raise ConfigError(
             f"[model] path: {config.model.path} has no config.json on this machine; name the sizes by "
             f"[model] architecture, one of {', '.join(KNOWN)}"
         )
-    return found
+    return architecture

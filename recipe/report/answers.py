@@ -65,7 +65,7 @@ def _number(path: Path) -> int:
 
 
 def _first_by_problem(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    first_lines: dict[str, dict[str, Any]] = {}
     for line in read_lines(path):
-        found.setdefault(str(line.get("input", "")), line)
-    return found
+        first_lines.setdefault(str(line.get("input", "")), line)
+    return first_lines

@@ -99,7 +99,7 @@ def unequal_metrics(left: Sequence[Step], right: Sequence[Step]) -> list[str]:
     lines = [f"step {number}: only one of them has it" for number in sorted(mine.keys() ^ theirs.keys())]
     for number in sorted(mine.keys() & theirs.keys()):
         for name in sorted(mine[number].keys() | theirs[number].keys()):
-            one, other = mine[number].get(name), theirs[number].get(name)
-            if not OF_THE_MACHINE.fullmatch(name) and repr(one) != repr(other):
-                lines.append(f"step {number}: {name} is {one!r} and {other!r}")
+            left_value, right_value = mine[number].get(name), theirs[number].get(name)
+            if not OF_THE_MACHINE.fullmatch(name) and repr(left_value) != repr(right_value):
+                lines.append(f"step {number}: {name} is {left_value!r} and {right_value!r}")
     return lines

@@ -146,10 +146,10 @@ def _step_times(path: Path, steps: list[Step]) -> Path:
         if any(heights):
             axes.bar(numbers, heights, bottom=bottom, label=phase, width=0.9)
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    other = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
-    axes.bar(numbers, other, bottom=bottom, label="other", width=0.9, color="lightgrey")
+    unnamed = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
+    axes.bar(numbers, unnamed, bottom=bottom, label="other", width=0.9, color="lightgrey")
     # Above the bars, not over them.
-    axes.set_ylim(top=1.3 * max(low + rest for low, rest in zip(bottom, other, strict=True)))
+    axes.set_ylim(top=1.3 * max(low + rest for low, rest in zip(bottom, unnamed, strict=True)))
     axes.legend(fontsize="small", ncols=4, loc="upper center")
     return _save(axes, path)
 

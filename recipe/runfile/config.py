@@ -89,12 +89,12 @@ def _check_texts(config: RunConfig, where: str) -> None:
         require_name(config.run.name)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    for name, given in config.paths.items():
+    for name, path in config.paths.items():
         try:
-            Path(given).expanduser()
+            Path(path).expanduser()
         except RuntimeError:
-            raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
-        require_literal(given, f"{where}: {name} is")
+            raise ConfigError(f"{where}: {name} is {shown(path)}; there is no home directory of that user") from None
+        require_literal(path, f"{where}: {name} is")
 
 
 def _check_hosts(config: RunConfig, where: str) -> None:

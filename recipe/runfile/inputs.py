@@ -42,5 +42,5 @@ def given_inputs(config: RunConfig) -> Inputs:
     )
 
 
-def _path(given: str | None, made: str) -> Path:
-    return MADE_AT_LAUNCH / made if given is None else Path(given).expanduser().absolute()
+def _path(path: str | None, made: str) -> Path:
+    return MADE_AT_LAUNCH / made if path is None else Path(path).expanduser().absolute()

@@ -132,9 +132,9 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
         ]
         if sequences % data == 0 and sequences % updates == 0:
             rules.append(("update batch", name, data, "the sequences of an update", sequences // updates))
-    for rule, name, part, whole_name, whole in rules:
-        if whole % part:
-            yield Problem(rule, f"{name} is {part}, which does not divide {whole_name} ({whole})")
+    for rule, name, divisor, size_name, size in rules:
+        if size % divisor:
+            yield Problem(rule, f"{name} is {divisor}, which does not divide {size_name} ({size})")
     warmup, steps = config.train.warmup_steps, config.run.steps
     if warmup >= steps:
         # An assertion without a word in its OptimizerParamScheduler, whose schedule verl ends with the steps.
@@ -203,7 +203,8 @@ def lay_out(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
     )
 
 
-def _largest_divisor(whole: int, most: int) -> int:
-    """The largest divisor of `whole` up to `most`; 1 where even that is too much."""
-    small = [size for size in range(1, min(math.isqrt(whole), max(1, most)) + 1) if whole % size == 0]
-    return max(size for pair in ((one, whole // one) for one in small) for size in pair if size <= max(1, most))
+def _largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` up to `most`; 1 where even that is too much."""
+    limit = max(1, most)
+    small = [divisor for divisor in range(1, min(math.isqrt(size), limit) + 1) if size % divisor == 0]
+    return max(divisor for divisor in (*small, *(size // divisor for divisor in small)) if divisor <= limit)

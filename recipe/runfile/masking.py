@@ -83,11 +83,11 @@ def masked_run_file(text: str) -> str:
     except (ValueError, RecursionError):
         return commented
     environment = values.get("environment")
-    given = environment if isinstance(environment, dict) else {}
-    secrets = {name: value for name, value in given.items() if is_secret(name, str(value))}
+    variables = environment if isinstance(environment, dict) else {}
+    secrets = {name: value for name, value in variables.items() if is_secret(name, str(value))}
     if not secrets:
         return text if commented == text or not _same(commented, values) else commented
-    wanted = values | {"environment": given | dict.fromkeys(secrets, HIDDEN)}
+    wanted = values | {"environment": variables | dict.fromkeys(secrets, HIDDEN)}
     masked_text = _without(commented, [str(value) for value in secrets.values()])
     return masked_text if _same(masked_text, wanted) else as_toml(wanted)
 

@@ -32,8 +32,8 @@ def takes_part(config: RunConfig, upstream: Path) -> bool:
 
 def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
     """Everything in the run file that MindSpeed, or its absence, rules out."""
-    actor, there = config.actor, takes_part(config, upstream)
-    if there and actor.tensor_parallel > 1:
+    actor, has_mindspeed = config.actor, takes_part(config, upstream)
+    if has_mindspeed and actor.tensor_parallel > 1:
         yield Refusal(
             TENSOR_PARALLEL,
             f"[actor] tensor_parallel = {actor.tensor_parallel} with MindSpeed, which refuses it for multi-latent "
@@ -41,7 +41,7 @@ def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
             "1",
             "set it to 1, and use expert_parallel and stage_layers instead",
         )
-    if not there and actor.optimizer == SWAPPED:
+    if not has_mindspeed and actor.optimizer == SWAPPED:
         yield Refusal(
             SWAPPED_OPTIMIZER,
             f'[actor] optimizer = "{SWAPPED}" with device {config.cluster.device}'

@@ -84,11 +84,11 @@ def chat_template(config: RunConfig, model: Path) -> Path | None:
     Raises:
         ConfigError: tokenizer_config.json cannot be read.
     """
-    given = config.data.chat_template
-    if given is None and not _is_here(model):
+    template = config.data.chat_template
+    if template is None and not _is_here(model):
         return None
     try:
-        return chat_template_file(model, None if given is None else Path(given).expanduser().absolute())
+        return chat_template_file(model, None if template is None else Path(template).expanduser().absolute())
     except DataError as error:
         raise ConfigError(f"[data] chat_template: {error}") from None
 

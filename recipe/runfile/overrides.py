@@ -50,11 +50,11 @@ def hydra_overrides(basis: Basis) -> list[str]:
 def _data(basis: Basis) -> dict[str, Any]:
     config, inputs = basis.config, basis.inputs
     # Files converted at launch hold the rows of a validation as they are asked for; given ones hold every problem once.
-    given = config.data.kind == "parquet"
+    is_parquet = config.data.kind == "parquet"
     return {
         "data.train_files": str(inputs.train),
         "data.val_files": str(inputs.validation),
-        "data.val_max_samples": (config.data.validation_problems or -1) if given else -1,
+        "data.val_max_samples": (config.data.validation_problems or -1) if is_parquet else -1,
         "data.train_batch_size": config.train.prompts_per_step,
         "data.max_prompt_length": inputs.prompt_tokens,
         "data.max_response_length": config.data.max_response_tokens,

@@ -28,8 +28,8 @@ class RunPaths:
     @classmethod
     def of(cls, config: RunConfig) -> RunPaths:
         """Those of a run, with stand-ins for the names that a launch makes up."""
-        given = config.run.checkpoint_dir
-        checkpoints = None if given is None else Path(given).expanduser().absolute()
+        directory = config.run.checkpoint_dir
+        checkpoints = None if directory is None else Path(directory).expanduser().absolute()
         return cls(run_directory(config), f"{config.run.name}-shown", Path("/tmp/grpo-shown"), checkpoints)
 
     def launched(self, run_id: str, temp: Path) -> RunPaths:

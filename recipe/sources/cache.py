@@ -44,9 +44,9 @@ def cached(pin: Pin) -> Path | None:
         return place if place.is_dir() else None
     if not place.is_file():
         return None
-    found = sha256_of(place)
-    if found != pin.sha256:
-        raise SourcesError(f"{place}: SHA-256 is {found}, expected {pin.sha256}; delete the file and run sync again")
+    digest = sha256_of(place)
+    if digest != pin.sha256:
+        raise SourcesError(f"{place}: SHA-256 is {digest}, expected {pin.sha256}; delete the file and run sync again")
     return place
 
 

@@ -27,7 +27,7 @@ class Wanted:
 
     def digest(self) -> str:
         """SHA-256 over everything that decides what `upstream/` holds."""
-        patches = [(one.name, one.sha256) for one in self.patches]
+        patches = [(patch.name, patch.sha256) for patch in self.patches]
         told = [asdict(self.profile), patches, self.pristine]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -42,7 +42,8 @@ class Wanted:
             "upstreams": {pin.name: _described(pin) for pin in self.profile.pins},
             "prelude": None if self.pristine else {"file": line.file, "line": line.line},
             "source_patches": [
-                {"file": one.name, "sha256": one.sha256, "target": str(one.patch.target)} for one in self.patches
+                {"file": listed.name, "sha256": listed.sha256, "target": str(listed.patch.target)}
+                for listed in self.patches
             ],
             # path -> SHA-256 as pinned, of the files whose content is ours in part
             "changed": tree.changed,
@@ -80,7 +81,11 @@ def compose(wanted: Wanted, say: Say) -> Tree:
         try:
             part = fetch.read(pin, fetch.bring(pin, say))
         except Unreachable as error:
-            missing = [one.name for one in wanted.profile.pins if one is not pin and not cache.place_of(one).exists()]
+            missing = [
+                other_pin.name
+                for other_pin in wanted.profile.pins
+                if other_pin is not pin and not cache.place_of(other_pin).exists()
+            ]
             more = f" (also missing: {', '.join(missing)})" if missing else ""
             raise Unreachable(f"{error}{more}") from None
         both = pinned.keys() & part.keys()

@@ -91,13 +91,13 @@ class Pins:
         if name not in self.profiles:
             raise UsageError(f"{self.file} has no profile {name!r}; it has {', '.join(self.profiles)}")
         own = self.profiles[name]
-        others = {pin.name: pin for other in reversed(self.profiles.values()) for pin in other.pins}
+        known = {pin.name: pin for profile in reversed(self.profiles.values()) for pin in profile.pins}
         beside = tuple(sorted(set(beside)))
         for extra in beside:
-            if extra not in others:
-                choice = ", ".join(sorted(others.keys() - {pin.name for pin in own.pins})) or "none"
+            if extra not in known:
+                choice = ", ".join(sorted(known.keys() - {pin.name for pin in own.pins})) or "none"
                 raise UsageError(f"{self.file} has no upstream {extra!r}; beside profile {name} it has {choice}")
-        added = tuple(others[extra] for extra in beside if own.pin(extra) is None)
+        added = tuple(known[extra] for extra in beside if own.pin(extra) is None)
         return replace(own, pins=own.pins + added, beside=beside)
 
 

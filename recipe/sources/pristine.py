@@ -42,9 +42,9 @@ def module_text(module: str, repository: Path = REPOSITORY) -> str | None:
 
 
 def _content(upstreams: dict[str, dict[str, Any]], path: str) -> bytes | None:
-    for name, one in upstreams.items():
-        if path.partition("/")[0] in one["packages"]:
-            pin = Pin(name, **one)
+    for name, fields in upstreams.items():
+        if path.partition("/")[0] in fields["packages"]:
+            pin = Pin(name, **fields)
             place = cache.cached(pin)
             if place is None:
                 return None

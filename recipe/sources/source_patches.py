@@ -107,8 +107,8 @@ def _git_apply(entry: Listed, path: str, before: bytes) -> bytes:
         touched = _git(entry, path, scratch, "--numstat", "-z").decode("utf-8", "replace").split("\0")
         names = sorted({entry.split("\t", 2)[-1] for entry in touched if entry})
         if names != [path]:
-            others = ", ".join(name for name in names if name != path)
-            raise SourcesError(f"{entry.name}: it changes {others}, expected a change of {path} and nothing else")
+            unnamed = ", ".join(name for name in names if name != path)
+            raise SourcesError(f"{entry.name}: it changes {unnamed}, expected a change of {path} and nothing else")
         _git(entry, path, scratch, "--whitespace=nowarn")
         return file.read_bytes()
 

@@ -91,11 +91,11 @@ def check(tree: Path, wanted: Wanted, say: Say) -> list[str]:
     if manifest is None:
         return [f"{tree} was not made by sync, or not whole; run: python -m recipe sync"]
     made = compose(wanted, say)
-    found = differences(tree, hashes(made.files))
-    if not found or not made.changed:
-        return found
+    lines = differences(tree, hashes(made.files))
+    if not lines or not made.changed:
+        return lines
     if not differences(tree, hashes(made.files) | made.changed):
         line, patches = wanted.profile.prelude.file, len(wanted.patches)
         more = f" and {patches} source {'patches are' if patches > 1 else 'patch is'} not applied" if patches else ""
         return [f"pristine: the prelude line is missing from {line}{more}; run: python -m recipe sync"]
-    return found
+    return lines

@@ -63,10 +63,10 @@ def _updated(now: Now) -> None:
     of_learning=False,
 )
 def _not_finite(now: Now) -> Bad | None:
-    found = now.all_of(LOSS, GRADIENT_NORM, REFERENCE_KL, "actor/ppo_kl", *KL_KEYS, REWARD, "critic/rewards/mean")
-    if not found:
+    values = now.all_of(LOSS, GRADIENT_NORM, REFERENCE_KL, "actor/ppo_kl", *KL_KEYS, REWARD, "critic/rewards/mean")
+    if not values:
         raise NothingToJudge
-    wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     return Bad(", ".join(wrong)) if wrong else None
 
 
@@ -317,10 +317,10 @@ def _rollout_pearson(now: Now) -> Bad | None:
 )
 def _rollout_kl(now: Now) -> Bad | None:
     _comparable(now)
-    found = now.all_of(*KL_KEYS)
-    if not found:
+    divergences = now.all_of(*KL_KEYS)
+    if not divergences:
         return Bad("no KL of rollout and actor in the metrics")
-    divergence = next(iter(found.values()))
+    divergence = next(iter(divergences.values()))
     return None if abs(divergence) <= now.settings.rollout_kl_most else Bad(f"KL {divergence:.4g} nats")
 
 

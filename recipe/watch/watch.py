@@ -55,9 +55,9 @@ class Watch:
         self._history = History()
         self.good = 0
         self._streaks = {
-            one.name: _Streak()
-            for one in RULES
-            if settings.enabled and getattr(settings, one.name) != OFF and (context.learns or not one.of_learning)
+            rule.name: _Streak()
+            for rule in RULES
+            if settings.enabled and getattr(settings, rule.name) != OFF and (context.learns or not rule.of_learning)
         }
 
     @property

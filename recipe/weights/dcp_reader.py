@@ -98,10 +98,10 @@ class _Unpickler(pickle.Unpickler):
         self._names, self._storage = names, storage
 
     def find_class(self, module: str, name: str) -> Any:
-        found = self._names.get((module, name))
-        if found is None:
+        stand_in = self._names.get((module, name))
+        if stand_in is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint of tensors needs")
-        return found
+        return stand_in
 
     def persistent_load(self, pid: Any) -> Any:
         if self._storage is None:
@@ -154,13 +154,13 @@ def read_metadata(directory: Path, wanted: Container[str]) -> dict[str, StoredTe
         if file.stat().st_size > _MAX_METADATA:
             raise WeightsError(f"{file}: {file.stat().st_size} bytes; at most {_MAX_METADATA} are read")
         with file.open("rb") as stream, _no_collection():
-            found = _unpickle(stream, _METADATA_NAMES, str(file))
+            metadata = _unpickle(stream, _METADATA_NAMES, str(file))
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}); is the checkpoint complete?") from error
     try:
-        if not isinstance(found, _Metadata):
-            raise TypeError(f"{type(found).__name__} instead of Metadata")
-        return _tensors(found, wanted)
+        if not isinstance(metadata, _Metadata):
+            raise TypeError(f"{type(metadata).__name__} instead of Metadata")
+        return _tensors(metadata, wanted)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{file}: is no metadata of a checkpoint ({error!r})") from error
 
@@ -189,7 +189,7 @@ def _tensors(metadata: _Metadata, wanted: Container[str]) -> dict[str, StoredTen
             offsets, shape = _integers(chunk.fields["offsets"]), _integers(chunk.fields["sizes"])
             if not len(offsets) == len(shape) == len(tensor.shape):
                 raise ValueError(f"a piece of {name} has other axes than the tensor")
-            if any(at + size > whole for at, size, whole in zip(offsets, shape, tensor.shape, strict=True)):
+            if any(at + size > length for at, size, length in zip(offsets, shape, tensor.shape, strict=True)):
                 raise ValueError(f"a piece of {name} at {offsets} lies outside of {tensor.shape}")
             tensor.chunks.append(Chunk(offsets, shape, blobs[name, offsets]))
     return tensors
@@ -259,16 +259,16 @@ _TENSOR_NAMES: dict[tuple[str, str], Any] = {
 def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: Reader) -> Storage:
     """Where the numbers of a chunk are. Raises WeightsError for an archive of anything but one such tensor."""
     blob = chunk.blob
-    whole = TensorEntry(name, "U8", (blob.nbytes,), directory / blob.file, blob.offset, blob.nbytes)
+    archive_bytes = TensorEntry(name, "U8", (blob.nbytes,), directory / blob.file, blob.offset, blob.nbytes)
     where = f"{directory / blob.file}: {name} at byte {blob.offset}"
     try:
-        with zipfile.ZipFile(_Slice(reader, whole)) as archive:
+        with zipfile.ZipFile(_Slice(reader, archive_bytes)) as archive:
             records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if records["data.pkl"].file_size > _MAX_DATA_PICKLE:
                 raise ValueError("its data.pkl is too large for one tensor's")
             content = io.BytesIO(archive.read(records["data.pkl"]))
-            found = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _Reference(pid[1], pid[2], pid[4]))
-            reference, offset, shape, strides = found
+            rebuilt = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _Reference(pid[1], pid[2], pid[4]))
+            reference, offset, shape, strides = rebuilt
             info = records[f"data/{reference.key}"]
             begin = _data_begin(archive, info)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -279,7 +279,7 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
     if reference.kind != dtype:
         raise WeightsError(f"{where}: holds {reference.kind}, .metadata says {dtype}")
     storage = Storage(
-        TensorEntry(name, "U8", (nbytes,), whole.file, blob.offset + begin, nbytes),
+        TensorEntry(name, "U8", (nbytes,), archive_bytes.file, blob.offset + begin, nbytes),
         *_fit(where, chunk.shape, offset, shape, strides),
     )
     last = storage.offset + sum((n - 1) * s for n, s in zip(storage.shape, storage.strides, strict=True))

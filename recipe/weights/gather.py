@@ -136,7 +136,7 @@ class Gather:
                 return None
             begin = _first(storage, common, _box(chunk)) * item
             runs.append((common.offsets, _Run(storage.entry, begin, math.prod(common.sizes) * item)))
-        return [run for _, run in sorted(runs, key=lambda one: one[0])]
+        return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
 
     def _batches(
         self, section: Section, storages: list[tuple[Chunk, Storage]], reader: Reader
@@ -148,10 +148,10 @@ class Gather:
         step = section.rows
         if plain or nbytes > _WHOLE_BYTES:
             step = max(1, min(step, _BATCH_BYTES * section.rows // nbytes))
-        whole = np.empty(section.batch(0, step).sizes, _ELEMENT[item])
+        buffer = np.empty(section.batch(0, step).sizes, _ELEMENT[item])
         for first in range(0, section.rows, step):
             box = section.batch(first, min(step, section.rows - first))
-            out = whole[(slice(None),) * section.leading + (slice(box.sizes[section.leading]),)]
+            out = buffer[(slice(None),) * section.leading + (slice(box.sizes[section.leading]),)]
             for chunk, storage in storages:
                 if common := box.common(_box(chunk)):
                     _read_box(storage, common, _box(chunk), out[common.within(box)], reader)

@@ -130,8 +130,8 @@ def identity_of(tool: str, tensors: Iterable[TensorEntry], options: dict[str, An
 
 def layer_of(label: str) -> int | None:
     """The layer a tensor of this name belongs to, None for those outside the layers."""
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", label)
-    return int(found[1]) if found else None
+    match = re.search(r"(?:^|\.)layers\.(\d+)\.", label)
+    return int(match[1]) if match else None
 
 
 def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Progress = lambda nbytes: None) -> bool:
@@ -176,10 +176,10 @@ def verify_job(job: Job, *, workers: int = 2, progress: Progress = lambda nbytes
         raise WeightsError(f"{job.output}: is of another plan: it lacks {min(expected - set(listed))}")
     for name, content in job.finish():
         try:
-            found = (job.output / name).read_bytes()
+            stored = (job.output / name).read_bytes()
         except OSError as error:
             raise WeightsError(f"{job.output / name}: cannot be read ({error.strerror})") from error
-        if found != content:
+        if stored != content:
             raise WeightsError(f"{job.output / name}: differs from what the input gives")
 
     def compare(file: OutputFile, worker: _Worker) -> None:

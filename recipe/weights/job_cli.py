@@ -67,10 +67,10 @@ def _run(options: argparse.Namespace, planned: Planned) -> int:
     print(summary(job, planned.tensors, planned.nbytes), *map(printable, planned.remarks), sep="\n")
     if options.dry_run:
         print(*map(printable, layer_table(job)), sep="\n")
-    there = options.verify and is_complete(job.output) and not options.overwrite
-    if not there and check_output(job.input, job.output, job.identity, options.overwrite):
+    only_verify = options.verify and is_complete(job.output) and not options.overwrite
+    if not only_verify and check_output(job.input, job.output, job.identity, options.overwrite):
         print(f"{job.output}: complete already; --verify checks it, --overwrite makes it anew", flush=True)
-    elif not there:
+    elif not only_verify:
         print(disk_line(job), flush=True)
         if not options.dry_run:
             with Progress("written", job.nbytes) as progress:

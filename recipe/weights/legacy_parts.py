@@ -190,5 +190,5 @@ def _read(source: Source, first: int, rows: int, block: Block, reader: Reader) -
     """The block's columns of rows [first, first + rows) of the source, a view of whole rows."""
     buffer = bytearray(rows * source.row_bytes)
     reader.read_rows(source, first, rows, memoryview(buffer))
-    whole = np.frombuffer(buffer, _ELEMENT[ITEM_BYTES[source.dtype]]).reshape(rows, -1)
-    return whole[:, block.column : block.column + block.columns]
+    rows_read = np.frombuffer(buffer, _ELEMENT[ITEM_BYTES[source.dtype]]).reshape(rows, -1)
+    return rows_read[:, block.column : block.column + block.columns]

@@ -45,13 +45,13 @@ def find_checkpoint(directory: Path) -> Path:
     return inner if inner.is_dir() and not (directory / "metadata.json").exists() else directory
 
 
-def find_config(directory: Path, given: Path | None) -> Path:
+def find_config(directory: Path, chosen: Path | None) -> Path:
     """The directory with config.json and tokenizer: the one given, or the `huggingface` that verl and we make.
 
     Raises WeightsError when there is none.
     """
-    if given is not None:
-        return given
+    if chosen is not None:
+        return chosen
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such directory; expected a Megatron checkpoint, or the actor of a run's")
     for place in (directory / "huggingface", directory.parent / "huggingface"):

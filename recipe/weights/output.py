@@ -67,12 +67,12 @@ class FileTarget:
 
     def put(self, data: memoryview, offset: int) -> None:
         # The last buffer of a file ends with part of a block, which only the page cache takes.
-        whole = len(data) - len(data) % _BLOCK if self._direct else len(data)
+        aligned = len(data) - len(data) % _BLOCK if self._direct else len(data)
         try:
-            self._write(data[:whole], offset)
-            if whole < len(data):
+            self._write(data[:aligned], offset)
+            if aligned < len(data):
                 self._buffered()
-                self._write(data[whole:], offset + whole)
+                self._write(data[aligned:], offset + aligned)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -138,15 +138,15 @@ class CompareTarget:
         return self._first
 
     def _compare(self, expected: NDArray[np.uint8], offset: int) -> None:
-        found = self._buffer[: expected.size]
+        stored = self._buffer[: expected.size]
         try:
-            got = os.preadv(self._handle, [memoryview(found)], offset)
+            got = os.preadv(self._handle, [memoryview(stored)], offset)
         except OSError as error:
             raise InterruptedJobError(f"{self.path} cannot be read ({error.strerror})") from error
         if got < expected.size:
-            found[got:] = ~expected[got:]
-        if not np.array_equal(found, expected):
-            self._note(offset + int(np.argmax(found != expected)))
+            stored[got:] = ~expected[got:]
+        if not np.array_equal(stored, expected):
+            self._note(offset + int(np.argmax(stored != expected)))
 
     def _note(self, at: int) -> None:
         self._first = at if self._first is None else min(self._first, at)

@@ -21,8 +21,8 @@ def show(done: int, total: int, seconds: float) -> str:
 
 def clock(seconds: float) -> str:
     """h:mm:ss"""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    rounded = round(seconds)
+    return f"{rounded // 3600}:{rounded // 60 % 60:02}:{rounded % 60:02}"
 
 
 class Progress:

@@ -178,7 +178,7 @@ def plan(source: Path, output: Path) -> Planned:
         finish=lambda: [*described, *small_files()],
         small_bytes=sum(len(content) for _, content in (*described, *small_files())),
     )
-    read = [entry for one in sources.values() for entry in one.entries]
+    read = [entry for tensor_source in sources.values() for entry in tensor_source.entries]
     names = {name for place in layout.places for name in place.names}
     remarks = [f"{len(names)} Megatron names, {sum(len(file.parts) for file in files)} pieces, loadable in any layout"]
     if dropped:

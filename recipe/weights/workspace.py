@@ -63,8 +63,8 @@ def read_ledger(output: Path) -> Ledger | None:
             steps.add(record["step"])
         else:
             done[record["name"]] = Finished(**record)
-    whole = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
-    return Ledger(identity, overwrite, whole, frozenset(steps))
+    complete = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
+    return Ledger(identity, overwrite, complete, frozenset(steps))
 
 
 def _is_whole(output: Path, file: Finished, publishing: bool) -> bool:

@@ -67,7 +67,7 @@ def with_saved_state(own: list[dict[str, Any]], saved: list[dict[str, Any]]) -> 
     """Our groups of parameters with the saved state of each; of one that was not saved, with another's steps only."""
     groups = []
     for group in own:
-        same = [one for one in saved if all(one.get(name) == group.get(name) for name in _IDENTITY)]
+        same = [candidate for candidate in saved if all(candidate.get(name) == group.get(name) for name in _IDENTITY)]
         state = same[0] if same else {"step": saved[0]["step"]} if "step" in saved[0] else {}
         groups.append(
             {name: value for name, value in group.items() if name != "params"}

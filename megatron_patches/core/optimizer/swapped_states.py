@@ -35,10 +35,10 @@ def host_copies(optimizer: Any, main_param: torch.Tensor) -> dict[str, torch.Ten
 
 def host_or_device(tensors: dict[str, Any], host: dict[str, torch.Tensor | None] | None) -> dict[str, Any]:
     """`tensors` with the host's copy of each that has no storage, and without those that are None."""
-    there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return {
         name: host[name] if host is not None and tensor.untyped_storage().size() == 0 else tensor
-        for name, tensor in there.items()
+        for name, tensor in present.items()
     }
 
 

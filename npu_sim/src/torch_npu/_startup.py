@@ -19,11 +19,11 @@ logger = logging.getLogger("torch_npu")
 def refuse_real_torch_npu() -> None:
     """Raise ImportError where a distribution named torch_npu is installed: two of them cannot share one device name."""
     try:
-        found = importlib.metadata.distribution("torch_npu")
+        installed = importlib.metadata.distribution("torch_npu")
     except importlib.metadata.PackageNotFoundError:
         return
     raise ImportError(
-        f"the simulated NPU (npu-sim) was imported, but the real torch_npu {found.version} is installed as well; "
+        f"the simulated NPU (npu-sim) was imported, but the real torch_npu {installed.version} is installed as well; "
         "keep one: `pip uninstall npu-sim` on a machine with NPUs, `pip uninstall torch_npu` on one without"
     )
 

@@ -17,7 +17,7 @@ from recipe.__main__ import main
 from recipe.launch import ray_node
 from recipe.launch.processes import end_all, marked
 from recipe.launch.ray_node import RayNode
-from recipe.launch.ray_start import TRIES, again, patiently
+from recipe.launch.ray_start import TRIES, make_retry, patiently
 from recipe.runfile.environment import RUN_ID
 from recipe.runfile.errors import LaunchError
 from tests.scripts.slow_ray import SLOW_RAY
@@ -98,7 +98,7 @@ def start(tmp_path: Path, run_id: str, failures: int) -> RayNode:
 
 def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_id: str) -> None:
     ray, said = start(tmp_path, run_id, failures=2), list[str]()
-    ray.wait_started(again=again(run_id, tmp_path / "ray", 60, said.append))
+    ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 60, said.append))
     assert ray.started and ray.problem() is None
     assert said == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
     # Of the tries before nothing is left but their logs.
@@ -112,7 +112,7 @@ def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_i
 def test_it_is_not_tried_for_ever(tmp_path: Path, run_id: str) -> None:
     ray = start(tmp_path, run_id, failures=10**6)
     with pytest.raises(LaunchError, match="did not start: Exception: The current node timed out during startup"):
-        ray.wait_started(again=again(run_id, tmp_path / "ray", 1.5, lambda line: None))
+        ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 1.5, lambda line: None))
     assert int((tmp_path / "starts").read_text()) >= 2
 
 
@@ -122,7 +122,7 @@ def test_another_end_is_not_tried_again(tmp_path: Path, run_id: str, alarm: Call
     command = [sys.executable, "-c", "import time; time.sleep(1); raise OSError('no room')"]
     ray = RayNode(command, {**os.environ, RUN_ID: run_id}, tmp_path / "logs" / "ray-start.log")
     with pytest.raises(LaunchError, match=r"the run is over|its Ray did not start: OSError: no room"):
-        ray.wait_started(alarm, again(run_id, tmp_path / "ray", 60, lambda line: pytest.fail(line)))
+        ray.wait_started(alarm, make_retry(run_id, tmp_path / "ray", 60, lambda line: pytest.fail(line)))
 
 
 def test_a_run_that_is_over_is_not_waited_for(tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_run_that_is_over_is_not_waited_for(tmp_path: Path, run_id: str, monke
     ray, said = start(tmp_path, run_id, failures=1), list[str]()
     with pytest.raises(LaunchError, match="the run is over"):
         ray.wait_started(
-            lambda: "the run is over" if said else None, again(run_id, tmp_path / "ray", 60, said.append)
+            lambda: "the run is over" if said else None, make_retry(run_id, tmp_path / "ray", 60, said.append)
         )  # fmt: skip
 
 

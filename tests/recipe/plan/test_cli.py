@@ -66,8 +66,8 @@ def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.Cap
     of = subject(load(CONFIGS / "sim_4die.toml"))
     found = smallest_cluster(of)
     assert found is not None
-    assert memory(found.of).fits
-    assert found.of.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
+    assert memory(found.run).fits
+    assert found.run.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
 
 
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

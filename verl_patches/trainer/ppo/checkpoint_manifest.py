@@ -68,7 +68,7 @@ def finish_save(checkpoint: Path, step: int, workers: Sequence[Any]) -> None:
     ]
     sums: dict[str, FileSum] = {}
     for part in ray.get(asked):
-        sums |= {name: FileSum(*one) for name, one in part.items()}
+        sums |= {name: FileSum(*values) for name, values in part.items()}
     if problem := _disagreement(sizes, sums):
         raise NotWhole(f"{checkpoint}: {problem}; expected storage on which all nodes see the same files")
     _held[:] = [(checkpoint, Manifest(step, dict(sorted(sums.items())), run_settings()))]
@@ -92,21 +92,21 @@ def share_out(names: Sequence[str], ranks: int) -> list[list[str]]:
     [['common.pt'], ['__1_0.distcp', 'data.pt']]
     """
     parts: list[list[str]] = [[] for _ in range(ranks)]
-    others = 0
+    unranked = 0
     for name in names:
         match = _OF_RANK.fullmatch(name)
         if match and int(match[1]) < ranks:
             parts[int(match[1])].append(name)
         else:
-            parts[others % ranks].append(name)
-            others += 1
+            parts[unranked % ranks].append(name)
+            unranked += 1
     return parts
 
 
 def _sum(worker: Any, checkpoint: str, names: list[str]) -> dict[str, tuple[int, str]]:
     """Runs in the worker's process; plain values, so that what goes back needs no class of ours."""
     sums = sum_files(Path(checkpoint), names, THREADS, sync=True)
-    return {name: (one.bytes, one.sha256) for name, one in sums.items()}
+    return {name: (file_sum.bytes, file_sum.sha256) for name, file_sum in sums.items()}
 
 
 def _disagreement(sizes: Mapping[str, int], sums: Mapping[str, FileSum]) -> str | None:

@@ -341,9 +341,9 @@ def npu_fused_infer_attention_score(
         batch, heads, steps, _ = query.shape
         checks.shape(name, "query", query, (lengths.numel(), num_heads, -1, latent))
         checks.absent(name, atten_mask=atten_mask)
-        whole = torch.cat((query, query_rope), -1).transpose(1, 2).reshape(batch * steps, heads, -1)
+        full_query = torch.cat((query, query_rope), -1).transpose(1, 2).reshape(batch * steps, heads, -1)
         out = _latent_decode(
-            whole,
+            full_query,
             lengths,
             block_table,
             size,
