@@ -26,11 +26,11 @@ from recipe.audit import fit  # noqa: E402  (runs as a script, from anywhere)
 from recipe.audit.declarations import collect  # noqa: E402
 from recipe.overlay import Declaration, source  # noqa: E402
 
-Nodes = list[ast.stmt]
+Statements = list[ast.stmt]
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def targets(tree: ast.Module, patch: Declaration) -> Nodes:
+def targets(tree: ast.Module, patch: Declaration) -> Statements:
     """The statements of `tree` that define the target, or whose value it is an entry of."""
     nodes: list[ast.AST] = [tree]
     for part in patch.target.qualname.split("."):

@@ -62,7 +62,7 @@ ATTEMPTS = 3
 
 
 @dataclass
-class Outcome:
+class TrialOutcome:
     """What one trial showed."""
 
     trial: str
@@ -136,7 +136,7 @@ def main() -> int:
         return 0
     if not can_mount:
         say("the disk is never full: only root can mount a small file system")
-    outcomes: list[Outcome] = []
+    outcomes: list[TrialOutcome] = []
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp")))
@@ -162,7 +162,7 @@ def main() -> int:
 
 
 @dataclass(frozen=True)
-class Reference:
+class UndisturbedRun:
     """The undisturbed run: its metrics, and how long its set-up and one of its steps took."""
 
     metrics: Path
@@ -170,7 +170,7 @@ class Reference:
     step_s: float
 
 
-def undisturbed(bench: Bench) -> Reference:
+def undisturbed(bench: Bench) -> UndisturbedRun:
     """Run it once more than needed: the first time makes the model, and so does not tell how long set-up takes."""
     with tempfile.TemporaryDirectory(prefix="flt-", dir="/tmp") as temporary:
         for name in ("first", "reference"):
@@ -188,12 +188,12 @@ def undisturbed(bench: Bench) -> Reference:
     unequal = unequal_metrics(read_steps(bench.runs / "first" / "metrics.jsonl"), read_steps(metrics))
     if unequal:
         raise SystemExit(f"error: two undisturbed runs differ: {'; '.join(unequal[:5])}")
-    return Reference(metrics, setup_s, step_s)
+    return UndisturbedRun(metrics, setup_s, step_s)
 
 
-def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep: Path | None) -> Outcome:
+def run_trial(bench: Bench, trial: Trial, name: str, reference: UndisturbedRun, keep: Path | None) -> TrialOutcome:
     """Disturb one run, and type its command until it is through."""
-    outcome, begin = Outcome(str(trial)), time.monotonic()
+    outcome, begin = TrialOutcome(str(trial)), time.monotonic()
     run_dir, dice = bench.runs / name, random.Random(str(trial))
     with tempfile.TemporaryDirectory(prefix="flt-", dir="/tmp") as temporary:
         launcher = bench.start(name, Path(temporary))
@@ -240,7 +240,12 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep:
 
 
 def place(
-    trial: Trial, bench: Bench, run_dir: Path, launcher: subprocess.Popen[bytes], reference: Reference, outcome: Outcome
+    trial: Trial,
+    bench: Bench,
+    run_dir: Path,
+    launcher: subprocess.Popen[bytes],
+    reference: UndisturbedRun,
+    outcome: TrialOutcome,
 ) -> None:
     """Wait for the trial's moment, and do what it does to the run."""
     begin = time.monotonic()
@@ -290,7 +295,7 @@ def wait_for(condition: Any, launcher: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def end_of(launcher: subprocess.Popen[bytes], outcome: Outcome) -> int | None:
+def end_of(launcher: subprocess.Popen[bytes], outcome: TrialOutcome) -> int | None:
     """The exit code; None when it did not end, and was killed."""
     try:
         return launcher.wait(timeout=LAUNCH_LIMIT_S)
@@ -301,7 +306,7 @@ def end_of(launcher: subprocess.Popen[bytes], outcome: Outcome) -> int | None:
         return None
 
 
-def check_result(run_dir: Path, outcome: Outcome) -> None:
+def check_result(run_dir: Path, outcome: TrialOutcome) -> None:
     path = run_dir / "result.json"
     if not run_dir.is_dir():  # stopped before there was a directory
         return
@@ -316,7 +321,7 @@ def check_result(run_dir: Path, outcome: Outcome) -> None:
         outcome.count("wrong_exit", f"result.json says {status!r}")
 
 
-def check_nothing_runs(run_dir: Path, outcome: Outcome) -> None:
+def check_nothing_runs(run_dir: Path, outcome: TrialOutcome) -> None:
     end = time.monotonic() + AFTERMATH_S
     while left := list(of_run(run_dir)):
         if time.monotonic() > end:
@@ -325,7 +330,7 @@ def check_nothing_runs(run_dir: Path, outcome: Outcome) -> None:
         time.sleep(0.5)
 
 
-def check_metrics(run_dir: Path, reference: Reference, outcome: Outcome) -> None:
+def check_metrics(run_dir: Path, reference: UndisturbedRun, outcome: TrialOutcome) -> None:
     steps = steps_in(run_dir / "metrics.jsonl")
     wrong = [step for step in range(STEPS + 1) if steps.count(step) != 1]
     if wrong:

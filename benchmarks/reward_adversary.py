@@ -97,7 +97,7 @@ def cases(count: int, records: list[dict[str, str]], seed: int = 0) -> Iterator[
 
 
 @dataclass
-class Outcome:
+class Tally:
     """What came of a run; ``by_rule`` counts wrong pairs, ``paid`` has examples of those that were paid."""
 
     pairs: int
@@ -122,10 +122,10 @@ def is_paid(case: Case) -> bool:
     return compute_score("", response, case.truth, extra_info=extra)["acc"] == 1.0
 
 
-def run(count: int, records: list[dict[str, str]], paid: Callable[[Case], bool] = is_paid, seed: int = 0) -> Outcome:
+def run(count: int, records: list[dict[str, str]], paid: Callable[[Case], bool] = is_paid, seed: int = 0) -> Tally:
     """Grades ``count`` wrong answers, and right ones besides so that a grader which refuses all is found out."""
     by_rule: Counter[str] = Counter()
-    outcome = Outcome(0, 0, 0, 0, {}, [])
+    outcome = Tally(0, 0, 0, 0, {}, [])
     for case in cases(count, records, seed):
         pays = paid(case)
         if case.wrong:

@@ -54,7 +54,7 @@ LEGACY = (
 
 
 @dataclass
-class Series:
+class Timings:
     """The runs of one kind: GB/s each, and the largest resident set in MiB."""
 
     speeds: list[float] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Benchmark:
     def __init__(self, scratch: Path, workers: int) -> None:
         self.workers = workers
         self.fp8, self.bf16, self.ranks, self.out = (scratch / name for name in ("fp8", "bf16", "ranks", "out"))
-        self.series: dict[str, Series] = {}
+        self.series: dict[str, Timings] = {}
 
     def prepare(self, size: float) -> None:
         """Make the model and one output of each kind that is input of another run; also warms every tool up."""
@@ -183,7 +183,7 @@ class Benchmark:
         start = time.perf_counter()
         rss = run()
         seconds = time.perf_counter() - start
-        series = self.series.setdefault(name, Series())
+        series = self.series.setdefault(name, Timings())
         series.speeds.append(sum(file.stat().st_size for file in _files(self.out)) / seconds / 1e9)
         series.rss = max(series.rss, round(rss))
         shutil.rmtree(self.out)

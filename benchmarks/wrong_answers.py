@@ -25,8 +25,8 @@ class Thing(NamedTuple):
     text: str
 
 
-Rule = tuple[str, Thing]
-Maker = Callable[[random.Random], tuple[Thing, list[Rule]]]
+WrongAnswer = tuple[str, Thing]
+Maker = Callable[[random.Random], tuple[Thing, list[WrongAnswer]]]
 
 
 def number(value: Fraction, rng: random.Random) -> str:
@@ -62,11 +62,11 @@ def moved(value: Fraction, rng: random.Random) -> tuple[str, Fraction]:
     return rule, Fraction(int(above), value.denominator) * (-1 if value < 0 else 1)
 
 
-def numbers(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def numbers(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     value = drawn(rng, 10 ** rng.randint(1, 9))
     rule, wrong_value = moved(value, rng)
     unit = rng.choice(("", "", "\\text{ cm}", " dollars", "^\\circ", "\\text{ ways}"))
-    wrong: list[Rule] = [(rule, _number(wrong_value, rng, unit))]
+    wrong: list[WrongAnswer] = [(rule, _number(wrong_value, rng, unit))]
     if unit:
         wrong.append(("unit", _number(value, rng, rng.choice(("\\text{ m}", " hours", "\\text{ kg}")))))
     name = rng.choice("xyn")
@@ -110,7 +110,7 @@ def _unfinished(value: Fraction, rng: random.Random) -> Thing:
     return Thing(("unfinished", text), text)
 
 
-def powers(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def powers(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """A power plus a small number, the exponent moved by up to a million."""
     base, exponent, rest = rng.randint(2, 1000), rng.randint(2, 10 ** rng.randint(1, 6)), rng.randint(-9, 9)
     far = min(10**6, max(0, exponent + rng.choice((-1, 1)) * rng.randint(1, 10 ** rng.randint(1, 6))))
@@ -133,7 +133,7 @@ def _power(base: int, exponent: int, rest: int) -> Thing:
     return Thing(key, f"{base}^{{{exponent}}}" + (f"{rest:+d}" if rest else ""))
 
 
-def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def surds(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     rational, factor, inside = drawn(rng, 20), drawn(rng, 9) or Fraction(1), rng.randint(2, 60)
     rule, wrong_factor = moved(factor, rng)
     wrong = [
@@ -171,7 +171,7 @@ def _term(value: Fraction) -> str:
     return f"{sign}{size}" if size.denominator == 1 else f"{sign}\\frac{{{size.numerator}}}{{{size.denominator}}}"
 
 
-def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def polynomials(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """Polynomials of two variables, and multiples of pi, sines, logarithms, exponentials and absolute values."""
     atoms = rng.choice((("x", "y"), ("n", "m"), ("\\pi", "x"), ("\\sin x", "\\cos x"), ("\\ln x", "x"), ("e^x", "x"),
                         ("|x|", "|y|"), ("\\sqrt{x}", "\\sqrt{y}"), ("n!", "n"), ("2^n", "n")))  # fmt: skip
@@ -225,7 +225,7 @@ def _without_squares(terms: dict[tuple[int, int], Fraction]) -> dict[tuple[int, 
     return {exponents: value for exponents, value in reduced.items() if value}  # type: ignore[misc]
 
 
-def groups(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def groups(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """Tuples, and lists and sets without order."""
     items = [drawn(rng, 30) for _ in range(rng.randint(2, 4))]
     place = rng.randrange(len(items))
@@ -252,7 +252,7 @@ def _group(kind: str, items: list[Fraction], rng: random.Random) -> Thing:
     return Thing(("list", tuple(sorted(items))), joined if kind == "list" else f"\\{{{joined}\\}}")
 
 
-def intervals(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def intervals(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     low, length = drawn(rng, 30), Fraction(rng.randint(1, 40), rng.choice((1, 2, 3)))
     closed, bounds = (rng.random() < 0.5, rng.random() < 0.5), (low, low + length)
     kind = rng.choice(("both", "above", "below"))
@@ -294,7 +294,7 @@ def _interval(
     return Thing(key, opening + (texts[0] or "-\\infty") + "," + (texts[1] or "\\infty") + closing)
 
 
-def matrices(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def matrices(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     rows, columns = rng.choice(((2, 2), (2, 1), (3, 1), (1, 3), (2, 3), (3, 3)))
     entries = tuple(tuple(drawn(rng, 20) for _ in range(columns)) for _ in range(rows))
     row, column = rng.randrange(rows), rng.randrange(columns)
@@ -320,7 +320,7 @@ def _matrix(entries: tuple[tuple[Fraction, ...], ...], rng: random.Random, kind:
     return Thing(("matrix", kind, entries), f"\\begin{{{name}}}{space}{text}{space}\\end{{{name}}}")
 
 
-def equations(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def equations(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """Lines a x + b y + c = 0 with all coefficients other than 0."""
     line = [Fraction(rng.choice((-1, 1)) * rng.randint(1, 12)) for _ in range(3)]
     place = rng.randrange(3)
@@ -343,7 +343,7 @@ def _line(line: list[Fraction], rng: random.Random) -> Thing:
     return Thing(("line", a / c, b / c), rng.choice((f"{general}=0", slope)).replace("+-", "-"))
 
 
-def digits(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def digits(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """Numbers in other bases, ratios and times of day."""
     base, value = rng.randint(2, 16), rng.randint(8, 5000)
     above, below = rng.randint(1, 40), rng.randint(1, 40)

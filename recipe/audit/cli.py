@@ -174,7 +174,7 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if drifted else 0
 
 
-def _table(findings: Iterable[fit.Finding], root: Path) -> list[str]:
+def _table(findings: Iterable[fit.Fit], root: Path) -> list[str]:
     """The drift table, worst first; places are relative to `root`."""
     shown = sorted((finding for finding in findings if finding.verdict != "absent"),
                    key=lambda finding: (-fit.VERDICTS.index(finding.verdict), finding.declaration.id))  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipe.audit.own_modules import OwnModules, Place
+from recipe.audit.own_modules import Binding, OwnModules
 from recipe.overlay import source_patch
 from recipe.overlay.declaration import SOURCE, Declaration, declared_at, fingerprints_of
 from recipe.overlay.errors import BadDeclaration
@@ -109,7 +109,7 @@ def _read(name: str, mirror: str, call: ast.Call, modules: OwnModules) -> Declar
 
 def _otherwise(condition: ast.expr, module: str, modules: OwnModules) -> str:
     """The text of a `Condition(...)`."""
-    value = modules.value(Place(module, condition.id)) if isinstance(condition, ast.Name) else condition
+    value = modules.value(Binding(module, condition.id)) if isinstance(condition, ast.Name) else condition
     for call in _calls([value] if value else [], "Condition"):
         for keyword in call.keywords:
             if keyword.arg == "otherwise" and isinstance(keyword.value, ast.Constant) and keyword.value.value:

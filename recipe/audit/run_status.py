@@ -13,7 +13,7 @@ from recipe.overlay.errors import OverlayError
 
 
 @dataclass(frozen=True)
-class Process:
+class RunProcess:
     """One process of the run; `last` is the last line it wrote about each patch."""
 
     host: str
@@ -29,7 +29,7 @@ class Process:
 
 @dataclass(frozen=True)
 class RunStatus:
-    processes: list[Process]
+    processes: list[RunProcess]
     broken_lines: int
 
     def patches(self) -> list[str]:
@@ -88,7 +88,7 @@ def read(run: Path) -> RunStatus:
             text += "\n" + node_file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise OverlayError(f"{file} does not exist: expected the directory of a run, runs/<name>") from None
-    processes: dict[tuple[str, int], Process] = {}
+    processes: dict[tuple[str, int], RunProcess] = {}
     broken = 0
     for line in filter(None, text.splitlines()):
         try:
@@ -97,7 +97,7 @@ def read(run: Path) -> RunStatus:
             fields = {name: str(entry[name]) for name in ("status", "reason", "fingerprint", "version")}
             known = processes.get(key)
             # A process learns its role late: the last line knows best.
-            processes[key] = Process(*key, entry["role"], (known.last if known else {}) | {patch: fields})
+            processes[key] = RunProcess(*key, entry["role"], (known.last if known else {}) | {patch: fields})
         except (ValueError, KeyError, TypeError):
             broken += 1
     return RunStatus(list(processes.values()), broken)

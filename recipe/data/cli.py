@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from recipe.data.tokens import PromptTokens
     from recipe.text import spelled_out
 
-    show = _Progress()
+    show = _ProgressLine()
     try:
         if args.max_prompt_tokens is not None and args.tokenizer is None:
             raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+class _ProgressLine:
     """Says what is being done: in place on a terminal, else a line every ten seconds."""
 
     def __init__(self) -> None:

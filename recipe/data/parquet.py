@@ -17,7 +17,7 @@ from recipe.data.write import TEST, TRAIN, write_splits
 from recipe.reward.verifiers import DEFAULT
 
 # Takes what is being done and how many records of it are done.
-Progress = Callable[[str, int], None]
+ReportRows = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def convert(
     verifier: str = DEFAULT,
     unreadable: str = DROP,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: ReportRows | None = None,
 ) -> Conversion:
     """Converts a file; ``recipe.data.write`` describes the columns.
 

@@ -17,7 +17,7 @@ from recipe.runfile.schema import CUDA, NPU, SIM
 from recipe.text import plain
 
 if TYPE_CHECKING:
-    from recipe.audit.fit import Finding as Fit
+    from recipe.audit.fit import Fit
 
 # The run whose needs stand for those of every run on such a machine.
 TYPICAL = {SIM: "sim.toml", NPU: "a3_256die.toml", CUDA: "h20_128gpu_math_lighteval.toml"}

@@ -63,7 +63,7 @@ def require_ready(report: Report) -> None:
         )
 
 
-class Cluster:
+class RayCluster:
     """The Ray that a driver joins.
 
     Args:

@@ -63,7 +63,7 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _take_part(options: argparse.Namespace) -> None:
-    from recipe.launch.cluster import Cluster, require_ready
+    from recipe.launch.cluster import RayCluster, require_ready
     from recipe.launch.cluster_token import read_token
     from recipe.launch.node import find_place, require_free_ports
     from recipe.launch.progress import Clock
@@ -122,7 +122,7 @@ def _take_part(options: argparse.Namespace) -> None:
     if not authentication(token_file):
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
-        formed = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
+        formed = RayCluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
         launch(config, options.config, formed, read_asked(options))
     else:
         work(config, place, token, token_file, clock)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recipe.launch.resume import Asked
+    from recipe.launch.resume import ResumeRequest
     from recipe.runfile.schema import RunConfig
 
 # Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
@@ -43,11 +43,11 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def read_asked(options: argparse.Namespace) -> Asked:
+def read_asked(options: argparse.Namespace) -> ResumeRequest:
     """What the options of `add_resume_options` ask for."""
-    from recipe.launch.resume import Asked
+    from recipe.launch.resume import ResumeRequest
 
-    return Asked(options.fresh, options.from_step, options.verify_checkpoint, tuple(options.accept))
+    return ResumeRequest(options.fresh, options.from_step, options.verify_checkpoint, tuple(options.accept))
 
 
 def read_config(options: argparse.Namespace) -> RunConfig:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ray that a driver starts for itself, in the place of a `recipe.launch.cluster.Cluster`."""
+"""The Ray that a driver starts for itself, in the place of a `recipe.launch.cluster.RayCluster`."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from recipe.runfile.typed_toml import CHANGES
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResumeRequest:
     """What the command line asks of a run that has been there before.
 
     `fresh`: begin anew in any case. `from_step`: go on from the checkpoint of this step, not from the newest whole one.
@@ -110,7 +110,7 @@ def _at_work(name: str, content: bytes) -> str:
     return f"{text}, but halted (Ctrl-Z); `kill -CONT {pid}` lets it go on, `kill -9 {pid}` ends it, {elsewhere}"
 
 
-def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> Start:
+def open_run(config: RunConfig, paths: RunPaths, asked: ResumeRequest, clock: Clock) -> Start:
     """The directory of the run: new, or that of an earlier attempt that is continued.
 
     An earlier attempt is continued from its newest whole checkpoint when `[run] resume` is "auto". Where it has saved
@@ -135,7 +135,7 @@ def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> 
         raise LaunchError(f"the earlier run cannot be looked at: {error.filename}: {error.strerror}") from error
 
 
-def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
+def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: ResumeRequest, clock: Clock) -> Start:
     available = look(checkpoints)
     finished = [checkpoint for checkpoint in available if not checkpoint.unfinished]
     if not run_dir.exists():
@@ -178,7 +178,7 @@ def _require_no_trace(checkpoints: Path, available: Sequence[Checkpoint]) -> Non
 
 
 def _compare(
-    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, asked: Asked, say: Callable[[str], None]
+    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, asked: ResumeRequest, say: Callable[[str], None]
 ) -> tuple[Difference, ...]:
     """Hold the run file against the checkpoint's; returns the accepted changes and says the free ones."""
     before = _settings_of(run_dir, checkpoint)

@@ -120,7 +120,7 @@ def supervise(
         raise health.stopped
     if problem is None and progress.step != steps:
         problem = f"the driver ended after step {progress.step or 0} of {steps}"
-    if isinstance(problem, _Alarm):
+    if isinstance(problem, _NodeProblem):
         raise LaunchError(problem)
     if problem is not None:
         # Only what has failed by itself has left a cause; the end of what was ended by us or by a signal has none.
@@ -128,7 +128,7 @@ def supervise(
         raise LaunchError(f"{problem}{': ' + reason if reason else ''} (log: {paths.driver_log})")
 
 
-class _Alarm(str):
+class _NodeProblem(str):
     """What went wrong, where the driver's log does not tell the cause."""
 
 
@@ -155,7 +155,7 @@ def _watch(
         if alarm is not None:
             lost = alarm() if code is None else _soon(alarm)
             if lost is not None:
-                return _Alarm(f"{_place(progress)}: {lost}")
+                return _NodeProblem(f"{_place(progress)}: {lost}")
         if code is not None:
             return f"{_place(progress)}: the driver {_ended(code)}"
         silent, limit = time.monotonic() - progress.last_sign, limits.step_s if progress.started else limits.setup_s

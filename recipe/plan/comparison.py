@@ -8,19 +8,19 @@ from pathlib import Path
 
 from recipe.plan.duration import estimate
 from recipe.plan.memory import PHASES, memory
-from recipe.plan.published import ROWS, Row
+from recipe.plan.published import ROWS, PublishedStep
 from recipe.plan.subject import Subject, subject
 from recipe.plan.traffic import lengths
 from recipe.runfile.config import load
 from recipe.runfile.schema import GIB
 
 
-def planned(row: Row, configs: Path) -> Subject:
+def planned(row: PublishedStep, configs: Path) -> Subject:
     """The run file of a published row."""
     return subject(load(configs / f"{row.config}.toml"))
 
 
-def phases(row: Row, run: Subject) -> dict[str, tuple[float, float]]:
+def phases(row: PublishedStep, run: Subject) -> dict[str, tuple[float, float]]:
     """Seconds published and estimated, by phase; what the published run did not do is left out."""
     estimated = estimate(run, lengths(run, row.prompt, row.response), row.recomputed)
     assert estimated is not None

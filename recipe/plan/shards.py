@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipe.plan.parameters import BF16, FP32, Tensor
+from recipe.plan.parameters import BF16, FP32, Parameter
 
 PARAMETER_STEP = 64
 BUCKET_STEP = 128
@@ -64,7 +64,7 @@ class Buffers:
         return elements * OPTIMIZER_STATES * FP32, elements * FP32
 
 
-def buffers(tensors: Sequence[Tensor], dense_group: int, expert_group: int) -> Buffers:
+def buffers(tensors: Sequence[Parameter], dense_group: int, expert_group: int) -> Buffers:
     """The buffers of a die with these parameters, in groups of so many dies."""
     return Buffers(
         _buffer([t.elements for t in tensors if not t.expert], dense_group),
@@ -85,7 +85,7 @@ def _up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def swapped_in_bytes(tensors: Sequence[Tensor], shards: Buffers) -> int:
+def swapped_in_bytes(tensors: Sequence[Parameter], shards: Buffers) -> int:
     """The most of the optimizer states on the device at once with MindSpeed's swap optimizer, in its step.
 
     Parameters are brought in until a sixteenth of the elements is there, one at least, and leave one by one while the

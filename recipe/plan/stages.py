@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from recipe.plan import parameters, shards
-from recipe.plan.parameters import Tensor
+from recipe.plan.parameters import Parameter
 from recipe.plan.subject import Subject
 
 
-def stage_tensors(run: Subject, stage: int) -> tuple[Tensor, ...]:
+def stage_tensors(run: Subject, stage: int) -> tuple[Parameter, ...]:
     """The actor's parameters on a die of a stage."""
     layout = run.layout
     return parameters.actor_parameters(

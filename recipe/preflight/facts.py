@@ -22,7 +22,7 @@ from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
     from recipe.weights.dcp_metadata import StoredTensor
-    from recipe.weights.layout import Layout as MegatronLayout
+    from recipe.weights.layout import MegatronLayout
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from recipe.runfile import mindspeed, model_files
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.inputs import Inputs, given_inputs
-from recipe.runfile.layout import Layout, Problem, lay_out, longest_sequence, problems
+from recipe.runfile.layout import Layout, Mismatch, lay_out, longest_sequence, problems
 from recipe.runfile.mindspeed import Refusal
 from recipe.runfile.overrides import DRIVER, Basis, hydra_overrides, transformer_config
 from recipe.runfile.paths import RunPaths, upstream_dir
 from recipe.runfile.ports import planned, require_apart
 from recipe.runfile.schema import RunConfig
 
-__all__ = ["Derived", "Inputs", "Layout", "Problem", "Refusal", "derive_run"]
+__all__ = ["Derived", "Inputs", "Layout", "Mismatch", "Refusal", "derive_run"]
 
 
 def derive_run(
@@ -80,7 +80,7 @@ class Derived:
         return self
 
     @cached_property
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[Mismatch, ...]:
         """What keeps the run from having a layout, should its prompts be as long as they may be."""
         return tuple(problems(self.config, self.inputs.prompt_tokens))
 

@@ -70,21 +70,21 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Mismatch:
     """Sizes that do not go together: the rule they break, by a name that stays, and what to tell the user."""
 
     rule: str
     text: str
 
 
-def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Problem]:
+def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mismatch]:
     """Everything that keeps a run from having a layout; arguments as for `lay_out`."""
     dies = config.cluster.nodes * config.cluster.dies_per_node
     stages = tuple(config.actor.stage_layers)
     rollout_tensor, actor_tensor = config.rollout.tensor_parallel, config.actor.tensor_parallel
     expert = config.actor.expert_parallel
     below_one = [
-        Problem("positive", f"{name} is {value}; expected at least 1")
+        Mismatch("positive", f"{name} is {value}; expected at least 1")
         for name, value in (
             ("[cluster] nodes x dies_per_node", dies),
             ("[rollout] tensor_parallel", rollout_tensor),
@@ -104,7 +104,7 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
     if below_one:
         return  # nothing divides by them
     if len(set(stages[1:-1])) > 1:
-        yield Problem(
+        yield Mismatch(
             "stages",
             f"[actor] stage_layers is {list(stages)}; Megatron-core lets only the first and the last stage differ",
         )
@@ -134,18 +134,18 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
             rules.append(("update batch", name, data, "the sequences of an update", sequences // updates))
     for rule, name, divisor, size_name, size in rules:
         if size % divisor:
-            yield Problem(rule, f"{name} is {divisor}, which does not divide {size_name} ({size})")
+            yield Mismatch(rule, f"{name} is {divisor}, which does not divide {size_name} ({size})")
     warmup, steps = config.train.warmup_steps, config.run.steps
     if warmup >= steps:
         # An assertion without a word in its OptimizerParamScheduler, whose schedule verl ends with the steps.
-        yield Problem(
+        yield Mismatch(
             "warm-up",
             f"[train] warmup_steps is {warmup}, and Megatron-core wants it below [run] steps ({steps}); lower it, or "
             "raise the steps",
         )
     budget, longest = config.rollout.max_batched_tokens, longest_sequence(config, prompt_tokens)
     if prompt_tokens is not None and config.rollout.kv_nz and budget < longest:
-        yield Problem(
+        yield Mismatch(
             "budget",
             f"[rollout] max_batched_tokens is {budget}, below the longest sequence ({longest}): its prompt would be "
             "prefilled in pieces, which kv_nz does not allow; raise it, or remove kv_nz",

@@ -14,15 +14,15 @@ from recipe.sources.archive import Files
 from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.index import Say
 from recipe.sources.pins import Pin, Profile
-from recipe.sources.source_patches import Listed
+from recipe.sources.source_patches import PatchFile
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedTree:
     """A tree to be: a profile with our source patches, or, when `pristine`, the profile and nothing of ours."""
 
     profile: Profile
-    patches: tuple[Listed, ...] = ()
+    patches: tuple[PatchFile, ...] = ()
     pristine: bool = False
 
     def digest(self) -> str:
@@ -64,17 +64,17 @@ def _described(pin: Pin) -> dict[str, Any]:
     return {"version": pin.version, "packages": list(pin.packages)} | origin
 
 
-def wanted(profile: Profile, root: Path, pristine: bool = False) -> Wanted:
+def wanted(profile: Profile, root: Path, pristine: bool = False) -> WantedTree:
     """The tree of a profile with the source patches under `root`, the recipe's directory."""
     packages = [package for pin in profile.pins for package in pin.packages]
-    return Wanted(profile, () if pristine else source_patches.listed(root, packages), pristine)
+    return WantedTree(profile, () if pristine else source_patches.listed(root, packages), pristine)
 
 
 def hashes(files: Files) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
 
 
-def compose(wanted: Wanted, say: Say) -> Tree:
+def compose(wanted: WantedTree, say: Say) -> Tree:
     """Make the wanted tree in memory; fetches what is not in the cache.  SourcesError: something does not fit."""
     pinned: Files = {}
     for pin in wanted.profile.pins:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
-from recipe.runfile.schema import ON_POLICY
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import ON_POLICY, Watch
 
 # By this key a run's command.json has the tokens of its model, as they are in `Context`.
 VOCABULARY = "vocabulary"
@@ -92,13 +91,13 @@ class History:
 
 
 @dataclass(frozen=True)
-class Now:
+class StepView:
     """A step as rules see it; `history` includes it."""
 
     step: Step
     history: History
     context: Context
-    settings: Settings
+    settings: Watch
 
     def value(self, name: str) -> float | None:
         """A metric of this step: None where its line does not have it, not-a-number where it is there and no number."""

@@ -3,9 +3,9 @@
 
     @rule("zero_gradient", "the gradient norm is 0", why="what it means", counts="why so many steps",
           warn_after=1, stop_after=2)
-    def _zero_gradient(now: Now) -> Bad | None:
-        reward = now.value(REWARD)
-        return Bad(f"with a mean reward of {reward}") if now.value(GRADIENT_NORM) == 0 else None
+    def _zero_gradient(view: StepView) -> Symptom | None:
+        reward = view.value(REWARD)
+        return Symptom(f"with a mean reward of {reward}") if view.value(GRADIENT_NORM) == 0 else None
 
 A rule returns what is bad about a step, or None when all is well with it. One that finds nothing to judge in a step
 raises `NothingToJudge`; the step then neither adds to the bad steps in a row nor ends them.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recipe.watch.history import Now
+    from recipe.watch.history import StepView
 
 
 class NothingToJudge(Exception):
@@ -26,7 +26,7 @@ class NothingToJudge(Exception):
 
 
 @dataclass(frozen=True)
-class Bad:
+class Symptom:
     """What is bad about a step: the figures, in a few words.
 
     `good`: the last step whose checkpoint is not yet touched by it, where the rule knows better than that of the last
@@ -37,7 +37,7 @@ class Bad:
     good: int | None = None
 
 
-Judge = Callable[["Now"], "Bad | None"]
+Judge = Callable[["StepView"], "Symptom | None"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _MAX_METADATA = 2**31
 _MAX_DATA_PICKLE = 2**20
 
 
-class _Record:
+class _Instance:
     """A stand-in for an instance: keeps the fields it is given."""
 
     __slots__ = ("fields",)
@@ -42,23 +42,23 @@ class _Record:
         self.fields = state
 
 
-class _Metadata(_Record):
+class _Metadata(_Instance):
     __slots__ = ()
 
 
-class _Tensor(_Record):
+class _Tensor(_Instance):
     __slots__ = ()
 
 
-class _Bytes(_Record):
+class _Bytes(_Instance):
     __slots__ = ()
 
 
-class _Index(_Record):
+class _Index(_Instance):
     __slots__ = ()
 
 
-class _Blob(_Record):
+class _Blob(_Instance):
     __slots__ = ()
 
 
@@ -70,17 +70,17 @@ _METADATA_NAMES: dict[tuple[str, str], Any] = {
     (_MODULE, "Metadata"): _Metadata,
     (_MODULE, "TensorStorageMetadata"): _Tensor,
     (_MODULE, "BytesStorageMetadata"): _Bytes,
-    (_MODULE, "ChunkStorageMetadata"): _Record,
-    (_MODULE, "TensorProperties"): _Record,
+    (_MODULE, "ChunkStorageMetadata"): _Instance,
+    (_MODULE, "TensorProperties"): _Instance,
     (_MODULE, "MetadataIndex"): _Index,
-    (_MODULE, "StorageMeta"): _Record,
+    (_MODULE, "StorageMeta"): _Instance,
     (_MODULE, "_MEM_FORMAT_ENCODING"): int,
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Blob,
     # Megatron-core keeps the plan of each rank, from which it saves again without asking the others.
-    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Record,
-    (_PLANNER, "SavePlan"): _Record,
-    (_PLANNER, "WriteItem"): _Record,
-    (_PLANNER, "TensorWriteData"): _Record,
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Instance,
+    (_PLANNER, "SavePlan"): _Instance,
+    (_PLANNER, "WriteItem"): _Instance,
+    (_PLANNER, "TensorWriteData"): _Instance,
     (_PLANNER, "WriteItemType"): int,
     ("torch.serialization", "_get_layout"): str,
     ("torch", "Size"): tuple,
@@ -237,7 +237,7 @@ class _Slice(io.RawIOBase):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
+class _StorageReference:
     """What the pickle says of a storage: torch's class, record in the archive, number of elements."""
 
     kind: str
@@ -267,7 +267,7 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
             if records["data.pkl"].file_size > _MAX_DATA_PICKLE:
                 raise ValueError("its data.pkl is too large for one tensor's")
             content = io.BytesIO(archive.read(records["data.pkl"]))
-            rebuilt = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _Reference(pid[1], pid[2], pid[4]))
+            rebuilt = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _StorageReference(pid[1], pid[2], pid[4]))
             reference, offset, shape, strides = rebuilt
             info = records[f"data/{reference.key}"]
             begin = _data_begin(archive, info)

@@ -123,7 +123,7 @@ class Gather:
                 for run in runs:
                     sink.fill(run.nbytes, run.reader(reader))
 
-    def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_Run] | None:
+    def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_ByteRange] | None:
         """The bytes of the section where they stand, or None when rows are cut or not in the order of the axes."""
         item = ITEM_BYTES[self.dtype]
         runs = []
@@ -135,7 +135,7 @@ class Gather:
             if not is_row_major(common.sizes, storage.strides):
                 return None
             begin = _first(storage, common, _box(chunk)) * item
-            runs.append((common.offsets, _Run(storage.entry, begin, math.prod(common.sizes) * item)))
+            runs.append((common.offsets, _ByteRange(storage.entry, begin, math.prod(common.sizes) * item)))
         return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
 
     def _batches(
@@ -159,7 +159,7 @@ class Gather:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _ByteRange:
     """Bytes [begin, begin + nbytes) of an entry."""
 
     entry: TensorEntry

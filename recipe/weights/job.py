@@ -23,11 +23,11 @@ from typing import Any, Protocol
 
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
-from recipe.weights.output import CompareTarget, FileTarget, Sink
+from recipe.weights.output import CompareDestination, FileDestination, Sink
 from recipe.weights.source import Reader, Source
 from recipe.weights.workspace import Finished, Workspace, read_manifest
 
-Progress = Callable[[int], None]
+ReportBytes = Callable[[int], None]
 
 
 class Part(Protocol):
@@ -134,7 +134,9 @@ def layer_of(label: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Progress = lambda nbytes: None) -> bool:
+def run_job(
+    job: Job, *, workers: int = 2, overwrite: bool = False, progress: ReportBytes = lambda nbytes: None
+) -> bool:
     """Write the output, or go on with what a killed run left; returns False when it was there already.
 
     progress is called with numbers of bytes written, from any thread; files of an earlier run count at once.
@@ -167,7 +169,7 @@ def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Pr
     return True
 
 
-def verify_job(job: Job, *, workers: int = 2, progress: Progress = lambda nbytes: None) -> None:
+def verify_job(job: Job, *, workers: int = 2, progress: ReportBytes = lambda nbytes: None) -> None:
     """Make every byte of the output anew and compare; raises WeightsError for the first file that differs."""
     manifest = read_manifest(job.output)
     expected = {file.name for file in job.files}
@@ -202,7 +204,7 @@ class _Worker:
         self.reader = Reader()
         self._stop = stop
 
-    def emit(self, file: OutputFile, progress: Progress) -> None:
+    def emit(self, file: OutputFile, progress: ReportBytes) -> None:
         for part in file.parts:
             if self._stop.is_set():
                 raise _Stopped
@@ -245,9 +247,9 @@ def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _
         raise errors[0]
 
 
-def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: Progress) -> Finished:
+def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: ReportBytes) -> Finished:
     temporary = work.temporary(file.name)
-    target = FileTarget(temporary)
+    target = FileDestination(temporary)
     try:
         worker.sink.begin(target)
         worker.emit(file, progress)
@@ -258,10 +260,10 @@ def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: Progres
     return Finished(file.name, nbytes, crc)
 
 
-def _compare(file: OutputFile, output: Path, worker: _Worker, progress: Progress) -> int:
+def _compare(file: OutputFile, output: Path, worker: _Worker, progress: ReportBytes) -> int:
     path = output / file.name
     try:
-        target = CompareTarget(path)
+        target = CompareDestination(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     try:

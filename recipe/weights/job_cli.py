@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from recipe.text import printable
 from recipe.weights.errors import WeightsError
 from recipe.weights.job import Job, run_job, verify_job
-from recipe.weights.progress import Progress
+from recipe.weights.progress import ProgressLine
 from recipe.weights.report import disk_line, layer_table, summary
 from recipe.weights.workspace import check_output, is_complete
 
@@ -73,10 +73,10 @@ def _run(options: argparse.Namespace, planned: Planned) -> int:
     elif not only_verify:
         print(disk_line(job), flush=True)
         if not options.dry_run:
-            with Progress("written", job.nbytes) as progress:
+            with ProgressLine("written", job.nbytes) as progress:
                 run_job(job, workers=options.workers, overwrite=options.overwrite, progress=progress)
     if options.verify and not options.dry_run:
-        with Progress("verified", job.nbytes) as progress:
+        with ProgressLine("verified", job.nbytes) as progress:
             verify_job(job, workers=options.workers, progress=progress)
         print(f"{job.output}: every byte is what the input gives", flush=True)
     return 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of a rank's file: an archive of its tensors, made chunk by chunk from the Hugging Face ones.
+"""The bytes of a rank's file: an archive of its tensors, made stack by stack from the Hugging Face ones.
 
 Memory: the largest matrix that is transposed (gate and up of one expert) and a few MB, for each worker.
 """
@@ -19,7 +19,7 @@ from recipe.weights import torch_pickle
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES
 from recipe.weights.job import Literal, Part
-from recipe.weights.legacy_layout import ITERATION, Block, Chunk, LegacyTensor, Rank, rank_tensors
+from recipe.weights.legacy_layout import ITERATION, Block, BlockStack, LegacyTensor, Rank, rank_tensors
 from recipe.weights.legacy_options import LegacyOptions
 from recipe.weights.output import Sink
 from recipe.weights.source import Reader, Source
@@ -62,9 +62,9 @@ class RankParts(Sequence[Part]):
 
 def _dtype_of(tensor: LegacyTensor, sources: Mapping[str, Source]) -> str:
     """The dtype of a legacy tensor: that of all its sources; raises WeightsError where they differ."""
-    first = sources[tensor.chunks[0].blocks[0].tensor]
-    for chunk in tensor.chunks:
-        for block in chunk.blocks:
+    first = sources[tensor.stacks[0].blocks[0].tensor]
+    for stack in tensor.stacks:
+        for block in stack.blocks:
             other = sources[block.tensor]
             if other.dtype != first.dtype:
                 raise WeightsError(
@@ -124,7 +124,7 @@ class StoragePart:
 
     @property
     def label(self) -> str:
-        return self.tensor.chunks[0].blocks[0].tensor
+        return self.tensor.stacks[0].blocks[0].tensor
 
     @property
     def _item_bytes(self) -> int:
@@ -136,11 +136,11 @@ class StoragePart:
 
     def emit(self, sink: Sink, reader: Reader) -> None:
         self.sums[self.key] = 0
-        for chunk in self.tensor.chunks:
-            if chunk.transposed:
-                self._transposed(chunk, sink, reader)
+        for stack in self.tensor.stacks:
+            if stack.transposed:
+                self._transposed(stack, sink, reader)
             else:
-                for block in chunk.blocks:
+                for block in stack.blocks:
                     self._straight(block, sink, reader)
 
     def _count(self, crc: int, nbytes: int) -> None:
@@ -161,12 +161,12 @@ class StoragePart:
             rows = min(step, block.first + block.rows - first)
             self._write(np.ascontiguousarray(_read(source, first, rows, block, reader)), sink)
 
-    def _transposed(self, chunk: Chunk, sink: Sink, reader: Reader) -> None:
+    def _transposed(self, stack: BlockStack, sink: Sink, reader: Reader) -> None:
         stacked = np.empty(
-            (sum(block.rows for block in chunk.blocks), chunk.blocks[0].columns), _ELEMENT[self._item_bytes]
+            (sum(block.rows for block in stack.blocks), stack.blocks[0].columns), _ELEMENT[self._item_bytes]
         )
         row = 0
-        for block in chunk.blocks:
+        for block in stack.blocks:
             source = self.sources[block.tensor]
             target = stacked[row : row + block.rows]
             if block.columns == math.prod(source.shape[1:]):

@@ -18,7 +18,7 @@ from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
 from recipe.weights.job import Job, identity_of
 from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
-from recipe.weights.layout import Layout, Place
+from recipe.weights.layout import MegatronLayout, Placement
 
 TOOL = "mcore-to-hf"
 DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
@@ -60,13 +60,13 @@ def find_config(directory: Path, chosen: Path | None) -> Path:
     raise WeightsError(f"{directory}: no huggingface/config.json beside it; give --hf-config a Hugging Face directory")
 
 
-def _tensors(directory: Path, layout: Layout) -> list[OutTensor]:
+def _tensors(directory: Path, layout: MegatronLayout) -> list[OutTensor]:
     """Every Hugging Face tensor of the layout, in the order of the layers."""
     stored = read_metadata(directory, _ModelNames())
     if strange := stored.keys() - {name for place in layout.places for name in place.names}:
         raise WeightsError(f"{directory}: holds {min(strange)}, which the model of config.json does not have")
     indices: dict[str, ChunkIndex] = {}
-    by_tensor: dict[str, list[Place]] = {}
+    by_tensor: dict[str, list[Placement]] = {}
     for place in layout.places:
         by_tensor.setdefault(place.hf_name, []).append(place)
     tensors = []
@@ -83,7 +83,7 @@ def _tensors(directory: Path, layout: Layout) -> list[OutTensor]:
     return tensors
 
 
-def _stored_name(directory: Path, place: Place, stored: dict[str, StoredTensor]) -> str:
+def _stored_name(directory: Path, place: Placement, stored: dict[str, StoredTensor]) -> str:
     name = next((name for name in place.names if name in stored), None)
     if name is None:
         raise WeightsError(f"{directory}: holds no {' or '.join(place.names)}; config.json says the model has it")

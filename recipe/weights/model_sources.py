@@ -6,14 +6,14 @@ from __future__ import annotations
 from recipe.weights import key_maps
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import HfCheckpoint
-from recipe.weights.layout import Layout
+from recipe.weights.layout import MegatronLayout
 from recipe.weights.source import Reader, Source, make_sources
 from recipe.weights.torch_pickle import STORAGE_CLASS
 
 _COMPARED = 4 * 2**20
 
 
-def sources_of(checkpoint: HfCheckpoint, layout: Layout) -> tuple[dict[str, Source], tuple[str, ...]]:
+def sources_of(checkpoint: HfCheckpoint, layout: MegatronLayout) -> tuple[dict[str, Source], tuple[str, ...]]:
     """The source of every tensor of the layout, and the names of the tensors that the trained model has no use for.
 
     Raises WeightsError for a tensor that is missing, has another shape than config.json gives it, cannot be read, or

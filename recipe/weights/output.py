@@ -34,7 +34,7 @@ _BLOCK = 4096
 _CHUNK = 512 * 1024
 
 
-class Target(Protocol):
+class Destination(Protocol):
     """Where a sink's buffers go, in order."""
 
     def put(self, data: memoryview, offset: int) -> None:
@@ -50,7 +50,7 @@ class Target(Protocol):
         """Let go of the file, finished or not."""
 
 
-class FileTarget:
+class FileDestination:
     """A new file at `path`, synced to disk by `finish`. Raises InterruptedJobError for a write that fails."""
 
     def __init__(self, path: Path) -> None:
@@ -110,7 +110,7 @@ class FileTarget:
         return InterruptedJobError(f"{self.path} cannot be written ({error.strerror}); what is done so far is kept")
 
 
-class CompareTarget:
+class CompareDestination:
     """An existing file that the bytes are compared with; `differs_at()` tells the first byte that differs."""
 
     def __init__(self, path: Path) -> None:
@@ -166,7 +166,7 @@ class Sink:
         self._pool = ThreadPoolExecutor(_BUFFERS - 1)
         self._pending: deque[Future[None]] = deque()
 
-    def begin(self, target: Target) -> None:
+    def begin(self, target: Destination) -> None:
         """Start a file."""
         self._target = target
         self._base = 0

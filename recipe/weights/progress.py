@@ -25,7 +25,7 @@ def clock(seconds: float) -> str:
     return f"{rounded // 3600}:{rounded // 60 % 60:02}:{rounded % 60:02}"
 
 
-class Progress:
+class ProgressLine:
     """A context manager; called with numbers of bytes, from any thread."""
 
     def __init__(self, what: str, total: int, stream: TextIO | None = None) -> None:
@@ -35,7 +35,7 @@ class Progress:
         self._mutex = threading.Lock()
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         self._start = self._said = time.monotonic()
         if self._stream.isatty():
             self._bar = _bar(self._stream)

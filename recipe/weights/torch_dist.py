@@ -25,7 +25,7 @@ from recipe.weights.hf_checkpoint import open_checkpoint
 from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.job import Job, OutputFile, identity_of
 from recipe.weights.job_cli import Planned
-from recipe.weights.layout import Layout, Place
+from recipe.weights.layout import MegatronLayout, Placement
 from recipe.weights.model_sources import sources_of
 from recipe.weights.output import Sink
 from recipe.weights.source import Reader, Source
@@ -81,7 +81,7 @@ class Piece:
         sink.write(archive.tail([crc]) + bytes(self.nbytes - archive_bytes))
 
 
-def _pieces(place: Place, source: Source) -> Iterator[Piece]:
+def _pieces(place: Placement, source: Source) -> Iterator[Piece]:
     rows = max(1, PIECE_BYTES // source.row_bytes)
     if rows > _BLOCK_ROWS:
         rows -= rows % _BLOCK_ROWS  # whole blocks of scales
@@ -119,7 +119,7 @@ def _stored(files: Sequence[OutputFile]) -> dict[str, StoredTensor]:
     return stored
 
 
-def _check_dtypes(layout: Layout, sources: dict[str, Source]) -> None:
+def _check_dtypes(layout: MegatronLayout, sources: dict[str, Source]) -> None:
     first: dict[str, Source] = {}
     for place in layout.places:
         source = sources[place.hf_name]
@@ -130,7 +130,7 @@ def _check_dtypes(layout: Layout, sources: dict[str, Source]) -> None:
             )
 
 
-def _small_files(layout: Layout, files: Sequence[OutputFile]) -> list[tuple[str, bytes]]:
+def _small_files(layout: MegatronLayout, files: Sequence[OutputFile]) -> list[tuple[str, bytes]]:
     nothing, nothing_in_a_list = (
         Archive(torch_pickle.document(value), []) for value in (torch_pickle.mapping({}), b"]Na")
     )

@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.report.metrics import Step, parse
-from recipe.runfile.schema import ACTIONS
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import ACTIONS, Watch
 from recipe.watch import page
 from recipe.watch.history import Context, context_of
 from recipe.watch.rule import Rules
 from recipe.watch.rules import RULES
-from recipe.watch.watch import QUIET_STEPS, Watch
+from recipe.watch.watch import QUIET_STEPS, Watcher
 from tests.recipe.watch.recorded import SIM, VOCABULARY, changed, findings, going_on, recorded, said
 
 HEALTHY = recorded("healthy")
@@ -113,20 +112,20 @@ def test_every_rule_is_tried_and_says_nothing_when_it_is_off(rule: str) -> None:
     tried = [one for one in (*WARNS, *STOPS) if one[0] == rule]
     assert tried
     for _, _, steps, values in tried:
-        settings = dataclasses.replace(Settings(), **{rule: "off"})
+        settings = dataclasses.replace(Watch(), **{rule: "off"})
         assert rule not in {one.rule for one in findings(changed(LONG, steps, **values), settings=settings)}
 
 
 @pytest.mark.parametrize("rule", sorted({one[0] for one in STOPS}))
 def test_a_rule_that_only_warns_lets_the_run_go_on(rule: str) -> None:
     _, _, steps, values = next(one for one in STOPS if one[0] == rule)
-    settings = dataclasses.replace(Settings(), **{rule.name: "warn" for rule in RULES})
+    settings = dataclasses.replace(Watch(), **{rule.name: "warn" for rule in RULES})
     found = findings(changed(LONG, steps, **values), settings=settings)
     assert rule in {one.rule for one in found} and {one.kind for one in found} == {"warning"}
 
 
 def test_the_watch_can_be_off_as_a_whole() -> None:
-    assert findings(DEAD, settings=dataclasses.replace(Settings(), enabled=False)) == []
+    assert findings(DEAD, settings=dataclasses.replace(Watch(), enabled=False)) == []
 
 
 def test_solved_problems_end_no_run() -> None:
@@ -204,14 +203,14 @@ def test_another_broken_rule_can_speak_against_a_checkpoint() -> None:
 
 
 def test_a_run_that_is_started_again_after_a_stop_is_stopped_by_the_next_bad_step() -> None:
-    watch = Watch(Settings(), NOT_COMPARED)
+    watch = Watcher(Watch(), NOT_COMPARED)
     for number in range(1, 12):
         found = watch.feed(Step(number, {"actor/grad_norm": 0.5 if number < 6 else 0.0}))
     assert said(found) == [("zero_gradient", "stop", 11)] and watch.good == 4
 
 
 def test_good_follows_the_run() -> None:
-    watch = Watch(Settings(), NOT_COMPARED)
+    watch = Watcher(Watch(), NOT_COMPARED)
     assert watch.good == 0
     goods = []
     for number in range(1, 9):
@@ -221,7 +220,7 @@ def test_good_follows_the_run() -> None:
 
 
 def test_every_rule_has_its_keys_in_the_run_file() -> None:
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    fields = {field.name: field for field in dataclasses.fields(Watch)}
     named = ["enabled", *(name for rule in RULES for name in (rule.name, *rule.bounds))]
     assert sorted(fields) == sorted(named)
     for rule in RULES:
@@ -270,7 +269,7 @@ ODD = st.fixed_dictionaries({}, optional={name: VALUES for name in NAMES})
 @hypothesis.settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.integers(-3, 10**9), ODD), max_size=8), st.booleans(), st.booleans())
 def test_no_metrics_whatever_make_a_rule_fail(lines: list[Any], compares: bool, learns: bool) -> None:
-    watch = Watch(Settings(), Context(VOCABULARY, compares, 0.001, learns))
+    watch = Watcher(Watch(), Context(VOCABULARY, compares, 0.001, learns))
     for number, data in lines:
         for line in (data, HEALTHY[-1]["data"] | data):
             step = _parsed(number, line)
@@ -287,6 +286,6 @@ def _parsed(number: int, data: dict[str, Any]) -> Step:
 @hypothesis.settings(deadline=None, max_examples=30)
 @given(st.sampled_from(HEALTHY[1:]), st.integers(1, 80))
 def test_a_healthy_figure_that_stays_as_it_is_is_never_a_finding(line: dict[str, Any], steps: int) -> None:
-    watch = Watch(Settings(), SIM)
+    watch = Watcher(Watch(), SIM)
     for number in range(1, steps + 1):
         assert watch.feed(_parsed(number, line["data"])) == []

@@ -15,7 +15,7 @@ from recipe.weights import dense, mcore_to_hf, torch_dist
 from recipe.weights.convert import convert
 from recipe.weights.errors import WeightsError
 from recipe.weights.key_maps import KEY_MAPS, droppable
-from recipe.weights.layout import Layout
+from recipe.weights.layout import MegatronLayout
 
 HIDDEN, HEAD, GROUPS, LAYERS = 150, 40, 3, 2
 
@@ -28,7 +28,7 @@ def config(model_type: str, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def names(layout: Layout, layer: str) -> set[str]:
+def names(layout: MegatronLayout, layer: str) -> set[str]:
     return {place.hf_name.removeprefix(layer) for place in layout.places if place.hf_name.startswith(layer)}
 
 

@@ -18,7 +18,7 @@ import pytest
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
 from recipe.weights.job import Copy, Job, Literal, OutputFile, identity_of, layer_of, run_job, verify_job
-from recipe.weights.output import FileTarget, Sink
+from recipe.weights.output import FileDestination, Sink
 from recipe.weights.source import Reader, Source
 from recipe.weights.workspace import LEDGER, MANIFEST, WORK, is_complete
 
@@ -253,16 +253,16 @@ def test_bad_input_leaves_nothing(job: Job) -> None:
 
 
 def test_a_full_disk_keeps_what_is_done(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = FileTarget.put, [0]
+    real, calls = FileDestination.put, [0]
 
-    def put(self: FileTarget, data: memoryview, offset: int) -> None:
+    def put(self: FileDestination, data: memoryview, offset: int) -> None:
         calls[0] += 1
         if calls[0] == 4:
             raise self._failed(OSError(errno.ENOSPC, "No space left on device"))
         real(self, data, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileTarget, "put", put)
+        patch.setattr(FileDestination, "put", put)
         with pytest.raises(InterruptedJobError, match="No space left"):
             run_job(job, workers=1)
     seen: list[str] = []
