@@ -72,7 +72,7 @@ def faults(with_disk: bool) -> list[Fault]:
         Fault(f"SIGSTOP {role}", exits, (role,), signal.SIGSTOP, moments=_moments(role))
         for role, exits in _OF_STOPPED.items()
     ]
-    both = Fault(
+    launcher_and_driver = Fault(
         "kill -9 launcher and watchdog", frozenset({-signal.SIGKILL}), ("watchdog", "launcher"), signal.SIGKILL
     )
     damaged = [
@@ -81,7 +81,7 @@ def faults(with_disk: bool) -> list[Fault]:
     ]
     torn = Fault("metrics torn", _ENDS, ("driver",), signal.SIGKILL, damage="metrics torn", moments=_WITH_STEPS)
     disk = [Fault("disk full", _ENDS, fills_disk=True)] if with_disk else []
-    return [*killed, *stopped, both, *damaged, torn, *disk]
+    return [*killed, *stopped, launcher_and_driver, *damaged, torn, *disk]
 
 
 def _moments(role: str) -> tuple[str, ...]:

@@ -147,10 +147,10 @@ def main() -> int:
             with small_disk(directory) if trial.fault.fills_disk else contextlib.nullcontext() as disk:
                 bench = Bench(directory, options.seed, disk) if disk else plain
                 outcomes.append(run_trial(bench, trial, f"t{number}", reference, options.keep))
-            left = (time.monotonic() - begin) / number * (len(trials) - number)
-            told = "; ".join(outcomes[-1].notes) or "well"
+            remaining_s = (time.monotonic() - begin) / number * (len(trials) - number)
+            summary = "; ".join(outcomes[-1].notes) or "well"
             took = f"{outcomes[-1].wall_s:4.0f} s"
-            say(f"{number:3} of {len(trials)}  {took}  {trial}: {told}  ({left / 60:.0f} min left)")
+            say(f"{number:3} of {len(trials)}  {took}  {trial}: {summary}  ({remaining_s / 60:.0f} min left)")
     total: Counter[str] = sum((outcome.counts for outcome in outcomes), Counter())
     result: dict[str, Any] = {"trials": len(outcomes)} | {what: total[what] for what in COUNTED}
     result |= {"seed": options.seed, "disk_full": can_mount, "wall_s": round(time.monotonic() - begin)}
@@ -224,9 +224,9 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: UndisturbedRun, 
                 outcome.count("wrong_exit", f"{code} of the same command after the fault")
         finally:
             clear(run_dir, launcher)
-        left = sorted(path.name for path in Path(temporary).iterdir())
-        if left:
-            outcome.count("leftovers", f"in the temporary directory: {', '.join(left[:5])}")
+        leftovers = sorted(path.name for path in Path(temporary).iterdir())
+        if leftovers:
+            outcome.count("leftovers", f"in the temporary directory: {', '.join(leftovers[:5])}")
     check_metrics(run_dir, reference, outcome)
     printed = bench.printed(name).read_text(encoding="utf-8", errors="replace")
     if "Traceback (most recent call last)" in printed:
@@ -323,9 +323,11 @@ def check_result(run_dir: Path, outcome: TrialOutcome) -> None:
 
 def check_nothing_runs(run_dir: Path, outcome: TrialOutcome) -> None:
     end = time.monotonic() + AFTERMATH_S
-    while left := list(of_run(run_dir)):
+    while processes := list(of_run(run_dir)):
         if time.monotonic() > end:
-            outcome.count("leftovers", f"processes {', '.join(str(process.pid) for process in left)}", len(left))
+            outcome.count(
+                "leftovers", f"processes {', '.join(str(process.pid) for process in processes)}", len(processes)
+            )
             return
         time.sleep(0.5)
 

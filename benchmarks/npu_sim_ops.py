@@ -199,11 +199,11 @@ def main() -> None:
     step = 0.0
     with torch.inference_mode():
         for name, (calls, call) in decode_operators(options.sequences, options.context, dtype).items():
-            taken = seconds(call, options.repeats)
-            step += taken * calls if name in EAGER else 0.0
-            print(f"{name:40s} {taken * 1e6:8.0f} {taken / unit:8.1f} {calls:10d} {taken * calls * 1e3:8.2f}")
-        taken = seconds(prefill(options.sequences, 60, dtype), max(5, options.repeats // 10))
-        each = f"{taken * 1e6:8.0f} {taken / unit:8.1f} {LAYERS:10d} {taken * LAYERS * 1e3:8.2f}"
+            call_s = seconds(call, options.repeats)
+            step += call_s * calls if name in EAGER else 0.0
+            print(f"{name:40s} {call_s * 1e6:8.0f} {call_s / unit:8.1f} {calls:10d} {call_s * calls * 1e3:8.2f}")
+        call_s = seconds(prefill(options.sequences, 60, dtype), max(5, options.repeats // 10))
+        each = f"{call_s * 1e6:8.0f} {call_s / unit:8.1f} {LAYERS:10d} {call_s * LAYERS * 1e3:8.2f}"
         print(f"{'atb.npu_ring_mla (prefill, 60 tokens)':40s} {each}")
     print(f"eager decode step, all operators of {LAYERS} layers: {step * 1e3:.1f} ms, ratio {step / unit:.0f}")
 

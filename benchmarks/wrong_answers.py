@@ -113,9 +113,9 @@ def _unfinished(value: Fraction, rng: random.Random) -> Thing:
 def powers(rng: random.Random) -> tuple[Thing, list[WrongAnswer]]:
     """A power plus a small number, the exponent moved by up to a million."""
     base, exponent, rest = rng.randint(2, 1000), rng.randint(2, 10 ** rng.randint(1, 6)), rng.randint(-9, 9)
-    far = min(10**6, max(0, exponent + rng.choice((-1, 1)) * rng.randint(1, 10 ** rng.randint(1, 6))))
+    far_exponent = min(10**6, max(0, exponent + rng.choice((-1, 1)) * rng.randint(1, 10 ** rng.randint(1, 6))))
     wrong = [
-        ("exponent", _power(base, far, rest)),
+        ("exponent", _power(base, far_exponent, rest)),
         ("exponent", _power(base, min(10**6, exponent + 61 * rng.randint(1, 100)), rest)),
         ("digit", _power(base, exponent, rest + rng.randint(1, 5))),
         ("factor", _power(rng.randint(2, 1000), exponent, rest)),

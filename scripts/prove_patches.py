@@ -166,9 +166,9 @@ def main() -> int:
         tests = {file: file.read_text(encoding="utf-8") for file in sorted((tree / "tests").rglob("test_*.py"))}
         files = {patch.id: [file for file, text in tests.items() if f'"{patch.id}"' in text] for patch in declarations}
         tested = [patch.id for patch in declarations if files[patch.id]]
-        every = list(dict.fromkeys(file for some in files.values() for file in some))
-        print(f"with all patches: the tests of {len(tested)} patches in {len(every)} files", flush=True)
-        before = _run(tree, tested, every, options.timeout * max(1, len(tested))) if tested else {}
+        all_files = list(dict.fromkeys(file for test_files in files.values() for file in test_files))
+        print(f"with all patches: the tests of {len(tested)} patches in {len(all_files)} files", flush=True)
+        before = _run(tree, tested, all_files, options.timeout * max(1, len(tested))) if tested else {}
         bad = 0
         for patch in declarations:
             start, after = time.perf_counter(), []

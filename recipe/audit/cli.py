@@ -124,11 +124,11 @@ def _show(options: argparse.Namespace) -> int:
     changes = drift.difference(patch, excerpt, module_text).strip("\n")
     if options.against and not changes:
         changes = drift.diff(source.find_target(patch.target, patch.kind, _pinned_roots()), excerpt).strip("\n")
-    theirs = f"{len(excerpt.source().splitlines())} lines" if patch.kind == "submodule" else excerpt.source()
+    upstream_text = f"{len(excerpt.source().splitlines())} lines" if patch.kind == "submodule" else excerpt.source()
     ours = declarations.text_of(patch)
     if options.json:
         _print_json(declarations.as_json(patch) | {
-            "upstream_at": excerpt.where, "upstream_source": theirs, "ours": ours, "found": excerpt.fingerprint,
+            "upstream_at": excerpt.where, "upstream_source": upstream_text, "ours": ours, "found": excerpt.fingerprint,
             "diff": changes.splitlines(),
         })  # fmt: skip
         return 0
@@ -140,7 +140,7 @@ def _show(options: argparse.Namespace) -> int:
     ):  # fmt: skip
         if text := ", ".join(map(str, values)):
             print(f"  {label + ':':15} {text}")
-    print(f"\n--- upstream: {excerpt.where}, {excerpt.fingerprint}\n{theirs}\n\n+++ ours: {patch.where}\n{ours}")
+    print(f"\n--- upstream: {excerpt.where}, {excerpt.fingerprint}\n{upstream_text}\n\n+++ ours: {patch.where}\n{ours}")
     if changes or options.against:
         print(f"\n=== pinned -> found\n{changes or '(no difference)'}")
     return 0

@@ -136,10 +136,10 @@ def convert(
         train = list(rows)
         random.Random(seed).shuffle(train)
         trained = {problem_key(row.problem) for row in train}
-        both = [row.problem for row in test if problem_key(row.problem) in trained]
-        if both:
-            example = min(both)[:60]
-            raise DataError(f"{test_json_path}: {len(both)} problems are also in {json_path}, such as {example!r}")
+        shared = [row.problem for row in test if problem_key(row.problem) in trained]
+        if shared:
+            example = min(shared)[:60]
+            raise DataError(f"{test_json_path}: {len(shared)} problems are also in {json_path}, such as {example!r}")
     if not dry_run:
         write_splits(output_dir, train, test, template, data_source or form.source, ability)
     measured = [lengths[row.problem] for row in (*train, *test)] if tokens is not None else None

@@ -115,7 +115,7 @@ def read_rows(
     truths = Truths() if truths is None else truths
     rows: list[Row] = []
     seen: dict[bytes, str | list[str]] = {}
-    for row, taken in _rows(path, form):
+    for row, wrappings in _rows(path, form):
         if progress is not None:
             progress(row.index + 1)
         if not row.problem.strip():
@@ -129,7 +129,7 @@ def read_rows(
         else:
             seen[key] = row.truth
             rows.append(row)
-            truths.reduced.update(set(taken))
+            truths.reduced.update(set(wrappings))
             truths.several += bool(row.alternatives)
     return rows, dropped
 
@@ -149,10 +149,10 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
             problem = f"{problem}\n\n{query}" if problem.strip() else query
         if isinstance(answer_field, str):
             answer_field = form.answer_of(answer_field)
-        answers, taken = accepted_answers(answer_field, f"{where}: field '{form.paths['answer']}'")
+        answers, wrappings = accepted_answers(answer_field, f"{where}: field '{form.paths['answer']}'")
         solution = form.solution_of(_optional(record, form, "solution", where))
         answer, *alternatives = answers or [""]
-        yield Row(index, problem, answer, solution, tuple(alternatives)), taken
+        yield Row(index, problem, answer, solution, tuple(alternatives)), wrappings
 
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:

@@ -161,12 +161,12 @@ def _angle(rng: random.Random, size: int) -> Record:
 def _gcd(rng: random.Random, size: int) -> Record:
     common, a, b = (rng.randint(2, 30 * size) for _ in range(3))
     x, y = common * a, common * b
-    steps, left, right = [], x, y
-    while right:
-        steps.append(f"{left} leaves {left % right} by {right}")
-        left, right = right, left % right
+    steps, dividend, divisor = [], x, y
+    while divisor:
+        steps.append(f"{dividend} leaves {dividend % divisor} by {divisor}")
+        dividend, divisor = divisor, dividend % divisor
     problem = f"What is the greatest common divisor of {x} and {y}?"
-    return _record(problem, math.gcd(x, y), "; ".join(steps) + f". So it is {left}.")
+    return _record(problem, math.gcd(x, y), "; ".join(steps) + f". So it is {dividend}.")
 
 
 def _binomial(rng: random.Random, size: int) -> Record:

@@ -81,24 +81,24 @@ def accepted_answers(value: Any, where: str) -> tuple[list[str], list[str]]:
     if isinstance(value, str) and not any(mark in value for mark in _MARKS):
         text = _text(value, where)
         return [text] if text else [], []
-    taken: list[str] = []
-    value = _unwrapped(value, where, taken)
+    wrappings: list[str] = []
+    value = _unwrapped(value, where, wrappings)
     items = value if isinstance(value, list) else [value]
     answers: list[str] = []
     for item in items:
-        text = _text(_unwrapped(item, where, taken) if isinstance(value, list) else item, where)
+        text = _text(_unwrapped(item, where, wrappings) if isinstance(value, list) else item, where)
         for _ in range(DEEPEST):
             bare, how = _bare(text)
             if how is None:
                 break
             text = bare
-            taken.append(how)
+            wrappings.append(how)
         if text and text not in answers:
             answers.append(text)
-    return answers, taken
+    return answers, wrappings
 
 
-def _unwrapped(value: Any, where: str, taken: list[str]) -> Any:
+def _unwrapped(value: Any, where: str, wrappings: list[str]) -> Any:
     """``value`` without lists of one item and objects around it."""
     for _ in range(DEEPEST):
         if isinstance(value, str):
@@ -116,7 +116,7 @@ def _unwrapped(value: Any, where: str, taken: list[str]) -> Any:
             value, how = value[key], OBJECT
         else:
             return value
-        taken.append(how)
+        wrappings.append(how)
     raise DataError(f"{where} is an answer in more than {DEEPEST} lists and objects")
 
 

@@ -41,8 +41,8 @@ def _alone(directory: Path) -> Iterator[None]:
         pass
     else:
         for name in (TRAIN, TEST):
-            for left in directory.glob(f".{name}.*.tmp"):
-                left.unlink(missing_ok=True)
+            for leftover in directory.glob(f".{name}.*.tmp"):
+                leftover.unlink(missing_ok=True)
     try:
         yield
     finally:

@@ -30,8 +30,8 @@ REMOVED = ".removed-"
 def next_attempt(run_dir: Path, checkpoints: Path) -> int:
     """The first number above those of all earlier attempts."""
     below = (run_dir / ATTEMPTS, checkpoints / ASIDE)
-    taken = [int(path.name) for part in below for path in part.glob("*") if path.name.isdecimal()]
-    return 1 + max(taken, default=0)
+    numbers = [int(path.name) for part in below for path in part.glob("*") if path.name.isdecimal()]
+    return 1 + max(numbers, default=0)
 
 
 def put_aside(run_dir: Path, checkpoints: Path, step: int, later: Collection[Checkpoint]) -> None:

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from recipe.launch import node_cli
-from recipe.launch.options import add_resume_options, add_run_options, read_asked, read_config
+from recipe.launch.options import add_resume_options, add_run_options, read_config, read_resume_request
 from recipe.text import printable
 
 COMMANDS = ("launch", "node", "show")
@@ -106,7 +106,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
             require_room(cache_dir())
             prepare_model(config, lambda line: print(printable(line), flush=True), cache_dir() / "prepare.log")
         else:
-            launch(config, options.config, asked=read_asked(options))
+            launch(config, options.config, request=read_resume_request(options))
 
     return run_command(work, runs_dir())
 

@@ -143,9 +143,9 @@ class Meeting:
             if not member.ready and not member.gone
         ]
         if self._expected:
-            here = [self._own, *(member.node for member in members)]
+            nodes = [self._own, *(member.node for member in members)]
             phrases += [
-                f"{name} has not come" for name in self._expected if not any(node.known_as([name]) for node in here)
+                f"{name} has not come" for name in self._expected if not any(node.known_as([name]) for node in nodes)
             ]
         elif len(members) + 1 < self._nodes:
             names = ", ".join([self._own.name, *(member.node.name for member in members)])
@@ -248,8 +248,8 @@ class Meeting:
         if node.name in self._members:
             return "it was here before and was lost, which ended the run; start it again once the head does"
         if len(self._members) + 1 >= self._nodes:
-            here = ", ".join([self._own.name, *self._members])
-            return f"one node too many: the run has {self._nodes}, and {here} are here"
+            names = ", ".join([self._own.name, *self._members])
+            return f"one node too many: the run has {self._nodes}, and {names} are here"
         if node.dies != self._own.dies:
             return f"it has {node.dies} dies for the run, the head {self._own.dies}"
         for what, value in self._own.facts.items():

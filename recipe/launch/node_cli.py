@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from recipe.launch.options import add_resume_options, add_run_options, read_asked, read_config
+from recipe.launch.options import add_resume_options, add_run_options, read_config, read_resume_request
 
 TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
 DETAILS = """\
@@ -89,7 +89,7 @@ def _take_part(options: argparse.Namespace) -> None:
             )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
-        launch(config, options.config, asked=read_asked(options))
+        launch(config, options.config, request=read_resume_request(options))
         return
     for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
         if getattr(options, option) is not None:
@@ -123,6 +123,6 @@ def _take_part(options: argparse.Namespace) -> None:
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
         formed = RayCluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
-        launch(config, options.config, formed, read_asked(options))
+        launch(config, options.config, formed, read_resume_request(options))
     else:
         work(config, place, token, token_file, clock)

@@ -43,7 +43,7 @@ def add_resume_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def read_asked(options: argparse.Namespace) -> ResumeRequest:
+def read_resume_request(options: argparse.Namespace) -> ResumeRequest:
     """What the options of `add_resume_options` ask for."""
     from recipe.launch.resume import ResumeRequest
 

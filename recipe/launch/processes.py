@@ -74,22 +74,22 @@ def end_all(run_id: str, patience_s: float = 5.0, limit_s: float = 30.0) -> list
     New processes that appear meanwhile (Ray restarts workers) are ended too.
     """
     start = time.monotonic()
-    asked: set[int] = set()
+    terminated: set[int] = set()
     while True:
-        left = marked(run_id)
+        running = marked(run_id)
         waited = time.monotonic() - start
-        if not left or waited > limit_s:
-            return left
-        for process in left:
+        if not running or waited > limit_s:
+            return running
+        for process in running:
             try:
                 if waited > patience_s:
                     process.kill()
-                elif process.pid not in asked:
+                elif process.pid not in terminated:
                     process.terminate()
-                    asked.add(process.pid)
+                    terminated.add(process.pid)
             except psutil.Error:
                 continue
-        psutil.wait_procs(left, timeout=0.5)
+        psutil.wait_procs(running, timeout=0.5)
 
 
 def ray_workers(processes: Iterable[psutil.Process], actor: str) -> list[psutil.Process]:

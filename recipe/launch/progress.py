@@ -155,9 +155,9 @@ class Progress:
                     parts.append(f"{label} {value:.3f}" if label == "reward" else f"{label} {value:.1f}")
             parts.append(f"{seconds:.1f} s")
             recent = self._durations[-5:]
-            left = (self._steps - step.number) * sum(recent) / len(recent)
-            if left > 0:
-                parts.append(f"{minutes(left)} left")
+            remaining_s = (self._steps - step.number) * sum(recent) / len(recent)
+            if remaining_s > 0:
+                parts.append(f"{minutes(remaining_s)} left")
         if step.validation_score is not None:
             parts.append(f"validation score {step.validation_score:.3f}")
         self._clock.say("  ".join(parts))

@@ -110,7 +110,7 @@ def _at_work(name: str, content: bytes) -> str:
     return f"{text}, but halted (Ctrl-Z); `kill -CONT {pid}` lets it go on, `kill -9 {pid}` ends it, {elsewhere}"
 
 
-def open_run(config: RunConfig, paths: RunPaths, asked: ResumeRequest, clock: Clock) -> Start:
+def open_run(config: RunConfig, paths: RunPaths, request: ResumeRequest, clock: Clock) -> Start:
     """The directory of the run: new, or that of an earlier attempt that is continued.
 
     An earlier attempt is continued from its newest whole checkpoint when `[run] resume` is "auto". Where it has saved
@@ -120,7 +120,7 @@ def open_run(config: RunConfig, paths: RunPaths, asked: ResumeRequest, clock: Cl
     Args:
         config: the run.
         paths: where it keeps things, its checkpoints among them.
-        asked: what the command line asks for.
+        request: what the command line asks for.
         clock: says which it is, and why.
 
     Raises:
@@ -128,14 +128,14 @@ def open_run(config: RunConfig, paths: RunPaths, asked: ResumeRequest, clock: Cl
         LaunchError: a directory cannot be read or moved.
         AlreadyFinished: nothing is left to do.
     """
-    require_acceptable(asked.accepted)
+    require_acceptable(request.accepted)
     try:
-        return _open_run(config, paths.run_dir, paths.checkpoints, asked, clock)
+        return _open_run(config, paths.run_dir, paths.checkpoints, request, clock)
     except OSError as error:
         raise LaunchError(f"the earlier run cannot be looked at: {error.filename}: {error.strerror}") from error
 
 
-def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: ResumeRequest, clock: Clock) -> Start:
+def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, request: ResumeRequest, clock: Clock) -> Start:
     available = look(checkpoints)
     finished = [checkpoint for checkpoint in available if not checkpoint.unfinished]
     if not run_dir.exists():
@@ -144,23 +144,23 @@ def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Resume
                 f"{checkpoints} holds checkpoints, but {run_dir}, which would tell what of, is not there; name another "
                 "[run] checkpoint_dir"
             )
-        if asked.from_step is not None:
-            raise ConfigError(f"--from-step {asked.from_step}: there is no {run_dir}, so nothing to go on from")
+        if request.from_step is not None:
+            raise ConfigError(f"--from-step {request.from_step}: there is no {run_dir}, so nothing to go on from")
         (run_dir / "logs").mkdir(parents=True)
         return Start(run_dir)
-    if asked.fresh or config.run.resume == "never":
+    if request.fresh or config.run.resume == "never":
         return _anew(run_dir, checkpoints, "asked to begin anew", clock)
-    if not finished and asked.from_step is None:
+    if not finished and request.from_step is None:
         _require_no_trace(checkpoints, available)
         reason = "its first checkpoint was not written to its end" if available else "it has saved no checkpoint"
         return _anew(run_dir, checkpoints, reason, clock)
-    chosen = choose(run_dir, checkpoints, available, asked.from_step, asked.verify, clock.say)
+    chosen = choose(run_dir, checkpoints, available, request.from_step, request.verify, clock.say)
     if chosen.step >= config.run.steps:
         raise AlreadyFinished(
             f"{run_dir} has finished {chosen.step} of {config.run.steps} steps; to go on, raise [run] steps; to begin "
             "anew, give --fresh, or another --name"
         )
-    changed = _compare(config, run_dir, chosen, asked, clock.say)
+    changed = _compare(config, run_dir, chosen, request, clock.say)
     clock.say(f"going on in {run_dir} from its checkpoint of step {chosen.step}")
     later = tuple(checkpoint for checkpoint in available if checkpoint.step > chosen.step)
     if kept := [checkpoint.path.name for checkpoint in later if not checkpoint.unfinished]:
@@ -178,7 +178,7 @@ def _require_no_trace(checkpoints: Path, available: Sequence[Checkpoint]) -> Non
 
 
 def _compare(
-    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, asked: ResumeRequest, say: Callable[[str], None]
+    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, request: ResumeRequest, say: Callable[[str], None]
 ) -> tuple[Difference, ...]:
     """Hold the run file against the checkpoint's; returns the accepted changes and says the free ones."""
     before = _settings_of(run_dir, checkpoint)
@@ -188,7 +188,7 @@ def _compare(
             "anew, or another --name"
         )
     changes = differences(before, config)
-    require_continuable(changes, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
+    require_continuable(changes, request.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
     accepted = tuple(change for change in changes if change.on_resume == CHANGES)
     if free := [change.text for change in changes if change not in accepted]:
         say(f"the same run under other settings: {'; '.join(free)}")
@@ -200,8 +200,8 @@ def _compare(
 def _settings_of(run_dir: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
     """The run file with which a checkpoint was made, else the last one that the run had; None where neither is told."""
     assert checkpoint.manifest is not None
-    told = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
-    return next((config for config in told if isinstance(config, dict)), None)
+    candidates = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
+    return next((config for config in candidates if isinstance(config, dict)), None)
 
 
 def _commands(run_dir: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from recipe.runfile.schema import RunConfig
 
 
 def launch(
-    config: RunConfig, source: Path, cluster: RayCluster | None = None, asked: ResumeRequest | None = None
+    config: RunConfig, source: Path, cluster: RayCluster | None = None, request: ResumeRequest | None = None
 ) -> Path:
     """Run it; returns the run directory, with the report in it.
 
@@ -31,7 +31,7 @@ def launch(
         config: the run.
         source: its file.
         cluster: forms the Ray that the driver joins; None for a driver that starts its own.
-        asked: what the command line asks of a run that has been there before.
+        request: what the command line asks of a run that has been there before.
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
@@ -46,7 +46,7 @@ def launch(
         end_former(run_dir, clock.say)
         outcome = Outcome(config.run, run_dir, clock)
         try:
-            start = open_run(config, paths, asked or ResumeRequest(), clock)
+            start = open_run(config, paths, request or ResumeRequest(), clock)
         except AlreadyFinished:
             outcome.complete()
             raise

@@ -104,16 +104,16 @@ def supervise(
             progress.update()
         finally:
             sampler.stop()
-            left = end_all(paths.run_id)
+            remaining = end_all(paths.run_id)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.wait(0 if left else None)
+                driver.wait(0 if remaining else None)
             progress.close()
             end_of_records(paths)
             keep_ray_logs(paths)
             shutil.rmtree(paths.temp, ignore_errors=True)
             paths.slots.unlink(missing_ok=True)
-    if left:
-        raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
+    if remaining:
+        raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in remaining)}")
     if stop.number is not None:
         raise Interrupted(stop.number)
     if health is not None and health.stopped is not None:

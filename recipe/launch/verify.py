@@ -36,8 +36,10 @@ class Rate:
                 return
             self._said = now
             rate = self._read / (now - self._start)
-            left = (self._total - self._read) / rate
-            self._say(f"checked {_text(self._read)} of {_text(self._total)}, {_text(rate)}/s, {left / 60:.0f} min left")
+            remaining_s = (self._total - self._read) / rate
+            self._say(
+                f"checked {_text(self._read)} of {_text(self._total)}, {_text(rate)}/s, {remaining_s / 60:.0f} min left"
+            )
 
 
 def sum_problem(checkpoint: Path, manifest: Manifest, say: Callable[[str], None]) -> str | None:

@@ -102,12 +102,12 @@ def _give_back(patch: Declaration, state: _State) -> list[tuple[ModuleType, str]
     if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, FunctionType):
         return []
     home = patch.mirror.partition(".")[0]
-    held = [(module, name) for module in list(sys.modules.values())
+    references = [(module, name) for module in list(sys.modules.values())
             if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
             for name, value in list(vars(module).items()) if value is state.ours]  # fmt: skip
-    for module, name in held:
+    for module, name in references:
         setattr(module, name, state.original)
-    return held
+    return references
 
 
 def forget(patches: Iterable[Declaration]) -> None:

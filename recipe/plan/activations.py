@@ -191,18 +191,18 @@ def forward_pass(
         load: see above.
         entropy: the pass computes the entropy too.
     """
-    here, h = tokens / tensor, model.hidden * BF16
+    die_tokens, h = tokens / tensor, model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    moments = [here * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
+    moments = [die_tokens * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
-        moments.append(here * (3 * h + 3 * model.dense_intermediate * BF16))
+        moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
     if numbers and numbers[-1] >= model.dense_layers:
         # The layer's input, that of its MLP, and the sum between them; on the first stage the embedding (gpt_model.py,
         # `decoder_input`), which on a later one is what came from the stage before.
         states = (4 if numbers[0] == 0 else 3) * h
-        moments.append(here * states + forward_most(model, load, tensor, here, stacked))
+        moments.append(die_tokens * states + forward_most(model, load, tensor, die_tokens, stacked))
     if last:
-        moments.append(here * (h + head_forward_most(model.vocabulary, entropy)))
+        moments.append(die_tokens * (h + head_forward_most(model.vocabulary, entropy)))
     return int(max(moments))
 
 

@@ -56,9 +56,9 @@ class Estimate:
 
 def active_parameters(model: Architecture) -> int:
     """Parameters that one token is multiplied with: all but the embedding and the experts it is not sent to."""
-    held = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=False, last=True)
-    experts = sum(tensor.elements for tensor in held if tensor.expert)
-    rest = sum(tensor.elements for tensor in held if not tensor.expert)
+    tensors = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=False, last=True)
+    experts = sum(tensor.elements for tensor in tensors if tensor.expert)
+    rest = sum(tensor.elements for tensor in tensors if not tensor.expert)
     return rest + experts * model.experts_per_token // model.experts
 
 

@@ -200,8 +200,8 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> 
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
     switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(run)}
-    left = resident.left_by_update(run, stage)
-    since_update = {"left by the update": left} if left else {}
+    update_bytes = resident.left_by_update(run, stage)
+    since_update = {"left by the update": update_bytes} if update_bytes else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},

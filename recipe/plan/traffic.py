@@ -99,16 +99,16 @@ def _offloads(run: Subject) -> int:
     states, or what an optimizer on the host takes and gives."""
     actor, updates, moved = run.config.actor, run.config.train.updates_per_step, 0
     for stage in range(run.layout.actor_pipeline):
-        laid, here = stage_buffers(run, stage), 0
+        laid, stage_bytes = stage_buffers(run, stage), 0
         if actor.offload_parameters:
             phases = 2 + (0 if run.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
             reference = sum(tensor.nbytes for tensor in stage_tensors(run, stage))
-            here += 2 * phases * laid.parameter_bytes + 2 * reference
+            stage_bytes += 2 * phases * laid.parameter_bytes + 2 * reference
         if actor.optimizer == OFFLOADED:
-            here += 2 * laid.optimizer_bytes
+            stage_bytes += 2 * laid.optimizer_bytes
         if actor.optimizer == SWAPPED:
-            here += 2 * updates * laid.optimizer_bytes
+            stage_bytes += 2 * updates * laid.optimizer_bytes
         # Gradients go to the host in float32, and come back as weights that are made bfloat16 there.
-        here += int(updates * laid.optimizer_elements * run.config.actor.host_share * (FP32 + BF16))
-        moved = max(moved, here)
+        stage_bytes += int(updates * laid.optimizer_elements * run.config.actor.host_share * (FP32 + BF16))
+        moved = max(moved, stage_bytes)
     return moved

@@ -95,11 +95,11 @@ def unequal_metrics(left: Sequence[Step], right: Sequence[Step]) -> list[str]:
 
     Metrics that match OF_THE_MACHINE are left out; everything else is compared to the last digit, NaN equal to NaN.
     """
-    mine, theirs = ({step.number: step.values for step in steps} for steps in (left, right))
-    lines = [f"step {number}: only one of them has it" for number in sorted(mine.keys() ^ theirs.keys())]
-    for number in sorted(mine.keys() & theirs.keys()):
-        for name in sorted(mine[number].keys() | theirs[number].keys()):
-            left_value, right_value = mine[number].get(name), theirs[number].get(name)
+    left_values, right_values = ({step.number: step.values for step in steps} for steps in (left, right))
+    lines = [f"step {number}: only one of them has it" for number in sorted(left_values.keys() ^ right_values.keys())]
+    for number in sorted(left_values.keys() & right_values.keys()):
+        for name in sorted(left_values[number].keys() | right_values[number].keys()):
+            left_value, right_value = left_values[number].get(name), right_values[number].get(name)
             if not OF_THE_MACHINE.fullmatch(name) and repr(left_value) != repr(right_value):
                 lines.append(f"step {number}: {name} is {left_value!r} and {right_value!r}")
     return lines

@@ -121,13 +121,13 @@ def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
     by_step: dict[int, list[Mark]] = {}
     for mark in marks:
         by_step.setdefault(mark.step, []).append(mark)
-    for step, here in by_step.items():
-        kind = next(kind for kind in MARK_COLOURS if any(mark.kind == kind for mark in here))
+    for step, step_marks in by_step.items():
+        kind = next(kind for kind in MARK_COLOURS if any(mark.kind == kind for mark in step_marks))
         colour = MARK_COLOURS[kind]
         axes.axvline(step, color=colour, linestyle="-" if kind == STOP else "--", linewidth=1)
         if len(by_step) > LABELLED_MARKS and kind != STOP:
             continue  # a text at each of many lines could not be read; the page lists them all
-        names = ", ".join(dict.fromkeys(mark.name for mark in here))
+        names = ", ".join(dict.fromkeys(mark.name for mark in step_marks))
         names = names if len(names) <= LONGEST_LABEL else names[:LONGEST_LABEL] + "..."
         axes.annotate(
             names, (step, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",

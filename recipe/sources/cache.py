@@ -64,8 +64,8 @@ def filling(pin: Pin) -> Iterator[Path]:
         lock = (directory / ".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in directory.glob(f"{_PART}*"):
-            _delete(left)
+        for leftover in directory.glob(f"{_PART}*"):
+            _delete(leftover)
         part = directory / f"{_PART}{os.getpid()}-{place.name}"
         try:
             yield part
@@ -79,8 +79,8 @@ def filling(pin: Pin) -> Iterator[Path]:
             _delete(part)
 
 
-def _delete(left: Path) -> None:
-    if left.is_dir():
-        shutil.rmtree(left, ignore_errors=True)
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        left.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

@@ -127,9 +127,9 @@ def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Prof
     every = pins.read_pins(options.root / "upstreams.toml")
     name = options.profile or manifest.get("profile", "sim")
     every.profile(name, options.add + options.drop)  # for its errors only: names that nobody has
-    both = set(options.add) & set(options.drop)
-    if both:
-        raise UsageError(f"--with {min(both)} and --without {min(both)}: choose one")
+    contradictory = set(options.add) & set(options.drop)
+    if contradictory:
+        raise UsageError(f"--with {min(contradictory)} and --without {min(contradictory)}: choose one")
     known = {pin.name for profile in every.profiles.values() for pin in profile.pins}
     kept = known & set(manifest.get("beside", ())) - set(options.drop)
     profile = every.profile(name, kept | set(options.add))

@@ -28,8 +28,8 @@ class WantedTree:
     def digest(self) -> str:
         """SHA-256 over everything that decides what `upstream/` holds."""
         patches = [(patch.name, patch.sha256) for patch in self.patches]
-        told = [asdict(self.profile), patches, self.pristine]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        inputs = [asdict(self.profile), patches, self.pristine]
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def manifest(self, tree: Tree) -> dict[str, Any]:
         """What `upstream/MANIFEST.json` says of the composed tree."""
@@ -88,9 +88,9 @@ def compose(wanted: WantedTree, say: Say) -> Tree:
             ]
             more = f" (also missing: {', '.join(missing)})" if missing else ""
             raise Unreachable(f"{error}{more}") from None
-        both = pinned.keys() & part.keys()
-        if both:
-            raise SourcesError(f"{pin.name} and another upstream both bring {min(both)}")
+        common = pinned.keys() & part.keys()
+        if common:
+            raise SourcesError(f"{pin.name} and another upstream both bring {min(common)}")
         pinned |= part
     if wanted.pristine:
         return Tree(pinned, {})

@@ -107,9 +107,9 @@ def _retire(old: Path, tree: Path, say: Say) -> None:
             say(f"{tree.name}/{entry.name} was not brought by sync and is in the way; moved to {place}")
         entry.rename(place)
     # Half deleted, it could not say any more what is the user's in it; under this name nobody asks.
-    gone = old.with_name("upstream-new")
-    old.rename(gone)
-    shutil.rmtree(gone)
+    discarded = old.with_name("upstream-new")
+    old.rename(discarded)
+    shutil.rmtree(discarded)
 
 
 def _set_aside(scratch: Path, name: str) -> Path:

@@ -107,8 +107,10 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
 def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:
     cast = [tensor_source for tensor_source in kept if tensor_source.scale]
     lines = [f"cast: {len(cast)} FP8 tensors; copied: {len(kept) - len(cast)}"]
-    left = [sources[name] for name in beyond if name in sources]
-    if left and not keep_mtp:
-        nbytes = sum(tensor_source.nbytes for tensor_source in left)
-        lines.append(f"left out: multi-token prediction, {len(left)} tensors, {nbytes} bytes in bfloat16 (--keep-mtp)")
+    left_out = [sources[name] for name in beyond if name in sources]
+    if left_out and not keep_mtp:
+        nbytes = sum(tensor_source.nbytes for tensor_source in left_out)
+        lines.append(
+            f"left out: multi-token prediction, {len(left_out)} tensors, {nbytes} bytes in bfloat16 (--keep-mtp)"
+        )
     return lines

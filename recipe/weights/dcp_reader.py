@@ -310,8 +310,8 @@ def _fit(
             raise ValueError(f"it is {list(shape)}, .metadata says {list(wanted)}")
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{where}: {error}") from error
-    left = iter(real)
-    return offset, wanted, tuple(next(left)[1] if n != 1 else 0 for n in wanted)
+    real_axes = iter(real)
+    return offset, wanted, tuple(next(real_axes)[1] if n != 1 else 0 for n in wanted)
 
 
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:

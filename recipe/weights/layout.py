@@ -93,8 +93,8 @@ class LayerPlacements:
     def gated_mlp(self, hf: str, mcore: str, hidden: int, size: int) -> None:
         """gate, up and down projections: linear_fc1 has the rows of gate, then those of up."""
         for at, name in ((0, "gate_proj"), (size, "up_proj")):
-            half, both = (size, hidden), (2 * size, hidden)
-            self.part(f"{hf}.{name}.weight", half, (f"{mcore}.linear_fc1.weight",), both, (at, 0))
+            half, whole_fc1 = (size, hidden), (2 * size, hidden)
+            self.part(f"{hf}.{name}.weight", half, (f"{mcore}.linear_fc1.weight",), whole_fc1, (at, 0))
         self.unsplit(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
         self.state(f"{mcore}.linear_fc1")
         self.state(f"{mcore}.linear_fc2")

@@ -15,8 +15,8 @@ _PAUSE = 10.0
 def show(done: int, total: int, seconds: float) -> str:
     """One line: bytes so far, GB/s since the start, time left."""
     speed = done / max(seconds, 1e-3)
-    left = (total - done) / speed if speed else 0.0
-    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s, {clock(left)} left"
+    remaining_s = (total - done) / speed if speed else 0.0
+    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s, {clock(remaining_s)} left"
 
 
 def clock(seconds: float) -> str:

@@ -61,7 +61,11 @@ def load_rank(worker: Any, checkpoint: Path) -> None:
     if not isinstance(saved, dict):
         raise damaged(_path(checkpoint, 0), "it does not say of which layout")
     if saved != layout:
-        changed = [f"{name} {saved.get(name)}, here {here}" for name, here in layout.items() if saved.get(name) != here]
+        changed = [
+            f"{name} {saved.get(name)}, here {current}"
+            for name, current in layout.items()
+            if saved.get(name) != current
+        ]
         return _seed_anew(worker, checkpoint, f"it was saved by another layout ({'; '.join(changed)})")
     path = _path(checkpoint, worker.rank)
     states = read_states(path)

@@ -52,15 +52,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def opened(
-    run_dir: Path, config: RunConfig = SIM, asked: ResumeRequest | None = None, checkpoints: Path | None = None
+    run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None, checkpoints: Path | None = None
 ) -> tuple[Start, str]:
     said = io.StringIO()
-    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), asked or ResumeRequest(), Clock(said))
+    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), request or ResumeRequest(), Clock(said))
     return start, said.getvalue()
 
 
-def gone_on(run_dir: Path, config: RunConfig = SIM, asked: ResumeRequest | None = None) -> Start:
-    start, _ = opened(run_dir, config, asked)
+def gone_on(run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None) -> Start:
+    start, _ = opened(run_dir, config, request)
     begin_attempt(start, run_dir / "checkpoints")
     return start
 
@@ -133,7 +133,7 @@ def test_a_checkpoint_whose_step_is_not_in_the_metrics_is_done_again(run_dir: Pa
     start, said = opened(run_dir)
     assert start.step == 2 and "global_step_4 (metrics.jsonl has no line of step 4)" in said
     # Not where that would lose all of it, or where it is asked for.
-    assert opened(run_dir, asked=ResumeRequest(from_step=4))[0].step == 4
+    assert opened(run_dir, request=ResumeRequest(from_step=4))[0].step == 4
     (run_dir / "metrics.jsonl").unlink()
     assert gone_on(run_dir).step == 4
 
@@ -142,17 +142,17 @@ def test_checksums_are_compared_when_that_is_asked_for(run_dir: Path) -> None:
     path = run_dir / "checkpoints" / "global_step_4" / WEIGHTS
     path.write_bytes(bytes(path.stat().st_size))
     assert opened(run_dir)[0].step == 4
-    start, said = opened(run_dir, asked=ResumeRequest(verify=True))
+    start, said = opened(run_dir, request=ResumeRequest(verify=True))
     assert start.step == 2 and f"passed over: global_step_4 ({WEIGHTS} is not what was written" in said
     assert "global_step_2: every file has the SHA-256 of its manifest" in said
     with pytest.raises(ConfigError, match=r"--from-step 4: .* \(actor/.* is not what was written"):
-        opened(run_dir, asked=ResumeRequest(from_step=4, verify=True))
+        opened(run_dir, request=ResumeRequest(from_step=4, verify=True))
 
 
 def test_an_earlier_checkpoint_by_its_step(run_dir: Path) -> None:
     add_mark(run_dir, Mark(2, WARNING, "entropy", "low"))
     add_mark(run_dir, Mark(5, WARNING, "entropy", "lower"))
-    start = gone_on(run_dir, asked=ResumeRequest(from_step=2))
+    start = gone_on(run_dir, request=ResumeRequest(from_step=2))
     assert start.step == 2 and logged(run_dir) == [0, 1, 2]
     assert [mark.step for mark in read_marks(run_dir)] == [2]
     assert len(read_marks(run_dir / "attempts" / "1")) == 2
@@ -167,10 +167,10 @@ def test_a_step_without_a_whole_checkpoint_is_refused_with_those_there_are(run_d
     (run_dir / "checkpoints" / "global_step_4" / "data.pt").unlink()
     before = sorted(run_dir.rglob("*"))
     with pytest.raises(ConfigError, match=rf"--from-step {step}: .*\({why}\); whole are those of steps: 2$"):
-        opened(run_dir, asked=ResumeRequest(from_step=step))
+        opened(run_dir, request=ResumeRequest(from_step=step))
     assert sorted(run_dir.rglob("*")) == before
     with pytest.raises(ConfigError, match=r"--from-step 3: there is no .*none, so nothing to go on from"):
-        opened(run_dir.with_name("none"), asked=ResumeRequest(from_step=3))
+        opened(run_dir.with_name("none"), request=ResumeRequest(from_step=3))
 
 
 def test_nothing_begins_anew_by_itself_where_there_may_be_a_checkpoint(run_dir: Path) -> None:
@@ -211,10 +211,10 @@ def test_the_rest_of_a_save_that_was_cut_short_is_out_of_the_way_of_the_next(run
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("asked", ["--fresh", "resume"])
-def test_anew_if_asked(run_dir: Path, asked: str) -> None:
-    config = SIM.with_run(resume="never") if asked == "resume" else SIM
-    start, said = opened(run_dir, config, ResumeRequest(fresh=asked == "--fresh"))
+@pytest.mark.parametrize("way", ["--fresh", "resume"])
+def test_anew_if_asked(run_dir: Path, way: str) -> None:
+    config = SIM.with_run(resume="never") if way == "resume" else SIM
+    start, said = opened(run_dir, config, ResumeRequest(fresh=way == "--fresh"))
     assert start.checkpoint is None and "asked to begin anew" in said
     assert (run_dir.with_name("sim.1") / "checkpoints" / "global_step_4").is_dir()
 
@@ -223,10 +223,10 @@ def test_checkpoints_elsewhere_are_kept_apart_too(run_dir: Path, tmp_path: Path)
     elsewhere = tmp_path / "fast disk" / "sim"
     save(elsewhere, 5, SETTINGS)
     save(elsewhere, 4, SETTINGS)
-    start, _ = opened(run_dir, asked=ResumeRequest(from_step=4), checkpoints=elsewhere)
+    start, _ = opened(run_dir, request=ResumeRequest(from_step=4), checkpoints=elsewhere)
     begin_attempt(start, elsewhere)
     assert (elsewhere / "aside" / "1" / "global_step_5").is_dir()
-    opened(run_dir, asked=ResumeRequest(fresh=True), checkpoints=elsewhere)
+    opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
     assert not elsewhere.exists() and elsewhere.with_name("sim.1").is_dir()
 
 
@@ -255,11 +255,11 @@ def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> Non
         opened(run_dir, config, ResumeRequest(accepted=("rollout.temperature",)))
     assert str(error.value).endswith("give --accept train.learning_rate")
     assert sorted(run_dir.rglob("*")) == before
-    asked = ResumeRequest(accepted=("train.learning_rate", "rollout.temperature"))
-    start, said = opened(run_dir, config, asked)
+    request = ResumeRequest(accepted=("train.learning_rate", "rollout.temperature"))
+    start, said = opened(run_dir, config, request)
     assert "another run from here on, as accepted: [rollout] temperature is 0.5" in said
     for _ in range(2):  # the second attempt ends before it has saved anything
-        start = gone_on(run_dir, config, asked)
+        start = gone_on(run_dir, config, request)
         marks = [(mark.step, mark.kind, mark.name) for mark in read_marks(run_dir)]
         assert marks == [(5, SETTING, "rollout.temperature"), (5, SETTING, "train.learning_rate")]
     assert resume.accepted_keys(start.changed) == ["rollout.temperature", "train.learning_rate"]
@@ -269,7 +269,7 @@ def test_another_model_is_no_going_on(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"of another model: \[model\] warm_start_steps is 7 now and None in the"):
         opened(run_dir, with_("model", warm_start_steps=7))
     with pytest.raises(ConfigError, match=r"--accept model\.kind: a checkpoint of another model cannot"):
-        opened(run_dir, asked=ResumeRequest(accepted=("model.kind",)))
+        opened(run_dir, request=ResumeRequest(accepted=("model.kind",)))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_another_model_is_no_going_on(run_dir: Path) -> None:
 )
 def test_what_cannot_be_accepted_is_said(run_dir: Path, named: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        opened(run_dir, asked=ResumeRequest(accepted=(named,)))
+        opened(run_dir, request=ResumeRequest(accepted=(named,)))
 
 
 def test_the_checkpoint_tells_its_own_settings(run_dir: Path) -> None:
@@ -345,8 +345,10 @@ def test_the_options_of_both_commands_say_what_is_asked(capsys: pytest.CaptureFi
         command.register(parser.add_subparsers(dest="command"))
         name = "launch" if command is cli else "node"
         line = [name, "x.toml", "--from-step", "4", "--verify-checkpoint", "--accept", "run.seed", "--accept", "a.b"]
-        assert options.read_asked(parser.parse_args(line)) == ResumeRequest(False, 4, True, ("run.seed", "a.b"))
-        assert options.read_asked(parser.parse_args([name, "x.toml"])) == ResumeRequest()
+        assert options.read_resume_request(parser.parse_args(line)) == ResumeRequest(
+            False, 4, True, ("run.seed", "a.b")
+        )
+        assert options.read_resume_request(parser.parse_args([name, "x.toml"])) == ResumeRequest()
         with pytest.raises(SystemExit):
             parser.parse_args([name, "x.toml", "--from-step", "4", "--fresh"])
         assert "not allowed with argument" in capsys.readouterr().err
@@ -383,22 +385,22 @@ def test_killed_at_any_moment_of_its_beginning_the_next_launch_goes_on(
     kept = tmp_path / "kept"
     shutil.copytree(run_dir, kept)
     config, accepted = with_("train", learning_rate=1e-6), ("train.learning_rate",)
-    asked = ResumeRequest(from_step=2, accepted=accepted)
+    request = ResumeRequest(from_step=2, accepted=accepted)
     with monkeypatch.context() as patched:
         calls = _calls(patched, None)
-        gone_on(run_dir, config, asked)
+        gone_on(run_dir, config, request)
     assert len(calls) > 10
     for moment in range(len(calls)):
         # With the same options, and with those that a watchdog script would have given.
-        for again in (asked, ResumeRequest(accepted=accepted)):
+        for again in (request, ResumeRequest(accepted=accepted)):
             shutil.rmtree(run_dir)
             shutil.copytree(kept, run_dir)
             with monkeypatch.context() as patched:
                 _calls(patched, moment)
                 with pytest.raises(Killed):
-                    gone_on(run_dir, config, asked)
+                    gone_on(run_dir, config, request)
             step = gone_on(run_dir, config, again).step
-            untouched = again is not asked and step == 4
+            untouched = again is not request and step == 4
             assert step == 2 or untouched, (moment, step)
             assert logged(run_dir) == list(range(step + 1)), moment
             assert [(mark.step, mark.name) for mark in read_marks(run_dir)] == [(step + 1, "train.learning_rate")]
@@ -415,8 +417,8 @@ def test_killed_while_it_begins_anew(run_dir: Path, tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         _calls(patched, 1)
         with pytest.raises(Killed):
-            opened(run_dir, asked=ResumeRequest(fresh=True), checkpoints=elsewhere)
-    start, _ = opened(run_dir, asked=ResumeRequest(fresh=True), checkpoints=elsewhere)
+            opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
+    start, _ = opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
     assert start.checkpoint is None and (tmp_path / "elsewhere.1" / "global_step_4").is_dir()
     assert (tmp_path / "sim.2" / "metrics.jsonl").is_file()
 

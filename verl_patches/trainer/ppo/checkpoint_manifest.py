@@ -63,11 +63,11 @@ def finish_save(checkpoint: Path, step: int, workers: Sequence[Any]) -> None:
     """
     sizes = list_files(checkpoint)
     parts = share_out(list(sizes), len(workers))
-    asked = [
+    pending = [
         worker.__ray_call__.remote(_sum, str(checkpoint), names) for worker, names in zip(workers, parts, strict=True)
     ]
     sums: dict[str, FileSum] = {}
-    for part in ray.get(asked):
+    for part in ray.get(pending):
         sums |= {name: FileSum(*values) for name, values in part.items()}
     if problem := _disagreement(sizes, sums):
         raise NotWhole(f"{checkpoint}: {problem}; expected storage on which all nodes see the same files")

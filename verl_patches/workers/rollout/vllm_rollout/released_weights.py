@@ -106,15 +106,15 @@ def poison(module: nn.Module) -> None:
 
 def check_no_poison(module: nn.Module) -> None:
     """Raise RuntimeError naming every parameter that holds a NaN."""
-    left = [
+    poisoned = [
         name
         for name, parameter in module.named_parameters()
         if parameter.is_floating_point() and bool(torch.isnan(parameter).any())
     ]
-    if left:
+    if poisoned:
         raise RuntimeError(
-            f"after the weight sync {len(left)} rollout parameters still hold NaN: {_some(left)}. Either the sync did "
-            "not bring all of their elements, or the actor's own weights are NaN"
+            f"after the weight sync {len(poisoned)} rollout parameters still hold NaN: {_some(poisoned)}. Either the "
+            "sync did not bring all of their elements, or the actor's own weights are NaN"
         )
 
 
