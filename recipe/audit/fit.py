@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the declarations fit the upstream sources in a directory, and if not, how not."""
+"""Whether the declarations fit the upstream sources in a directory, and what has changed where they do not."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FITS = ("same", "pinned", "absent")
 
 @dataclass(frozen=True)
 class Fit:
-    """What became of one target (or of one alias of it) in the sources that were looked at."""
+    """How one declaration fits the sources that were looked at; `line` says it in words."""
 
     declaration: Declaration
     verdict: str
@@ -97,7 +97,7 @@ def _signature(text: str) -> str:
 
 
 def _elsewhere(patch: Declaration, roots: list[Path]) -> Iterator[str]:
-    """Up to three other places in the package that bind the target's name, as places to look at."""
+    """Up to three other places in the package that define the target's name, where it may have moved to."""
     *owner, name = patch.target.qualname.split(".")
     root = next(root for root in roots if (root / patch.package).is_dir())
     wanted = re.compile(rf"^\s*(?:async def|def|class) {re.escape(name)}\b|^{re.escape(name)}\s*[:=]", re.MULTILINE)

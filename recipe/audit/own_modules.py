@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python modules under the `*_patches` packages, read as text, and what of each other they use."""
+"""The Python modules under the `*_patches` packages, read as text, and which of one another's names they use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DOTTED = re.compile(r"\w+(\.\w+)+")
 
 
 class Binding(NamedTuple):
-    """What a module binds under a name at its top level; with no name all of the module."""
+    """A name that a module binds at its top level; without a name the whole module."""
 
     module: str
     name: str | None
@@ -38,7 +38,7 @@ class OwnModules:
         return ast.parse(self.files[module].read_text(encoding="utf-8"), filename=str(self.files[module]))
 
     def nodes(self, place: Binding) -> list[ast.AST]:
-        """The statements at a place; none when the module binds no such name."""
+        """The statements that bind the name; none when the module does not bind it."""
         tree = self.tree(place.module)
         return [tree] if place.name is None else list(source.bindings(tree.body, place.name))
 
@@ -53,7 +53,7 @@ class OwnModules:
         return None
 
     def used_by(self, module: str, node: ast.AST) -> set[Binding]:
-        """The places that a statement of `module` uses, and those that they use in turn.
+        """The bindings that a statement of `module` uses, directly and through others.
 
         Followed are names, imports, also inside of functions, and texts that are the dotted name of a module of ours
         or of something in it: verl loads classes by such a text.
@@ -80,14 +80,14 @@ class OwnModules:
                 yield from filter(None, [self._at(inner.value)])
 
     def _imported(self, module: str, node: ast.ImportFrom) -> list[Binding]:
-        """The places of ours that a `from ... import ...` of `module` names."""
+        """The bindings of our modules that a `from ... import ...` of `module` names."""
         is_package = self.files[module].name == "__init__.py"
         package = module if is_package else module.rpartition(".")[0]
         origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
         return [place for alias in node.names if (place := self._at(f"{origin}.{alias.name}")) is not None]
 
     def _at(self, dotted: str) -> Binding | None:
-        """The place of ours that a dotted name means."""
+        """The binding in our modules that a dotted name means; None for any other name."""
         if dotted in self.files:
             return Binding(dotted, None)
         module, _, name = dotted.rpartition(".")

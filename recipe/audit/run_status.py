@@ -23,7 +23,7 @@ class RunProcess:
 
     @property
     def group(self) -> str:
-        """Its role without the rank: processes of one group do the same work."""
+        """The role without the rank; processes of one group do the same work."""
         return self.role.partition(" rank=")[0]
 
 
@@ -49,9 +49,9 @@ class RunStatus:
         return counts
 
     def problems(self) -> list[str]:
-        """Patches that failed, and differences where there should be none, one line each.
+        """One line for each patch that failed, and for each difference between processes that should be alike.
 
-        Processes that share a rank's role must agree in all; any two processes in what a patch found.
+        Processes of one group must agree in every patch's status; all processes in the fingerprint that a patch found.
         """
         lines = []
         for patch in self.patches():
@@ -96,7 +96,7 @@ def read(run: Path) -> RunStatus:
             key, patch = (entry["host"], entry["pid"]), entry["patch"]
             fields = {name: str(entry[name]) for name in ("status", "reason", "fingerprint", "version")}
             known = processes.get(key)
-            # A process learns its role late: the last line knows best.
+            # A process learns its role late, so its last line counts.
             processes[key] = RunProcess(*key, entry["role"], (known.last if known else {}) | {patch: fields})
         except (ValueError, KeyError, TypeError):
             broken += 1

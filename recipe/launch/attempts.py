@@ -23,7 +23,7 @@ from recipe.runfile.paths import COMMAND, RESULT
 ATTEMPTS = "attempts"
 # Below the directory of checkpoints, as a rename needs one file system.
 ASIDE = "aside"
-# What is to be deleted has such a name first, so that a half deleted checkpoint is never looked at.
+# A directory is renamed to such a name before it is deleted, so that a half deleted checkpoint is never looked at.
 REMOVED = ".removed-"
 
 
@@ -70,7 +70,8 @@ def _put_checkpoints_aside(checkpoints: Path, aside: Path, later: Collection[Che
         else:
             aside.mkdir(parents=True, exist_ok=True)
             checkpoint.path.rename(aside / checkpoint.path.name)
-    # verl reads it though it is told the path, stops where it is no number, and writes another with its next save.
+    # verl reads this file even when it is given a path, fails where it holds no number, and writes it anew with its
+    # next save.
     (checkpoints / TRACKER).unlink(missing_ok=True)
     sync_directory(checkpoints)
 
@@ -102,7 +103,7 @@ def _is_until(line: bytes, step: int) -> bool:
 
 def begin_anew(run_dir: Path, checkpoints: Path) -> Path:
     """Keep the directories of an earlier run under other names, and make a new one; returns where the earlier is."""
-    # The directory of the run last: it is what tells that there was one.
+    # The run's directory comes last: as long as it is there, the next launch sees that there was an earlier run.
     moved = [run_dir] if checkpoints.is_relative_to(run_dir) else [checkpoints, run_dir]
     number = next(n for n in range(1, 10**6) if not any(_numbered(path, n).exists() for path in moved))
     for path in moved:

@@ -59,7 +59,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 class _Keys(argparse.Action):
-    """Like --help: needs no run file."""
+    """Prints the page and exits, as --help does: no run file has to be given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from recipe.runfile.config_doc import page
@@ -73,7 +73,7 @@ def _launch(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Set-up asks for it before there are packages: with the standard library alone."""
+    """Look at the run file with the standard library alone: set-up calls this before any package is installed."""
     from recipe.launch.first_look import first_look, require_one_machine
     from recipe.runfile.errors import ConfigError
 

@@ -75,7 +75,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _seen_as(directory: Path) -> int | None:
-    """The owner that a file of this user's gets in `directory`: storage that root's files go to as somebody else's."""
+    """The owner that a new file of this user has in `directory`: some storage maps root to another user."""
     if os.geteuid() != 0:
         return None
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=directory, prefix=".token-") as probe:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt at a run: what it reads is made, everything else is derived, and the driver runs to its end."""
+"""One attempt at a run: make its inputs, derive everything else, and run the driver to its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recipe.runfile.schema import ON_POLICY, RunConfig
 
 
 def drive(config: RunConfig, paths: RunPaths, start: Start, cluster: RayCluster | None, clock: Clock) -> None:
-    """Make the attempt: once more where a Ray of the driver's own was too slow to start.
+    """Make the attempt, and repeat it where the driver's own Ray was too slow to start.
 
     Args:
         config: the run.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch over a run's training while it goes: says and marks what the rules find, and asks for the end."""
+"""Applies the watch over the training to a run that goes on: prints and marks what the rules find, and asks for the
+end."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ class Health:
 
     @property
     def good_step(self) -> int:
-        """The last step whose checkpoint no rule that stops runs speaks against (0: none): that one must be kept."""
+        """The last step whose checkpoint no stopping rule speaks against (0: none); its checkpoint must be kept."""
         return self._watch.good
 
     def follow(self, step: Step) -> None:
@@ -48,7 +49,7 @@ class Health:
     def _mark(self, breach: Breach) -> None:
         try:
             add_mark(self._paths.run_dir, Mark(breach.step, breach.kind, breach.rule, breach.text))
-        except OSError as error:  # a full disk must not end what the rule lets go on
+        except OSError as error:  # a full disk must not end a run that the rule does not end
             self._say(f"warning: the mark of step {breach.step} cannot be written ({error.strerror})")
 
     def _stop(self, breach: Breach) -> TrainingStopped:

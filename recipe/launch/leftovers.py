@@ -103,7 +103,7 @@ def _is(pid: int, created: float) -> bool:
 
 
 def _watchdogs(run_id: str) -> list[psutil.Process]:
-    """Those of the run that are still there, stopped for instance: the command names the run."""
+    """The run's watchdogs that still exist, for instance halted ones; their command lines name the run."""
     watchdogs = []
     for process in psutil.process_iter():
         try:

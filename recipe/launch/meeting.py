@@ -31,9 +31,9 @@ from recipe.text import printable
 POLL_S = 0.2
 # A caller that holds the token has this long to say who it is.
 IDENTITY_S = 10.0
-# What a node still has to do after the end of the run: stop its Ray and send its logs.
+# What a node may take after the end of the run to stop its Ray and send its logs.
 PARTING_S = 90.0
-# Holders of the token that are no node of the run: those that are turned away, and those that say who they are.
+# Threads beyond one per node: for callers that hold the token but are turned away, or have not presented themselves.
 _MORE_THREADS = 32
 _SHOWN_DIFFERENCES = 8
 _LONGEST_TEXT = 1000
@@ -70,14 +70,14 @@ class Meeting:
         self._own, self._port, self._token = own, port, token
         self._nodes, self._expected, self._logs, self._say = nodes, list(expected), logs, say
         self._members: dict[str, _Member] = {}
-        # Those that left before they had joined Ray: they may come again.
+        # Nodes that left before they had joined Ray, which may come again, and why they left.
         self._left: dict[str, str] = {}
         self._invitation: dict[str, Any] | None = None
         self._outcome: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
-        # Apart, so that a flood of those without the token hides no node of the run.
+        # Counted apart, so that a flood of callers without the token hides no message about a node.
         self._strangers, self._turned_away = FewLines(say), FewLines(say)
 
     def __enter__(self) -> Meeting:

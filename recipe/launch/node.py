@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who this node is in a run of several: its part, its addresses, its ports, and what it would run."""
+"""What this node is in a run on several: head or worker, its addresses and ports, its run file and code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CODE = (".py", ".patch")
 
 @dataclass(frozen=True)
 class Place:
-    """This node's place: `head` is the head's address, `address` its own."""
+    """Where this node stands in the run: `head` is the head's address, `address` its own."""
 
     head: str
     address: str
@@ -52,7 +52,7 @@ def find_place(
     name: str | None = None,
     ports: int | None = None,
 ) -> Place:
-    """Find out what this node is.
+    """Work out this node's role, name, addresses and ports.
 
     Args:
         config: the run.
@@ -144,7 +144,7 @@ def present(config: RunConfig, place: Place, token: bytes) -> Node:
 
 
 def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but what is each node's own.
+    """The run file's values that must be the same on all nodes: all but those that may differ from node to node.
 
     Secret values of the environment are digests under the token: the channel does not encrypt.
     """

@@ -32,7 +32,7 @@ POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.
 START_S = 180.0
 _STARTED = "Ray runtime started."
-# The longest pause before it is started again.
+# The longest pause before Ray is started again.
 PAUSE_S = 10.0
 
 
@@ -96,7 +96,7 @@ def ray_version() -> tuple[int, int]:
 
 
 def address_environment(address: str, nodes: int) -> dict[str, str]:
-    """What keeps Ray and vLLM on this node's address.
+    """The environment that makes Ray and vLLM use this node's address.
 
     Ray takes 127.0.0.1 for a mistake and uses another address instead, unless it is told that it is one machine's; the
     switch is named for the systems where that is the default, and with it no other node can join. vLLM takes the
@@ -134,7 +134,7 @@ class RayNode:
         return _STARTED in self._text()
 
     def wait_started(self, alarm: Callable[[], str | None] = lambda: None, retry: Retry | None = None) -> None:
-        """Until this node is part of the cluster.
+        """Wait until this node is part of the cluster.
 
         Args:
             alarm: says what else is wrong, None while nothing is; asked all the time.
@@ -164,7 +164,7 @@ class RayNode:
         return self._process.poll() is not None and TIMED_OUT in self._text()
 
     def _pause(self, alarm: Callable[[], str | None]) -> None:
-        """A while of its own for each node: those that were too slow had all started at one moment."""
+        """Wait for a time that differs from node to node, as starting all at one moment is what made them too slow."""
         end = time.monotonic() + random.uniform(0, PAUSE_S)
         while time.monotonic() < end:
             if problem := alarm():

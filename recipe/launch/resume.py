@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run finds its directory again: whether it goes on in it, and from which checkpoint."""
+"""Whether a run continues an earlier attempt in its directory, and from which checkpoint."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class Start:
         return [
             "trainer.resume_mode=resume_path",
             f"trainer.resume_from_path={quote(str(self.checkpoint))}",
-            # This step has been validated, or is not to be; its metrics would stand in the file twice.
+            # The step of the checkpoint was validated in the earlier attempt; its metrics would be in the file twice.
             "trainer.val_before_train=false",
         ]
 
 
 @contextmanager
 def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
-    """While the block runs no other launcher works on the run `name` in `run_dir`.
+    """Hold the lock of the run `name` in `run_dir`, so that no other launcher works on it during the block.
 
     Raises:
         ConfigError: a name that is no file name.
-        LaunchError: another launcher does, or another user has.
+        LaunchError: another launcher holds it, or the run is another user's.
     """
     require_name(name)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
 
 
 def _at_work(name: str, content: bytes) -> str:
-    """That another launcher holds the lock, and what to do; `content` is what it has written into it."""
+    """The message that another launcher holds the lock, and what to do; `content` is what that one wrote into it."""
     elsewhere = "or give this one another --name"
     if not content.strip().isdigit():
         return f"another launcher is at work on run {name}; stop it, {elsewhere}"
@@ -121,7 +121,7 @@ def open_run(config: RunConfig, paths: RunPaths, request: ResumeRequest, clock: 
         config: the run.
         paths: where it keeps things, its checkpoints among them.
         request: what the command line asks for.
-        clock: says which it is, and why.
+        clock: prints which of the two it is, and why.
 
     Raises:
         ConfigError: it cannot be continued as it is asked for; the message says what was found and what to do.
@@ -180,7 +180,7 @@ def _require_no_trace(checkpoints: Path, available: Sequence[Checkpoint]) -> Non
 def _compare(
     config: RunConfig, run_dir: Path, checkpoint: Checkpoint, request: ResumeRequest, say: Callable[[str], None]
 ) -> tuple[Difference, ...]:
-    """Hold the run file against the checkpoint's; returns the accepted changes and says the free ones."""
+    """Compare the run file with that of the checkpoint; prints free changes and returns the accepted ones."""
     before = _settings_of(run_dir, checkpoint)
     if before is None:
         raise ConfigError(
@@ -198,7 +198,7 @@ def _compare(
 
 
 def _settings_of(run_dir: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    """The run file with which a checkpoint was made, else the last one that the run had; None where neither is told."""
+    """The run file with which a checkpoint was made, else the run's last one; None where neither is known."""
     assert checkpoint.manifest is not None
     candidates = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
     return next((config for config in candidates if isinstance(config, dict)), None)

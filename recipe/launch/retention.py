@@ -68,7 +68,7 @@ class Retention:
 
 
 def _declared(checkpoints: Path) -> frozenset[int]:
-    """The steps of which there is a manifest: cheap to ask for, however many files a checkpoint has."""
+    """The steps whose checkpoints have a manifest; cheap to find, however many files a checkpoint has."""
     steps = (step_of(path.parent.name) for path in checkpoints.glob(f"global_step_*/{MANIFEST}"))
     return frozenset(step for step in steps if step is not None)
 
@@ -100,10 +100,10 @@ def to_remove(
 ) -> list[Checkpoint]:
     """The checkpoints that may go, of those of a run by step.
 
-    There stay the newest `keep` whole ones; the one with the best validation score; the last one that is known to be
-    good, which a rule names later than those after it are saved; for each rule of the watch the last one before it was
-    first broken; and what is damaged, which somebody may want to look at. The rest of a save that was cut short goes
-    once there is a later whole one.
+    These stay: the newest `keep` whole ones; the one with the best validation score; the last one known to be good,
+    which may be older than the newest when a rule is broken late; for each rule of the watch the last one before it was
+    first broken; and damaged ones, which somebody may want to look at. The rest of a save that was cut short goes once
+    there is a later whole one.
     """
     intact = [checkpoint for checkpoint in available if checkpoint.whole]
     if not intact:
@@ -118,7 +118,8 @@ def to_remove(
 
 
 def _best(checkpoints: Sequence[Checkpoint], steps: Iterable[Step]) -> set[int]:
-    """A checkpoint has the score of the last validation until its step; the one next to the best validation counts."""
+    """The step of the best checkpoint, by the last validation up to its step; of equals, the first after the latest
+    one."""
     scores = [(step.number, score) for step in steps if (score := step.validation_score) is not None]
     scored = []
     for checkpoint in checkpoints:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver of a run, from its command line to its end: described, watched over, its checkpoints kept."""
+"""Runs the driver of a run to its end: records its command, watches its training, and prunes its checkpoints."""
 
 from __future__ import annotations
 

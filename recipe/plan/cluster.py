@@ -39,7 +39,7 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
     for size in range(1, MOST_NODES + 1):
         cluster = _cluster(run.config, size)
         if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * run.config.hbm_bytes_per_die:
-            continue  # not even weights and gradients
+            continue  # no room even for weights and gradients
         best = None
         for actor in _actors(run, cluster):
             for rollout in _rollouts(run, cluster):
@@ -51,7 +51,7 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
                     continue
                 needed = memory(candidate)
                 if any(phase in TRAINING for _, phase in needed.too_full):
-                    break  # whatever the rollout's layout
+                    break  # no layout of the rollout changes that
                 if not needed.fits or not host_fits(candidate, needed):
                     continue
                 fullest = max(die.total(die.fullest) + die.outside_total for die in needed.dies)
@@ -63,7 +63,7 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
 
 
 def host_fits(run: Subject, needed: Memory) -> bool:
-    """What the dies put on a node fits there, as far as the run file tells the node's memory."""
+    """Whether host memory holds what a node's dies put there; True where the run file does not give its size."""
     host_gib = run.config.cluster.host_memory_gib_per_node
     return host_gib is None or needed.host.total <= host_gib * 2**30
 

@@ -16,7 +16,7 @@ from recipe.runfile.schema import GIB
 
 
 def planned(row: PublishedStep, configs: Path) -> Subject:
-    """The run file of a published row."""
+    """The planned run of a published step."""
     return subject(load(configs / f"{row.config}.toml"))
 
 
@@ -36,7 +36,7 @@ def phases(row: PublishedStep, run: Subject) -> dict[str, tuple[float, float]]:
 
 
 def time_table(configs: Path) -> Iterator[str]:
-    """Published and estimated seconds of every row."""
+    """Lines of a Markdown table: published and estimated seconds of every published step."""
     yield "| published step | phase | published s | estimated s | off |"
     yield "|---|---|---:|---:|---:|"
     for row in ROWS:
@@ -45,7 +45,7 @@ def time_table(configs: Path) -> Iterator[str]:
 
 
 def memory_table(configs: Path, names: list[str]) -> Iterator[str]:
-    """GiB of the fullest die by phase, and per node, of run files."""
+    """Lines of a Markdown table: GiB on the fullest die by phase, and on a node, for each run file."""
     yield "| run file | die has | rollout | old log-prob | reference | update | switch | node, of it page-locked |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for name in names:

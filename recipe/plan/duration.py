@@ -28,7 +28,7 @@ _LIMIT_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Rates:
-    """What the published step did: floating point operations a second and die, and seconds beside them."""
+    """What the published step achieved: floating point operations per second and die, and fixed seconds beside them."""
 
     forward_flops: float
     update_flops: float
@@ -63,7 +63,7 @@ def active_parameters(model: Architecture) -> int:
 
 
 def forward_flops(model: Architecture, tokens: float, sequence: float) -> float:
-    """Of a forward pass: 2 for every active parameter and token, and causal attention's scores and sums.
+    """Floating point operations of a forward pass: 2 per active parameter and token, and those of causal attention.
 
     A query of a sequence of s meets s/2 keys on the average, in products as wide as a key and as a value.
     """

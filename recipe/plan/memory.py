@@ -20,8 +20,8 @@ from recipe.runfile.schema import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 
 PHASES = ("rollout", "log_prob", "ref", "update", "switch")
 BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
-# vllm_ascend/worker/model_runner_v1.py, initialize_kv_cache: both caches of a layer are so many elements longer, so
-# that they can start at a multiple of it. The profiler that sizes the cache does not know of it.
+# vllm_ascend/worker/model_runner_v1.py, initialize_kv_cache: each of the two caches of a layer is longer by this many
+# elements, so that it can start at a multiple of them. The profiler that sizes the cache does not know of it.
 CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
 
 
@@ -86,7 +86,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Memory:
-    """What `memory` works out."""
+    """The memory that a run needs: of its dies, its KV cache and a host, and what a die has (`limit`)."""
 
     dies: tuple[Die, ...]
     cache: Cache
@@ -141,7 +141,7 @@ def _rollout_weights(run: Subject) -> dict[str, int]:
 
 
 def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
-    """vllm_ascend/worker/worker_v1.py, `determine_available_memory`: the share less the peak of a trial run."""
+    """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
     model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
     peak = sum(weights.values()) + _engine_step(run) + resident.engine(run) + sum(resident.outside(run).values())
@@ -152,7 +152,7 @@ def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
 
 
 def _engine_step(run: Subject) -> int:
-    """A step of the engine at its token budget, every prompt ending in it."""
+    """Bytes of an engine step that uses its whole token budget and computes logits for every sequence."""
     model, layout = run.model, run.layout
     budget, rows = run.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
     layers = budget / layout.rollout_tensor * activations.engine_most(model, run.expert_load)

@@ -28,7 +28,7 @@ class Plan:
     smallest: SmallestCluster | None
 
     def warnings(self) -> Iterator[str]:
-        """What does not fit, and what will be slower than it looks."""
+        """One sentence for each thing that does not fit, or that makes a step slower than the estimate."""
         limit = self.memory.limit
         for phase in PHASES:
             over = {die.stage: die.total(phase) + die.outside_total - limit for die in self.memory.dies}

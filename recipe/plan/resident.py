@@ -26,8 +26,8 @@ def engine(run: Subject) -> int:
 
 
 def gathered(run: Subject) -> int:
-    """Bytes of the buffer, kept for ever, in which linear layers gather the input that sequence parallelism has cut up
-    (megatron/core/utils.py, `GlobalMemoryBuffer`; tensor_parallel/layers.py): the whole input of the largest pass."""
+    """Bytes of Megatron-core's global buffer, which is never released (megatron/core/utils.py, `GlobalMemoryBuffer`):
+    the largest input that a linear layer gathers under sequence parallelism."""
     layout = run.layout
     tokens = max(layout.log_prob_micro_batch, layout.micro_batch) * run.sequence_tokens
     return tokens * run.model.hidden * BF16 if layout.actor_tensor > 1 else 0
@@ -69,7 +69,7 @@ def left_by_update(run: Subject, stage: int) -> int:
 
 
 def communicators(run: Subject) -> dict[str, int]:
-    """Groups of more than one die in a die's process, by what they are for; each has its own HCCL communicator."""
+    """Sizes of the process groups that a die belongs to, without those of one die; each has an HCCL communicator."""
     layout = run.layout
     sizes = {
         "world": layout.dies,

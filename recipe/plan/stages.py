@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the dies of each pipeline stage hold of the actor, and of the reference, which is laid out alike."""
+"""The actor's parameters and buffers on the dies of a pipeline stage; the reference is laid out in the same way."""
 
 from __future__ import annotations
 

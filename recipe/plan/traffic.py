@@ -30,7 +30,7 @@ class Lengths:
 
 
 def lengths(run: Subject, prompt: float | None = None, response: float | None = None) -> Lengths:
-    """Mean lengths where given; else those of the run file's limits, the most there can be."""
+    """The mean lengths that are given; the limits of the run file for those that are not."""
     return Lengths(prompt or run.prompt_tokens, response or run.response_tokens, run.response_tokens)
 
 
@@ -41,7 +41,7 @@ def passes(run: Subject) -> dict[str, int]:
 
 
 def traffic(run: Subject, mean: Lengths) -> dict[str, int]:
-    """Bytes by cause, of the die with the most of it."""
+    """Bytes that a die sends in a step by cause; for each cause those of the die that sends most."""
     layout, model = run.layout, run.model
     tokens = layout.actor_sequences_per_rank * mean.sequence / layout.actor_tensor
     stages = range(layout.actor_pipeline)
@@ -95,8 +95,8 @@ def recomputed_share(run: Subject) -> float:
 
 
 def _offloads(run: Subject) -> int:
-    """Between a die and its host: parameters, which verl loads and offloads around every phase, and the optimizer's
-    states, or what an optimizer on the host takes and gives."""
+    """Bytes between a die and its host: offloaded parameters and optimizer states, or gradients and weights where the
+    optimizer is on the host."""
     actor, updates, moved = run.config.actor, run.config.train.updates_per_step, 0
     for stage in range(run.layout.actor_pipeline):
         laid, stage_bytes = stage_buffers(run, stage), 0

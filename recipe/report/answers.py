@@ -51,10 +51,10 @@ def sampled_answers(run_dir: Path) -> tuple[list[Answer], int, int]:
 
 
 def _template_length(prompts: list[str]) -> int:
-    """Characters that every prompt begins with, up to the end of a sentence or line: the template, not the problem."""
+    """Length of what all prompts begin with, up to the end of a sentence or line: that is the template's part."""
     if len(prompts) < 2:
         return 0
-    low, high = min(prompts), max(prompts)  # what the extremes share in order, all share
+    low, high = min(prompts), max(prompts)  # what the first and the last in sorted order begin with, all begin with
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
     common = low[:length]
     return max(common.rfind(mark) for mark in (".", "\n")) + 1

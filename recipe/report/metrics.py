@@ -27,7 +27,7 @@ PROBABILITY_GAP = "training/rollout_probs_diff_max"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9
-# Times, speeds, memory, grading processes that were lost. Everything else a run logs follows from its seed.
+# Metrics of the machine: times, speeds, memory, lost grading processes. All others follow from a run's seed.
 OF_THE_MACHINE = re.compile(r"timing_(s|per_token_ms)/.+|perf/(?!total_num_tokens$).+|reward/lost_workers")
 VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
@@ -91,7 +91,7 @@ def read_steps(path: Path) -> list[Step]:
 
 
 def unequal_metrics(left: Sequence[Step], right: Sequence[Step]) -> list[str]:
-    """One line for each step that only one run has, and for each metric of the training that is not the same number.
+    """One line for each step that only one of two runs has, and for each metric of the training in which they differ.
 
     Metrics that match OF_THE_MACHINE are left out; everything else is compared to the last digit, NaN equal to NaN.
     """

@@ -126,7 +126,7 @@ def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
         colour = MARK_COLOURS[kind]
         axes.axvline(step, color=colour, linestyle="-" if kind == STOP else "--", linewidth=1)
         if len(by_step) > LABELLED_MARKS and kind != STOP:
-            continue  # a text at each of many lines could not be read; the page lists them all
+            continue  # names at many lines would cover one another; the page lists all marks
         names = ", ".join(dict.fromkeys(mark.name for mark in step_marks))
         names = names if len(names) <= LONGEST_LABEL else names[:LONGEST_LABEL] + "..."
         axes.annotate(

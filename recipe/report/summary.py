@@ -82,7 +82,7 @@ def _values(steps: Iterable[Step], *names: str) -> list[float]:
 
 
 def _worst(choose: Callable[[list[float]], float], steps: list[Step], *names: str) -> float | None:
-    """What `choose` takes from a metric's values; not-a-number, which it might pass over, where one is no number."""
+    """`choose` (max or min) of a metric's values; not-a-number where one of them is, which max and min may ignore."""
     values = _values(steps, *names)
     if any(map(math.isnan, values)) or any(not step.unreadable.isdisjoint(names) for step in steps):
         return math.nan
@@ -94,7 +94,7 @@ def _largest(values: Iterable[Any]) -> Any:
 
 
 def median(values: list[float]) -> float | None:
-    """The middle value (the upper one of two); None of nothing."""
+    """The middle value (the upper one of two); None of an empty list."""
     return sorted(values)[len(values) // 2] if values else None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic of a run: everything about who holds what that follows from the run file.
+"""The arithmetic of a run: parallel sizes, batches and lengths that follow from the run file.
 
 Megatron-core 0.12.1: the dies of one pipeline stage are tensor x data parallel for attention, and expert x
 expert-data parallel for the experts (expert tensor parallelism is 1 here). vLLM 0.9.1 with expert parallelism on:
@@ -71,7 +71,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Sizes that do not go together: the rule they break, by a name that stays, and what to tell the user."""
+    """Sizes that do not go together: the rule that they break, by a stable name, and the text for the user."""
 
     rule: str
     text: str
@@ -102,7 +102,7 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mi
     ]
     yield from below_one
     if below_one:
-        return  # nothing divides by them
+        return  # sizes of 0 divide nothing; the other rules would fail on them
     if len(set(stages[1:-1])) > 1:
         yield Mismatch(
             "stages",
@@ -137,7 +137,8 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mi
             yield Mismatch(rule, f"{name} is {divisor}, which does not divide {size_name} ({size})")
     warmup, steps = config.train.warmup_steps, config.run.steps
     if warmup >= steps:
-        # An assertion without a word in its OptimizerParamScheduler, whose schedule verl ends with the steps.
+        # Otherwise an assertion without a message fails in its OptimizerParamScheduler: verl gives it the steps as its
+        # end.
         yield Mismatch(
             "warm-up",
             f"[train] warmup_steps is {warmup}, and Megatron-core wants it below [run] steps ({steps}); lower it, or "

@@ -16,7 +16,7 @@ TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A setting that cannot be had with MindSpeed, or not without it; `rule` is a name that stays."""
+    """A setting that MindSpeed rules out, or that needs it; `rule` is a stable name."""
 
     rule: str
     found: str
@@ -25,7 +25,7 @@ class Refusal:
 
 
 def takes_part(config: RunConfig, upstream: Path) -> bool:
-    """On NPUs always, on simulated ones where the upstream tree has it, on GPUs never."""
+    """Whether MindSpeed is used: always on NPUs, on simulated ones if the upstream tree has it, never on GPUs."""
     device = config.cluster.device
     return device == NPU or (device != CUDA and (upstream / "mindspeed").is_dir())
 
@@ -62,7 +62,7 @@ def transformer_overrides() -> dict[str, Any]:
 
 
 def overrides(config: RunConfig, upstream: Path) -> dict[str, Any]:
-    """What MindSpeed is told, where it takes part.
+    """The settings for MindSpeed, empty where it takes no part.
 
     Raises:
         ConfigError: the first of the `refusals`.

@@ -79,7 +79,7 @@ def model_overrides(config: RunConfig, model: Path) -> dict[str, Any]:
 def chat_template(config: RunConfig, model: Path) -> Path | None:
     """The file with the chat template that prompts are rendered with; None: the tokenizer in `model` has its own.
 
-    Of a tokenizer that is not on this machine its own is assumed.
+    A tokenizer that is not on this machine is assumed to have its own.
 
     Raises:
         ConfigError: tokenizer_config.json cannot be read.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every port that a run listens on by plan, and that no two of them meet.
+"""Every port that a run file plans, and the check that none is planned twice.
 
 The rest take what the system hands out: verl's rendezvous and the data-parallel columns of vLLM bind port 0.
 """

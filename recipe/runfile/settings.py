@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a run can go on with another run file than the one its checkpoint was made with; each key of the schema says.
+"""Whether a run can go on with another run file than its checkpoint's, by the `on_resume` of each key of the schema.
 
-Settings that leave the run what it is differ freely; those that make another run of it are accepted one by one with
-`--accept`; with another model there is no going on.
+Settings that leave the run what it is may change freely; those that make another run of it are accepted one by one with
+`--accept`; those of the model may not change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class Difference:
-    """A key, as `--accept` takes it, that is another one than in the checkpoint's run file; `text` has both values."""
+    """A key whose value differs from the checkpoint's run file, named as `--accept` takes it; `text` has both values."""
 
     key: str
     on_resume: str
@@ -50,10 +50,10 @@ def _fields(cls: type[Any], prefix: str) -> Iterator[tuple[str, dataclasses.Fiel
 
 
 def require_acceptable(accepted: Collection[str]) -> None:
-    """What `--accept` names are keys that it is for.
+    """Require that every key given with `--accept` exists, and is one that has to be accepted.
 
     Raises:
-        ConfigError: there is no such key, or it is one of another kind.
+        ConfigError: there is no such key, it may change without being accepted, or it may not change at all.
     """
     for name in accepted:
         if name not in keys():
@@ -74,8 +74,8 @@ def differences(saved: Mapping[str, Any], config: RunConfig) -> list[Difference]
     """The keys whose values differ from those that the checkpoint was made with.
 
     Args:
-        saved: the run file of the checkpoint, as the JSON of its dataclass; keys may be missing in it, which then had
-            their default, or be none of ours any more.
+        saved: the run file of the checkpoint, as the JSON of its dataclass; it may lack keys, which had their default,
+            and have keys that this version does not know.
         config: the run file.
     """
     current = json.loads(json.dumps(config.described()))
@@ -116,7 +116,7 @@ def _both(name: str, before: Any, now: Any) -> str:
 
 
 def _environment(before: Any, now: Any) -> str:
-    """Names only; a value that is masked in both is not told apart."""
+    """The variables that differ, by name only; two masked values count as equal."""
     old, new = (value if isinstance(value, Mapping) else {} for value in (before, now))
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     return f"[{ENVIRONMENT}] differs in {', '.join(names)}" if names else ""
@@ -128,7 +128,7 @@ def _bracketed(name: str) -> str:
 
 
 def require_continuable(changes: Collection[Difference], accepted: Collection[str], what: str) -> None:
-    """Every difference is free, or has been accepted.
+    """Require that every difference is free, or has been accepted.
 
     Args:
         changes: the differences.
@@ -136,7 +136,7 @@ def require_continuable(changes: Collection[Difference], accepted: Collection[st
         what: begins the message: which run cannot go on from which checkpoint.
 
     Raises:
-        ConfigError: names the others, and what to do.
+        ConfigError: names the differences that are neither, and what to do.
     """
     if impossible := [change for change in changes if change.on_resume == IMPOSSIBLE]:
         raise ConfigError(

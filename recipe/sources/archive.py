@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the wanted files out of a wheel or an sdist into memory; nothing is ever unpacked to disk here.
+"""Read the wanted files of a wheel or an sdist into memory; nothing is unpacked to disk here.
 
 Archives are foreign: a member with an absolute path, a `..`, or a link among the wanted files is refused, and so is
 one that unpacks to more than MAX_BYTES.

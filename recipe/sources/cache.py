@@ -52,10 +52,11 @@ def cached(pin: Pin) -> Path | None:
 
 @contextlib.contextmanager
 def filling(pin: Pin) -> Iterator[Path]:
-    """Hand out a path to make a pin's archive or repository at; what is there moves to its place when the block ends.
+    """Yield a path at which to make a pin's archive or repository; when the block ends, it moves to its place in the
+    cache.
 
-    One process at a time fills the cache; what killed ones have left is swept away.  SourcesError when the disk does
-    not let us; what the block raises passes.
+    One process at a time fills the cache; rests of killed ones are removed.  SourcesError where the disk cannot be
+    written; what the block raises is passed on.
     """
     place = place_of(pin)
     directory = place.parent

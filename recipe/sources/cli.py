@@ -126,7 +126,7 @@ def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Prof
     """The profile that the options ask for, with what an earlier --with has put beside it."""
     every = pins.read_pins(options.root / "upstreams.toml")
     name = options.profile or manifest.get("profile", "sim")
-    every.profile(name, options.add + options.drop)  # for its errors only: names that nobody has
+    every.profile(name, options.add + options.drop)  # for its errors only: it refuses unknown names
     contradictory = set(options.add) & set(options.drop)
     if contradictory:
         raise UsageError(f"--with {min(contradictory)} and --without {min(contradictory)}: choose one")
@@ -140,7 +140,7 @@ def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Prof
 
 
 def _sources(options: argparse.Namespace, profile: pins.Profile) -> list[tuple[pins.Pin, Path]]:
-    """What --from names."""
+    """The pins and paths that --from names."""
     sources = []
     for text in options.sources:
         name, equals, path = text.partition("=")

@@ -19,7 +19,7 @@ from recipe.sources.source_patches import PatchFile
 
 @dataclass(frozen=True)
 class WantedTree:
-    """A tree to be: a profile with our source patches, or, when `pristine`, the profile and nothing of ours."""
+    """The tree that is to be made: a profile with our source patches, or, when `pristine`, the profile alone."""
 
     profile: Profile
     patches: tuple[PatchFile, ...] = ()

@@ -19,7 +19,7 @@ from recipe.sources.archive import COMPILED, MAX_BYTES, Files, is_licence, metad
 from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.pins import Pin
 
-# What ties git to another repository than the one we name.
+# Variables that would make git use another repository than the one we name.
 _TIES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NAMESPACE",
     "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_WORK_TREE",

@@ -25,8 +25,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class Pin:
     """One upstream. Either `file` and `sha256` (from the package index) or `git` and `commit` are set.
 
-    packages: top-level directories that are copied.  entry_points, generate: what a build would have written, for
-    sources from git (group -> name -> object, and path -> text).
+    packages: top-level directories that are copied.  entry_points (group -> name -> object) and generate (path ->
+    text): for sources from git, what a build would have written.
     """
 
     name: str

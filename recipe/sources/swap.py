@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put a new tree in the place of the old one: whoever looks, at whatever moment, finds one of the two, whole.
+"""Put a new tree in the place of the old one, so that at every moment one of the two is there, whole.
 
-`scratch` is a directory on the same file system.  In it, `upstream-new` is a tree being written or
-deleted, and `upstream-other` the tree that `upstream/` is not, or is not any more; whatever moment a sync was killed
-at, `recover` finishes or takes back what it did.
+`scratch` is a directory on the same file system. In it, `upstream-new` is a tree that is being written or deleted, and
+`upstream-other` the one that changes places with `upstream/`. At whatever moment a sync is killed, `recover` completes
+or undoes it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _retire(old: Path, tree: Path, say: Say) -> None:
             place = _set_aside(old.parent, entry.name)
             say(f"{tree.name}/{entry.name} was not brought by sync and is in the way; moved to {place}")
         entry.rename(place)
-    # Half deleted, it could not say any more what is the user's in it; under this name nobody asks.
+    # A half deleted tree has no manifest that tells which entries are the user's; under this name nobody asks for it.
     discarded = old.with_name("upstream-new")
     old.rename(discarded)
     shutil.rmtree(discarded)

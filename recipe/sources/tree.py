@@ -61,7 +61,7 @@ def sync(tree: Path, wanted: WantedTree, scratch: Path, say: Say) -> bool:
             swap.put(_written(scratch / "upstream-new", made, wanted), tree, say)
             return True
     except SourcesError:
-        # On a read-only disk there is not even a lock to be had, nor a need of one when all is as it should be.
+        # On a read-only disk no lock can be taken; none is needed when the tree is up to date.
         if up_to_date(tree, wanted):
             return False
         raise

@@ -26,12 +26,12 @@ from recipe.watch.rule import RULES, NothingToJudge, Symptom, rule
 
 __all__ = ["RULES"]
 
-# Rewards are float32, and their mean over a group differs from them in the last digits.
+# Rewards are float32, so the mean of equal rewards may differ from them in the last digits.
 EQUAL = 1e-6
-# A fall counts from this much on: less is noise of a mean over a few hundred answers, or some dozens of problems.
+# The smallest fall that counts: less is noise in a mean over a few hundred answers, or some dozens of problems.
 LEAST_FALL = 0.1
-# Where no token's probability differs by more, rollout and actor agree, whatever their correlation is: that of two
-# constants is noise.
+# Rollout and actor agree where no token's probability differs by more, whatever their correlation: between near
+# constants it is noise.
 NEGLIGIBLE_GAP = 0.01
 
 

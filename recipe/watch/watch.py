@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules, fed with the steps of a run one by one."""
+"""Feeds the steps of a run to the rules, one by one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from recipe.watch.history import Context, History, StepView
 from recipe.watch.rule import NothingToJudge, Rule, Symptom
 from recipe.watch.rules import RULES
 
-# A rule that has warned says nothing more for so many steps, unless it stops the run: a figure may be about its bound.
+# Steps for which a rule that has warned is silent, unless it stops the run: a figure may hover about its bound.
 QUIET_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A rule has been broken long enough: `kind` is WARNING or STOP of `recipe.report.marks`.
+    """A rule that has been broken for its number of steps: `kind` is WARNING or STOP of `recipe.report.marks`.
 
     `since` is the first of the bad steps in a row, `good` the last step whose checkpoint neither this rule nor one that
     stops runs speaks against (0: none).
@@ -44,7 +44,7 @@ class _Streak:
 
 
 class Watcher:
-    """The rules with what they have seen of one run.
+    """The rules, with the history of one run.
 
     `good` is the last step whose checkpoint no rule that stops runs speaks against (0: none).
     """
@@ -65,7 +65,7 @@ class Watcher:
         return tuple(self._streaks)
 
     def feed(self, step: Step) -> list[Breach]:
-        """What the rules have to say after this step, in the order of their declaration."""
+        """The breaches that this step makes, in the order of the rules' declaration."""
         self._history.add(step)
         view = StepView(step, self._history, self._context, self._settings)
         judged = [
@@ -95,7 +95,7 @@ class Watcher:
 
     def _due(self, rule: Rule, symptom: Symptom, number: int) -> Breach | None:
         streak = self._streaks[rule.name]
-        # Every further step stops too: a run that was started again after a stop has its streak already.
+        # Not only at the exact number of steps: a run that is continued after a stop has its streak already.
         if self._stops(rule) and streak.count >= rule.stop_after:
             kind = STOP
         elif streak.count == rule.warn_after and number > streak.quiet_until:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run file as a whole: its sections, and what they say together."""
+"""A run file as a whole: its sections, and values that follow from more than one."""
 
 from __future__ import annotations
 
