@@ -26,7 +26,7 @@ Undo = Callable[[], None]
 
 @dataclass
 class _State:
-    """What became of a patch in this process; `undo` holds how to take it off, last first."""
+    """The state of a patch in this process; `undo` holds the steps that take it off, last first."""
 
     status: str
     reason: str = ""
@@ -38,7 +38,7 @@ class _State:
 
 _lock = threading.RLock()
 _states: dict[str, _State] = {}
-# What was reverted, for applying it again: modules that imported a patched name, and submodules put in place in time.
+# Kept from a revert for applying again: modules that imported a patched name, and submodules put in place in time.
 _importers: dict[str, list[tuple[ModuleType, str]]] = {}
 _in_time: set[str] = set()
 _pinned_text: drift.PinnedText | None = None
@@ -98,7 +98,8 @@ def revert(*ids: str) -> None:
 
 
 def _give_back(patch: Declaration, state: _State) -> list[tuple[ModuleType, str]]:
-    """Put the original into every module that holds ours, but for those it comes from; returns where."""
+    """Put the original into every module that holds our object, except those that define it; returns (module, name)
+    pairs."""
     if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, FunctionType):
         return []
     home = patch.mirror.partition(".")[0]
@@ -145,7 +146,7 @@ def apply_to(patch: Declaration, module: ModuleType) -> None:
             _put_submodule(patch, module, state)
         elif patch.kind == "registry":
             _put_entry(patch, module, state)
-        elif patch.kind != SOURCE:  # that one lies in the file itself
+        elif patch.kind != SOURCE:  # a source patch is in the file itself
             _put_attribute(patch, module, state, excerpt)
         state.status = "applied"
         manifest.write(patch, "applied", fingerprint=excerpt.fingerprint)

@@ -25,7 +25,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class Difference:
-    """A key whose value differs from the checkpoint's run file, named as `--accept` takes it; `text` has both values."""
+    """A key whose value is not that of the checkpoint's run file, as `--accept` takes it; `text` has both values."""
 
     key: str
     on_resume: str

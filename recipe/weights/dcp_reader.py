@@ -76,7 +76,7 @@ _METADATA_NAMES: dict[tuple[str, str], Any] = {
     (_MODULE, "StorageMeta"): _Instance,
     (_MODULE, "_MEM_FORMAT_ENCODING"): int,
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Blob,
-    # Megatron-core keeps the plan of each rank, from which it saves again without asking the others.
+    # Megatron-core keeps each rank's plan here, so that it can save again without asking the other ranks.
     ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Instance,
     (_PLANNER, "SavePlan"): _Instance,
     (_PLANNER, "WriteItem"): _Instance,
@@ -121,7 +121,7 @@ def _unpickle(
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """For millions of objects without a cycle: looking for one again and again would double the time."""
+    """Suspend garbage collection: among millions of objects without a cycle it would double the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -238,7 +238,7 @@ class _Slice(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class _StorageReference:
-    """What the pickle says of a storage: torch's class, record in the archive, number of elements."""
+    """The pickle's reference to a storage: torch's class, the record in the archive, and the number of elements."""
 
     kind: str
     key: str
@@ -289,7 +289,8 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
 
 
 def _data_begin(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where the record's bytes begin: behind the local header, whose name and extra field have lengths of their own."""
+    """Where the record's bytes begin: after the local header, whose name and extra field need not be as long as the
+    directory's."""
     stream = archive.fp
     assert stream is not None
     stream.seek(info.header_offset)

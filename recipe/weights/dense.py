@@ -17,7 +17,7 @@ from recipe.weights.layout import LayerPlacements, MegatronLayout, Placement, un
 
 @dataclass(frozen=True)
 class Family:
-    """What distinguishes one model_type: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
+    """What differs between model_types: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
 
     qkv_bias: bool | None = None
     qk_norm: bool = False

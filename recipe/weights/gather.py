@@ -22,7 +22,7 @@ from recipe.weights.output import Sink
 from recipe.weights.source import Reader
 
 _BATCH_BYTES = 8 * 2**20
-# Transposed pieces are read as a whole for any row of theirs: up to this size, all rows are taken at once.
+# For any one row of a transposed piece all of the piece is read, so up to this size all its rows are taken at once.
 _WHOLE_BYTES = 64 * 2**20
 _ELEMENT = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -35,14 +35,14 @@ class Box:
     sizes: tuple[int, ...]
 
     def common(self, other: Box) -> Box | None:
-        """What lies in both."""
+        """The box of the elements that are in both; None where none are."""
         low = tuple(max(a, b) for a, b in zip(self.offsets, other.offsets, strict=True))
         ends = zip(self.offsets, self.sizes, other.offsets, other.sizes, strict=True)
         sizes = tuple(min(a + n, b + m) - at for at, (a, n, b, m) in zip(low, ends, strict=True))
         return Box(low, sizes) if min(sizes) > 0 else None
 
     def within(self, other: Box) -> tuple[slice, ...]:
-        """Where it is in an array that holds `other`."""
+        """The slices of this box in an array that holds the elements of `other`."""
         return tuple(slice(a - b, a - b + n) for a, b, n in zip(self.offsets, other.offsets, self.sizes, strict=True))
 
 
@@ -51,7 +51,7 @@ def _box(chunk: Chunk) -> Box:
 
 
 class ChunkIndex:
-    """The chunks of a tensor, found by where they are."""
+    """The chunks of a tensor, found by their position."""
 
     def __init__(self, name: str, tensor: StoredTensor) -> None:
         self.name, self.tensor = name, tensor
@@ -141,7 +141,7 @@ class Gather:
     def _batches(
         self, section: Section, storages: list[tuple[Chunk, Storage]], reader: Reader
     ) -> Iterator[NDArray[Any]]:
-        """Some rows after the other, in a buffer that the next ones overwrite."""
+        """Batches of rows in order, each in the same buffer, which the next batch overwrites."""
         item = ITEM_BYTES[self.dtype]
         nbytes = math.prod(section.box.sizes) * item
         plain = all(is_row_major(storage.shape, storage.strides) for _, storage in storages)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job: files made of parts, written by worker threads into OUT/.partial, moved into OUT when all are there.
 
-What a kill at any moment leaves is one of: OUT/.partial with some whole files and a ledger that lists them (a rerun
-goes on from there), or OUT with files and without its commit point (a rerun finishes the move), or the whole output.
+A kill at any moment leaves one of three states: OUT/.partial with some whole files and a ledger that lists them (a
+rerun goes on from there), OUT with files but without its commit point (a rerun finishes the move), or the whole output.
 The commit point is the last file that appears, and no reader takes the directory for complete without it.
 
 Workers are threads: reading, the kernel, the checksum and writing all let go of Python's lock, and one process means
@@ -35,11 +35,11 @@ class Part(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How many; known before anything is read."""
+        """Its size, known before anything is read."""
 
     @property
     def label(self) -> str:
-        """The tensor it comes from, or what it is: for the table by layers and for `--verify`'s complaints."""
+        """The name of its tensor, or what else it is, for the table by layers and the messages of `--verify`."""
 
     def emit(self, sink: Sink, reader: Reader) -> None:
         """Write exactly `nbytes` bytes into the sink; the same ones every time."""
@@ -47,7 +47,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Bytes [begin, begin + nbytes) of what a source comes out as (`Source.row_bytes` makes bytes of rows)."""
+    """Bytes [begin, begin + nbytes) of a source as it is written out (`Source.row_bytes` is the size of a row)."""
 
     source: Source
     begin: int
@@ -197,7 +197,7 @@ class _Stopped(Exception):
 
 
 class _Worker:
-    """What a worker thread owns."""
+    """The sink and the reader that one worker thread owns."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.sink = Sink()
@@ -217,8 +217,8 @@ class _Worker:
             progress(part.nbytes)
 
 
-def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _Worker], None]) -> None:
-    """Do all files, `workers` at a time; the first error stops the others and is raised."""
+def _each(files: Sequence[OutputFile], workers: int, action: Callable[[OutputFile, _Worker], None]) -> None:
+    """Call `action` for all files, `workers` at a time; the first error stops the other workers and is raised."""
     stop = threading.Event()
     queue = iter(files)
     lock = threading.Lock()
@@ -231,7 +231,7 @@ def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _
                     file = next(queue, None)
                 if file is None:
                     return
-                do(file, worker)
+                action(file, worker)
         finally:
             worker.sink.close()
             worker.reader.close()

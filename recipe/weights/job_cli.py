@@ -19,7 +19,7 @@ from recipe.weights.workspace import check_output, is_complete
 
 @dataclass(frozen=True)
 class Planned:
-    """A job, and what went into it: number of tensors read, their bytes, and remarks for the person."""
+    """A job, with the number and the bytes of the tensors that it reads, and remarks to print."""
 
     job: Job
     tensors: int

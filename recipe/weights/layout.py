@@ -38,7 +38,7 @@ class Placement:
         return math.prod(self.hf_shape[1:])
 
     def box(self, first: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Offsets and shape, in the Megatron tensor, of `rows` rows from the `first` of this place's."""
+        """Offsets and shape, in the Megatron tensor, of `rows` rows from row `first` of this placement on."""
         offsets = list(self.offsets)
         offsets[self.leading] += first
         return tuple(offsets), (1,) * self.leading + (rows, *self.hf_shape[1:])

@@ -16,7 +16,7 @@ from typing import Any
 from recipe.weights.legacy_options import LegacyOptions, stages
 
 ITERATION = 1
-# What the up-projections of queries and of keys and values, and the norm before the latter, are called.
+# Names of the up-projections of queries, and of keys and values, and of the norm before the latter.
 _ATTENTION = {
     "2.1": ("linear_qb", "linear_kvb", "k_layernorm"),
     "2.2": ("linear_q_up_proj", "linear_kv_up_proj", "kv_layernorm"),

@@ -13,7 +13,7 @@ from typing import Any
 
 from recipe.weights.errors import WeightsError
 
-# Of MindSpeed-LLM, each the last or the first with its names of the tensors of attention.
+# Versions of MindSpeed-LLM; each is the last or the first one with its names of attention's tensors.
 VERSIONS = ("2.1", "2.2")
 
 
@@ -21,10 +21,10 @@ VERSIONS = ("2.1", "2.2")
 class LegacyOptions:
     """The split asked for.
 
-    layer_list: layers of each pipeline stage; None: the same number in all.
-    num_layers, first_k_dense_replace: what the user takes the model for; None: whatever config.json says.
-    tp_extend_ep: the experts of one expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced.
-    mindspeed_llm: whose names of attention's tensors: one of VERSIONS.
+    layer_list: layers of each pipeline stage; None: the same number in all. num_layers, first_k_dense_replace: the
+    sizes that the user expects of the model; None: those of config.json. tp_extend_ep: the experts of one
+    expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced. mindspeed_llm: the version whose
+    names attention's tensors get, one of VERSIONS.
     """
 
     tensor: int = 1

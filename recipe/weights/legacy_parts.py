@@ -26,14 +26,15 @@ from recipe.weights.source import Reader, Source
 from recipe.weights.torch_zip import Archive
 from recipe.weights.transpose import columns_as_rows
 
-# Of rows read at a time where only some of their columns are wanted, and of transposed rows made at a time.
+# Bytes of the rows read at a time where only some of their columns are wanted, and of those transposed at a time.
 _BATCH_BYTES = 2**20
 _ELEMENT = {2: np.uint16, 4: np.uint32}
 
 
 @dataclass(frozen=True)
 class RankParts(Sequence[Part]):
-    """The parts of one rank's file, worked out anew at each iteration: all ranks' at once would be half a million."""
+    """The parts of one rank's file, made anew at each iteration: those of all ranks together would be half a million
+    objects."""
 
     rank: Rank
     options: LegacyOptions

@@ -27,13 +27,13 @@ examples:
   scripts/convert_mcore_to_hf.py --load-dir runs/NAME/checkpoints/global_step_70/actor --save-dir OUT
   scripts/convert_mcore_to_hf.py --load-dir CHECKPOINT --save-dir OUT --hf-config HF --dry-run
 """
-# Of a file: no more than the published ones have, and no fewer files than keep some workers busy.
+# Largest size of a file: at most that of the published ones, and small enough to keep several workers busy.
 SHARD_BYTES = 4 * 2**30
 _FILES, _LEAST_BYTES = 16, 256 * 2**20
 
 
 class _ModelNames(Container[str]):
-    """What a model's own tensors are called; the optimizer's have these names behind a prefix."""
+    """The names of a model's tensors; those of the optimizer's states have a prefix before them."""
 
     def __contains__(self, name: object) -> bool:
         return str(name).startswith(("embedding.", "decoder.", "output_layer."))
@@ -134,7 +134,7 @@ def _entries(directory: Path, tensors: Iterable[OutTensor]) -> list[TensorEntry]
 
 
 def _main_dtype(tensors: Iterable[OutTensor]) -> str:
-    """That of the matrices, the widest where they differ."""
+    """The dtype of the model's matrices; where they differ, the widest of theirs."""
     dtypes = {tensor.dtype for tensor in tensors if len(tensor.shape) > 1}
     return next(dtype for dtype in ("F32", "F16", "BF16") if dtype in dtypes)
 

@@ -44,7 +44,8 @@ def sources_of(checkpoint: HfCheckpoint, layout: MegatronLayout) -> tuple[dict[s
 
 
 def _check_tied(head: Source, embedding: Source) -> None:
-    """A head that config.json ties to the embedding may stand in the checkpoint, but only as its copy."""
+    """Require that an output head which config.json ties to the embedding, if it is in the checkpoint, is an equal
+    copy."""
     reader = Reader()
     try:
         same = head.entry.dtype == embedding.entry.dtype and head.shape == embedding.shape

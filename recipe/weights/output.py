@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large files, written front to back past the page cache, with their checksum known at the end.
+"""Large files, written from front to back without the page cache, their checksums computed on the way.
 
 A page-cache write costs more than everything else here: the kernel allocates and copies every page before the disk
 sees it. So the bytes are gathered in aligned buffers and written with O_DIRECT (plain writes where a file system does
@@ -35,7 +35,7 @@ _CHUNK = 512 * 1024
 
 
 class Destination(Protocol):
-    """Where a sink's buffers go, in order."""
+    """Takes a sink's buffers, in order."""
 
     def put(self, data: memoryview, offset: int) -> None:
         """Take `data`, which begins at byte `offset` of the file; the buffer behind it is page aligned.
@@ -44,10 +44,10 @@ class Destination(Protocol):
         """
 
     def finish(self, nbytes: int) -> None:
-        """All `nbytes` of the file went by."""
+        """Called when all `nbytes` of the file have been put."""
 
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
 
 
 class FileDestination:
@@ -89,13 +89,14 @@ class FileDestination:
     def _write(self, data: memoryview, offset: int) -> None:
         done = 0
         while done < len(data):
-            direct, handle = self._direct, self._handle  # in this order: a plain handle takes what a direct one does
+            # In this order, as the plain handle accepts whatever the direct one does.
+            direct, handle = self._direct, self._handle
             try:
                 done += os.pwrite(handle, data[done:], offset + done)
             except OSError as error:
                 if not direct or error.errno != errno.EINVAL:
                     raise
-                # A file system that takes the flag and not the writes, or a write that stopped within a block.
+                # The file system accepts the flag but not the writes, or a write stopped within a block.
                 self._buffered()
 
     def _buffered(self) -> None:
@@ -222,11 +223,11 @@ class Sink:
             self._wait()
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """End the writing thread."""
         self._pool.shutdown()
 
     def _flush(self) -> None:
-        """Send the buffer out and turn to one that is free."""
+        """Send the buffer out and take a free one."""
         if not self._filled:
             return
         if self._filled < self._size:
@@ -240,7 +241,7 @@ class Sink:
             self._pending.popleft().result()
 
     def _wait(self) -> None:
-        """Until all that was sent is written; raises the first error, when no thread is at a buffer any more."""
+        """Wait until all buffers are written; raises the first error once no thread uses a buffer."""
         pending = list(self._pending)
         self._pending.clear()
         wait(pending)

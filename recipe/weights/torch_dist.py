@@ -34,9 +34,10 @@ from recipe.weights.torch_zip import Archive, tensor_archive
 TOOL = "hf-to-torch-dist"
 # Pieces are cut so that a rank that wants a slice does not read all of a large tensor.
 PIECE_BYTES = 64 * 2**20
-# What a killed run does again for each worker.
+# Largest size of a file: as much as each worker has to do again after a kill.
 FILE_BYTES = 512 * 2**20
-# Archives begin here, and their tensors within them: bfloat16 numbers then never straddle two of the sink's pieces.
+# Archives, and tensors within them, begin at multiples of this, so that no bfloat16 number lies in two of the sink's
+# pieces.
 _ALIGN = 64
 _BLOCK_ROWS = 128
 _EXTRA_STATES = "__extra_state_0.distcp"
@@ -71,7 +72,7 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        """Of the archive, and of zeros up to where the next one may begin."""
+        """Bytes of the archive, and of the zeros up to where the next one may begin."""
         return -(-self.archive_bytes // _ALIGN) * _ALIGN
 
     def emit(self, sink: Sink, reader: Reader) -> None:

@@ -18,7 +18,7 @@ from recipe.weights import torch_pickle
 
 _ROOT = "archive"
 _ALIGN = 64
-# Where a 32-bit field says: see the 64-bit extension.
+# The value of a 32-bit field whose real value is in the 64-bit extension.
 _LIMIT = 2**32 - 1
 _MANY = 2**16 - 1
 _STREAMED = 8  # general purpose bit 3: checksum and sizes follow the data

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an output directory stands: the files that are done, the ledger that survives a kill, and the last move."""
+"""The state of an output directory: the finished files, the ledger that survives a kill, and the final move."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a ledger says: whose job it is, whether it may replace an older output, files done, steps of publishing."""
+    """The content of a ledger: the job's identity, whether it may replace an older output, finished files, and steps of
+    publishing done."""
 
     identity: str
     overwrite: bool
@@ -304,4 +305,4 @@ class Workspace:
                 sync_directory(path.parent)
                 with contextlib.suppress(OSError):
                     for folder in path.parents:
-                        folder.rmdir()  # until one holds something
+                        folder.rmdir()  # up to the first that is not empty

@@ -145,7 +145,7 @@ def _residues(a: ExprNode, b: ExprNode, effort: Effort) -> Iterator[tuple[int, i
 
 
 def _same_values(a: ExprNode, b: ExprNode, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
-    """Whether the real values of both agree at random points: each with each or, with ``ratio``, in their ratio."""
+    """Whether the real values of both agree at random points or, with ``ratio``, have the same ratio at all of them."""
     names = sorted(symbols(a) | symbols(b))
     agreed, differ = 0, False
     defined_a = defined_b = False

@@ -35,7 +35,7 @@ from recipe.reward.grammar.values import (
 
 #: Values of the parameters at which two sets are compared, and at how many of them at least they must not be empty.
 _PARAMETER_POINTS, _FEWEST_POINTS = 12, 3
-#: Conditions that cost the effort of one function.
+#: Number of conditions that count as much effort as one function.
 _CONDITIONS = 100
 
 _HOLDS: dict[str, Callable[[int, int], bool]] = {
@@ -45,7 +45,7 @@ _HOLDS: dict[str, Callable[[int, int], bool]] = {
 
 @dataclass(frozen=True)
 class Bounded:
-    """The points that stand in the relation ``sign`` to the bound."""
+    """The points x for which "x ``sign`` bound" holds."""
 
     sign: str
     bound: ExprNode
@@ -53,7 +53,7 @@ class Bounded:
 
 @dataclass(frozen=True)
 class Joined:
-    r"""Regions together: ``kind`` is ``and``, ``or``, or ``\`` for those points of the first that no other has."""
+    r"""Regions as one: ``kind`` is ``and``, ``or``, or ``\`` for the points of the first that no other region has."""
 
     kind: str
     parts: tuple[Region, ...]
