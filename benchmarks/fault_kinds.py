@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 SETUP, STEP, SAVE = "set-up", "step", "save"
-# One file of the newest checkpoint is damaged after the run has been killed; an earlier one is there to go on from.
+# Kinds of damage to one file of the newest checkpoint, done after the run was killed; an earlier checkpoint is whole.
 DAMAGES = ("truncated", "zeroed", "removed")
 
 
@@ -85,7 +85,7 @@ def faults(with_disk: bool) -> list[Fault]:
 
 
 def _moments(role: str) -> tuple[str, ...]:
-    """Grading begins with the first validation."""
+    """Moments at which a fault can come; processes that grade are only there from the first validation on."""
     return _WITH_STEPS if role == "grading worker" else (SETUP, STEP, SAVE)
 
 

@@ -343,7 +343,7 @@ def check_metrics(run_dir: Path, reference: UndisturbedRun, outcome: TrialOutcom
 
 
 def clear(run_dir: Path, launcher: subprocess.Popen[bytes]) -> None:
-    """Whatever became of the trial, the next one has the machine to itself."""
+    """End all processes of the trial, so that the next one has the machine to itself."""
     if launcher.poll() is None:
         launcher.kill()
         launcher.wait()

@@ -24,7 +24,7 @@ _TARGETS: tuple[tuple[str, Any, str], ...] = (
 
 
 def _is_real(function: Any) -> bool:
-    """Not one of MindSpeed's; torch_npu may have wrapped PyTorch's, which is right for the rollout."""
+    """Whether a function is not MindSpeed's; torch_npu's wrapper of PyTorch's own counts as real."""
     return not str(getattr(function, "__module__", "")).startswith("mindspeed")
 
 

@@ -90,7 +90,7 @@ def read_states(path: Path) -> dict[str, Any]:
 
 
 def damaged(path: Path, reason: Exception | str) -> RandomStatesError:
-    """The error about a file of states, in one line."""
+    """The error that a file of random states cannot be used, in one line."""
     reason = reason if isinstance(reason, str) else _line(reason)
     return RandomStatesError(
         f"{path}, the random states of this checkpoint, cannot be used ({reason}): go on from an earlier checkpoint"

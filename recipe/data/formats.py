@@ -14,7 +14,7 @@ from typing import Any
 
 from recipe.data.records import DataError
 
-# What a path can be given for. ``query`` is a second part of the problem, as in the Alpaca schema.
+# Fields for which a path can be given. ``query`` is a second part of the problem, as in the Alpaca schema.
 FIELDS = ("prompt", "query", "answer", "solution")
 ALIASES = {"problem": "prompt", "response": "answer"}
 OPTIONAL = ("query", "solution")
@@ -25,8 +25,8 @@ MISSING = object()
 class Format:
     """A schema. ``source`` is the default of the data_source column: the name that verl's own rewards know it by.
 
-    ``problem_of`` and ``answer_of`` turn what stands at the path into the problem and the answer; ``answer_of``
-    gives "" when there is none. ``solution_of`` does the same for the solution.
+    ``problem_of`` and ``answer_of`` turn the value at the path into the problem and the answer; ``answer_of`` gives ""
+    when there is none. ``solution_of`` does the same for the solution.
     """
 
     name: str
@@ -73,7 +73,7 @@ def parse_map_keys(text: str) -> dict[str, str]:
 
 
 def find(record: Mapping[str, Any], path: str) -> Any:
-    """What stands at ``path``, or ``MISSING``."""
+    """The value at ``path``, or ``MISSING``."""
     if path in record:
         return record[path]
     value: Any = record
@@ -100,7 +100,7 @@ def before_hashes(text: str) -> str:
 
 
 def last_box(text: str) -> str:
-    r"""What stands in the last ``\boxed{...}`` or ``\fbox{...}`` of a solution (or after ``\boxed ``); "" without one.
+    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` of a solution (or after ``\boxed ``); "" without one.
 
     Linear in the length of the text.
     """
@@ -137,7 +137,7 @@ def last_user_message(value: Any) -> Any:
 def without_answer_instructions(value: Any) -> Any:
     """A DAPO-Math-17k prompt without the first and the last paragraph, when those ask for an "Answer:" line.
 
-    The template says how to answer; two instructions that differ would stand in one prompt.
+    The run's template says how to answer; with these paragraphs a prompt would have two different instructions.
     """
     text = last_user_message(value)
     if not isinstance(text, str):

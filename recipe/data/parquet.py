@@ -16,7 +16,7 @@ from recipe.data.truths import DROP, Truths
 from recipe.data.write import TEST, TRAIN, write_splits
 from recipe.reward.verifiers import DEFAULT
 
-# Takes what is being done and how many records of it are done.
+# Takes the name of the present step and the number of records done.
 ReportRows = Callable[[str, int], None]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams the records of a file one by one: a JSON list, JSON lines, either gzipped, or Parquet.
 
-What a file is, is told by its first bytes and not by its name. Memory does not grow with the file: JSON is decoded
-record by record, Parquet is read in batches of the wanted columns.
+The kind of a file is recognised by its first bytes, not by its name. Memory does not grow with the file: JSON is
+decoded record by record, Parquet is read in batches of the wanted columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_RECORD = 32 << 20
 # Where the text was cut, the decoder complains at most this many characters before the cut ("-Infinit", "\\u12").
 CUT_SLACK = 16
 BLANK = " \t\n\r"
-# How a Parquet file begins; and one that only stands for the one that Git LFS keeps elsewhere.
+# First bytes of a Parquet file, and of a Git LFS pointer, which is there in the place of the file.
 PARQUET = b"PAR1"
 LFS_POINTER = b"version https://git-lfs"
 
@@ -58,7 +58,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; none for a file of another kind, of which pyarrow need not be there to tell."""
+    """The columns of a Parquet file; none for a file of another kind, which is recognised without pyarrow."""
     with open(path, "rb") as file:
         if file.read(len(PARQUET)) != PARQUET:
             return []
@@ -107,7 +107,7 @@ def _json(file: Any, path: Path) -> Iterator[Any]:
 def _list(head: str, text: io.TextIOBase, path: Path) -> Iterator[Any]:
     """The values of a JSON list; ``head`` is the text that was read already."""
     buffer, at, ended, place = head, head.index("[") + 1, False, 0
-    comma = True  # a value may come: after the bracket, and after every comma
+    comma = True  # whether a value may follow: after the bracket, and after every comma
 
     def more(size: int = CHUNK) -> None:
         nonlocal buffer, at, ended

@@ -35,13 +35,13 @@ __all__ = ["DataError", "Dropped", "Row", "problem_key", "read_rows"]
 
 DEEPSCALER = FORMATS["deepscaler"]
 REQUIRED = ("prompt", "answer")
-# So many places of left-out records are kept for the report, by reason.
+# How many places of left-out records are kept for the report, for each reason.
 PLACES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One problem. ``index`` is its place in the source file, from 0; ``others`` are further accepted answers."""
+    """One problem. ``index`` is its place in the source file, from 0; ``alternatives`` are further accepted answers."""
 
     index: int
     problem: str
@@ -89,7 +89,7 @@ class Dropped:
         return sum(self.counts.values())
 
     def __add__(self, other: Dropped) -> Dropped:
-        """Both together; the places are those of the first."""
+        """The counts of both added up; the places are those of the first."""
         counts = {reason: count + other.counts[reason] for reason, count in self.counts.items()}
         return Dropped(**counts, places=self.places)
 
@@ -107,9 +107,9 @@ def read_rows(
 ) -> tuple[list[Row], Dropped]:
     """Usable rows of a file in file order, and the counts of those left out.
 
-    Of several rows with the same problem the first is kept, so that no problem can be in both splits.
-    ``progress`` is called with the number of records read so far. ``truths`` takes the counts of answers, and says
-    what is done with those that cannot be matched; None: as it is made without arguments. Raises ``DataError``.
+    Of several rows with the same problem the first is kept, so that no problem can be in both splits. ``progress`` is
+    called with the number of records read so far. ``truths`` takes the counts of answers, and says what is done with
+    those that cannot be matched; None: one made without arguments. Raises ``DataError``.
     """
     dropped = Dropped()
     truths = Truths() if truths is None else truths
@@ -156,7 +156,7 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
 
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:
-    """The message for fields that are not there: those, what is there (``names``), and what was looked for."""
+    """The message for missing fields: which, what the record has (``names``), and what was looked for."""
     first, *more = [repr(form.paths[role]) for role in REQUIRED if find(record, form.paths[role]) is MISSING]
     also = f", and so is {more[0]}" if more else ""
     has = ", ".join(map(repr, names)) or "no fields"

@@ -150,7 +150,7 @@ def _diagonal(rng: random.Random, size: int) -> Record:
 
 
 def _angle(rng: random.Random, size: int) -> Record:
-    # Angles stay below 180 degrees; what grows with the size is how finely they are cut.
+    # Angles stay below 180 degrees; with the size grows the number of their decimals.
     parts = 10 ** len(str(size)) if size > 1 else 1
     a, b = rng.randint(20 * parts, 80 * parts), rng.randint(20 * parts, 80 * parts)
     degrees = [_plain_decimal(Fraction(value, parts)) for value in (a, b, 180 * parts - a - b)]
@@ -203,7 +203,7 @@ def _money(cents: int) -> str:
 
 
 def _plain_decimal(value: Fraction) -> str:
-    """``value``, of which a power of ten is a whole number, without trailing zeros."""
+    """``value``, a fraction with a finite decimal, as that decimal without trailing zeros."""
     # A power of ten is divisible by the denominator at the latest when it has as many digits as that has bits.
     places = value.denominator.bit_length()
     scaled = int(value * 10**places)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The answer in what a record has for one, and whether the reward can match it.
+r"""Takes the answer out of a record's answer field, and tells whether the reward can match it.
 
 Data sets wrap answers in marks, solutions, lists and objects:
 
@@ -43,13 +43,13 @@ _MARKS = ("####", "box", '["', '{"')
 
 # What is done with a record whose answer the reward cannot match.
 KEEP, DROP = UNREADABLE = ("keep", "drop")
-# So many answers that cannot be matched are kept for the report.
+# How many answers that cannot be matched are kept for the report.
 EXAMPLES = 20
 
 
 @dataclass
 class Truths:
-    """What was done to answers, and which of them the rule ``verifier`` cannot match.
+    """Counts of what was done to answers, and of those that the rule ``verifier`` cannot match.
 
     ``policy`` says whether those are left out; they are counted in ``unreadable`` by their look, the first few in
     ``examples`` (record, answer). ``reduced``: records by what was taken off around the answer; ``several``: records
@@ -150,7 +150,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _bare(text: str) -> tuple[str, str | None]:
-    """``text`` without one mark or solution around the answer, and which; None: it had none."""
+    """``text`` without the mark or solution around its answer, and the name of what was removed; None: it had none."""
     if "####" in text:
         answer = text.rpartition("####")[2].strip()
         return (answer, HASHES) if answer else (text, None)

@@ -22,14 +22,14 @@ from typing import Any
 from recipe.data.rows import DataError, Row
 from recipe.data.templates import Template
 
-# Of a row group: what is held as Arrow arrays at a time.
+# Rows of a row group: as many are held as Arrow arrays at a time.
 GROUP, GROUP_CHARACTERS = 4096, 32 << 20
 TRAIN, TEST = "train.parquet", "test.parquet"
 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Holds the directory, and clears away what a killed conversion left in it. ``DataError`` when another holds it."""
+    """Lock the directory, and remove what a killed conversion left in it. ``DataError`` when it is locked already."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +37,7 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
         raise DataError(f"{directory}: another conversion is writing there; wait for it, or give another") from None
     except OSError:
-        # A file system without locks: nothing there can be told to be a leftover.
+        # A file system without locks: a leftover cannot be told from a file that another process is writing.
         pass
     else:
         for name in (TRAIN, TEST):

@@ -16,7 +16,7 @@ DENSE, EXPERTS = 0, 1
 
 
 def parts(chained: Any) -> dict[int, Any] | None:
-    """A rank's optimizers by what they are for; None where two are for the same, which nothing here makes."""
+    """A rank's optimizers by DENSE and EXPERTS; None where two are of one kind, which nothing here makes."""
     by_part = {_part(optimizer): optimizer for optimizer in chained.chained_optimizers}
     return by_part if len(by_part) == len(chained.chained_optimizers) else None
 

@@ -27,7 +27,7 @@ def host_copies(optimizer: Any, main_param: torch.Tensor) -> dict[str, torch.Ten
     if not swaps(optimizer):
         return None
     swapping = sys.modules[_MODULE].SwapDistributedOptimizer
-    # Copies to the host are made beside the computation.
+    # Copies to the host run concurrently with the computation.
     swapping.swap_to_host_stream.synchronize()
     copies: dict[str, torch.Tensor | None] | None = swapping.param_to_cpu_states_map.get(main_param)
     return copies
@@ -58,5 +58,5 @@ def load_swapped(
         copy.copy_(tensors[name])
         if on_device is not None:
             on_device.untyped_storage().resize_(0)
-    # Loading made the optimizer a new dictionary; this one is swapped from now on.
+    # Loading gave the optimizer a new state dictionary, which is registered for swapping here.
     type(optimizer).param_to_device_states_map[main_param] = state

@@ -29,7 +29,7 @@ def refuse_real_torch_npu() -> None:
 
 
 def stand_in_for_cann() -> None:
-    """Directories that MindSpeed's operator builders look for at import; nothing is read from them."""
+    """Set the directories that MindSpeed's operator builders look for at import; nothing is read from them."""
     for name in ("ASCEND_HOME_PATH", "ATB_HOME_PATH"):
         os.environ.setdefault(name, str(Path(__file__).parent))
 
@@ -107,5 +107,5 @@ def settle_at_exit() -> None:
 
 
 def announce() -> None:
-    """One line per process."""
+    """Print one line that says the device is simulated, once per process."""
     logger.warning("simulated NPU (npu-sim), process %d: results say nothing about speed", os.getpid())

@@ -51,5 +51,5 @@ def _groups(trainer: Any) -> list[list[Any]]:
 
 
 def _snapshot(worker: Any) -> Snapshot:
-    """Runs in the worker's process."""
+    """The overlay's state in the worker's process, where this runs."""
     return snapshot()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Something to do right after a module's first import, without importing it for that."""
+"""Calls an action right after a module is imported, without importing it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class _Finder(MetaPathFinder):
 
 
 def _follow(loader: Any, action: Action) -> None:
-    # On the instance: the loader keeps its class, by which others find the source.
+    # Set on the instance: others find the source by the loader's class, which stays.
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:

@@ -81,6 +81,6 @@ def shape(op: str, argument: str, tensor: Tensor, expected: Sequence[int]) -> No
 
 
 def true(op: str, argument: str, condition: bool, actual: Any, expected: Any) -> None:
-    """Check any other condition."""
+    """Raise ValueError unless `condition` holds."""
     if not condition:
         raise invalid(op, argument, actual, expected)
