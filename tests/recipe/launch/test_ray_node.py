@@ -97,10 +97,10 @@ def start(tmp_path: Path, run_id: str, failures: int) -> RayNode:
 
 
 def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_id: str) -> None:
-    ray, said = start(tmp_path, run_id, failures=2), list[str]()
-    ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 60, said.append))
+    ray, lines = start(tmp_path, run_id, failures=2), list[str]()
+    ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 60, lines.append))
     assert ray.started and ray.problem() is None
-    assert said == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
+    assert lines == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
     # Of the tries before nothing is left but their logs.
     assert [path.name for path in (tmp_path / "ray").iterdir()] == ["session_3"]
     assert len(marked(run_id)) == 2
@@ -127,10 +127,10 @@ def test_another_end_is_not_tried_again(tmp_path: Path, run_id: str, alarm: Call
 
 def test_a_run_that_is_over_is_not_waited_for(tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_node, "PAUSE_S", 1e9)
-    ray, said = start(tmp_path, run_id, failures=1), list[str]()
+    ray, lines = start(tmp_path, run_id, failures=1), list[str]()
     with pytest.raises(LaunchError, match="the run is over"):
         ray.wait_started(
-            lambda: "the run is over" if said else None, make_retry(run_id, tmp_path / "ray", 60, said.append)
+            lambda: "the run is over" if lines else None, make_retry(run_id, tmp_path / "ray", 60, lines.append)
         )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ LIMIT = "Exception: The current node timed out during startup. This could happen
     ],
 )
 def test_a_trainer_whose_own_ray_was_too_slow_is_started_again(tmp_path: Path, log: str, times: int) -> None:
-    tried, said = list[int](), list[str]()
+    tried, lines = list[int](), list[str]()
 
     def run() -> None:
         tried.append(1)
@@ -154,12 +154,12 @@ def test_a_trainer_whose_own_ray_was_too_slow_is_started_again(tmp_path: Path, l
         raise LaunchError("during set-up: the driver failed with exit code 1")
 
     with pytest.raises(LaunchError, match="during set-up"):
-        patiently(run, tmp_path / "driver.log", said.append)
-    assert (len(tried), len(said)) == (times, times - 1)
+        patiently(run, tmp_path / "driver.log", lines.append)
+    assert (len(tried), len(lines)) == (times, times - 1)
 
 
 def test_a_trainer_that_starts_the_second_time_has_started(tmp_path: Path) -> None:
-    tried, said = list[int](), list[str]()
+    tried, lines = list[int](), list[str]()
 
     def run() -> None:
         tried.append(1)
@@ -167,5 +167,5 @@ def test_a_trainer_that_starts_the_second_time_has_started(tmp_path: Path) -> No
         if len(tried) == 1:
             raise LaunchError("during set-up: the driver failed with exit code 1")
 
-    patiently(run, tmp_path / "driver.log", said.append)
-    assert said == [f"Ray's own limit of 30 s has ended its start; starting the trainer again (try 2 of {TRIES})"]
+    patiently(run, tmp_path / "driver.log", lines.append)
+    assert lines == [f"Ray's own limit of 30 s has ended its start; starting the trainer again (try 2 of {TRIES})"]

@@ -54,9 +54,9 @@ def run_dir(tmp_path: Path) -> Path:
 def opened(
     run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None, checkpoints: Path | None = None
 ) -> tuple[Start, str]:
-    said = io.StringIO()
-    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), request or ResumeRequest(), Clock(said))
-    return start, said.getvalue()
+    printed = io.StringIO()
+    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), request or ResumeRequest(), Clock(printed))
+    return start, printed.getvalue()
 
 
 def gone_on(run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None) -> Start:
@@ -74,9 +74,9 @@ def with_(section: str, **values: Any) -> RunConfig:
 
 
 def test_it_goes_on_after_the_last_checkpoint(run_dir: Path) -> None:
-    start, said = opened(run_dir)
+    start, printed = opened(run_dir)
     assert start.checkpoint == run_dir / "checkpoints" / "global_step_4" and start.step == 4
-    assert f"going on in {run_dir} from its checkpoint of step 4" in said and "passed over" not in said
+    assert f"going on in {run_dir} from its checkpoint of step 4" in printed and "passed over" not in printed
     (run_dir / "nodes" / "10.0.0.2" / "logs").mkdir(parents=True)
     (run_dir / "nodes" / "10.0.0.2" / "logs" / "ray-start.log").write_text("of the first attempt")
     begin_attempt(start, run_dir / "checkpoints")
@@ -108,9 +108,9 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_not_whole_is_passed_over_and_said(run_dir: Path, how: str) -> None:
     spoil, reason = SPOILT[how]
     spoil(run_dir / "checkpoints" / "global_step_4")
-    start, said = opened(run_dir)
-    assert start.step == 2 and "passed over: global_step_4 (" in said and reason in said
-    assert f"kept, and not gone on from: global_step_4, in {run_dir}/checkpoints/aside" in said
+    start, printed = opened(run_dir)
+    assert start.step == 2 and "passed over: global_step_4 (" in printed and reason in printed
+    assert f"kept, and not gone on from: global_step_4, in {run_dir}/checkpoints/aside" in printed
     begin_attempt(start, run_dir / "checkpoints")
     assert logged(run_dir) == [0, 1, 2]
     assert (run_dir / "checkpoints" / "aside" / "1" / "global_step_4").is_dir()
@@ -130,8 +130,8 @@ def test_verls_note_of_the_last_step_decides_nothing(run_dir: Path, content: str
 def test_a_checkpoint_whose_step_is_not_in_the_metrics_is_done_again(run_dir: Path) -> None:
     lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run_dir / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:9])
-    start, said = opened(run_dir)
-    assert start.step == 2 and "global_step_4 (metrics.jsonl has no line of step 4)" in said
+    start, printed = opened(run_dir)
+    assert start.step == 2 and "global_step_4 (metrics.jsonl has no line of step 4)" in printed
     # Not where that would lose all of it, or where it is asked for.
     assert opened(run_dir, request=ResumeRequest(from_step=4))[0].step == 4
     (run_dir / "metrics.jsonl").unlink()
@@ -142,9 +142,9 @@ def test_checksums_are_compared_when_that_is_asked_for(run_dir: Path) -> None:
     path = run_dir / "checkpoints" / "global_step_4" / WEIGHTS
     path.write_bytes(bytes(path.stat().st_size))
     assert opened(run_dir)[0].step == 4
-    start, said = opened(run_dir, request=ResumeRequest(verify=True))
-    assert start.step == 2 and f"passed over: global_step_4 ({WEIGHTS} is not what was written" in said
-    assert "global_step_2: every file has the SHA-256 of its manifest" in said
+    start, printed = opened(run_dir, request=ResumeRequest(verify=True))
+    assert start.step == 2 and f"passed over: global_step_4 ({WEIGHTS} is not what was written" in printed
+    assert "global_step_2: every file has the SHA-256 of its manifest" in printed
     with pytest.raises(ConfigError, match=r"--from-step 4: .* \(actor/.* is not what was written"):
         opened(run_dir, request=ResumeRequest(from_step=4, verify=True))
 
@@ -191,20 +191,20 @@ def test_nothing_begins_anew_by_itself_where_there_may_be_a_checkpoint(run_dir: 
 def test_without_a_checkpoint_it_begins_anew_and_keeps_the_earlier(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints")
     save_unfinished(run_dir / "checkpoints", 2)
-    start, said = opened(run_dir)
+    start, printed = opened(run_dir)
     assert start == Start(run_dir) and list(run_dir.iterdir()) == [run_dir / "logs"]
-    assert "its first checkpoint was not written to its end" in said
+    assert "its first checkpoint was not written to its end" in printed
     assert (run_dir.with_name("sim.1") / "metrics.jsonl").is_file()
     assert start.overrides() == ["trainer.resume_mode=disable"]
-    start, said = opened(run_dir)
-    assert "it has saved no checkpoint" in said and run_dir.with_name("sim.2").is_dir()
+    start, printed = opened(run_dir)
+    assert "it has saved no checkpoint" in printed and run_dir.with_name("sim.2").is_dir()
 
 
 def test_the_rest_of_a_save_that_was_cut_short_is_out_of_the_way_of_the_next(run_dir: Path) -> None:
     save_unfinished(run_dir / "checkpoints", 6)
-    start, said = opened(run_dir)
-    assert start.step == 4 and "passed over: global_step_6 (it was not written to its end)" in said
-    assert "kept" not in said
+    start, printed = opened(run_dir)
+    assert start.step == 4 and "passed over: global_step_6 (it was not written to its end)" in printed
+    assert "kept" not in printed
     begin_attempt(start, run_dir / "checkpoints")
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir() if "step" in path.name) == [
         ".removed-global_step_6.1", "global_step_2", "global_step_4",
@@ -214,8 +214,8 @@ def test_the_rest_of_a_save_that_was_cut_short_is_out_of_the_way_of_the_next(run
 @pytest.mark.parametrize("way", ["--fresh", "resume"])
 def test_anew_if_asked(run_dir: Path, way: str) -> None:
     config = SIM.with_run(resume="never") if way == "resume" else SIM
-    start, said = opened(run_dir, config, ResumeRequest(fresh=way == "--fresh"))
-    assert start.checkpoint is None and "asked to begin anew" in said
+    start, printed = opened(run_dir, config, ResumeRequest(fresh=way == "--fresh"))
+    assert start.checkpoint is None and "asked to begin anew" in printed
     assert (run_dir.with_name("sim.1") / "checkpoints" / "global_step_4").is_dir()
 
 
@@ -240,10 +240,10 @@ def test_checkpoints_of_an_unknown_run_are_not_touched(tmp_path: Path) -> None:
 def test_settings_that_leave_the_run_what_it_is_differ_freely(run_dir: Path) -> None:
     config = with_("rollout", memory_share=0.2)
     config = dataclasses.replace(config, environment={"LEVEL": "secret value"})
-    start, said = opened(run_dir, config)
+    start, printed = opened(run_dir, config)
     assert start.step == 4 and start.changed == ()
-    assert "the same run under other settings: " in said and "[rollout] memory_share is 0.2 now and " in said
-    assert "[environment] differs in LEVEL" in said and "secret value" not in said
+    assert "the same run under other settings: " in printed and "[rollout] memory_share is 0.2 now and " in printed
+    assert "[environment] differs in LEVEL" in printed and "secret value" not in printed
 
 
 def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> None:
@@ -256,8 +256,8 @@ def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> Non
     assert str(error.value).endswith("give --accept train.learning_rate")
     assert sorted(run_dir.rglob("*")) == before
     request = ResumeRequest(accepted=("train.learning_rate", "rollout.temperature"))
-    start, said = opened(run_dir, config, request)
-    assert "another run from here on, as accepted: [rollout] temperature is 0.5" in said
+    start, printed = opened(run_dir, config, request)
+    assert "another run from here on, as accepted: [rollout] temperature is 0.5" in printed
     for _ in range(2):  # the second attempt ends before it has saved anything
         start = gone_on(run_dir, config, request)
         marks = [(mark.step, mark.kind, mark.name) for mark in read_marks(run_dir)]
@@ -273,23 +273,23 @@ def test_another_model_is_no_going_on(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("train.learning_rat", r"there is no such key; did you mean train\.learning_rate\?"),
         ("x", r"expected SECTION\.KEY, as in train\.learning_rate"),
         ("rollout.memory_share", "it may differ without that; leave the option out"),
     ],
 )
-def test_what_cannot_be_accepted_is_said(run_dir: Path, named: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_what_cannot_be_accepted_is_said(run_dir: Path, named: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         opened(run_dir, request=ResumeRequest(accepted=(named,)))
 
 
 def test_the_checkpoint_tells_its_own_settings(run_dir: Path) -> None:
     """What a later attempt tried in vain does not count."""
-    other = json.loads(json.dumps(SETTINGS))
-    other["config"]["train"]["learning_rate"] = 1.0
-    (run_dir / "command.json").write_text(json.dumps(other))
+    settings = json.loads(json.dumps(SETTINGS))
+    settings["config"]["train"]["learning_rate"] = 1.0
+    (run_dir / "command.json").write_text(json.dumps(settings))
     assert opened(run_dir)[0].step == 4
 
 
@@ -317,9 +317,9 @@ def test_keys_that_have_come_and_gone(run_dir: Path) -> None:
     del old["config"]["reward"]
     shutil.rmtree(run_dir / "checkpoints" / "global_step_4")
     save(run_dir / "checkpoints", 4, old)
-    _, said = opened(run_dir)
-    assert "[rollout] spin was 3, and is no key of run files" in said and "[gone] key was 1" in said
-    assert "loss_mode" not in said and "reward" not in said
+    _, printed = opened(run_dir)
+    assert "[rollout] spin was 3, and is no key of run files" in printed and "[gone] key was 1" in printed
+    assert "loss_mode" not in printed and "reward" not in printed
     with pytest.raises(ConfigError, match="loss_mode is 'npu_on_policy' now and 'vanilla' in the checkpoint"):
         opened(run_dir, with_("train", loss_mode="npu_on_policy"))
 
@@ -392,20 +392,20 @@ def test_killed_at_any_moment_of_its_beginning_the_next_launch_goes_on(
     assert len(calls) > 10
     for moment in range(len(calls)):
         # With the same options, and with those that a watchdog script would have given.
-        for again in (request, ResumeRequest(accepted=accepted)):
+        for attempt in (request, ResumeRequest(accepted=accepted)):
             shutil.rmtree(run_dir)
             shutil.copytree(kept, run_dir)
             with monkeypatch.context() as patched:
                 _calls(patched, moment)
                 with pytest.raises(Killed):
                     gone_on(run_dir, config, request)
-            step = gone_on(run_dir, config, again).step
-            untouched = again is not request and step == 4
+            step = gone_on(run_dir, config, attempt).step
+            untouched = attempt is not request and step == 4
             assert step == 2 or untouched, (moment, step)
             assert logged(run_dir) == list(range(step + 1)), moment
             assert [(mark.step, mark.name) for mark in read_marks(run_dir)] == [(step + 1, "train.learning_rate")]
-            whole = [*run_dir.rglob("global_step_*/checkpoint.json")]
-            assert len(whole) == 2, "no checkpoint is lost"
+            manifests = [*run_dir.rglob("global_step_*/checkpoint.json")]
+            assert len(manifests) == 2, "no checkpoint is lost"
             assert sorted(path.name for path in (run_dir / "validation").iterdir()) == (
                 ["0.jsonl", "3.jsonl"] if step == 4 else ["0.jsonl"]
             )

@@ -26,12 +26,12 @@ def test_the_published_figures_agree_with_one_another(row: PublishedStep) -> Non
 
 
 def test_the_step_that_the_constants_come_from_is_met() -> None:
-    found = phases(R1_ASCEND, planned(R1_ASCEND, CONFIGS))
+    seconds = phases(R1_ASCEND, planned(R1_ASCEND, CONFIGS))
     for name in ("generation and switches", "reward", "update", "step"):
-        published, estimated = found[name]
+        published, estimated = seconds[name]
         assert estimated == pytest.approx(published, rel=0.005), name
     # One rate for both passes without gradients, which took 105.5 and 92.7 s for the same work.
-    assert found["log_prob"][1] + found["ref"][1] == pytest.approx(105.5 + 92.7, rel=0.005)
+    assert seconds["log_prob"][1] + seconds["ref"][1] == pytest.approx(105.5 + 92.7, rel=0.005)
 
 
 def test_the_update_of_another_published_step_is_predicted() -> None:
@@ -41,9 +41,9 @@ def test_the_update_of_another_published_step_is_predicted() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
 def test_what_has_run_on_64_gb_dies_fits_by_the_plan(row: PublishedStep) -> None:
-    found = memory(planned(row, CONFIGS))
-    assert found.limit == 64 * 2**30
-    assert found.fits, found.too_full
+    needed = memory(planned(row, CONFIGS))
+    assert needed.limit == 64 * 2**30
+    assert needed.fits, needed.too_full
 
 
 def test_the_documented_tables_are_the_computed_ones() -> None:

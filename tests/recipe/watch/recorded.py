@@ -55,16 +55,16 @@ def changed(lines: list[Line], steps: Iterable[int], **values: Any) -> list[Line
 def findings(lines: Iterable[Line], context: Context = SIM, settings: Watch | None = None) -> list[Breach]:
     """What the rules say of these lines, the way the launcher reads them: until the first stop."""
     watch = Watcher(settings or Watch(), context)
-    found: list[Breach] = []
+    breaches: list[Breach] = []
     for line in lines:
         step = parse(json.loads(json.dumps(line)))
         assert step is not None
-        found += watch.feed(step)
-        if any(one.kind == "stop" for one in found):
+        breaches += watch.feed(step)
+        if any(breach.kind == "stop" for breach in breaches):
             break
-    return found
+    return breaches
 
 
-def said(found: Iterable[Breach]) -> list[tuple[str, str, int]]:
+def said(breaches: Iterable[Breach]) -> list[tuple[str, str, int]]:
     """Rule, kind and step of each finding."""
-    return [(one.rule, one.kind, one.step) for one in found]
+    return [(breach.rule, breach.kind, breach.step) for breach in breaches]

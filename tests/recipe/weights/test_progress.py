@@ -47,9 +47,9 @@ def test_a_bar_on_a_terminal() -> None:
     main, side = pty.openpty()
     with os.fdopen(side, "w") as terminal, ProgressLine("written", 2_000_000, terminal) as bar:
         bar(2_000_000)
-    said = os.read(main, 65536).decode()
+    output = os.read(main, 65536).decode()
     os.close(main)
-    assert "written" in said and "2.0" in said and "\x1b[" in said
+    assert "written" in output and "2.0" in output and "\x1b[" in output
 
 
 def test_the_table_joins_layers_that_are_alike(tmp_path: Path) -> None:
