@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 BOX = "\\boxed{"
 
 #: Longest content of a box, in characters. A longer one is no answer.
 LONGEST_ANSWER = 1000
+
+#: A brace, or a backslash with what it escapes; searched for within the longest answer only.
+_MARK = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def has_format(response: str) -> bool:
@@ -41,6 +47,7 @@ def answer_part(response: str) -> str | None:
     return None if end < 0 else response[start:end]
 
 
+@lru_cache(maxsize=2)  # the format and the verdict look into the same answer
 def last_box(text: str) -> str | None:
     """The content of the last ``\\boxed{…}``, or None when there is none, it is not closed or it is too long.
 
@@ -55,16 +62,12 @@ def last_box(text: str) -> str | None:
     content = text[start:closing]
     if closing < 0 or ("{" not in content and "\\" not in content):
         return None if closing < 0 else content
-    depth, position = 1, start
-    while position < end:
-        character = text[position]
-        if character == "\\":
-            position += 1
-        elif character == "{":
+    depth = 1
+    for mark in _MARK.finditer(text, start, end):
+        if mark[0] == "{":
             depth += 1
-        elif character == "}":
+        elif mark[0] == "}":
             depth -= 1
             if depth == 0:
-                return text[start:position]
-        position += 1
+                return text[start : mark.start()]
     return None

@@ -29,6 +29,11 @@ from recipe.runfile.paths import REPO
 HARNESS = Path(__file__).with_name("launch_with_stand_in.py")
 
 
+def heed_interrupts() -> None:
+    """A background job of a shell, as these tests may be, ignores SIGINT, and so does what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Launch:
     """Launches of one run, in a directory of their own. Those that a failed test leaves are ended."""
 
@@ -45,7 +50,7 @@ class Launch:
             "STAND_IN_FAILS": fails,
         }
         command = [sys.executable, str(HARNESS), "launch", str(REPO / "configs" / "sim.toml"), "--steps", str(steps)]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts, **options}
         self.started.append(subprocess.Popen(command, cwd=REPO, env=environment, text=True, **options))
         return self.started[-1]
 
@@ -169,17 +174,21 @@ def test_ctrl_c_in_the_first_second_is_one_line(tmp_path: Path, delay: float) ->
         [sys.executable, "-X", "importtime", "-m", "recipe", "launch", "configs/sim.toml"],
         cwd=REPO, env={**os.environ, "RECIPE_RUNS": str(tmp_path)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=heed_interrupts,
     )  # fmt: skip
-    assert launcher.stderr is not None
-    for line in launcher.stderr:  # from here on the process is ours; before it is Python's
-        if "recipe.signals" in line:
-            break
-    until(lambda: _handles_sigterm(launcher.pid))
-    time.sleep(delay)
-    launcher.send_signal(signal.SIGINT)
-    _, error = launcher.communicate(timeout=60)
-    lines = [line for line in error.splitlines() if not line.startswith("import time:")]
-    assert (launcher.returncode, lines) == (130, ["error: stopped by SIGINT"])
+    try:
+        assert launcher.stderr is not None
+        for line in launcher.stderr:  # from here on the process is ours; before it is Python's
+            if "recipe.signals" in line:
+                break
+        until(lambda: _handles_sigterm(launcher.pid))
+        time.sleep(delay)
+        launcher.send_signal(signal.SIGINT)
+        _, error = launcher.communicate(timeout=60)
+    finally:
+        launcher.terminate()
+    errors = [line for line in error.splitlines() if not line.startswith("import time:")]
+    assert (launcher.returncode, errors) == (130, ["error: stopped by SIGINT"])
 
 
 def _handles_sigterm(pid: int) -> bool:

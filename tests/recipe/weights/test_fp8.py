@@ -148,11 +148,16 @@ def test_a_library_that_does_not_load_is_survived_by_the_tool(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"scales": np.ones((1, 1), np.float32)}, {"scales": np.ones((2, 2), np.float64)}, {"first": 1}, {"first": -1},
-        {"out": np.empty(10, np.uint16)}, {"out": np.empty(400, np.uint16)[::2]}, {"raw": np.zeros(200, np.int16)},
+        {"scales": np.ones((1, 1), np.float32)},
+        {"scales": np.ones((2, 2), np.float64)},
+        {"first": 1},
+        {"first": -1},
+        {"out": np.empty(10, np.uint16)},
+        {"out": np.empty(400, np.uint16)[::2]},
+        {"raw": np.zeros(200, np.int16)},
     ],
-    ids=str,
-)  # fmt: skip
+    ids=["few scales", "scales of float64", "first 1", "first -1", "a short out", "an out with gaps", "raw of int16"],
+)
 def test_arrays_that_do_not_fit_are_refused(changes: dict[str, object]) -> None:
     """Compiled code looks at no bounds."""
     good = {
