@@ -49,6 +49,15 @@ def printable_lines(text: str) -> str:
     return printable(text.replace("\r\n", "\n").replace("\r", "\n"), keep="\n\t")
 
 
+def error_text(error: BaseException) -> str:
+    """Type and message of an exception in one line; the type alone where there is no message, or none can be made."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception:  # a message that is itself made from what is broken
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
 def spelled_out(text: str) -> str:
     """`text` with an escape such as `\\x1b` for whatever `printable` would take out, line ends excepted.
 

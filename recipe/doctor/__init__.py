@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recipe.preflight.machine import Machine
-from recipe.preflight.report import Report, examine
+from recipe.checks.catalogue import every_check
+from recipe.checks.declaration import RUNS
+from recipe.checks.facts.machine import Machine, this_machine
+from recipe.checks.facts.run import Facts
+from recipe.checks.report import Report, examine
+from recipe.runfile.paths import REPO, runs_dir, upstream_dir
 from recipe.text import printable
-
-# Preflight's checks of a node that hold for any run. X002 and X005 say what N012 and E005 say.
-OF_PREFLIGHT = (
-    *("P001", "P002", "P003", "P004", "P005", "P006", "P007", "P008"),
-    *("E002", "E003", "E004", "E006", "E009", "E010", "E011", "E012", "E013", "E014"),
-    *("N002", "N003", "N004", "N006", "N007", "N008", "N009", "N013", "N014", "N015"),
-)
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,11 @@ def diagnose(
         device: "sim", "npu" or "cuda"; found out if not given.
         machine, upstream, repo, runs: read here, of this checkout, if not given.
     """
-    from recipe.doctor.facts import DoctorFacts, device_of, node_facts
     from recipe.doctor.inventory import inventory
-    from recipe.doctor.pains import PAINS
-    from recipe.preflight import every_check
-    from recipe.preflight.machine import this_machine
-    from recipe.runfile.paths import REPO, runs_dir, upstream_dir
+    from recipe.doctor.typical import device_of, typical_run
 
-    machine = machine or this_machine()
-    node = node_facts(machine, device or device_of(machine), upstream or upstream_dir(), repo or REPO)
-    facts = DoctorFacts(node, runs or runs_dir())
-    general = examine([one for one in every_check() if one.id in OF_PREFLIGHT], node)
-    return Diagnosis(inventory(facts), general + examine(PAINS, facts))
+    machine, repo = machine or this_machine(), repo or REPO
+    config = typical_run(device or device_of(machine), repo)
+    facts = Facts(config, machine, True, upstream or upstream_dir(), repo, runs=runs or runs_dir())
+    checks = [check for check in every_check() if check.any_run or check.needs == RUNS]
+    return Diagnosis(inventory(facts), examine(checks, facts))

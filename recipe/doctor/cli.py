@@ -42,9 +42,9 @@ def _doctor(options: argparse.Namespace) -> int:
         return _of_run(options)
     from recipe.doctor import diagnose
 
-    found = diagnose(device=options.device)
-    print(json.dumps(found.as_json(), indent=2) if options.json else "\n".join(found.lines()))
-    return found.report.exit_code
+    diagnosis = diagnose(device=options.device)
+    print(json.dumps(diagnosis.as_json(), indent=2) if options.json else "\n".join(diagnosis.lines()))
+    return diagnosis.report.exit_code
 
 
 def _of_run(options: argparse.Namespace) -> int:
@@ -54,9 +54,9 @@ def _of_run(options: argparse.Namespace) -> int:
     try:
         if options.device is not None:
             raise ConfigError("--device is for this machine, not for a run; leave it out, or RUN_DIR")
-        found = diagnose_run(options.run_dir)
+        diagnosis = diagnose_run(options.run_dir)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(found.as_json(), indent=2) if options.json else "\n".join(found.lines()))
-    return found.exit_code
+    print(json.dumps(diagnosis.as_json(), indent=2) if options.json else "\n".join(diagnosis.lines()))
+    return diagnosis.exit_code

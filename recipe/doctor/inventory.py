@@ -9,19 +9,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from recipe.doctor.facts import DoctorFacts
-from recipe.preflight.catalogue import CannotTell, line_of
-from recipe.preflight.crash import account, asks_to_stop
-from recipe.preflight.machine import known_size
-from recipe.preflight.packages import COMPARED
+from recipe.checks.crash import account, asks_to_stop
+from recipe.checks.facts.machine import known_size
+from recipe.checks.facts.packages import COMPARED
+from recipe.checks.facts.run import Facts
+from recipe.checks.finding import CannotTell, line_of
 
 
-def inventory(facts: DoctorFacts) -> dict[str, str]:
+def inventory(facts: Facts) -> dict[str, str]:
     """Subject -> what there is, or why that could not be told."""
     return {subject: line_of(_told(tell, facts)) for subject, tell in _SUBJECTS.items()}
 
 
-def _told(tell: Callable[[DoctorFacts], str], facts: DoctorFacts) -> str:
+def _told(tell: Callable[[Facts], str], facts: Facts) -> str:
     try:
         return tell(facts)
     except CannotTell as reason:
@@ -32,83 +32,81 @@ def _told(tell: Callable[[DoctorFacts], str], facts: DoctorFacts) -> str:
         return account(error)
 
 
-def _machine(facts: DoctorFacts) -> str:
+def _machine(facts: Facts) -> str:
     return f"{facts.machine.host}, {platform.system()} {platform.release()}, {platform.machine()}"
 
 
-def _python(facts: DoctorFacts) -> str:
+def _python(facts: Facts) -> str:
     return f"{'.'.join(map(str, facts.machine.python))} ({sys.executable})"
 
 
-def _packages(facts: DoctorFacts) -> str:
+def _packages(facts: Facts) -> str:
     return ", ".join(f"{name} {facts.machine.version(name) or '-'}" for name in COMPARED if name != "torch-npu")
 
 
-def _device(facts: DoctorFacts) -> str:
+def _device(facts: Facts) -> str:
     machine = facts.machine
     simulated, real = machine.version("npu-sim"), machine.version("torch-npu")
     return f"{facts.device}; torch-npu {real or '-'}, npu-sim {simulated or '-'}, {machine.dies} dies"
 
 
-def _driver(facts: DoctorFacts) -> str:
+def _driver(facts: Facts) -> str:
     return f"{facts.machine.driver or '-'}; CANN {facts.machine.environ.get('ASCEND_HOME_PATH', '-')}"
 
 
-def _sources(facts: DoctorFacts) -> str:
+def _sources(facts: Facts) -> str:
     from recipe.sources.swap import read_manifest
 
-    manifest = read_manifest(facts.node.upstream)
+    manifest = read_manifest(facts.upstream)
     if manifest is None:
-        return f"{facts.node.upstream}: not synced"
-    versions = ", ".join(f"{name} {one.get('version')}" for name, one in manifest.get("upstreams", {}).items())
+        return f"{facts.upstream}: not synced"
+    versions = ", ".join(f"{name} {source.get('version')}" for name, source in manifest.get("upstreams", {}).items())
     state = "with our line and patches" if manifest.get("state") == "ours" else "without ours"
-    return f"{facts.node.upstream}: profile {manifest.get('profile')}, {state}: {versions}"
+    return f"{facts.upstream}: profile {manifest.get('profile')}, {state}: {versions}"
 
 
-def _memory(facts: DoctorFacts) -> str:
+def _memory(facts: Facts) -> str:
     machine = facts.machine
     return f"{known_size(machine.memory)}, {known_size(machine.memory_available)} available; {machine.cpus} cores"
 
 
-def _disk(facts: DoctorFacts) -> str:
+def _disk(facts: Facts) -> str:
     return f"{known_size(facts.machine.free_bytes(facts.runs))} free for {facts.runs}"
 
 
-def _shm(facts: DoctorFacts) -> str:
+def _shm(facts: Facts) -> str:
     return f"{known_size(facts.machine.shm_free)} free in /dev/shm"
 
 
-def _limits(facts: DoctorFacts) -> str:
+def _limits(facts: Facts) -> str:
     return ", ".join(f"{name} {_limit(value)}" for name, value in facts.machine.limits.items())
 
 
-def _network(facts: DoctorFacts) -> str:
+def _network(facts: Facts) -> str:
     return ", ".join(f"{name} {address}" for name, address in facts.machine.interfaces.items() if address) or "-"
 
 
-def _processes(facts: DoctorFacts) -> str:
+def _processes(facts: Facts) -> str:
     processes = facts.machine.processes
-    ours = sum(bool(one.run) for one in processes)
+    ours = sum(bool(process.run) for process in processes)
     return f"{ours} of runs of this recipe, {len(processes) - ours} daemons of another Ray"
 
 
-def _overlay(facts: DoctorFacts) -> str:
+def _overlay(facts: Facts) -> str:
     try:
-        found = facts.fits.values()
+        fits = facts.fits.values()
     except CannotTell as reason:
         return f"not checked: {reason}"
     except ModuleNotFoundError as error:
         return f"not checked: the package {error.name} is not installed"
-    absent = sum(one.verdict == "absent" for one in found)
-    drifted = sum(not one.fits for one in found)
-    return (
-        f"{len(found) - absent - drifted} patches fit, {drifted} do not, {absent} are for packages that are not there"
-    )
+    absent = sum(fit.verdict == "absent" for fit in fits)
+    drifted = sum(not fit.fits for fit in fits)
+    return f"{len(fits) - absent - drifted} patches fit, {drifted} do not, {absent} are for packages that are not there"
 
 
-def _latest(facts: DoctorFacts) -> str:
+def _latest(facts: Facts) -> str:
     try:
-        run: Path = facts.latest_run
+        run = facts.latest_run.directory
     except CannotTell:
         return f"none in {facts.runs}"
     return os.path.relpath(run) if run.is_relative_to(Path.cwd()) else str(run)
@@ -118,7 +116,7 @@ def _limit(value: int | None) -> str:
     return "unlimited" if value is None else str(value)
 
 
-_SUBJECTS: dict[str, Callable[[DoctorFacts], str]] = {
+_SUBJECTS: dict[str, Callable[[Facts], str]] = {
     "machine": _machine,
     "python": _python,
     "packages": _packages,

@@ -35,24 +35,25 @@ class RunDiagnosis:
     @property
     def exit_code(self) -> int:
         """2 if a rule stops the run; warnings are no errors."""
-        return 2 if any(one.kind == STOP for one in self.findings) else 0
+        return 2 if any(finding.kind == STOP for finding in self.findings) else 0
 
     def lines(self) -> list[str]:
-        said = [f"{one.kind} at step {one.step}: {one.rule}: {one.text}{self._good(one)}" for one in self.findings]
-        stops = sum(one.kind == STOP for one in self.findings)
+        lines = [self._line(finding) for finding in self.findings]
+        stops = sum(finding.kind == STOP for finding in self.findings)
         counts = f"{stops} stops, {len(self.findings) - stops} warnings"
-        return [*said, f"{self.run_dir}: {self.steps} steps, {len(self.rules)} rules: {counts}"]
+        return [*lines, f"{self.run_dir}: {self.steps} steps, {len(self.rules)} rules: {counts}"]
 
-    def _good(self, finding: Breach) -> str:
-        return f"; {good_text(self.checkpoints[finding.good])}" if finding.kind == STOP else ""
+    def _line(self, finding: Breach) -> str:
+        checkpoint = f"; {good_text(self.checkpoints[finding.good])}" if finding.kind == STOP else ""
+        return f"{finding.kind} at step {finding.step}: {finding.rule}: {finding.text}{checkpoint}"
 
     def as_json(self) -> dict[str, Any]:
-        found = []
-        for one in self.findings:
-            checkpoint = self.checkpoints[one.good]
+        findings = []
+        for finding in self.findings:
+            checkpoint = self.checkpoints[finding.good]
             last = None if checkpoint is None else str(checkpoint)
-            found.append(dataclasses.asdict(one) | {"last_good_checkpoint": last})
-        return {"run_dir": str(self.run_dir), "steps": self.steps, "rules": list(self.rules), "findings": found}
+            findings.append(dataclasses.asdict(finding) | {"last_good_checkpoint": last})
+        return {"run_dir": str(self.run_dir), "steps": self.steps, "rules": list(self.rules), "findings": findings}
 
 
 def diagnose_run(run_dir: Path) -> RunDiagnosis:
@@ -61,7 +62,7 @@ def diagnose_run(run_dir: Path) -> RunDiagnosis:
     Raises:
         ConfigError: it is not the directory of a run, or its settings cannot be read.
     """
-    settings, context, given = _settings(run_dir)
+    settings, context, checkpoint_dir = _settings(run_dir)
     watch = Watcher(settings, context)
     steps = read_steps(run_dir / "metrics.jsonl")
     findings: dict[tuple[str, str, int], Breach] = {}
@@ -69,8 +70,8 @@ def diagnose_run(run_dir: Path) -> RunDiagnosis:
         for finding in watch.feed(step):
             # A streak is told of once, though each of its steps would stop the run.
             findings.setdefault((finding.rule, finding.kind, finding.since), finding)
-    directory = Path(given).expanduser() if given else run_dir / "checkpoints"
-    checkpoints = {one.good: last_whole(directory, one.good) for one in findings.values()}
+    directory = Path(checkpoint_dir).expanduser() if checkpoint_dir else run_dir / "checkpoints"
+    checkpoints = {finding.good: last_whole(directory, finding.good) for finding in findings.values()}
     trained = sum(step.trained for step in steps)
     return RunDiagnosis(run_dir, trained, watch.rules, tuple(findings.values()), checkpoints)
 

@@ -14,7 +14,7 @@ from recipe.launch.errors import AlreadyFinished
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.masking import scrub
 from recipe.terminal import unfailing_output
-from recipe.text import printable
+from recipe.text import error_text, printable
 
 _ROOM = "make room there and type the same command again, or name another place in RECIPE_RUNS"
 _ACCESS = "run as the user it belongs to, or name another place in RECIPE_RUNS"
@@ -86,7 +86,7 @@ def in_one_line(error: Exception, errors: Path) -> LaunchError:
     if isinstance(error, OSError) and error.errno in _HINTS:
         where = f"{error.filename}: " if error.filename else ""
         return LaunchError(f"{where}{error.strerror}; {_HINTS[error.errno]}")
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = error_text(error)
     file = errors / "launcher-error.log"
     try:
         errors.mkdir(parents=True, exist_ok=True)

@@ -87,8 +87,8 @@ def _given(path: str, key: str, inside: str, maker: str) -> Path:
 
 def _require_form(files: dict[str, Path], maker: str) -> None:
     """Refuse Parquet files on which verl would fail in the first batch, or while it filters the prompts."""
-    from recipe.preflight.catalogue import CannotTell
-    from recipe.preflight.problems import parquet_faults
+    from recipe.checks.facts.problems import parquet_faults
+    from recipe.checks.finding import CannotTell
 
     for key, file in files.items():
         try:

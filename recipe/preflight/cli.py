@@ -40,10 +40,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _preflight(options: argparse.Namespace) -> int:
-    from recipe.preflight import page, run_file
+    from recipe.preflight import run_file
 
     if options.list:
-        print(json.dumps(page.as_json(), indent=2) if options.json else page.listing())
+        print(_listing(options.json))
         return 0
     if options.config is None:
         print("error: preflight needs a run file, such as configs/sim.toml (or --list)", file=sys.stderr)
@@ -56,3 +56,16 @@ def _preflight(options: argparse.Namespace) -> int:
             sys.stdout.reconfigure(errors="backslashreplace")
         print("\n".join(report.lines()))
     return report.exit_code
+
+
+def _listing(as_json: bool) -> str:
+    """The declarations of the checks of a run: one line for each, or all of them as JSON."""
+    from recipe.checks.catalogue import checks_that_need
+    from recipe.checks.declaration import CLUSTER, FILES, NODE, STATIC
+
+    checks = checks_that_need(STATIC, FILES, NODE, CLUSTER)
+    if as_json:
+        names = ("id", "title", "needs", "why", "fix")
+        return json.dumps([{name: getattr(check, name) for name in names} for check in checks], indent=2)
+    lines = [f"{check.id}  {check.needs:8}{check.title}" for check in checks]
+    return "\n".join([*lines, f"{len(lines)} checks; docs/PREFLIGHT.md has the reasons"])

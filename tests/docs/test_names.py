@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.doctor.pains import PAINS
+from recipe.checks.catalogue import every_check
 from recipe.own_packages import own_packages
-from recipe.preflight import every_check
 from recipe.runfile import schema
 from tests.docs import pages
 from tests.docs.pages import PAGES, REPO
@@ -29,7 +28,7 @@ else:
 OURS = (*own_packages(), "scripts", "npu_sim", "Dockerfile*")
 # Read by CANN, the shell, an interpreter or the C library; what else a page names must be in a source here.
 ELSEWHERE = {"ASCEND_TOOLKIT_HOME", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
-CHECKS = {check.id: check for check in (*every_check(), *PAINS)}
+CHECKS = {check.id: check for check in every_check()}
 
 
 def variables(page: str) -> set[str]:

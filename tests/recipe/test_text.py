@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recipe.checks.declaration import Check
+from recipe.checks.finding import bad
 from recipe.launch.progress import Clock
-from recipe.preflight.catalogue import Check, bad
-from recipe.text import printable, printable_lines, spelled_out
+from recipe.text import error_text, printable, printable_lines, spelled_out
 
 FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -85,3 +86,16 @@ def test_a_finding_is_one_line() -> None:
     check = Check("X001", "a title", "static", "", "", lambda facts: iter([bad("\x1b[2Jrow", "a\u202eb", "c")]))
     (finding,) = check.findings(None) or []  # type: ignore[arg-type]
     assert finding.line == "X001 error: row; expected ab; c"
+
+
+class Unspeakable(Exception):
+    """Its own message cannot be made."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+def test_an_exception_is_told_in_one_line() -> None:
+    assert error_text(ValueError("one\n  of two lines")) == "ValueError: one of two lines"
+    assert error_text(AssertionError()) == "AssertionError"
+    assert error_text(Unspeakable()) == "Unspeakable"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe.checks.crash import REQUEST
+from recipe.checks.facts.machine import this_machine
 from recipe.preflight import run
-from recipe.preflight.crash import REQUEST
-from recipe.preflight.machine import this_machine
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import lay_out
@@ -57,8 +57,11 @@ def changed_runs(draw: st.DrawFn) -> RunConfig:
 @settings(max_examples=120, deadline=None)
 def test_a_report_is_made_and_passes_only_what_has_a_layout(config: RunConfig) -> None:
     report = run(config, node=False, machine=MACHINE)
-    assert report.lines() and not any(REQUEST in one.found for one in report.findings)
-    assert all(one.found and (one.level == "not run" or (one.expected and one.fix)) for one in report.findings)
+    assert report.lines() and not any(REQUEST in finding.found for finding in report.findings)
+    assert all(
+        finding.found and (finding.level == "not run" or (finding.expected and finding.fix))
+        for finding in report.findings
+    )
     if report.ok:
         lay_out(config, config.data.max_prompt_tokens)
 
@@ -71,7 +74,7 @@ def test_no_ranks_at_all_are_an_error_of_the_layout(name: str, section: str, key
     """`load` refuses the number; what options or programs make of a run is looked at all the same."""
     part = dataclasses.replace(getattr(RUNS[name], section), **{key: 0})
     report = run(dataclasses.replace(RUNS[name], **{section: part}), node=False, machine=MACHINE)
-    assert "L001" in {one.id for one in report.errors}
+    assert "L001" in {finding.id for finding in report.errors}
 
 
 def test_what_has_no_layout_is_an_error() -> None:

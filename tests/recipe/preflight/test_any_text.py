@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.__main__ import main
-from recipe.preflight import machine, run_file
-from recipe.preflight.crash import REQUEST
-from recipe.preflight.report import Report
+from recipe.checks.crash import REQUEST
+from recipe.checks.facts.machine import this_machine
+from recipe.checks.report import Report
+from recipe.preflight import run_file
 from recipe.tiny.config import tiny_fields
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 TEXTS = {name: (CONFIGS / f"{name}.toml").read_text(encoding="utf-8") for name in ("sim", "a3_256die")}
-MACHINE = machine.this_machine()
+MACHINE = this_machine()
 KEY = re.compile(r"^(\w+ = ).*$")
 ODD = [
     "true", "[]", "[[1]]", "[" * 3000 + "]" * 3000, "{ a = 1 }", '""', "'/'", "'~nobody-of-that-name/y'", "'..'",
@@ -62,7 +63,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
 def read_once() -> Iterator[None]:
     """`show` looks at this machine in every call."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "this_machine", lambda: MACHINE)
+        patch.setattr("recipe.preflight.this_machine", lambda: MACHINE)
         yield
 
 
@@ -83,9 +84,10 @@ def outcome(file: Path) -> Report:
         assert all(line.startswith("error: ") and len(line) < 2500 for line in lines)
         assert bool(lines) == (code != 0) and (command == "show" or len(lines) <= 1)
     report = run_file(file, node=False, cluster=False, machine=MACHINE)
-    for one in report.findings:
-        assert one.found and REQUEST not in one.found and len(one.line) < 2500 and "\n" not in one.line
-        assert one.level == "not run" or (one.expected and one.fix)
+    for finding in report.findings:
+        line = finding.line
+        assert finding.found and REQUEST not in finding.found and len(line) < 2500 and "\n" not in line
+        assert finding.level == "not run" or (finding.expected and finding.fix)
     return report
 
 
@@ -175,5 +177,5 @@ def test_a_mistake_of_people_is_told(
     file = tmp_path / "run.toml"
     file.write_text(TEXTS[name].replace(old, new, 1), encoding="utf-8")
     report = outcome(file)
-    lines = [one.line for one in report.findings if one.id == id]
+    lines = [finding.line for finding in report.findings if finding.id == id]
     assert any(text in line for line in lines), report.lines()

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from recipe.preflight import every_check, run_file
-from recipe.preflight.crash import REQUEST
-from recipe.preflight.machine import this_machine
-from recipe.preflight.report import Report
+from recipe.checks.catalogue import checks_that_need
+from recipe.checks.crash import REQUEST
+from recipe.checks.declaration import NODE
+from recipe.checks.facts.machine import this_machine
+from recipe.checks.report import Report
+from recipe.preflight import run_file
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 FILES = sorted(CONFIGS.glob("*.toml"))
@@ -104,7 +106,7 @@ def edited(text: str, section: str, line: str) -> str:
 
 
 MACHINE = dataclasses.replace(this_machine(), packages={})
-NODE = {one.id for one in every_check() if one.needs == "node"}
+OF_A_NODE = {check.id for check in checks_that_need(NODE)}
 
 
 def reported(file: Path, node: bool = False) -> Report:
@@ -117,19 +119,19 @@ def right(name: str, node: bool) -> frozenset[str]:
 
 
 def ids(report: Report) -> frozenset[str]:
-    return frozenset(one.id for one in (*report.errors, *report.warnings))
+    return frozenset(finding.id for finding in (*report.errors, *report.warnings))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_shipped_run_file_has_no_error(file: Path) -> None:
     report = reported(file)
     assert not report.errors, report.lines()
-    assert len(report.passed) >= 30 and not any(REQUEST in one.found for one in report.findings)
+    assert len(report.passed) >= 30 and not any(REQUEST in finding.found for finding in report.findings)
 
 
 @pytest.mark.parametrize(("name", "section", "line", "id"), MISTAKES, ids=lambda value: str(value)[:40])
 def test_a_mistake_is_caught_by_the_right_check(tmp_path: Path, name: str, section: str, line: str, id: str) -> None:
-    node = id in NODE
+    node = id in OF_A_NODE
     assert id not in right(name, node)
     wrong = tmp_path / f"{name}.toml"
     wrong.write_text(edited((CONFIGS / wrong.name).read_text(encoding="utf-8"), section, line), encoding="utf-8")

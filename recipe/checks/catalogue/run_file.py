@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C: the run file itself."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from recipe.checks.declaration import CATALOGUE, check
+from recipe.checks.facts.run import Facts
+from recipe.checks.facts.run_file import Unreadable
+from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad
+from recipe.runfile.errors import ConfigError
+
+
+@check(
+    "C001", "the run file can be read: TOML, known keys, right types, values within their limits", needs="static",
+    why="a typing mistake must not become a default",
+    fix="correct the line; docs/CONFIG.md has every key",
+)  # fmt: skip
+def _readable(facts: Facts | Unreadable) -> Iterator[Complaint]:
+    if isinstance(facts, Unreadable):
+        found, _, expected = facts.reason.partition("; expected ")
+        yield bad(found, expected or "a run file like those in configs/")
+
+
+@check(
+    "C002", "everything that verl is told can be derived", needs="static",
+    why="the launcher stops where it cannot; this is what no check of its own has seen coming",
+    fix="correct the run file as the message says; docs/CONFIG.md has every key, and what follows from it",
+)  # fmt: skip
+def _derivable(facts: Facts) -> Iterator[Complaint]:
+    others = [other for other in CATALOGUE if other.stops_derivation]
+    if any(finding.level == "error" for other in others for finding in other.findings(facts) or ()):
+        ids = ", ".join(other.id for other in others)
+        raise CannotTell(f"first what {ids} found must be put right")
+    _ = facts.layout
+    try:
+        facts.derived.complete()
+    except ConfigError as error:
+        yield bad(str(error), "a run file that leads to one command")
+
+
+@check(
+    "C003", "the nodes are told where the head is, by an address that leads there", needs="static",
+    why="the nodes of a run meet at the head's address, and each of them takes 127.0.0.1 for itself",
+    fix="set [cluster] head to the head's address in the network between the nodes (scripts/launch.sh: or --head)",
+)  # fmt: skip
+def _head(facts: Facts) -> Iterator[Complaint]:
+    cluster = facts.config.cluster
+    if cluster.nodes == 1:
+        raise NoMatter
+    if cluster.head is None:
+        yield bad(f"no [cluster] head for {cluster.nodes} nodes", "the head's address")
+    # Simulated nodes may share this machine.
+    elif not facts.config.simulated and _loopback(cluster.head):
+        yield bad(f"[cluster] head = {cluster.head} for {cluster.nodes} nodes", "an address that other nodes can reach")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""P, E, N: each check passes on a machine that is right, and finds what was spoilt on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.checks.facts.machine import Process
+
+GIB = 2**30
+
+
+def _edit_manifest(world: Any, **values: Any) -> None:
+    world.edit_json(world.upstream / "MANIFEST.json", **values)
+
+
+def _second_copy(world: Any) -> None:
+    (world.root / "site" / "verl").mkdir(parents=True)
+    (world.root / "site" / "verl" / "__init__.py").touch()
+    world.set_machine(path=(str(world.root / "site"),))
+
+
+def _real_upstream(world: Any) -> None:
+    from recipe.runfile.paths import upstream_dir
+
+    world.upstream = upstream_dir()
+
+
+def _without_a_function(world: Any) -> None:
+    """verl with an empty module where a function is patched."""
+    tree = world.root / "other" / "verl"
+    tree.mkdir(parents=True)
+    for name in ("__init__.py", "protocol.py"):
+        (tree / name).touch()
+    world.upstream = tree.parent
+
+
+def _read_only(world: Any) -> None:
+    (world.root / "runs").write_text("a file where a directory belongs")
+
+
+def _limit(**values: int) -> Any:
+    return lambda world: world.set_machine(limits={**world.machine.limits, **values})
+
+
+def _environ(**values: str) -> Any:
+    return lambda world: world.set_environ(**values)
+
+
+def _machine(**values: Any) -> Any:
+    return lambda world: world.set_machine(**values)
+
+
+def _changed_file(world: Any) -> None:
+    (world.upstream / "verl" / "__init__.py").write_text("edited")
+
+
+# id -> (the run that is right, how it is spoilt, level, part of what is said)
+TRIPS = {
+    "P001": ("cluster", _machine(python=(3, 9, 1)), "error", "Python 3.9.1"),
+    "P002": (
+        "laptop",
+        lambda world: world.set_machine(packages={**world.machine.packages, "ray": "2.9.0"}),
+        "error",
+        "ray 2.9.0 (pinned: ",
+    ),
+    "P003": ("cluster", lambda world: (world.upstream / "MANIFEST.json").unlink(), "error", "was not made by sync"),
+    "P004": ("cluster", _changed_file, "error", "changed: verl/__init__.py"),
+    "P005": ("cluster", lambda world: _edit_manifest(world, profile="sim"), "error", "profile sim"),
+    "P006": ("synced", _without_a_function, "error", "verl_patches.protocol"),
+    "P007": ("cluster", _second_copy, "warning", "verl also lies in"),
+    "P008": ("cluster", _machine(packages={}), "error", "torch-npu is not installed"),
+    "E002": ("cluster", _environ(VLLM_DP_SIZE="64"), "warning", "VLLM_DP_SIZE=64"),
+    "E003": ("cluster", _environ(WORLD_SIZE="8"), "warning", "WORLD_SIZE=8"),
+    "E004": ("cluster", _environ(ASCEND_RT_VISIBLE_DEVICES="0,1"), "error", "shows 2 dies"),
+    "E005": ("cluster", _environ(RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES="1"), "error", "NOSET"),
+    "E006": ("cluster", _environ(RAY_ADDRESS="10.0.0.9:6379"), "warning", "RAY_ADDRESS=10.0.0.9:6379"),
+    "E007": ("cluster", _environ(https_proxy="http://proxy:3128", no_proxy="localhost"), "warning", "https_proxy"),
+    "E008": ("cluster", lambda world: world.set(cluster_interface="bond0"), "error", "eth0 (10.1.1.1)"),
+    "E009": ("cluster", _environ(VLLM_ENABLE_MC2="1"), "warning", "VLLM_ENABLE_MC2"),
+    "E010": ("cluster", _machine(environ={}), "error", "ASCEND_HOME_PATH"),
+    "E011": ("cluster", _environ(ASCEND_LAUNCH_BLOCKING="1"), "warning", "ASCEND_LAUNCH_BLOCKING=1"),
+    "E012": ("cluster", _environ(RANK_TABLE_FILE="/etc/ranks.json"), "error", "RANK_TABLE_FILE"),
+    "E013": ("cluster", _environ(LD_PRELOAD="/usr/lib/libjemalloc.so.9"), "warning", "libjemalloc.so.9"),
+    "E014": ("cluster", _environ(TORCH_DEVICE_BACKEND_AUTOLOAD="0"), "warning", "AUTOLOAD=0"),
+    "N001": ("cluster", _machine(dies=8), "error", "8 of /dev/davinci0"),
+    "N002": ("cluster", _machine(driver=None), "error", "version.info"),
+    "N003": ("cluster", _machine(memory=1000 * GIB, memory_available=900 * GIB), "error", "1000.0 GiB"),
+    "N004": ("cluster", _machine(free_bytes=lambda path: 5 * GIB), "error", "5.0 GiB free for"),
+    "N005": ("cluster", _machine(free_bytes=lambda path: 17_000 * GIB), "error", "4 checkpoints of 874"),
+    "N006": ("cluster", _machine(shm_free=64 * 2**20), "error", "64.0 MiB free in /dev/shm"),
+    "N007": ("cluster", _limit(nofile=1024), "error", "ulimit -n is 1024"),
+    "N008": ("cluster", _limit(nproc=4096), "warning", "ulimit -u is 4096"),
+    "N009": ("cluster", _limit(memlock=65536), "warning", "ulimit -l is 64 KiB"),
+    "N010": ("cluster", _machine(listening=frozenset({22, 6379, 61003})), "error", "port 61003 (HCCL"),
+    "N011": ("cluster", _machine(ephemeral_ports=(32768, 65000)), "warning", "61000 to 610"),
+    "N012": ("cluster", _machine(processes=(Process(77, "raylet", "a3-x"),)), "warning", "run a3-x (pid 77)"),
+    "N013": ("cluster", _machine(processes=(Process(78, "gcs_server", ""),)), "warning", "another Ray (pid 78)"),
+    "N014": ("cluster", _machine(clock_set=False), "warning", "not synchronised"),
+    "N015": ("cluster", _read_only, "error", "is not a directory"),
+    "N016": ("cluster", _machine(cpus=8), "warning", "8 cores for 16 dies"),
+    "D013": ("tier3", lambda world: world.set_machine(packages={}), "error", "without the package math_verify"),
+    "D012": ("cluster", _machine(cpus=4), "warning", "workers = 16 on 4 cores"),
+}
+
+
+@pytest.fixture
+def synced(laptop: Any) -> Any:
+    """The laptop with the upstream sources that are really there."""
+    _real_upstream(laptop)
+    return laptop
+
+
+@pytest.fixture
+def tier3(cluster: Any) -> Any:
+    """The published run with a grader that it asks, which is installed."""
+    cluster.set(reward=replace(cluster.config.reward, tier3="math_verify"))
+    cluster.set_machine(packages={**cluster.machine.packages, "math-verify": "0.9.0"})
+    return cluster
+
+
+@pytest.mark.parametrize("id", TRIPS)
+def test_a_spoilt_machine_is_found_and_a_right_one_is_not(id: str, request: pytest.FixtureRequest) -> None:
+    base, spoil, level, said = TRIPS[id]
+    world = request.getfixturevalue(base)
+    assert world.findings(id) == []
+    spoil(world)
+    findings = world.findings(id)
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
+    assert all(finding.expected and finding.fix for finding in findings)
+
+
+def test_p005_other_pins_than_those_of_the_tree(cluster: Any) -> None:
+    _edit_manifest(cluster, pins="0" * 64)
+    assert "other pins" in cluster.findings("P005")[0].found
+
+
+def test_p006_a_package_that_is_not_there_is_no_pass(synced: Any) -> None:
+    tree = synced.root / "half"
+    (tree / "verl").mkdir(parents=True)
+    source = synced.upstream
+    for name in os.listdir(source):
+        if name not in ("vllm_ascend", "verl", "MANIFEST.json"):
+            (tree / name).symlink_to(source / name)
+    (tree / "verl").rmdir()
+    (tree / "verl").symlink_to(source / "verl")
+    synced.upstream = tree
+    (finding,) = synced.findings("P006")
+    assert finding.level == "error" and "vllm_ascend is not in" in finding.found
+
+
+def test_p002_without_the_file_of_pins_the_check_says_so(cluster: Any) -> None:
+    cluster.repo = cluster.root
+    (finding,) = cluster.findings("P002")
+    assert finding.level == "not run" and "requirements.txt is not there" in finding.found
+
+
+def test_p002_looks_at_the_pins_of_the_device(cluster: Any) -> None:
+    cluster.repo = cluster.root
+    (cluster.root / "requirements.txt").write_text("torch==2.5.1\ntorch-npu==2.5.1.post1\n")
+    cluster.set_machine(packages={"torch": "2.5.1+cpu", "torch-npu": "2.5.1.post1"})
+    assert cluster.findings("P002") == []
+    cluster.set_machine(packages={"torch": "2.6.0"})
+    assert "torch 2.6.0 (pinned: 2.5.1); torch-npu is missing" in cluster.findings("P002")[0].found
+    cluster.set(cluster_device="cuda")
+    assert [finding.level for finding in cluster.findings("P002")] == ["not run"]
+
+
+def test_p008_the_simulated_device_beside_the_real_one(laptop: Any) -> None:
+    laptop.set_machine(packages={"npu-sim": "0.1.0", "torch-npu": "2.5.1"})
+    assert "beside torch-npu" in laptop.findings("P008")[0].found
+
+
+def test_e008_loopback_between_nodes_is_refused(cluster: Any) -> None:
+    cluster.set(cluster_interface="lo")
+    assert "an interface to the other nodes" in cluster.findings("E008")[0].expected
+
+
+def test_n001_counts_gpus_where_they_are_the_device(cluster: Any) -> None:
+    cluster.set(cluster_device="cuda", cluster_dies_per_node=8)
+    assert "0 of /dev/nvidia0" in cluster.findings("N001")[0].found
+    cluster.set_machine(gpus=8)
+    assert cluster.findings("N001") == []
+
+
+def test_n010_looks_at_the_ports_that_the_launcher_was_given(cluster: Any) -> None:
+    cluster.set_machine(listening=frozenset({6381}))
+    assert cluster.findings("N010")
+    cluster.more["base_port"] = 7000
+    assert cluster.findings("N010") == []
+    cluster.set_machine(listening=frozenset({7001}))
+    assert "port 7001" in cluster.findings("N010")[0].found
+
+
+def test_e007_a_head_that_the_proxy_leaves_alone_passes(cluster: Any) -> None:
+    cluster.set_environ(https_proxy="http://proxy:3128", no_proxy="localhost,10.1.1.1")
+    assert cluster.findings("E007") == []
+
+
+def test_n003_little_free_memory_is_a_warning(cluster: Any) -> None:
+    cluster.set_machine(memory_available=200 * GIB)
+    assert [finding.level for finding in cluster.findings("N003")] == ["warning"]
+
+
+def size_in(text: str) -> str:
+    """The first size that is written there."""
+    return re.findall(r"[\d.]+ (?:B|[KMG]iB)", text)[0]
+
+
+@pytest.mark.parametrize(
+    ("id", "short"),
+    [("N003", {"memory": 1899 * GIB}), ("N003", {"memory_available": 1599 * GIB}), ("N004", 20 * GIB - 1),
+     ("N005", None), ("N006", 16 * GIB - 1), ("M004", {"memory": 1})],
+    ids=str,
+)  # fmt: skip
+def test_what_is_there_and_what_is_wanted_are_never_the_same_text(id: str, short: Any, cluster: Any) -> None:
+    """A byte or a sixteenth too little is still another size."""
+    if id == "N005":
+        short = 2 * 14 * cluster.facts.parameters - 1
+    if id == "M004":
+        cluster.set(cluster_host_memory_gib_per_node=None)
+        short = {"memory": int(cluster.facts.planned_memory.host.total) - 1}
+    values = short if isinstance(short, dict) else {"free_bytes": lambda path: short, "shm_free": short}
+    cluster.set_machine(**values)
+    (finding,) = cluster.findings(id)
+    assert size_in(finding.found) != size_in(finding.expected), finding.line
+
+
+def test_n005_a_small_models_checkpoints_on_a_small_disk(laptop: Any) -> None:
+    laptop.set(run_save_every=1)
+    laptop.set_machine(free_bytes=lambda path: 4096)
+    (finding,) = laptop.findings("N005")
+    assert finding.found.startswith("4.0 KiB free for") and finding.expected.startswith("54.1 MiB: 4 checkpoints")
+
+
+def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_none(cluster: Any) -> None:
+    cluster.set(cluster_host_memory_gib_per_node=None)
+    assert cluster.findings("M004") == cluster.findings("N003") == []
+    cluster.set_machine(memory=700 * GIB, memory_available=600 * GIB)
+    (finding,) = cluster.findings("M004")
+    assert finding.level == "error" and finding.expected == "at most 700.0 GiB"
+    cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
+    assert [finding.level for finding in cluster.findings("N003")] == ["warning"]
+    cluster.node = False
+    (finding,) = cluster.findings("M004")
+    assert finding.level == "not run" and "GiB of them pinned" in finding.found
+
+
+def test_what_cannot_be_read_is_no_pass(cluster: Any) -> None:
+    cluster.set_machine(memory=None, shm_free=None, clock_set=None, ephemeral_ports=None, free_bytes=lambda path: None)
+    for id in ("N003", "N004", "N005", "N006", "N011", "N014"):
+        assert [finding.level for finding in cluster.findings(id)] == ["not run"], id
+
+
+def test_nodes_other_than_the_head_do_not_need_its_ports(cluster: Any) -> None:
+    cluster.set_machine(listening=frozenset({6379}))
+    assert cluster.findings("N010")
+    cluster.set_machine(interfaces={"eth0": "10.1.1.2"}, host="node1")
+    assert cluster.findings("N010") == []
+
+
+def test_the_manifest_of_the_fixture_is_one_that_sync_would_read(cluster: Any) -> None:
+    assert json.loads((Path(cluster.upstream) / "MANIFEST.json").read_text())["state"] == "ours"
+    _edit_manifest(cluster, state="pristine")
+    assert "without our changes" in cluster.findings("P003")[0].found

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""C, L, T, V, M: each check passes on a run that is right, and finds what was spoilt in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recipe.checks.catalogue import every_check
+from recipe.preflight import run_file
+from recipe.runfile.schema import Recompute, Reward
+
+# id -> (the run that is right, what is spoilt in it, level, part of what is said)
+TRIPS = {
+    "L001": ("cluster", {"actor_stage_layers": [6, 0, 7]}, "error", "[actor] stage_layers[1] is 0"),
+    "L002": ("cluster", {"actor_stage_layers": [7, 7, 8, 8, 8, 8, 8, 7]}, "error", "first and the last stage differ"),
+    "L003": ("cluster", {"actor_stage_layers": [20, 21, 20]}, "error", "is 3, which does not divide the dies (256)"),
+    "L004": ("cluster", {"actor_expert_parallel": 64}, "error", "[actor] expert_parallel is 64"),
+    "L005": ("cluster", {"rollout_tensor_parallel": 3}, "error", "[rollout] tensor_parallel is 3"),
+    "L006": ("cluster", {"rollout_instances": 3}, "error", "[rollout] instances is 3"),
+    "L007": ("cluster", {"train_prompts_per_step": 500}, "error", "the rollout's engines is 128"),
+    "L008": ("cluster", {"train_prompts_per_step": 511}, "error", "the actor's data parallel size is 32"),
+    "L009": ("cluster", {"train_updates_per_step": 512}, "error", "the sequences of an update (16)"),
+    "L010": ("cluster", {"actor_stage_layers": [6, 8, 8, 8, 8, 8, 8, 6]}, "error", "sum to 60"),
+    "L011": ("cluster", {"actor_expert_parallel": 48}, "error", "256 experts for expert_parallel = 48"),
+    "L012": (
+        "cluster",
+        {"cluster_nodes": 24, "train_prompts_per_step": 576, "actor_expert_parallel": 16},
+        "error",
+        "256 experts over the 384 dies",
+    ),
+    "L018": ("cluster", {"actor_expert_parallel": 1}, "error", "expert_parallel = 1 for 256 experts"),
+    "L019": ("cuda", {"rollout_instances": 1}, "error", "[rollout] instances = 1 for 128 engines"),
+    "L013": ("cluster", {"actor_tensor_parallel": 4}, "error", "tensor_parallel = 4 with MindSpeed"),
+    "L014": ("cluster", {"rollout_tensor_parallel": 256}, "error", "128 heads for [rollout] tensor_parallel = 256"),
+    "L015": ("cluster", {"rollout_tensor_parallel": 32}, "warning", "tensor_parallel = 32 on nodes of 16 dies"),
+    "L016": ("cluster", {"cluster_dies_per_node": 8}, "warning", "16: an Atlas A3 node's 8 NPUs have 2 dies each"),
+    "L017": ("cluster", {"actor_stage_layers": [7, 7, 7, 7, 7, 7, 7, 12]}, "warning", "ends that are not longer"),
+    "C003": ("cluster", {"cluster_head": "127.0.0.1"}, "error", "[cluster] head = 127.0.0.1 for 16 nodes"),
+    "T014": ("even", {"actor_log_prob_micro_batch_tokens": 12288}, "warning", "of 4 sequences at a time, updates of 1"),
+    "T015": ("cluster", {"cluster_collective_timeout_s": 600}, "warning", "2198 s or more"),
+    "T001": (
+        "cluster",
+        {"train_loss_mode": "npu_on_policy", "train_updates_per_step": 2},
+        "error",
+        "updates_per_step = 2",
+    ),
+    "T002": ("cluster", {"train_updates_per_step": 3}, "error", "updates_per_step is 3"),
+    "T003": ("cluster", {"rollout_samples_per_prompt": 1}, "error", "samples_per_prompt = 1"),
+    "T004": ("host", {"actor_optimizer_host_share": 0.5}, "error", "optimizer_host_share = 0.5 with device npu"),
+    "T013": ("host", {"environment": {}}, "warning", "20, with the 320 cores here"),
+    "T016": ("cluster", {"train_warmup_steps": 70}, "error", "wants it below [run] steps (70)"),
+    "T005": ("cluster", {"cluster_device": "cuda"}, "error", 'optimizer = "swapped" with device cuda'),
+    "T006": ("cluster", {"actor_micro_batch_tokens": 3000}, "warning", "micro_batch_tokens = 3000"),
+    "T007": ("cluster", {"train_learning_rate": 1e-4}, "warning", "learning_rate = 0.0001"),
+    "T008": ("cluster", {"train_clip_ratio": 0.0}, "error", "clip_ratio = 0.0"),
+    "T009": (
+        "cluster",
+        {"actor_recompute": Recompute(granularity="full", method="uniform", layers=8)},
+        "error",
+        "of 6",
+    ),
+    "T010": ("cluster", {"run_save_every": 100}, "warning", "save_every = 100 in a run of 70"),
+    "T011": ("cluster", {"run_step_deadline_s": 600}, "warning", "step_deadline_s = 600"),
+    "V001": ("cluster", {"data_max_response_tokens": 200_000}, "error", "201024 tokens of prompt and response"),
+    "V002": ("cluster", {"rollout_max_batched_tokens": 32}, "error", "max_batched_tokens = 32 for 64 sequences"),
+    "V004": ("cluster", {"rollout_max_batched_tokens": 512}, "warning", "max_batched_tokens = 512"),
+    "V005": ("cluster", {"rollout_max_batched_tokens": 62}, "error", "a graph for 64 sequences"),
+    "V006": ("cluster", {"rollout_graph_mode": False}, "warning", "graph_mode = false"),
+    "V007": ("cluster", {"train_loss_mode": "npu_on_policy", "rollout_top_p": 0.9}, "warning", "top_p = 0.9 with"),
+    "V008": ("cluster", {"rollout_temperature": 0.01}, "warning", "temperature = 0.01"),
+    "V009": ("cluster", {"rollout_ignore_eos": True}, "warning", "ignore_eos"),
+    "V010": ("cluster", {"rollout_memory_share": 0.98}, "error", "memory_share = 0.98"),
+    "V011": ("cluster", {"run_validate_every": 100}, "warning", "validate_every = 100"),
+    "V012": ("cluster", {"cluster_head": "192.0.2.1"}, "error", "192.0.2.1"),
+    "E001": ("cuda", {"environment": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}}, "error", "sleep mode"),
+    "E015": ("cluster", {"environment": {"VLLM_DP_SIZE": "64"}}, "error", "[environment] VLLM_DP_SIZE"),
+    "M001": ("cluster", {"cluster_hbm_gib_per_die": 30.0}, "error", "GiB on a die of stage"),
+    "M002": ("cluster", {"rollout_memory_share": 0.1}, "error", "room for 0 tokens"),
+    "M003": ("cluster", {"rollout_memory_share": 0.6}, "warning", "sequences at their longest"),
+    "M004": ("cluster", {"cluster_host_memory_gib_per_node": 100.0}, "error", "GiB on a node"),
+    "N017": ("cluster", {"model_path": "models/v3"}, "error", "[model] path = models/v3"),
+    "D014": ("cluster", {"reward": Reward(mix={"acc": 1.0, "format": 0.0})}, "warning", "[reward] mix.format = 0.0"),
+    "D004": ("laptop", {"data_template": "r1"}, "error", "unknown template 'r1'"),
+}
+
+
+@pytest.fixture
+def cuda(cluster: Any) -> Any:
+    cluster.set(cluster_device="cuda", actor_optimizer="offloaded", rollout_instances=128)
+    return cluster
+
+
+@pytest.fixture
+def even(cluster: Any) -> Any:
+    cluster.set(actor_log_prob_micro_batch_tokens=None)
+    return cluster
+
+
+@pytest.fixture
+def host(cluster: Any) -> Any:
+    cluster.set(actor_optimizer="host", actor_optimizer_host_share=1.0, environment={"OMP_NUM_THREADS": "20"})
+    return cluster
+
+
+@pytest.mark.parametrize("id", TRIPS)
+def test_a_spoilt_value_is_found_and_a_right_one_is_not(id: str, request: pytest.FixtureRequest) -> None:
+    base, values, level, said = TRIPS[id]
+    world = request.getfixturevalue(base)
+    assert world.findings(id) == []
+    world.set(**values)
+    findings = world.findings(id)
+    assert findings and {finding.level for finding in findings} == {level}
+    assert any(said in f"{finding.found}; {finding.expected}" for finding in findings), findings
+    assert all(finding.expected and finding.fix for finding in findings)
+
+
+def test_c001_a_file_that_is_no_run_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[run]\nstepz = 1\n")
+    report = run_file(file)
+    assert [finding.id for finding in report.findings] == ["C001"] and report.exit_code == 2
+    assert "did you mean 'steps'" in report.lines()[0]
+
+
+def test_m001_and_m002_a_simulated_die_that_is_too_small_is_a_warning(laptop: Any) -> None:
+    assert laptop.findings("M001") == laptop.findings("M002") == []
+    laptop.set(simulator_hbm_mib=30)
+    for id in ("M001", "M002"):
+        assert {finding.level for finding in laptop.findings(id)} == {"warning"}
+    assert "30.0 MiB" in laptop.findings("M001")[0].expected
+    laptop.set(data_kind="json", data_path="/x.json")  # pads to its longest prompt, which is not known yet
+    assert laptop.findings("M001") is None
+
+
+def test_v003_the_nz_layout_and_prompts_in_pieces(cluster: Any) -> None:
+    cluster.set(rollout_kv_nz=True, rollout_max_batched_tokens=3072)
+    assert cluster.findings("V003") == []
+    cluster.set(rollout_max_batched_tokens=3071)
+    assert [finding.level for finding in cluster.findings("V003")] == ["error"]
+
+
+def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
+    assert files.findings("T012") == []
+    config = Path(files.config.model.path) / "config.json"
+    files.edit_json(config, n_group=3, topk_group=1)
+    assert "3 groups of 8 experts" in files.findings("T012")[0].found
+    files.edit_json(config, n_group=2, topk_group=4)
+    assert "topk_group = 4" in files.findings("T012")[0].found
+
+
+def test_l013_multi_latent_attention_with_tensor_parallelism_elsewhere_is_a_warning(laptop: Any) -> None:
+    laptop.set(actor_tensor_parallel=2)
+    assert [finding.level for finding in laptop.findings("L013")] == ["warning"]
+    (laptop.upstream / "mindspeed").mkdir()
+    assert [finding.level for finding in laptop.findings("L013")] == ["error"]
+
+
+def test_l016_the_dies_that_a_node_has_are_its_dies(cluster: Any) -> None:
+    cluster.set(cluster_dies_per_node=32)
+    assert "at most 16" in cluster.findings("L016")[0].expected
+    cluster.set(cluster_dies_per_node=8)
+    cluster.set_machine(dies=8)  # an A2 node
+    assert cluster.findings("L016") == []
+    cluster.node = False
+    assert "dies_per_node = 8 with device npu" in cluster.findings("L016")[0].found
+    cluster.set(cluster_device="cuda")
+    assert cluster.findings("L016") == []
+
+
+def test_t014_the_on_policy_loss_has_no_such_pass(cluster: Any) -> None:
+    assert cluster.findings("T014")
+    cluster.set(train_loss_mode="npu_on_policy")
+    assert cluster.findings("T014") is None
+
+
+def test_t015_a_smaller_model_on_fewer_dies_needs_less(cluster: Any) -> None:
+    def wanted() -> int:
+        cluster.set(cluster_collective_timeout_s=120)
+        return int(cluster.findings("T015")[0].expected.split(" s")[0])
+
+    whole = wanted()
+    cluster.set(model_kind="random_init")
+    without_weights = wanted()
+    cluster.set(cluster_nodes=8, train_prompts_per_step=256, actor_expert_parallel=16)
+    assert whole > without_weights == 600 + 256 > wanted() == 600 + 128
+    cluster.set(model_kind="path", cluster_nodes=256)
+    assert wanted() == 3600
+
+
+def test_c003_simulated_nodes_may_share_a_machine_and_name_a_head_all_the_same(laptop: Any) -> None:
+    assert laptop.findings("C003") is None
+    laptop.set(cluster_nodes=2)
+    assert "no [cluster] head for 2 nodes" in laptop.findings("C003")[0].found
+    laptop.set(cluster_head="127.0.0.1")
+    assert laptop.findings("C003") == []
+
+
+def test_d007_a_reward_without_its_function(cluster: Any) -> None:
+    assert cluster.findings("D007") == []
+    (cluster.root / "reward.py").write_text("def compute_score(): ...\n")
+    cluster.repo = cluster.root
+    cluster.config = cluster.config.__class__(
+        **{**vars(cluster.config), "reward": cluster.config.reward.__class__(path="reward.py", workers=2)}
+    )
+    assert "no function compute_scores" in cluster.findings("D007")[0].found
+
+
+def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any) -> None:
+    cluster.set(rollout_tensor_parallel=3)
+    for id in ("V002", "L012", "M001"):
+        (finding,) = cluster.findings(id)
+        assert finding.level == "not run" and "the L findings" in finding.found
+
+
+def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
+    from recipe.runfile import model_files
+
+    assert cluster.findings("T012") == []
+    monkeypatch.setattr(model_files, "model_overrides", lambda config, model: {})
+    assert "Megatron-core is told" in cluster.findings("T012")[0].found
+
+
+def test_c002_what_no_other_check_has_seen_coming(cluster: Any) -> None:
+    assert cluster.findings("C002") == []
+    cluster.set(cluster_dashboard_port=cluster.config.cluster.ray_port)
+    assert "move one of them" in cluster.findings("C002")[0].found
+
+
+@pytest.mark.parametrize("id", ["D004", "E015", "L013", "T005"])
+def test_c002_leaves_it_to_the_checks_that_say_why_nothing_can_be_derived(
+    id: str, request: pytest.FixtureRequest
+) -> None:
+    base, values, _, _ = TRIPS[id]
+    world = request.getfixturevalue(base)
+    assert world.findings("C002") == []
+    world.set(**values)
+    (finding,) = world.findings("C002")
+    ids = [check.id for check in every_check() if check.stops_derivation]
+    assert finding.level == "not run" and finding.found == f"first what {', '.join(ids)} found must be put right"
+    assert id in ids
