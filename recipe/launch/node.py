@@ -27,6 +27,7 @@ from recipe.runfile.masking import comparable_environment
 from recipe.runfile.paths import REPO, upstream_dir
 from recipe.runfile.ports import NodePorts, default_base, head_ports
 from recipe.runfile.schema import RunConfig
+from recipe.runfile.settings import keys
 
 _CODE = (".py", ".patch")
 
@@ -144,13 +145,14 @@ def present(config: RunConfig, place: Place, token: bytes) -> Node:
 
 
 def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but those that may differ from node to node.
+    """The run file's values that must be the same on all nodes: those of all keys that are not `per_node`.
 
     Secret values of the environment are digests under the token: the channel does not encrypt.
     """
     values = dataclasses.asdict(config) | {"environment": comparable_environment(config.environment, token)}
-    for key in ("head", "interface", "wait_deadline_s"):
-        values["cluster"].pop(key)
+    for name in (name for name, field in keys().items() if field.metadata["per_node"]):
+        section, key = name.split(".")
+        values[section].pop(key)
     return values
 
 

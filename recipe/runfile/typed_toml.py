@@ -34,6 +34,7 @@ def key(
     default: Any = REQUIRED,
     *,
     on_resume: str,
+    per_node: bool = False,
     unit: str = "",
     gives: str = "",
     choices: Collection[str] = (),
@@ -46,6 +47,7 @@ def key(
         meaning: one or two sentences for the user.
         default: its value where the file leaves it out; without one the file must have it.
         on_resume: one of ON_RESUME.
+        per_node: whether it may differ between the nodes of one run.
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
@@ -54,7 +56,7 @@ def key(
     """
     assert on_resume in ON_RESUME
     about = {
-        **{"meaning": meaning, "unit": unit, "gives": gives, "on_resume": on_resume},
+        **{"meaning": meaning, "unit": unit, "gives": gives, "on_resume": on_resume, "per_node": per_node},
         **{"choices": tuple(choices), "least": least, "most": most},
     }
     if default is REQUIRED:
