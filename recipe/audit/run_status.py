@@ -51,7 +51,8 @@ class RunStatus:
     def problems(self) -> list[str]:
         """One line for each patch that failed, and for each difference between processes that should be alike.
 
-        Processes of one group must agree in every patch's status; all processes in the fingerprint that a patch found.
+        Ranks of one group must agree in every patch's status; all processes that applied a patch, in fingerprint and
+        version.
         """
         lines = []
         for patch in self.patches():

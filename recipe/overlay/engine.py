@@ -98,14 +98,17 @@ def revert(*ids: str) -> None:
 
 
 def _give_back(patch: Declaration, state: _State) -> list[tuple[ModuleType, str]]:
-    """Put the original into every module that holds our object, except those that define it; returns (module, name)
-    pairs."""
+    """Put the original into every module that holds our object, except those that define it; returns where it was."""
     if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, FunctionType):
         return []
     home = patch.mirror.partition(".")[0]
-    references = [(module, name) for module in list(sys.modules.values())
-            if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
-            for name, value in list(vars(module).items()) if value is state.ours]  # fmt: skip
+    references = [
+        (module, name)
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
+        for name, value in list(vars(module).items())
+        if value is state.ours
+    ]
     for module, name in references:
         setattr(module, name, state.original)
     return references

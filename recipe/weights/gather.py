@@ -22,7 +22,7 @@ from recipe.weights.output import Sink
 from recipe.weights.source import Reader
 
 _BATCH_BYTES = 8 * 2**20
-# For any one row of a transposed piece all of the piece is read, so up to this size all its rows are taken at once.
+# All of a transposed piece is read for any one of its rows, so up to this size all its rows are taken at once.
 _WHOLE_BYTES = 64 * 2**20
 _ELEMENT = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 

@@ -27,7 +27,8 @@ examples:
   scripts/convert_mcore_to_hf.py --load-dir runs/NAME/checkpoints/global_step_70/actor --save-dir OUT
   scripts/convert_mcore_to_hf.py --load-dir CHECKPOINT --save-dir OUT --hf-config HF --dry-run
 """
-# Largest size of a file: at most that of the published ones, and small enough to keep several workers busy.
+# Largest size of a file, about that of the published ones. Smaller models are cut into _FILES files, so that several
+# workers are busy, unless these would be smaller than _LEAST_BYTES.
 SHARD_BYTES = 4 * 2**30
 _FILES, _LEAST_BYTES = 16, 256 * 2**20
 
