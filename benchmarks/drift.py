@@ -26,14 +26,14 @@ from recipe.audit import fit  # noqa: E402  (runs as a script, from anywhere)
 from recipe.audit.declarations import collect  # noqa: E402
 from recipe.overlay import Declaration, source  # noqa: E402
 
-Nodes = list[ast.stmt]
+Statements = list[ast.stmt]
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def targets(tree: ast.Module, one: Declaration) -> Nodes:
+def targets(tree: ast.Module, patch: Declaration) -> Statements:
     """The statements of `tree` that define the target, or whose value it is an entry of."""
     nodes: list[ast.AST] = [tree]
-    for part in one.target.qualname.split("."):
+    for part in patch.target.qualname.split("."):
         scopes = [node for node in nodes if isinstance(node, (ast.Module, ast.ClassDef))]
         nodes = [node for scope in scopes for node in source.bindings(scope.body, part)]
     return [node for node in nodes if isinstance(node, ast.stmt)]
@@ -46,23 +46,23 @@ def imports(tree: ast.Module, name: str) -> Iterator[tuple[ast.ImportFrom, ast.a
             yield from ((node, alias) for alias in node.names if (alias.asname or alias.name) == name)
 
 
-def renamed(tree: ast.Module, one: Declaration) -> str | None:
+def renamed(tree: ast.Module, patch: Declaration) -> str | None:
     """The target is called something else: nobody would call the patch."""
-    for _, alias in imports(tree, one.target.qualname):
+    for _, alias in imports(tree, patch.target.qualname):
         alias.asname = f"{alias.name}_v2"
-    for node in targets(tree, one):
+    for node in targets(tree, patch):
         if isinstance(node, _DEFINITIONS):
             node.name += "_v2"
         else:
             for name in ast.walk(node):
-                if isinstance(name, ast.Name) and name.id == one.target.qualname:
+                if isinstance(name, ast.Name) and name.id == patch.target.qualname:
                     name.id += "_v2"
     return "has no"
 
 
-def other_signature(tree: ast.Module, one: Declaration) -> str | None:
+def other_signature(tree: ast.Module, patch: Declaration) -> str | None:
     """The target takes one parameter more; a class: its first method does."""
-    for node in targets(tree, one):
+    for node in targets(tree, patch):
         functions = [inner for inner in ast.walk(node) if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef))]
         if functions:
             functions[0].args.kwonlyargs.append(ast.arg("added_upstream"))
@@ -71,12 +71,12 @@ def other_signature(tree: ast.Module, one: Declaration) -> str | None:
     return None
 
 
-def other_line(tree: ast.Module, one: Declaration) -> str | None:
+def other_line(tree: ast.Module, patch: Declaration) -> str | None:
     """The last statement of the target is another; a value is another; an import is from elsewhere."""
-    for statement, _ in imports(tree, one.target.qualname):
+    for statement, _ in imports(tree, patch.target.qualname):
         statement.module = f"{statement.module}.moved"
         return "has changed"
-    for node in targets(tree, one):
+    for node in targets(tree, patch):
         if not isinstance(node, _DEFINITIONS):
             if not isinstance(node, (ast.Assign, ast.AnnAssign)):
                 continue
@@ -87,7 +87,7 @@ def other_line(tree: ast.Module, one: Declaration) -> str | None:
     return None
 
 
-def reformatted(tree: ast.Module, one: Declaration) -> str | None:
+def reformatted(tree: ast.Module, patch: Declaration) -> str | None:
     """Other spacing, other quotes, no comments, other docstrings."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is None:
@@ -95,7 +95,7 @@ def reformatted(tree: ast.Module, one: Declaration) -> str | None:
     return None
 
 
-def submodule_line(tree: ast.Module, one: Declaration) -> str | None:
+def submodule_line(tree: ast.Module, patch: Declaration) -> str | None:
     tree.body.append(ast.Assign([ast.Name("added_upstream", ast.Store())], ast.Constant(1), lineno=1))
     return "has changed"
 
@@ -105,10 +105,10 @@ MUTATIONS: dict[str, Callable[[ast.Module, Declaration], str | None]] = {
 }  # fmt: skip
 
 
-def try_one(one: Declaration, name: str, upstream: Path) -> str:
+def try_one(patch: Declaration, name: str, upstream: Path) -> str:
     """ "refused", "accepted", "-" (there is nothing of the kind to change), or what went wrong."""
-    submodule = one.kind == "submodule"
-    module = one.target.submodule if submodule else one.target.module
+    submodule = patch.kind == "submodule"
+    module = patch.target.submodule if submodule else patch.target.module
     file = source.module_file(module, [upstream])
     assert file is not None
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -121,20 +121,20 @@ def try_one(one: Declaration, name: str, upstream: Path) -> str:
         if submodule and name == "renamed":
             copy, message = copy.with_name("renamed.py"), "no source of module"
         else:
-            found = mutate(tree, one)
-            message = found or ""
-            if one.kind == "source" and message == "has changed":
+            expected = mutate(tree, patch)
+            message = expected or ""
+            if patch.kind == "source" and message == "has changed":
                 message = "is not the patched source"
-            if found is None and name != "reformatted":
+            if expected is None and name != "reformatted":
                 return "-"
         copy.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
-        finding = fit.check(one, [Path(scratch)])
+        finding = fit.check(patch, [Path(scratch)])
     refused = finding.verdict in ("changed", "gone")
     if name == "reformatted":
         return "REFUSED" if refused else "accepted"
     if not refused:
         return "GOT THROUGH"
-    names_all = one.id in finding.line and message in finding.line and str(copy if name != "renamed" else "") in (
+    names_all = patch.id in finding.line and message in finding.line and str(copy if name != "renamed" else "") in (
         finding.line
     )  # fmt: skip
     return "refused" if names_all else f"WRONG MESSAGE: {finding.line}"
@@ -146,8 +146,8 @@ def main() -> int:
     parser.add_argument("--upstream", type=Path, help="the pinned sources (default: $RECIPE_UPSTREAM or upstream/)",
                         default=Path(os.environ.get("RECIPE_UPSTREAM") or REPOSITORY / "upstream"))  # fmt: skip
     options = parser.parse_args()
-    patches = [one for one in collect() if (options.upstream / one.package).is_dir()]
-    rows = {one.id: {name: try_one(one, name, options.upstream) for name in MUTATIONS} for one in patches}
+    patches = [patch for patch in collect() if (options.upstream / patch.package).is_dir()]
+    rows = {patch.id: {name: try_one(patch, name, options.upstream) for name in MUTATIONS} for patch in patches}
     bad = [f"{patch}, {name}: {result}" for patch, row in rows.items() for name, result in row.items()
            if result not in ("refused", "accepted", "-")]  # fmt: skip
     if options.json:

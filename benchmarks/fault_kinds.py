@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 SETUP, STEP, SAVE = "set-up", "step", "save"
-# One file of the newest checkpoint is damaged after the run has been killed; an earlier one is there to go on from.
+# Kinds of damage to one file of the newest checkpoint, done after the run was killed; an earlier checkpoint is whole.
 DAMAGES = ("truncated", "zeroed", "removed")
 
 
@@ -72,7 +72,7 @@ def faults(with_disk: bool) -> list[Fault]:
         Fault(f"SIGSTOP {role}", exits, (role,), signal.SIGSTOP, moments=_moments(role))
         for role, exits in _OF_STOPPED.items()
     ]
-    both = Fault(
+    launcher_and_driver = Fault(
         "kill -9 launcher and watchdog", frozenset({-signal.SIGKILL}), ("watchdog", "launcher"), signal.SIGKILL
     )
     damaged = [
@@ -81,11 +81,11 @@ def faults(with_disk: bool) -> list[Fault]:
     ]
     torn = Fault("metrics torn", _ENDS, ("driver",), signal.SIGKILL, damage="metrics torn", moments=_WITH_STEPS)
     disk = [Fault("disk full", _ENDS, fills_disk=True)] if with_disk else []
-    return [*killed, *stopped, both, *damaged, torn, *disk]
+    return [*killed, *stopped, launcher_and_driver, *damaged, torn, *disk]
 
 
 def _moments(role: str) -> tuple[str, ...]:
-    """Grading begins with the first validation."""
+    """Moments at which a fault can come; processes that grade are only there from the first validation on."""
     return _WITH_STEPS if role == "grading worker" else (SETUP, STEP, SAVE)
 
 

@@ -62,7 +62,7 @@ ATTEMPTS = 3
 
 
 @dataclass
-class Outcome:
+class TrialOutcome:
     """What one trial showed."""
 
     trial: str
@@ -100,8 +100,8 @@ class Bench:
             (r"^workers = .*", "workers = 1"),
             (r"^validation_samples = .*", "validation_samples = 1"),
         ):
-            text, found = re.subn(pattern, replacement, text, flags=re.MULTILINE)
-            assert found, pattern
+            text, replaced = re.subn(pattern, replacement, text, flags=re.MULTILINE)
+            assert replaced, pattern
         self.file = self.directory / "run.toml"
         self.file.write_text(text, encoding="utf-8")
 
@@ -130,13 +130,13 @@ def main() -> int:
     say = lambda line: print(line, file=sys.stderr if options.json else sys.stdout, flush=True)  # noqa: E731
     can_mount = os.geteuid() == 0 and shutil.which("mount") is not None
     trials = draw(options.trials, options.seed, STEPS, can_mount)[options.skip :]
-    trials = [one for one in trials if options.only is None or options.only in one.fault.name]
+    trials = [trial for trial in trials if options.only is None or options.only in trial.fault.name]
     if options.list:
         print(*trials, sep="\n")
         return 0
     if not can_mount:
         say("the disk is never full: only root can mount a small file system")
-    outcomes: list[Outcome] = []
+    outcomes: list[TrialOutcome] = []
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-", dir="/tmp")))
@@ -147,22 +147,22 @@ def main() -> int:
             with small_disk(directory) if trial.fault.fills_disk else contextlib.nullcontext() as disk:
                 bench = Bench(directory, options.seed, disk) if disk else plain
                 outcomes.append(run_trial(bench, trial, f"t{number}", reference, options.keep))
-            left = (time.monotonic() - begin) / number * (len(trials) - number)
-            told = "; ".join(outcomes[-1].notes) or "well"
+            remaining_s = (time.monotonic() - begin) / number * (len(trials) - number)
+            summary = "; ".join(outcomes[-1].notes) or "well"
             took = f"{outcomes[-1].wall_s:4.0f} s"
-            say(f"{number:3} of {len(trials)}  {took}  {trial}: {told}  ({left / 60:.0f} min left)")
-    total: Counter[str] = sum((one.counts for one in outcomes), Counter())
+            say(f"{number:3} of {len(trials)}  {took}  {trial}: {summary}  ({remaining_s / 60:.0f} min left)")
+    total: Counter[str] = sum((outcome.counts for outcome in outcomes), Counter())
     result: dict[str, Any] = {"trials": len(outcomes)} | {what: total[what] for what in COUNTED}
     result |= {"seed": options.seed, "disk_full": can_mount, "wall_s": round(time.monotonic() - begin)}
     if options.json:
-        print(json.dumps(result | {"rows": [one.row() for one in outcomes]}, indent=2))
+        print(json.dumps(result | {"rows": [outcome.row() for outcome in outcomes]}, indent=2))
     else:
         print("  ".join(f"{name} {value}" for name, value in result.items()))
     return int(any(total[what] for what in COUNTED))
 
 
 @dataclass(frozen=True)
-class Reference:
+class UndisturbedRun:
     """The undisturbed run: its metrics, and how long its set-up and one of its steps took."""
 
     metrics: Path
@@ -170,7 +170,7 @@ class Reference:
     step_s: float
 
 
-def undisturbed(bench: Bench) -> Reference:
+def undisturbed(bench: Bench) -> UndisturbedRun:
     """Run it once more than needed: the first time makes the model, and so does not tell how long set-up takes."""
     with tempfile.TemporaryDirectory(prefix="flt-", dir="/tmp") as temporary:
         for name in ("first", "reference"):
@@ -188,12 +188,12 @@ def undisturbed(bench: Bench) -> Reference:
     unequal = unequal_metrics(read_steps(bench.runs / "first" / "metrics.jsonl"), read_steps(metrics))
     if unequal:
         raise SystemExit(f"error: two undisturbed runs differ: {'; '.join(unequal[:5])}")
-    return Reference(metrics, setup_s, step_s)
+    return UndisturbedRun(metrics, setup_s, step_s)
 
 
-def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep: Path | None) -> Outcome:
+def run_trial(bench: Bench, trial: Trial, name: str, reference: UndisturbedRun, keep: Path | None) -> TrialOutcome:
     """Disturb one run, and type its command until it is through."""
-    outcome, begin = Outcome(str(trial)), time.monotonic()
+    outcome, begin = TrialOutcome(str(trial)), time.monotonic()
     run_dir, dice = bench.runs / name, random.Random(str(trial))
     with tempfile.TemporaryDirectory(prefix="flt-", dir="/tmp") as temporary:
         launcher = bench.start(name, Path(temporary))
@@ -212,10 +212,10 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep:
                 with contextlib.suppress(LookupError):
                     outcome.placed += ", " + damage(trial.fault.damage, run_dir, dice)
             for _ in range(ATTEMPTS):
-                whole = any(one.whole for one in look(run_dir / "checkpoints"))
+                saved = any(checkpoint.whole for checkpoint in look(run_dir / "checkpoints"))
                 launcher = bench.start(name, Path(temporary))
                 code = end_of(launcher, outcome)
-                if whole and run_dir.with_name(f"{name}.1").exists():
+                if saved and run_dir.with_name(f"{name}.1").exists():
                     outcome.count("began_anew", "with a whole checkpoint there")
                 check_nothing_runs(run_dir, outcome)
                 if code == 0:
@@ -224,9 +224,9 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep:
                 outcome.count("wrong_exit", f"{code} of the same command after the fault")
         finally:
             clear(run_dir, launcher)
-        left = sorted(path.name for path in Path(temporary).iterdir())
-        if left:
-            outcome.count("leftovers", f"in the temporary directory: {', '.join(left[:5])}")
+        leftovers = sorted(path.name for path in Path(temporary).iterdir())
+        if leftovers:
+            outcome.count("leftovers", f"in the temporary directory: {', '.join(leftovers[:5])}")
     check_metrics(run_dir, reference, outcome)
     printed = bench.printed(name).read_text(encoding="utf-8", errors="replace")
     if "Traceback (most recent call last)" in printed:
@@ -240,7 +240,12 @@ def run_trial(bench: Bench, trial: Trial, name: str, reference: Reference, keep:
 
 
 def place(
-    trial: Trial, bench: Bench, run_dir: Path, launcher: subprocess.Popen[bytes], reference: Reference, outcome: Outcome
+    trial: Trial,
+    bench: Bench,
+    run_dir: Path,
+    launcher: subprocess.Popen[bytes],
+    reference: UndisturbedRun,
+    outcome: TrialOutcome,
 ) -> None:
     """Wait for the trial's moment, and do what it does to the run."""
     begin = time.monotonic()
@@ -274,7 +279,7 @@ def place(
     for victim in hit:
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(trial.fault.number)
-    outcome.placed = f"pid {', '.join(str(one.pid) for one in hit)} after {time.monotonic() - begin:.1f} s"
+    outcome.placed = f"pid {', '.join(str(process.pid) for process in hit)} after {time.monotonic() - begin:.1f} s"
     if trial.fault.number == signal.SIGSTOP and trial.fault.roles == ("launcher",):
         time.sleep(PAUSE_S)
         hit[0].resume()
@@ -290,7 +295,7 @@ def wait_for(condition: Any, launcher: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
-def end_of(launcher: subprocess.Popen[bytes], outcome: Outcome) -> int | None:
+def end_of(launcher: subprocess.Popen[bytes], outcome: TrialOutcome) -> int | None:
     """The exit code; None when it did not end, and was killed."""
     try:
         return launcher.wait(timeout=LAUNCH_LIMIT_S)
@@ -301,7 +306,7 @@ def end_of(launcher: subprocess.Popen[bytes], outcome: Outcome) -> int | None:
         return None
 
 
-def check_result(run_dir: Path, outcome: Outcome) -> None:
+def check_result(run_dir: Path, outcome: TrialOutcome) -> None:
     path = run_dir / "result.json"
     if not run_dir.is_dir():  # stopped before there was a directory
         return
@@ -316,16 +321,18 @@ def check_result(run_dir: Path, outcome: Outcome) -> None:
         outcome.count("wrong_exit", f"result.json says {status!r}")
 
 
-def check_nothing_runs(run_dir: Path, outcome: Outcome) -> None:
+def check_nothing_runs(run_dir: Path, outcome: TrialOutcome) -> None:
     end = time.monotonic() + AFTERMATH_S
-    while left := list(of_run(run_dir)):
+    while processes := list(of_run(run_dir)):
         if time.monotonic() > end:
-            outcome.count("leftovers", f"processes {', '.join(str(one.pid) for one in left)}", len(left))
+            outcome.count(
+                "leftovers", f"processes {', '.join(str(process.pid) for process in processes)}", len(processes)
+            )
             return
         time.sleep(0.5)
 
 
-def check_metrics(run_dir: Path, reference: Reference, outcome: Outcome) -> None:
+def check_metrics(run_dir: Path, reference: UndisturbedRun, outcome: TrialOutcome) -> None:
     steps = steps_in(run_dir / "metrics.jsonl")
     wrong = [step for step in range(STEPS + 1) if steps.count(step) != 1]
     if wrong:
@@ -336,7 +343,7 @@ def check_metrics(run_dir: Path, reference: Reference, outcome: Outcome) -> None
 
 
 def clear(run_dir: Path, launcher: subprocess.Popen[bytes]) -> None:
-    """Whatever became of the trial, the next one has the machine to itself."""
+    """End all processes of the trial, so that the next one has the machine to itself."""
     if launcher.poll() is None:
         launcher.kill()
         launcher.wait()

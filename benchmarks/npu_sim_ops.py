@@ -51,7 +51,7 @@ def decode_operators(batch: int, context: int, dtype: torch.dtype) -> dict[str, 
     pages = -(-context // PAGE)
     table = torch.randperm(BLOCKS)[: batch * pages].view(batch, pages).int().npu()
     ckv, kpe = (torch.zeros(BLOCKS, PAGE, 1, d, dtype=dtype, device="npu") for d in (LATENT, ROPE))
-    whole = torch.cat((ckv, kpe), -1)
+    latent_cache = torch.cat((ckv, kpe), -1)
     query = torch.randn(batch, HEADS, LATENT + ROPE, dtype=dtype, device="npu")
     out = torch.empty(batch, HEADS, LATENT, dtype=dtype, device="npu")
     hidden, gamma = torch.randn(batch, HIDDEN, dtype=dtype, device="npu"), torch.ones(HIDDEN, dtype=dtype, device="npu")
@@ -89,7 +89,7 @@ def decode_operators(batch: int, context: int, dtype: torch.dtype) -> dict[str, 
         "_npu_reshape_and_cache": (LAYERS, lambda: n._npu_reshape_and_cache(latent_row, rope_row, ckv, kpe, slots)),
         "_npu_paged_attention_mla": (
             LAYERS,
-            lambda: n._npu_paged_attention_mla(query, whole, 1, HEADS, 0.2, table, lengths, LATENT, out),
+            lambda: n._npu_paged_attention_mla(query, latent_cache, 1, HEADS, 0.2, table, lengths, LATENT, out),
         ),
         "atb.npu_multi_head_latent_attention": (
             LAYERS,
@@ -199,11 +199,11 @@ def main() -> None:
     step = 0.0
     with torch.inference_mode():
         for name, (calls, call) in decode_operators(options.sequences, options.context, dtype).items():
-            taken = seconds(call, options.repeats)
-            step += taken * calls if name in EAGER else 0.0
-            print(f"{name:40s} {taken * 1e6:8.0f} {taken / unit:8.1f} {calls:10d} {taken * calls * 1e3:8.2f}")
-        taken = seconds(prefill(options.sequences, 60, dtype), max(5, options.repeats // 10))
-        each = f"{taken * 1e6:8.0f} {taken / unit:8.1f} {LAYERS:10d} {taken * LAYERS * 1e3:8.2f}"
+            call_s = seconds(call, options.repeats)
+            step += call_s * calls if name in EAGER else 0.0
+            print(f"{name:40s} {call_s * 1e6:8.0f} {call_s / unit:8.1f} {calls:10d} {call_s * calls * 1e3:8.2f}")
+        call_s = seconds(prefill(options.sequences, 60, dtype), max(5, options.repeats // 10))
+        each = f"{call_s * 1e6:8.0f} {call_s / unit:8.1f} {LAYERS:10d} {call_s * LAYERS * 1e3:8.2f}"
         print(f"{'atb.npu_ring_mla (prefill, 60 tokens)':40s} {each}")
     print(f"eager decode step, all operators of {LAYERS} layers: {step * 1e3:.1f} ms, ratio {step / unit:.0f}")
 

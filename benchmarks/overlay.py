@@ -105,14 +105,14 @@ def main() -> None:
         verify = [run(VERIFY.format(cold=False), environment) for _ in repeats]
         cold = [run(VERIFY.format(cold=True), environment) for _ in repeats]
         applied = [run(APPLY, environment) for _ in range(min(3, options.repeats))]
-    each = [seconds for one in applied for seconds in one[0]]  # type: ignore[index]
-    scans = statistics.median(sum(one[1]) for one in applied)  # type: ignore[index]
-    imports = statistics.median(one[2] for one in applied)  # type: ignore[index]
+    each = [seconds for figures in applied for seconds in figures[0]]  # type: ignore[index]
+    scans = statistics.median(sum(figures[1]) for figures in applied)  # type: ignore[index]
+    imports = statistics.median(figures[2] for figures in applied)  # type: ignore[index]
     count = len(each) // len(applied)
     figures = {
         "patches": verify[0][1],  # type: ignore[index]
-        "verify_s": statistics.median(one[0] for one in verify),  # type: ignore[index]
-        "verify_without_record_s": statistics.median(one[0] for one in cold),  # type: ignore[index]
+        "verify_s": statistics.median(figures[0] for figures in verify),  # type: ignore[index]
+        "verify_without_record_s": statistics.median(figures[0] for figures in cold),  # type: ignore[index]
         "prelude_ms": 1e3 * (started - bare),
         "prelude_vs_bare_python": (started - bare) / bare,
         "patch_median_ms": 1e3 * statistics.median(each),

@@ -331,11 +331,14 @@ def agreement(records: list[dict[str, str]]) -> dict[str, Any]:
         differ: dict[tuple[str, bool], dict[str, Any]] = {}
         for record in records:
             for spelled, name in spellings(record["answer"]):
-                ours, theirs = same_answer(spelled, record["answer"]), bool(grade_answer(spelled, record["answer"]))
-                if ours == theirs:
+                our_verdict, their_verdict = (
+                    same_answer(spelled, record["answer"]),
+                    bool(grade_answer(spelled, record["answer"])),
+                )
+                if our_verdict == their_verdict:
                     same += 1
                     continue
-                row = differ.setdefault((name, ours), {"spelling": name, "ours": ours, "count": 0})
+                row = differ.setdefault((name, our_verdict), {"spelling": name, "ours": our_verdict, "count": 0})
                 row.setdefault("example", [spelled, record["answer"]])
                 row["count"] += 1
         total = same + sum(row["count"] for row in differ.values())

@@ -86,18 +86,18 @@ def cases(count: int, records: list[dict[str, str]], seed: int = 0) -> Iterator[
             piece, answer, problem = next(pieces)
             yield Case("span of the problem", piece, answer, True, problem)
         else:
-            rule, other = rng.choice(wrong)
-            if same(other.key, truth.key):
-                yield Case("happens to be right", other.text, truth.text, False)
+            rule, wrong_thing = rng.choice(wrong)
+            if same(wrong_thing.key, truth.key):
+                yield Case("happens to be right", wrong_thing.text, truth.text, False)
                 continue
-            yield Case(rule, other.text, truth.text, True)
+            yield Case(rule, wrong_thing.text, truth.text, True)
         made += 1
         if made % 10 == 0:
             yield Case("right", truth.text, truth.text.replace("\\frac", "\\dfrac").replace("  ", " "), False)
 
 
 @dataclass
-class Outcome:
+class Tally:
     """What came of a run; ``by_rule`` counts wrong pairs, ``paid`` has examples of those that were paid."""
 
     pairs: int
@@ -122,10 +122,10 @@ def is_paid(case: Case) -> bool:
     return compute_score("", response, case.truth, extra_info=extra)["acc"] == 1.0
 
 
-def run(count: int, records: list[dict[str, str]], paid: Callable[[Case], bool] = is_paid, seed: int = 0) -> Outcome:
+def run(count: int, records: list[dict[str, str]], paid: Callable[[Case], bool] = is_paid, seed: int = 0) -> Tally:
     """Grades ``count`` wrong answers, and right ones besides so that a grader which refuses all is found out."""
     by_rule: Counter[str] = Counter()
-    outcome = Outcome(0, 0, 0, 0, {}, [])
+    outcome = Tally(0, 0, 0, 0, {}, [])
     for case in cases(count, records, seed):
         pays = paid(case)
         if case.wrong:

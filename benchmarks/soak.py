@@ -121,7 +121,9 @@ def table(
     """For each figure its mean over the first and the last quarter of the steps, and the growth as a share."""
     numbers = [step.number for step in read_steps(run_dir / "metrics.jsonl") if step.trained]
     assert numbers == list(range(1, steps + 1)), "every step stands in the metrics once"
-    released = [one for one in read_events(run_dir) if one.get("kind") == "memory" and one.get("phase") == "released"]
+    released = [
+        event for event in read_events(run_dir) if event.get("kind") == "memory" and event.get("phase") == "released"
+    ]
     # The first generation is the validation before training, the last releases follow the last validation.
     first, last = float(released[0]["time"]), float(released[-1]["time"])
     quarter = (last - first) / 4
@@ -130,13 +132,16 @@ def table(
         [figures for moment, figures in samples if last - quarter <= moment < last],
     ]
     rows = {
-        name: (statistics.mean(one[name] for one in halves[0]), statistics.mean(one[name] for one in halves[1]))
+        name: (
+            statistics.mean(figures[name] for figures in halves[0]),
+            statistics.mean(figures[name] for figures in halves[1]),
+        )
         for name in samples[0][1]
     }
     count = len(released) // 4
     rows["device bytes of the rollout after a release"] = (
-        statistics.mean(float(one["rollout_bytes"]) for one in released[:count]),
-        statistics.mean(float(one["rollout_bytes"]) for one in released[-count:]),
+        statistics.mean(float(event["rollout_bytes"]) for event in released[:count]),
+        statistics.mean(float(event["rollout_bytes"]) for event in released[-count:]),
     )
     return {name: (begin, end, end / begin - 1 if begin else float(end > 0)) for name, (begin, end) in rows.items()}
 

@@ -76,12 +76,12 @@ def main() -> int:
         for (text, truth), expected in PAIRS.items():
             answer = text.replace("{file}", str(file))
             start = time.perf_counter()
-            asked = tier3.ask([(answer, truth)])[answer, truth]
+            opinion = tier3.ask([(answer, truth)])[answer, truth]
             milliseconds = (time.perf_counter() - start) * 1e3
-            wrong += asked.verdict.value not in expected
+            wrong += opinion.verdict.value not in expected
             rows.append(
                 {"answer": text, "truth": truth, "tiers_1_2": grade_answer(answer, truth).value,
-                 "tier_3": asked.verdict.value, "lost": asked.lost, "ms": round(milliseconds, 1)}
+                 "tier_3": opinion.verdict.value, "lost": opinion.lost, "ms": round(milliseconds, 1)}
             )  # fmt: skip
         wrote = file.exists()
         tier3.close()

@@ -54,7 +54,7 @@ LEGACY = (
 
 
 @dataclass
-class Series:
+class Timings:
     """The runs of one kind: GB/s each, and the largest resident set in MiB."""
 
     speeds: list[float] = field(default_factory=list)
@@ -91,7 +91,7 @@ class Benchmark:
     def __init__(self, scratch: Path, workers: int) -> None:
         self.workers = workers
         self.fp8, self.bf16, self.ranks, self.out = (scratch / name for name in ("fp8", "bf16", "ranks", "out"))
-        self.series: dict[str, Series] = {}
+        self.series: dict[str, Timings] = {}
 
     def prepare(self, size: float) -> None:
         """Make the model and one output of each kind that is input of another run; also warms every tool up."""
@@ -183,14 +183,14 @@ class Benchmark:
         start = time.perf_counter()
         rss = run()
         seconds = time.perf_counter() - start
-        series = self.series.setdefault(name, Series())
+        series = self.series.setdefault(name, Timings())
         series.speeds.append(sum(file.stat().st_size for file in _files(self.out)) / seconds / 1e9)
         series.rss = max(series.rss, round(rss))
         shutil.rmtree(self.out)
 
     def _ratio(self, ours: str, theirs: str) -> float:
         pairs = zip(self.series[ours].speeds, self.series[theirs].speeds, strict=True)
-        return round(statistics.median(one / other for one, other in pairs), 2)
+        return round(statistics.median(our_speed / their_speed for our_speed, their_speed in pairs), 2)
 
     def _rss(self, *names: str) -> float:
         return max(self.series[name].rss for name in names)
@@ -235,8 +235,8 @@ def _warm(handle: int) -> None:
 
 def _python(*command: str) -> float:
     """Run a script of ours; returns the largest resident set of its process, in MiB. Exits when it fails."""
-    with tempfile.TemporaryFile() as said, subprocess.Popen(
-        [sys.executable, *command], stdout=said, stderr=subprocess.STDOUT, cwd=ROOT
+    with tempfile.TemporaryFile() as output, subprocess.Popen(
+        [sys.executable, *command], stdout=output, stderr=subprocess.STDOUT, cwd=ROOT
     ) as process:  # fmt: skip
         family: set[str] = set()
         watch = threading.Thread(target=_watch, args=(process, family))
@@ -245,8 +245,8 @@ def _python(*command: str) -> float:
         process.returncode = os.waitstatus_to_exitcode(status)
         watch.join()
         if process.returncode:
-            said.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{said.read().decode()}")
+            output.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{output.read().decode()}")
     if family:
         sys.exit(f"{command[0]} has child processes ({', '.join(family)}), whose memory is not measured here")
     return usage.ru_maxrss / 1024

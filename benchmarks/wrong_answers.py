@@ -18,15 +18,15 @@ _PRIME = 2**89 - 1
 _LARGEST_POWER = 4000
 
 
-class Thing(NamedTuple):
+class KeyedAnswer(NamedTuple):
     """An answer: its ``key`` is equal to another's exactly when the two are the same answer."""
 
     key: Hashable
     text: str
 
 
-Rule = tuple[str, Thing]
-Maker = Callable[[random.Random], tuple[Thing, list[Rule]]]
+WrongAnswer = tuple[str, KeyedAnswer]
+Maker = Callable[[random.Random], tuple[KeyedAnswer, list[WrongAnswer]]]
 
 
 def number(value: Fraction, rng: random.Random) -> str:
@@ -62,28 +62,33 @@ def moved(value: Fraction, rng: random.Random) -> tuple[str, Fraction]:
     return rule, Fraction(int(above), value.denominator) * (-1 if value < 0 else 1)
 
 
-def numbers(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def numbers(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     value = drawn(rng, 10 ** rng.randint(1, 9))
-    rule, other = moved(value, rng)
+    rule, wrong_value = moved(value, rng)
     unit = rng.choice(("", "", "\\text{ cm}", " dollars", "^\\circ", "\\text{ ways}"))
-    wrong: list[Rule] = [(rule, _number(other, rng, unit))]
+    wrong: list[WrongAnswer] = [(rule, _number(wrong_value, rng, unit))]
     if unit:
         wrong.append(("unit", _number(value, rng, rng.choice(("\\text{ m}", " hours", "\\text{ kg}")))))
     name = rng.choice("xyn")
-    wrong.append(("named", Thing(("number", other), f"{name}={number(other, rng)}")))
-    wrong.append(("with its decimal", Thing(("shown", value), f"{number(value, rng)}\\approx {_near(value, rng)}")))
+    wrong.append(("named", KeyedAnswer(("number", wrong_value), f"{name}={number(wrong_value, rng)}")))
+    wrong.append(
+        ("with its decimal", KeyedAnswer(("shown", value), f"{number(value, rng)}\\approx {_near(value, rng)}"))
+    )
     wrong.append(
         (
             "several",
-            Thing(("list", frozenset({value, other})), f"{number(value, rng)} \\text{{ or }} {number(other, rng)}"),
+            KeyedAnswer(
+                ("list", frozenset({value, wrong_value})),
+                f"{number(value, rng)} \\text{{ or }} {number(wrong_value, rng)}",
+            ),
         )
     )
     wrong.append(("unfinished", _unfinished(value, rng)))
     return _number(value, rng, unit), wrong
 
 
-def _number(value: Fraction, rng: random.Random, unit: str) -> Thing:
-    return Thing(("number", value, unit.strip()), number(value, rng) + unit)
+def _number(value: Fraction, rng: random.Random, unit: str) -> KeyedAnswer:
+    return KeyedAnswer(("number", value, unit.strip()), number(value, rng) + unit)
 
 
 def _near(value: Fraction, rng: random.Random) -> str:
@@ -95,7 +100,7 @@ def _near(value: Fraction, rng: random.Random) -> str:
     return ("-" if scaled < 0 else "") + digits[:-places] + "." + digits[-places:]
 
 
-def _unfinished(value: Fraction, rng: random.Random) -> Thing:
+def _unfinished(value: Fraction, rng: random.Random) -> KeyedAnswer:
     """Arithmetic that comes to the value, which is not the value."""
     part = rng.randint(1, 9)
     written = number(value, rng)
@@ -104,37 +109,37 @@ def _unfinished(value: Fraction, rng: random.Random) -> Thing:
          f"0\\frac{{{abs(value.numerator) * 3 + 3}}}{{3}}", f"--{number(abs(value), rng)}", f"({written})^1",
          f"{written}={number(value + part, rng)}")
     )  # fmt: skip
-    return Thing(("unfinished", text), text)
+    return KeyedAnswer(("unfinished", text), text)
 
 
-def powers(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def powers(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     """A power plus a small number, the exponent moved by up to a million."""
     base, exponent, rest = rng.randint(2, 1000), rng.randint(2, 10 ** rng.randint(1, 6)), rng.randint(-9, 9)
-    far = min(10**6, max(0, exponent + rng.choice((-1, 1)) * rng.randint(1, 10 ** rng.randint(1, 6))))
+    far_exponent = min(10**6, max(0, exponent + rng.choice((-1, 1)) * rng.randint(1, 10 ** rng.randint(1, 6))))
     wrong = [
-        ("exponent", _power(base, far, rest)),
+        ("exponent", _power(base, far_exponent, rest)),
         ("exponent", _power(base, min(10**6, exponent + 61 * rng.randint(1, 100)), rest)),
         ("digit", _power(base, exponent, rest + rng.randint(1, 5))),
         ("factor", _power(rng.randint(2, 1000), exponent, rest)),
-        ("exponent", Thing(("power", 1, 0, 1), "1")),
-        ("exponent", Thing(("power", 1, 0, 0), "0")),
+        ("exponent", KeyedAnswer(("power", 1, 0, 1), "1")),
+        ("exponent", KeyedAnswer(("power", 1, 0, 0), "0")),
     ]
     return _power(base, exponent, rest), wrong
 
 
-def _power(base: int, exponent: int, rest: int) -> Thing:
+def _power(base: int, exponent: int, rest: int) -> KeyedAnswer:
     if exponent * base.bit_length() <= _LARGEST_POWER:
         key: Hashable = ("number", base**exponent + rest)
     else:
         key = ("power", pow(base, exponent, _PRIME) + rest)
-    return Thing(key, f"{base}^{{{exponent}}}" + (f"{rest:+d}" if rest else ""))
+    return KeyedAnswer(key, f"{base}^{{{exponent}}}" + (f"{rest:+d}" if rest else ""))
 
 
-def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def surds(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     rational, factor, inside = drawn(rng, 20), drawn(rng, 9) or Fraction(1), rng.randint(2, 60)
-    rule, other = moved(factor, rng)
+    rule, wrong_factor = moved(factor, rng)
     wrong = [
-        (rule, _surd(rational, other, inside)),
+        (rule, _surd(rational, wrong_factor, inside)),
         ("digit", _surd(rational, factor, inside + rng.randint(1, 9))),
         ("sign", _surd(-rational, factor, inside)),
         ("factor", _surd(2 * rational, 2 * factor, inside)),
@@ -143,13 +148,13 @@ def surds(rng: random.Random) -> tuple[Thing, list[Rule]]:
     return truth, [*wrong, ("too small to be seen", _with_rest(truth, rng))]
 
 
-def _with_rest(truth: Thing, rng: random.Random) -> Thing:
+def _with_rest(truth: KeyedAnswer, rng: random.Random) -> KeyedAnswer:
     """The answer and a power of two that no decimal shows."""
     exponent = rng.randint(100, 10 ** rng.randint(3, 6))
-    return Thing(("with a rest", truth.key, exponent), f"{truth.text}{rng.choice('+-')}2^{{-{exponent}}}")
+    return KeyedAnswer(("with a rest", truth.key, exponent), f"{truth.text}{rng.choice('+-')}2^{{-{exponent}}}")
 
 
-def _surd(rational: Fraction, factor: Fraction, inside: int) -> Thing:
+def _surd(rational: Fraction, factor: Fraction, inside: int) -> KeyedAnswer:
     root, free = 1, inside
     for prime in (2, 3, 5, 7):
         while free % prime**2 == 0:
@@ -159,7 +164,7 @@ def _surd(rational: Fraction, factor: Fraction, inside: int) -> Thing:
         key: Hashable = ("surd", rational + factor * root, 0, 1)
     else:
         key = ("surd", rational, factor * root if factor else 0, free if factor else 1)
-    return Thing(key, text if not rational else f"{rational}+{text}".replace("+-", "-"))
+    return KeyedAnswer(key, text if not rational else f"{rational}+{text}".replace("+-", "-"))
 
 
 def _term(value: Fraction) -> str:
@@ -168,7 +173,7 @@ def _term(value: Fraction) -> str:
     return f"{sign}{size}" if size.denominator == 1 else f"{sign}\\frac{{{size.numerator}}}{{{size.denominator}}}"
 
 
-def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def polynomials(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     """Polynomials of two variables, and multiples of pi, sines, logarithms, exponentials and absolute values."""
     atoms = rng.choice((("x", "y"), ("n", "m"), ("\\pi", "x"), ("\\sin x", "\\cos x"), ("\\ln x", "x"), ("e^x", "x"),
                         ("|x|", "|y|"), ("\\sqrt{x}", "\\sqrt{y}"), ("n!", "n"), ("2^n", "n")))  # fmt: skip
@@ -180,11 +185,11 @@ def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
         (first + (place == (first, second)) * rng.randint(1, 5), second): value
         for (first, second), value in terms.items()
     }
-    others = ("z", atoms[1]) if atoms[0] not in ("z", "\\sin x") else ("\\cos 2x", atoms[1])
+    wrong_atoms = ("z", atoms[1]) if atoms[0] not in ("z", "\\sin x") else ("\\cos 2x", atoms[1])
     wrong = [
         (rule, _polynomial(changed, atoms, rng)),
         ("exponent", _polynomial(raised, atoms, rng)),
-        ("variable", _polynomial(terms, others, rng)),
+        ("variable", _polynomial(terms, wrong_atoms, rng)),
         ("sign", _polynomial({key: -value for key, value in terms.items()}, atoms, rng)),
         ("factor", _polynomial({key: 2 * value for key, value in terms.items()}, atoms, rng)),
     ]
@@ -192,14 +197,14 @@ def polynomials(rng: random.Random) -> tuple[Thing, list[Rule]]:
     return truth, [*wrong, ("too small to be seen", _with_rest(truth, rng))]
 
 
-def _polynomial(terms: dict[tuple[int, int], Fraction], atoms: tuple[str, str], rng: random.Random) -> Thing:
+def _polynomial(terms: dict[tuple[int, int], Fraction], atoms: tuple[str, str], rng: random.Random) -> KeyedAnswer:
     terms = {exponents: value for exponents, value in terms.items() if value}
     parts = [_term(value) + _factor(atoms[0], i) + _factor(atoms[1], j) for (i, j), value in terms.items()]
     rng.shuffle(parts)
     # As sin^2 is 1 - cos^2, polynomials in the two that are written differently may be equal.
     reduced = _without_squares(terms) if atoms == ("\\sin x", "\\cos x") else terms
     used = tuple(atom if any(exponents[i] for exponents in reduced) else "" for i, atom in enumerate(atoms))
-    return Thing(("polynomial", used, frozenset(reduced.items())), "+".join(parts).replace("+-", "-") or "0")
+    return KeyedAnswer(("polynomial", used, frozenset(reduced.items())), "+".join(parts).replace("+-", "-") or "0")
 
 
 def _factor(atom: str, exponent: int) -> str:
@@ -222,16 +227,16 @@ def _without_squares(terms: dict[tuple[int, int], Fraction]) -> dict[tuple[int, 
     return {exponents: value for exponents, value in reduced.items() if value}  # type: ignore[misc]
 
 
-def groups(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def groups(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     """Tuples, and lists and sets without order."""
     items = [drawn(rng, 30) for _ in range(rng.randint(2, 4))]
     place = rng.randrange(len(items))
-    rule, other = moved(items[place], rng)
-    changed = [*items[:place], other, *items[place + 1 :]]
+    rule, wrong_value = moved(items[place], rng)
+    changed = [*items[:place], wrong_value, *items[place + 1 :]]
     kind = rng.choice(("tuple", "list", "set"))
     wrong = [
         (rule, _group(kind, changed, rng)),
-        ("item more", _group(kind, [*items, other], rng)),
+        ("item more", _group(kind, [*items, wrong_value], rng)),
         ("item less", _group(kind, items[:-1], rng) if len(items) > 2 else _group(kind, changed, rng)),
         ("swapped", _group(kind, items[::-1], rng)),
         ("brackets", _group("list" if kind == "tuple" else "tuple", items, rng)),
@@ -239,24 +244,24 @@ def groups(rng: random.Random) -> tuple[Thing, list[Rule]]:
     return _group(kind, items, rng), wrong
 
 
-def _group(kind: str, items: list[Fraction], rng: random.Random) -> Thing:
+def _group(kind: str, items: list[Fraction], rng: random.Random) -> KeyedAnswer:
     texts = [number(item, rng) for item in items]
     if kind == "tuple":
-        return Thing(("tuple", tuple(items)), f"({', '.join(texts)})")
+        return KeyedAnswer(("tuple", tuple(items)), f"({', '.join(texts)})")
     joined = ", ".join(texts)
     if kind == "list" and rng.random() < 0.5:
         joined = f"{', '.join(texts[:-1])} \\text{{ {rng.choice(('and', 'or'))} }} {texts[-1]}"
-    return Thing(("list", tuple(sorted(items))), joined if kind == "list" else f"\\{{{joined}\\}}")
+    return KeyedAnswer(("list", tuple(sorted(items))), joined if kind == "list" else f"\\{{{joined}\\}}")
 
 
-def intervals(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def intervals(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     low, length = drawn(rng, 30), Fraction(rng.randint(1, 40), rng.choice((1, 2, 3)))
     closed, bounds = (rng.random() < 0.5, rng.random() < 0.5), (low, low + length)
     kind = rng.choice(("both", "above", "below"))
-    rule, other = moved(bounds[0], rng)
+    rule, wrong_bound = moved(bounds[0], rng)
     wrong = [
         ("open for closed", _interval(kind, bounds, (not closed[0], not closed[1]), rng)),
-        (rule, _interval(kind, (other, max(other, bounds[1]) + 1), closed, rng)),
+        (rule, _interval(kind, (wrong_bound, max(wrong_bound, bounds[1]) + 1), closed, rng)),
         (
             "turned",
             _interval({"above": "below", "below": "above"}.get(kind, kind), (bounds[0], bounds[1] + 1), closed, rng),
@@ -268,7 +273,7 @@ def intervals(rng: random.Random) -> tuple[Thing, list[Rule]]:
 
 def _interval(
     kind: str, bounds: tuple[Fraction, Fraction], closed: tuple[bool, bool], rng: random.Random, name: str = ""
-) -> Thing:
+) -> KeyedAnswer:
     """``above``: all above the first bound; ``below``: all below the second one. With a name as an inequality."""
     low = bounds[0] if kind != "below" else None
     high = bounds[1] if kind != "above" else None
@@ -286,61 +291,61 @@ def _interval(
         signs = ["\\le " if includes else "<" for includes in closed]
         left = f"{texts[0]}{signs[0]}" if low is not None else ""
         right = f"{signs[1]}{texts[1]}" if high is not None else ""
-        return Thing(key, f"{left} {name} {right}")
+        return KeyedAnswer(key, f"{left} {name} {right}")
     opening, closing = "[" if key[2] else "(", "]" if key[4] else ")"
-    return Thing(key, opening + (texts[0] or "-\\infty") + "," + (texts[1] or "\\infty") + closing)
+    return KeyedAnswer(key, opening + (texts[0] or "-\\infty") + "," + (texts[1] or "\\infty") + closing)
 
 
-def matrices(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def matrices(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     rows, columns = rng.choice(((2, 2), (2, 1), (3, 1), (1, 3), (2, 3), (3, 3)))
     entries = tuple(tuple(drawn(rng, 20) for _ in range(columns)) for _ in range(rows))
     row, column = rng.randrange(rows), rng.randrange(columns)
-    rule, other = moved(entries[row][column], rng)
+    rule, wrong_entry = moved(entries[row][column], rng)
     changed = [list(values) for values in entries]
-    changed[row][column] = other
+    changed[row][column] = wrong_entry
     wrong = [
         (rule, _matrix(tuple(map(tuple, changed)), rng)),
         ("rows swapped", _matrix(entries[::-1], rng)),
         ("columns swapped", _matrix(tuple(values[::-1] for values in entries), rng)),
         ("transposed", _matrix(tuple(zip(*entries, strict=True)), rng)),
-        ("row less", _matrix(entries[:-1] or ((other,),), rng)),
+        ("row less", _matrix(entries[:-1] or ((wrong_entry,),), rng)),
         ("determinant", _matrix(entries, rng, "vmatrix")),
-        ("brackets", Thing(("tuple", entries[0]), f"({','.join(number(entry, rng) for entry in entries[0])})")),
+        ("brackets", KeyedAnswer(("tuple", entries[0]), f"({','.join(number(entry, rng) for entry in entries[0])})")),
     ]
     return _matrix(entries, rng), wrong
 
 
-def _matrix(entries: tuple[tuple[Fraction, ...], ...], rng: random.Random, kind: str = "") -> Thing:
+def _matrix(entries: tuple[tuple[Fraction, ...], ...], rng: random.Random, kind: str = "") -> KeyedAnswer:
     name = kind or rng.choice(("pmatrix", "bmatrix"))
     space = rng.choice(("", " "))
     text = f"{space}\\\\{space}".join(f"{space}&{space}".join(number(entry, rng) for entry in row) for row in entries)
-    return Thing(("matrix", kind, entries), f"\\begin{{{name}}}{space}{text}{space}\\end{{{name}}}")
+    return KeyedAnswer(("matrix", kind, entries), f"\\begin{{{name}}}{space}{text}{space}\\end{{{name}}}")
 
 
-def equations(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def equations(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     """Lines a x + b y + c = 0 with all coefficients other than 0."""
     line = [Fraction(rng.choice((-1, 1)) * rng.randint(1, 12)) for _ in range(3)]
     place = rng.randrange(3)
-    rule, other = moved(line[place], rng)
-    changed = [*line[:place], other or Fraction(13), *line[place + 1 :]]
+    rule, wrong_value = moved(line[place], rng)
+    changed = [*line[:place], wrong_value or Fraction(13), *line[place + 1 :]]
     wrong = [
         (rule, _line(changed, rng)),
         ("sign", _line([line[0], line[1], -line[2]], rng)),
         ("swapped", _line([line[1], line[0], line[2]], rng)),
-        ("variable", Thing(("line", "z"), _line(line, rng).text.replace("y", "z"))),
+        ("variable", KeyedAnswer(("line", "z"), _line(line, rng).text.replace("y", "z"))),
     ]
     return _line(line, rng), wrong
 
 
-def _line(line: list[Fraction], rng: random.Random) -> Thing:
+def _line(line: list[Fraction], rng: random.Random) -> KeyedAnswer:
     a, b, c = line
     scale = rng.choice((1, 2, -3, Fraction(1, 2)))
     general = "+".join(_term(scale * factor) + name for factor, name in zip(line, ("x", "y", ""), strict=True))
     slope = f"y={_term(-a / b)}x+{_term(-c / b)}"
-    return Thing(("line", a / c, b / c), rng.choice((f"{general}=0", slope)).replace("+-", "-"))
+    return KeyedAnswer(("line", a / c, b / c), rng.choice((f"{general}=0", slope)).replace("+-", "-"))
 
 
-def digits(rng: random.Random) -> tuple[Thing, list[Rule]]:
+def digits(rng: random.Random) -> tuple[KeyedAnswer, list[WrongAnswer]]:
     """Numbers in other bases, ratios and times of day."""
     base, value = rng.randint(2, 16), rng.randint(8, 5000)
     above, below = rng.randint(1, 40), rng.randint(1, 40)
@@ -350,26 +355,29 @@ def digits(rng: random.Random) -> tuple[Thing, list[Rule]]:
     if choice == 0:
         written = _in_base(value, base)
         wrong = [
-            ("base", Thing(("based", written, other_base), f"{written}_{{{other_base}}}")),
-            ("base", Thing(("number", value), str(value))),
-            ("base", Thing(("number", written), written)),
-            ("digit", Thing(("based", _in_base(value + 1, base), base), f"{_in_base(value + 1, base)}_{{{base}}}")),
+            ("base", KeyedAnswer(("based", written, other_base), f"{written}_{{{other_base}}}")),
+            ("base", KeyedAnswer(("number", value), str(value))),
+            ("base", KeyedAnswer(("number", written), written)),
+            (
+                "digit",
+                KeyedAnswer(("based", _in_base(value + 1, base), base), f"{_in_base(value + 1, base)}_{{{base}}}"),
+            ),
         ]
-        return Thing(("based", written, base), f"{written}_{{{base}}}"), wrong
+        return KeyedAnswer(("based", written, base), f"{written}_{{{base}}}"), wrong
     if choice == 1:
         wrong = [
-            ("swapped", Thing(("ratio", Fraction(below, above)), f"{below}:{above}")),
-            ("digit", Thing(("ratio", Fraction(above + 1, below)), f"{above + 1}:{below}")),
-            ("item more", Thing(("ratio", above, below, 1), f"{above}:{below}:1")),
+            ("swapped", KeyedAnswer(("ratio", Fraction(below, above)), f"{below}:{above}")),
+            ("digit", KeyedAnswer(("ratio", Fraction(above + 1, below)), f"{above + 1}:{below}")),
+            ("item more", KeyedAnswer(("ratio", above, below, 1), f"{above}:{below}:1")),
         ]
-        return Thing(("ratio", Fraction(above, below)), f"{above}:{below}"), wrong
+        return KeyedAnswer(("ratio", Fraction(above, below)), f"{above}:{below}"), wrong
     wrong = [
-        ("swapped", Thing(("time", minute, hour), f"{minute}:{hour:02d}")),
-        ("digit", Thing(("time", hour, (minute + 7) % 60), f"{hour}:{(minute + 7) % 60:02d}")),
-        ("digit", Thing(("time", hour % 12 + 1, minute), f"{hour % 12 + 1}:{minute:02d}")),
-        ("half of the day", Thing(("time", hour, minute, "am"), f"{hour}:{minute:02d}\\text{{ a.m.}}")),
+        ("swapped", KeyedAnswer(("time", minute, hour), f"{minute}:{hour:02d}")),
+        ("digit", KeyedAnswer(("time", hour, (minute + 7) % 60), f"{hour}:{(minute + 7) % 60:02d}")),
+        ("digit", KeyedAnswer(("time", hour % 12 + 1, minute), f"{hour % 12 + 1}:{minute:02d}")),
+        ("half of the day", KeyedAnswer(("time", hour, minute, "am"), f"{hour}:{minute:02d}\\text{{ a.m.}}")),
     ]
-    return Thing(("time", hour, minute), f"{hour}:{minute:02d}\\text{{ p.m.}}"), wrong
+    return KeyedAnswer(("time", hour, minute), f"{hour}:{minute:02d}\\text{{ p.m.}}"), wrong
 
 
 def _in_base(value: int, base: int) -> str:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m recipe COMMAND ...`: the one command line of the recipe.
 
-Each room brings its commands in a module with `register(subparsers)`; a handler is set with
-`set_defaults(handler=...)`, takes the parsed options and returns the exit code.
+Each room that has a `cli.py` brings the commands that this file names in its `COMMANDS`. Its `register(subparsers)`
+adds them; a handler is set with `set_defaults(handler=...)`, takes the parsed options and returns the exit code. Only
+the module of the command that is called is imported.
 """
 
 from __future__ import annotations
@@ -12,31 +13,18 @@ import importlib
 import os
 import sys
 
+from recipe.commands import command_modules
 from recipe.own_packages import own_packages
 from recipe.signals import default_on_stop_signals, quit_on_stop_signals
 
-# command -> the module that registers it; only the module of the command that is called is imported.
-COMMANDS = {
-    "sync": "recipe.sources.cli",
-    "patches": "recipe.audit.cli",
-    "data": "recipe.data.cli",
-    "weights": "recipe.weights.cli",
-    "tiny-model": "recipe.tiny.cli",
-    "launch": "recipe.launch.cli",
-    "node": "recipe.launch.node_cli",
-    "show": "recipe.launch.cli",
-    "preflight": "recipe.preflight.cli",
-    "doctor": "recipe.doctor.cli",
-    "plan": "recipe.plan.cli",
-    "report": "recipe.report.cli",
-}
+COMMANDS = command_modules()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (2: unknown command or options)."""
     if sys.version_info < (3, 10):  # noqa: UP036  (said here, and not by a traceback from the middle of an import)
-        found = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        print(f"error: this is Python {found}; the recipe needs 3.10, 3.11 or 3.12", file=sys.stderr)
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        print(f"error: this is Python {version}; the recipe needs 3.10, 3.11 or 3.12", file=sys.stderr)
         return 1
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(

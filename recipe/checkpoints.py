@@ -22,19 +22,19 @@ from typing import Any
 from recipe.files import sync_directory, unfinished, write_atomically
 
 MANIFEST = "checkpoint.json"
-# In a directory from before its first file is written until its manifest is there: without a manifest, its rest is that
-# of a save which was cut short, and no checkpoint that has been damaged.
+# This file is in a checkpoint's directory from before its first file until its manifest is written. A directory that
+# has it and no manifest was cut short; one that has neither is a damaged checkpoint.
 UNFINISHED = "checkpoint.unfinished"
-# verl's note of the last step that it saved.
+# The file in which verl notes the last step that it saved.
 TRACKER = "latest_checkpointed_iteration.txt"
 VERSION = 1
-# A reader's piece: large against the cost of a call, small against memory even with many threads.
+# Bytes read at a time: many enough to make calls cheap, few enough for the memory of many threads.
 _PIECE = 8 * 2**20
 _NAME = re.compile(r"global_step_(0|[1-9][0-9]{0,15})")
 
 
 class NotWhole(Exception):
-    """What a checkpoint lacks, in a few words."""
+    """Raised with what a checkpoint lacks, in a few words."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class FileSum:
 class Manifest:
     """What a checkpoint consists of, and of which run.
 
-    `files`: by path relative to the checkpoint, with "/" between its parts. `run`: what the run's command.json tells of
-    its settings: "config", and "accepted", the keys changed at a resume; empty where it is not known.
+    `files`: by path relative to the checkpoint, with "/" between its parts. `run`: the run's settings by its
+    command.json: "config", and "accepted", the keys changed at a resume; empty where they are not known.
     """
 
     step: int
@@ -87,7 +87,7 @@ def look(directory: Path) -> list[Checkpoint]:
     """All checkpoints of a run, whole or not, by step; a directory that is not there has none.
 
     Raises:
-        OSError: a file cannot be asked for, which does not mean that it is not there.
+        OSError: a file cannot be examined, which does not mean that it is missing.
     """
     if not directory.is_dir():
         return []
@@ -97,12 +97,12 @@ def look(directory: Path) -> list[Checkpoint]:
 
 def last_whole(directory: Path, step: int) -> Path | None:
     """The last whole checkpoint in a directory that is not of a later step than `step`."""
-    whole = [one.path for one in look(directory) if one.whole and one.step <= step]
-    return whole[-1] if whole else None
+    paths = [checkpoint.path for checkpoint in look(directory) if checkpoint.whole and checkpoint.step <= step]
+    return paths[-1] if paths else None
 
 
 def good_text(checkpoint: Path | None) -> str:
-    """The last checkpoint that is known to be good, as messages have it."""
+    """The last checkpoint that is known to be good, in words for messages."""
     if checkpoint is None:
         return "no saved checkpoint is known to be good"
     return f"the last good checkpoint is {checkpoint} (--from-step {step_of(checkpoint.name)} goes on from it)"
@@ -162,8 +162,8 @@ def sum_files(
     Args:
         checkpoint: the directory.
         names: of the files, as in a manifest.
-        threads: so many files are read at a time.
-        read: is told of every piece that was read, in bytes; called by several threads.
+        threads: how many files are read at a time.
+        read: takes the bytes of every piece that was read; called by several threads.
         sync: bring each file to the disk first.
 
     Raises:
@@ -194,7 +194,9 @@ def write_manifest(checkpoint: Path, manifest: Manifest) -> None:
         "version": VERSION,
         "step": manifest.step,
         "written": time.time(),
-        "files": {name: {"bytes": one.bytes, "sha256": one.sha256} for name, one in manifest.files.items()},
+        "files": {
+            name: {"bytes": file_sum.bytes, "sha256": file_sum.sha256} for name, file_sum in manifest.files.items()
+        },
         "run": manifest.run,
     }
     write_atomically(checkpoint / MANIFEST, json.dumps(value, indent=1) + "\n")
@@ -206,7 +208,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
     """The manifest of a checkpoint.
 
     Raises:
-        NotWhole: there is none, or it is none of ours, or not all of it.
+        NotWhole: there is none, it is not one of ours, or it is cut short.
         OSError: it cannot be read.
     """
     try:
@@ -221,7 +223,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
         if not text.endswith("\n") or value["version"] != VERSION:
             raise ValueError
         run = value["run"]
-        files = {name: FileSum(_size(one["bytes"]), str(one["sha256"])) for name, one in value["files"].items()}
+        files = {name: FileSum(_size(entry["bytes"]), str(entry["sha256"])) for name, entry in value["files"].items()}
         if not isinstance(run, dict) or not files or not all(map(_inside, files)):
             raise ValueError
         return Manifest(_size(value["step"]), files, run)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear whole or not at all, on a full disk and after a loss of power too."""
+"""Write files so that they appear whole or not at all, even on a full disk or after a loss of power."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def reserve(path: Path, size: int) -> None:
 
 
 def release(path: Path) -> None:
-    """Give back what `reserve` took and nothing has been written into."""
+    """Give back space that `reserve` took and that was not used."""
     unfinished(path).unlink(missing_ok=True)
 
 
@@ -56,16 +56,16 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def unfinished(path: Path) -> Path:
-    """Where a file is written before it takes its name."""
+    """The temporary name under which a file is written."""
     return path.with_name(f".{path.name}.unfinished")
 
 
 def sync_directory(directory: Path) -> None:
-    """Bring the names in a directory to the disk, where its file system offers that."""
+    """Sync the names in a directory to the disk, where its file system can."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
     except OSError:
-        pass  # not every file system offers it for directories
+        pass  # not every file system can sync directories
     finally:
         os.close(handle)

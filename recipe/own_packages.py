@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packages of the repository are ours, as its tree has them. Asked for by what runs without any package, too."""
+"""Our packages, found in the repository's tree; with the standard library alone, as set-up runs before packages are
+there."""
 
 from __future__ import annotations
 

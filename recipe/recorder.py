@@ -18,7 +18,7 @@ from typing import Any
 
 EVENTS = "events"
 NODES = "nodes"
-# Seconds since the epoch; what is beyond (infinity, or a number of a thousand digits) is no time.
+# The largest time, in seconds since the epoch; anything larger (infinity, a number of a thousand digits) is no time.
 _END_OF_TIME = 1e12
 
 
@@ -44,7 +44,7 @@ def record(kind: str, **fields: Any) -> None:
         "kind": kind,
         **fields,
     }
-    with contextlib.suppress(OSError):  # a full disk: an event only describes the run
+    with contextlib.suppress(OSError):  # a full disk must not end the run: an event only describes it
         append_line(Path(run_dir) / EVENTS / f"{os.getpid()}.jsonl", event)
 
 
@@ -95,7 +95,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_object(line: str) -> dict[str, Any] | None:
-    """The JSON object of one line; None for anything else, however it is broken (nested without end, too)."""
+    """The JSON object of one line; None for anything else, such as a torn line or endless nesting."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -104,7 +104,7 @@ def read_object(line: str) -> dict[str, Any] | None:
 
 
 def node_dirs(run_dir: Path) -> list[Path]:
-    """Where the processes of a run left their lines: its directory, and `nodes/NAME/` for each other node."""
+    """The directories with event lines of a run: its own, and `nodes/NAME/` for each other node."""
     return [run_dir, *sorted(path for path in (run_dir / NODES).glob("*") if path.is_dir())]
 
 

@@ -16,7 +16,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def quit_on_stop_signals() -> None:
-    """Make each stop signal end the process at once, with one line: for the time in which there is nothing to end.
+    """Make each stop signal end the process at once, with one line, for the time in which it has nothing to clean up.
 
     An exception would not do: raised in the middle of an import it may be printed and forgotten.
     """

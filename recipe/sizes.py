@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How sizes are written."""
+"""Sizes in bytes as text."""
 
 from __future__ import annotations
 
-# Memory comes in powers of 1024, and is never told in more than GiB, in which dies are sold; disks in powers of 1000.
+# Memory has units of powers of 1024, up to GiB, in which dies are sold; files and disks those of powers of 1000.
 _UNITS = {1024: ("B", "KiB", "MiB", "GiB"), 1000: ("B", "kB", "MB", "GB", "TB", "PB")}
 
 
@@ -12,7 +12,7 @@ def size_text(size: float, digits: int = 1, base: int = 1024) -> str:
 
     Args:
         size: in bytes.
-        digits: so many after the point.
+        digits: number of digits after the point.
         base: 1024 for memory, 1000 for files and what a disk gives in a second.
 
     >>> size_text(69_120), size_text(22 * 2**30), size_text(9.4e12, base=1000)
@@ -25,14 +25,14 @@ def size_text(size: float, digits: int = 1, base: int = 1024) -> str:
     return f"{size:.{digits if power else 0}f} {units[power]}"
 
 
-def told_apart(one: float, other: float) -> tuple[str, str]:
-    """Two sizes in texts that differ wherever the sizes do: "9.98 GiB" beside "10.02 GiB", and not "10.0 GiB" twice.
+def told_apart(left: float, right: float) -> tuple[str, str]:
+    """Two sizes as texts that differ where the sizes differ: "9.98 GiB" and "10.02 GiB", not "10.0 GiB" twice.
 
     >>> told_apart(5 * 2**20, 30 * 2**30), told_apart(9.98 * 2**30, 10.02 * 2**30)
     (('5.0 MiB', '30.0 GiB'), ('9.98 GiB', '10.02 GiB'))
     """
     for digits in range(1, 4):
-        texts = size_text(one, digits), size_text(other, digits)
+        texts = size_text(left, digits), size_text(right, digits)
         if texts[0] != texts[1]:
             return texts
-    return f"{one:.0f} B", f"{other:.0f} B"
+    return f"{left:.0f} B", f"{right:.0f} B"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text of others, made fit to be shown: a model's answer, a data set's problem, a log line, another machine's message.
+"""Makes foreign text fit to be shown: a model's answer, a data set's problem, a log line, another machine's message.
 
 Such text may move a terminal's cursor, colour or hide what follows, turn its direction round, or break a line in two.
 Standard library only.
@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# What a terminal takes for an instruction: CSI; OSC and its kin with their text, when that is ended; two-byte ones.
-# No text is part of two attempts to match, so the time is linear in the text.
+# Escape sequences of a terminal: CSI; OSC and the like with their text, if it is terminated; two-byte ones. No
+# character is part of two attempts to match, so the time is linear in the text.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|(?:\x1b[\]P^_X]|[\x9d\x90\x9e\x9f\x98])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]?"
 )
-# Shown by nothing, or turning what follows round: zero-width, bidirectional and tag characters, invisible operators,
-# fillers, variation selectors.
+# Characters that are invisible or change the direction of text: zero-width, bidirectional and tag characters, invisible
+# operators, fillers, variation selectors.
 _HIDDEN = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
@@ -26,13 +26,13 @@ _REPLACEMENT = "\ufffd"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """`text` in one line that shows what it holds, and does nothing else.
+    """`text` as one line of visible characters, without effect on a terminal.
 
     Escape sequences and what cannot be seen are left out; every other control character, line and paragraph separator
     becomes a blank, and what is no character (a lone surrogate, a private or unassigned one) U+FFFD.
 
     Args:
-        text: of anybody.
+        text: from any source.
         keep: control characters that stay as they are, such as "\\n" and "\\t".
 
     >>> printable("a\\x1b[31mred\\x1b[0m\\rb\\u202ec")
@@ -61,7 +61,7 @@ def error_text(error: BaseException) -> str:
 def spelled_out(text: str) -> str:
     """`text` with an escape such as `\\x1b` for whatever `printable` would take out, line ends excepted.
 
-    For those who look at their own data: what is there is to be seen.
+    For people who look for what is wrong with their own data: nothing is hidden.
     """
     return "".join(
         letter if letter == "\n" or (letter.isprintable() and not _HIDDEN.match(letter)) else _escaped(letter)
@@ -85,12 +85,12 @@ def _shown(letter: str) -> str:
 
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Of Ray, before a line of an actor of it.
+# Ray's prefix before a line of an actor.
 _PREFIX = re.compile(r"^\((?:[\w:. ]+ )?pid=\d+[^)]*\)\s?")
 
 
 def uncoloured(line: str) -> str:
-    """A log line without the instructions that colour it in a terminal."""
+    """A log line without its colour codes."""
     return _COLOUR.sub("", line)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the upstream sources are. Asked for by what runs without any package, too."""
+"""Where the upstream sources are; with the standard library alone, as set-up asks for it before packages are there."""
 
 from __future__ import annotations
 

@@ -72,16 +72,16 @@ def _remove(source: str, first: int) -> str:
         for node in getattr(statement, "decorator_list", ()):
             if node.lineno == first:
                 return "".join(lines[: first - 1] + lines[node.end_lineno or first :])
-    raise SystemExit(f"no declaration in line {first}")
+    raise SystemExit(f"no patch in line {first}")
 
 
 @contextmanager
-def _without(tree: Path, one: Declaration) -> Iterator[None]:
+def _without(tree: Path, patch: Declaration) -> Iterator[None]:
     """Within the block `tree` does not have the patch."""
-    mirror = tree / one.file.relative_to(REPOSITORY)
+    mirror = tree / patch.file.relative_to(REPOSITORY)
     source = mirror.read_text(encoding="utf-8")
-    if one.kind != "source":
-        mirror.write_text(_remove(source, one.line), encoding="utf-8")
+    if patch.kind != "source":
+        mirror.write_text(_remove(source, patch.line), encoding="utf-8")
         yield
         mirror.write_text(source, encoding="utf-8")
         return
@@ -108,7 +108,7 @@ def _run(tree: Path, ids: list[str], files: list[Path], timeout: float) -> dict[
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the same file changes several times within a second
     environment.setdefault("OMP_NUM_THREADS", "1")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "prove_patches", "-p", "no:cacheprovider", *map(str, files)]
-    outcomes: dict[str, list[str]] = {one: [] for one in ids}
+    outcomes: dict[str, list[str]] = {patch_id: [] for patch_id in ids}
     with (tree / ".prove_output.log").open("w") as log:
         child = subprocess.Popen(command, cwd=tree, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
@@ -116,12 +116,12 @@ def _run(tree: Path, ids: list[str], files: list[Path], timeout: float) -> dict[
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, 9)
             child.wait()
-            for one in ids:
-                outcomes[one].append("timeout")
+            for patch_id in ids:
+                outcomes[patch_id].append("timeout")
     for line in results.read_text(encoding="utf-8").splitlines() if results.exists() else ():
         entry = json.loads(line)
-        for one in set(entry["patches"]) & outcomes.keys():
-            outcomes[one].append(entry["outcome"])
+        for patch_id in set(entry["patches"]) & outcomes.keys():
+            outcomes[patch_id].append(entry["outcome"])
     return outcomes
 
 
@@ -149,38 +149,38 @@ def main() -> int:
 
     declarations = collect(REPOSITORY)
     if options.only:
-        declarations = [one for one in declarations if any(one.id.endswith(end) for end in options.only)]
+        declarations = [patch for patch in declarations if any(patch.id.endswith(end) for end in options.only)]
     if not declarations:
         print("no such patch", file=sys.stderr)
         return 1
     upstream = Path(os.environ.get("RECIPE_UPSTREAM") or REPOSITORY / "upstream").resolve()
-    not_run = [one for one in declarations if upstream.is_dir() and not (upstream / one.package).is_dir()]
-    declarations = [one for one in declarations if one not in not_run]
+    not_run = [patch for patch in declarations if upstream.is_dir() and not (upstream / patch.package).is_dir()]
+    declarations = [patch for patch in declarations if patch not in not_run]
     with tempfile.TemporaryDirectory(prefix="prove-patches-") as scratch:
         tree = Path(scratch, "tree")
         shutil.copytree(REPOSITORY, tree, ignore=LEFT_OUT, symlinks=True)
-        if any(one.kind == "source" for one in declarations):
+        if any(patch.kind == "source" for patch in declarations):
             shutil.copytree(upstream, tree / "upstream", ignore=LEFT_OUT)
         elif upstream.is_dir():
             (tree / "upstream").symlink_to(upstream)
         tests = {file: file.read_text(encoding="utf-8") for file in sorted((tree / "tests").rglob("test_*.py"))}
-        files = {one.id: [file for file, text in tests.items() if f'"{one.id}"' in text] for one in declarations}
-        tested = [one.id for one in declarations if files[one.id]]
-        every = list(dict.fromkeys(file for some in files.values() for file in some))
-        print(f"with all patches: the tests of {len(tested)} patches in {len(every)} files", flush=True)
-        before = _run(tree, tested, every, options.timeout * max(1, len(tested))) if tested else {}
+        files = {patch.id: [file for file, text in tests.items() if f'"{patch.id}"' in text] for patch in declarations}
+        tested = [patch.id for patch in declarations if files[patch.id]]
+        all_files = list(dict.fromkeys(file for test_files in files.values() for file in test_files))
+        print(f"with all patches: the tests of {len(tested)} patches in {len(all_files)} files", flush=True)
+        before = _run(tree, tested, all_files, options.timeout * max(1, len(tested))) if tested else {}
         bad = 0
-        for one in declarations:
+        for patch in declarations:
             start, after = time.perf_counter(), []
-            if before.get(one.id):
-                with _without(tree, one):
-                    after = _run(tree, [one.id], files[one.id], options.timeout)[one.id]
-            verdict = _verdict(before.get(one.id, []), after)
+            if before.get(patch.id):
+                with _without(tree, patch):
+                    after = _run(tree, [patch.id], files[patch.id], options.timeout)[patch.id]
+            verdict = _verdict(before.get(patch.id, []), after)
             bad += verdict != "proven"
-            count = f"{len(before.get(one.id, []))} tests, {after.count('failed')} fail without it"
-            print(f"{verdict:12}  {one.id}  ({count}, {time.perf_counter() - start:.0f} s)", flush=True)
-    for one in not_run:
-        print(f"{'NOT RUN':12}  {one.id}  (bring its upstream: python -m recipe sync --with {one.package})")
+            count = f"{len(before.get(patch.id, []))} tests, {after.count('failed')} fail without it"
+            print(f"{verdict:12}  {patch.id}  ({count}, {time.perf_counter() - start:.0f} s)", flush=True)
+    for patch in not_run:
+        print(f"{'NOT RUN':12}  {patch.id}  (bring its upstream: python -m recipe sync --with {patch.package})")
     print(f"{len(declarations) - bad} of {len(declarations)} patches are proven, {len(not_run)} not run")
     return 1 if bad else 0
 

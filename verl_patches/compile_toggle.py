@@ -24,7 +24,7 @@ _TARGETS: tuple[tuple[str, Any, str], ...] = (
 
 
 def _is_real(function: Any) -> bool:
-    """Not one of MindSpeed's; torch_npu may have wrapped PyTorch's, which is right for the rollout."""
+    """Whether a function is not MindSpeed's; torch_npu's wrapper of PyTorch's own counts as real."""
     return not str(getattr(function, "__module__", "")).startswith("mindspeed")
 
 
@@ -56,13 +56,13 @@ def true_compile() -> Iterator[None]:
     swapped: list[tuple[Any, str, Any, Any]] = []
     try:
         for path, holder, name in _TARGETS:
-            found = getattr(holder, name)
-            real = _find_real(path, found)
-            if found is not real:
+            current = getattr(holder, name)
+            real = _find_real(path, current)
+            if current is not real:
                 setattr(holder, name, real)
-                swapped.append((holder, name, found, real))
+                swapped.append((holder, name, current, real))
         yield
     finally:
-        for holder, name, found, real in reversed(swapped):
+        for holder, name, current, real in reversed(swapped):
             if getattr(holder, name) is real:
-                setattr(holder, name, found)
+                setattr(holder, name, current)

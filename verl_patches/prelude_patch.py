@@ -10,7 +10,7 @@ from recipe.overlay import install
 
 
 def _pinned_text(module: str) -> str | None:
-    # Only here, where a process stops anyway: the room that knows the pinned archives.
+    # Imported only when a process is about to stop: `recipe.sources` knows the pinned archives.
     try:
         from recipe.sources.pristine import module_text
     except ImportError:

@@ -25,13 +25,13 @@ def concat(original: Callable[..., Any], data: list[Any]) -> Any:  # NPU-ADAPTAT
     timings = [item.meta_info[TIMING] for item in data if TIMING in item.meta_info]
     if len(timings) < 2 or not all(isinstance(timing, dict) for timing in timings):
         return original(data)
-    without = []
+    stripped = []
     for item in data:
         # The caller keeps its batches as they are: only the copies lose their timing.
         item = copy(item)
         item.meta_info = {key: value for key, value in item.meta_info.items() if key != TIMING}
-        without.append(item)
-    joined = original(without)
+        stripped.append(item)
+    joined = original(stripped)
     joined.meta_info[TIMING] = {
         key: max(timing[key] for timing in timings if key in timing) for timing in timings for key in timing
     }

@@ -89,11 +89,11 @@ def read_states(path: Path) -> dict[str, Any]:
     return states
 
 
-def damaged(path: Path, found: Exception | str) -> RandomStatesError:
-    """The error about a file of states, in one line."""
-    found = found if isinstance(found, str) else _line(found)
+def damaged(path: Path, reason: Exception | str) -> RandomStatesError:
+    """The error that a file of random states cannot be used, in one line."""
+    reason = reason if isinstance(reason, str) else _line(reason)
     return RandomStatesError(
-        f"{path}, the random states of this checkpoint, cannot be used ({found}): go on from an earlier checkpoint"
+        f"{path}, the random states of this checkpoint, cannot be used ({reason}): go on from an earlier checkpoint"
     )
 
 

@@ -108,9 +108,9 @@ def _catalog(declarations: list[Declaration], root: Path) -> str:
             }
             items = [f"- **{title}**: {text}\n" for title, text in lines.items() if text]
             texts.append(f"### `{patch.target}`\n\n{''.join(items)}")
-    others = apart(declarations, parts, root)
-    if others:
-        texts += [_APART, "".join(f"- {_link(file, root)}: {text}\n" for file, text in others.items())]
+    helpers = apart(declarations, parts, root)
+    if helpers:
+        texts += [_APART, "".join(f"- {_link(file, root)}: {text}\n" for file, text in helpers.items())]
     return "\n".join(texts)
 
 

@@ -19,6 +19,7 @@ from recipe.overlay.target import parse_target
 from recipe.own_packages import REPOSITORY
 from recipe.upstreams import upstream_tree
 
+COMMANDS = ("patches",)
 DETAILS = """\
 Nothing is imported: neither torch nor an upstream need be installed. `patches ACTION --help` has the options of each.
 
@@ -123,11 +124,11 @@ def _show(options: argparse.Namespace) -> int:
     changes = drift.difference(patch, excerpt, module_text).strip("\n")
     if options.against and not changes:
         changes = drift.diff(source.find_target(patch.target, patch.kind, _pinned_roots()), excerpt).strip("\n")
-    theirs = f"{len(excerpt.source().splitlines())} lines" if patch.kind == "submodule" else excerpt.source()
+    upstream_text = f"{len(excerpt.source().splitlines())} lines" if patch.kind == "submodule" else excerpt.source()
     ours = declarations.text_of(patch)
     if options.json:
         _print_json(declarations.as_json(patch) | {
-            "upstream_at": excerpt.where, "upstream_source": theirs, "ours": ours, "found": excerpt.fingerprint,
+            "upstream_at": excerpt.where, "upstream_source": upstream_text, "ours": ours, "found": excerpt.fingerprint,
             "diff": changes.splitlines(),
         })  # fmt: skip
         return 0
@@ -139,7 +140,7 @@ def _show(options: argparse.Namespace) -> int:
     ):  # fmt: skip
         if text := ", ".join(map(str, values)):
             print(f"  {label + ':':15} {text}")
-    print(f"\n--- upstream: {excerpt.where}, {excerpt.fingerprint}\n{theirs}\n\n+++ ours: {patch.where}\n{ours}")
+    print(f"\n--- upstream: {excerpt.where}, {excerpt.fingerprint}\n{upstream_text}\n\n+++ ours: {patch.where}\n{ours}")
     if changes or options.against:
         print(f"\n=== pinned -> found\n{changes or '(no difference)'}")
     return 0
@@ -173,7 +174,7 @@ def _verify(options: argparse.Namespace) -> int:
     return 1 if drifted else 0
 
 
-def _table(findings: Iterable[fit.Finding], root: Path) -> list[str]:
+def _table(findings: Iterable[fit.Fit], root: Path) -> list[str]:
     """The drift table, worst first; places are relative to `root`."""
     shown = sorted((finding for finding in findings if finding.verdict != "absent"),
                    key=lambda finding: (-fit.VERDICTS.index(finding.verdict), finding.declaration.id))  # fmt: skip

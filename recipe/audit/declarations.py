@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipe.audit.own_modules import OwnModules, Place
+from recipe.audit.own_modules import Binding, OwnModules
 from recipe.overlay import source_patch
 from recipe.overlay.declaration import SOURCE, Declaration, declared_at, fingerprints_of
 from recipe.overlay.errors import BadDeclaration
@@ -32,10 +32,10 @@ def collect(root: Path = REPOSITORY) -> list[Declaration]:
     owners: dict[object, Declaration] = {}
     for patch in declarations:
         for subject in (patch.id, patch.target):
-            other = owners.setdefault(subject, patch)
-            if other is not patch:
+            owner = owners.setdefault(subject, patch)
+            if owner is not patch:
                 raise BadDeclaration(f"two patches of one {'id' if subject == patch.id else 'target'}, {subject}: "
-                                     f"{other.where} and {patch.where}")  # fmt: skip
+                                     f"{owner.where} and {patch.where}")  # fmt: skip
     return declarations
 
 
@@ -109,7 +109,7 @@ def _read(name: str, mirror: str, call: ast.Call, modules: OwnModules) -> Declar
 
 def _otherwise(condition: ast.expr, module: str, modules: OwnModules) -> str:
     """The text of a `Condition(...)`."""
-    value = modules.value(Place(module, condition.id)) if isinstance(condition, ast.Name) else condition
+    value = modules.value(Binding(module, condition.id)) if isinstance(condition, ast.Name) else condition
     for call in _calls([value] if value else [], "Condition"):
         for keyword in call.keywords:
             if keyword.arg == "otherwise" and isinstance(keyword.value, ast.Constant) and keyword.value.value:

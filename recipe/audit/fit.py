@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the declarations fit the upstream sources in a directory, and if not, how not."""
+"""Whether the declarations fit the upstream sources in a directory, and what has changed where they do not."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ FITS = ("same", "pinned", "absent")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What became of one target (or of one alias of it) in the sources that were looked at."""
+class Fit:
+    """How one declaration fits the sources that were looked at; `line` says it in words."""
 
     declaration: Declaration
     verdict: str
@@ -42,7 +42,7 @@ class Finding:
                 "message": self.line}  # fmt: skip
 
 
-def check(patch: Declaration, roots: Iterable[Path], pinned: Iterable[Path] = (), want_patched: bool = True) -> Finding:
+def check(patch: Declaration, roots: Iterable[Path], pinned: Iterable[Path] = (), want_patched: bool = True) -> Fit:
     """Compare a declaration with the sources under `roots`.
 
     pinned: directories with the sources that it was written for, to say what a change consists of.
@@ -50,25 +50,25 @@ def check(patch: Declaration, roots: Iterable[Path], pinned: Iterable[Path] = ()
     """
     roots, pinned = list(roots), list(pinned)
     if source.module_file(patch.package, roots) is None and not any((root / patch.package).is_dir() for root in roots):
-        return Finding(patch, "absent", f"{patch.id}: {patch.package} is not there")
+        return Fit(patch, "absent", f"{patch.id}: {patch.package} is not there")
     try:
         excerpt = source.find_target(patch.target, patch.kind, roots)
     except MissingTarget as error:
         notes = tuple(f"now at {place}?" for place in _elsewhere(patch, roots))
-        return Finding(patch, "gone", f"{patch.id} ({patch.where}): {error}", notes=notes)
+        return Fit(patch, "gone", f"{patch.id} ({patch.where}): {error}", notes=notes)
     verdict = "same" if excerpt.fingerprint in patch.expected else "changed"
     if verdict == "changed" and not want_patched and excerpt.fingerprint in patch.fingerprints:
         verdict = "pinned"
     if verdict == "changed":
         notes = tuple(_how(patch, excerpt, pinned))
-        return Finding(patch, verdict, drift.message(patch, excerpt), excerpt.where, excerpt.fingerprint, notes)
+        return Fit(patch, verdict, drift.message(patch, excerpt), excerpt.where, excerpt.fingerprint, notes)
     for alias in patch.aliases:
         try:
             source.find_target(alias, "alias", roots)
         except MissingTarget as error:
             line = f"{patch.id} ({patch.where}): alias {alias}: {error}"
-            return Finding(patch, "alias gone", line, excerpt.where, excerpt.fingerprint)
-    return Finding(patch, verdict, f"{patch.id}: {verdict}", excerpt.where, excerpt.fingerprint)
+            return Fit(patch, "alias gone", line, excerpt.where, excerpt.fingerprint)
+    return Fit(patch, verdict, f"{patch.id}: {verdict}", excerpt.where, excerpt.fingerprint)
 
 
 def _how(patch: Declaration, after: source.Excerpt, pinned: list[Path]) -> Iterator[str]:
@@ -97,7 +97,7 @@ def _signature(text: str) -> str:
 
 
 def _elsewhere(patch: Declaration, roots: list[Path]) -> Iterator[str]:
-    """Up to three other places in the package that bind the target's name, as places to look at."""
+    """Up to three other places in the package that define the target's name, where it may have moved to."""
     *owner, name = patch.target.qualname.split(".")
     root = next(root for root in roots if (root / patch.package).is_dir())
     wanted = re.compile(rf"^\s*(?:async def|def|class) {re.escape(name)}\b|^{re.escape(name)}\s*[:=]", re.MULTILINE)
@@ -113,13 +113,13 @@ def _elsewhere(patch: Declaration, roots: list[Path]) -> Iterator[str]:
             yield f"{module}:{name} (line {text.count(chr(10), 0, match.end()) + 1})"
 
 
-def verify(roots: Iterable[Path]) -> list[Finding]:
+def verify(roots: Iterable[Path]) -> list[Fit]:
     """Compare every declaration with the sources that will be run, under `roots`, and record their fingerprints."""
     findings = [check(patch, roots) for patch in collect()]
     fingerprints.save()
     return findings
 
 
-def unchecked(findings: Iterable[Finding]) -> list[str]:
+def unchecked(findings: Iterable[Fit]) -> list[str]:
     """The packages that were not there."""
     return sorted({finding.declaration.package for finding in findings if finding.verdict == "absent"})

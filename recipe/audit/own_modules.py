@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python modules under the `*_patches` packages, read as text, and what of each other they use."""
+"""The Python modules under the `*_patches` packages, read as text, and which of one another's names they use."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from recipe.own_packages import patch_packages
 _DOTTED = re.compile(r"\w+(\.\w+)+")
 
 
-class Place(NamedTuple):
-    """What a module binds under a name at its top level; with no name all of the module."""
+class Binding(NamedTuple):
+    """A name that a module binds at its top level; without a name the whole module."""
 
     module: str
     name: str | None
@@ -37,12 +37,12 @@ class OwnModules:
     def _parse(self, module: str) -> ast.Module:
         return ast.parse(self.files[module].read_text(encoding="utf-8"), filename=str(self.files[module]))
 
-    def nodes(self, place: Place) -> list[ast.AST]:
-        """The statements at a place; none when the module binds no such name."""
+    def nodes(self, place: Binding) -> list[ast.AST]:
+        """The statements that bind the name; none when the module does not bind it."""
         tree = self.tree(place.module)
         return [tree] if place.name is None else list(source.bindings(tree.body, place.name))
 
-    def value(self, place: Place) -> ast.expr | None:
+    def value(self, place: Binding) -> ast.expr | None:
         """What is assigned to a name, also when the module imports it from another one of ours."""
         for node in self.nodes(place):
             if isinstance(node, ast.Assign):
@@ -52,13 +52,13 @@ class OwnModules:
                 return self.value(origins[0]) if origins else None
         return None
 
-    def used_by(self, module: str, node: ast.AST) -> set[Place]:
-        """The places that a statement of `module` uses, and those that they use in turn.
+    def used_by(self, module: str, node: ast.AST) -> set[Binding]:
+        """The bindings that a statement of `module` uses, directly and through others.
 
         Followed are names, imports, also inside of functions, and texts that are the dotted name of a module of ours
         or of something in it: verl loads classes by such a text.
         """
-        places: set[Place] = set()
+        places: set[Binding] = set()
         waiting = list(self._named_in(module, node))
         while waiting:
             place = waiting.pop()
@@ -68,27 +68,27 @@ class OwnModules:
             waiting += [used for inner in nodes for used in self._named_in(place.module, inner)]
         return places
 
-    def _named_in(self, module: str, node: ast.AST) -> Iterator[Place]:
+    def _named_in(self, module: str, node: ast.AST) -> Iterator[Binding]:
         for inner in ast.walk(node):
             if isinstance(inner, ast.Name):
-                yield Place(module, inner.id)
+                yield Binding(module, inner.id)
             elif isinstance(inner, ast.Import):
-                yield from (Place(alias.name, None) for alias in inner.names if alias.name in self.files)
+                yield from (Binding(alias.name, None) for alias in inner.names if alias.name in self.files)
             elif isinstance(inner, ast.ImportFrom):
                 yield from self._imported(module, inner)
             elif isinstance(inner, ast.Constant) and isinstance(inner.value, str) and _DOTTED.fullmatch(inner.value):
                 yield from filter(None, [self._at(inner.value)])
 
-    def _imported(self, module: str, node: ast.ImportFrom) -> list[Place]:
-        """The places of ours that a `from ... import ...` of `module` names."""
+    def _imported(self, module: str, node: ast.ImportFrom) -> list[Binding]:
+        """The bindings of our modules that a `from ... import ...` of `module` names."""
         is_package = self.files[module].name == "__init__.py"
         package = module if is_package else module.rpartition(".")[0]
         origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
         return [place for alias in node.names if (place := self._at(f"{origin}.{alias.name}")) is not None]
 
-    def _at(self, dotted: str) -> Place | None:
-        """The place of ours that a dotted name means."""
+    def _at(self, dotted: str) -> Binding | None:
+        """The binding in our modules that a dotted name means; None for any other name."""
         if dotted in self.files:
-            return Place(dotted, None)
+            return Binding(dotted, None)
         module, _, name = dotted.rpartition(".")
-        return Place(module, name) if module in self.files else None
+        return Binding(module, name) if module in self.files else None

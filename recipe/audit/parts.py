@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which modules hold a part of which change: what a declaration uses, however far, of what lies beside it."""
+"""Which of our modules take part in which change: all that a declaration uses, directly or through others."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from recipe.overlay.errors import OverlayError
 
 
 @dataclass(frozen=True)
-class Process:
+class RunProcess:
     """One process of the run; `last` is the last line it wrote about each patch."""
 
     host: str
@@ -23,13 +23,13 @@ class Process:
 
     @property
     def group(self) -> str:
-        """Its role without the rank: processes of one group do the same work."""
+        """The role without the rank; processes of one group do the same work."""
         return self.role.partition(" rank=")[0]
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    processes: list[Process]
+    processes: list[RunProcess]
     broken_lines: int
 
     def patches(self) -> list[str]:
@@ -49,9 +49,10 @@ class RunStatus:
         return counts
 
     def problems(self) -> list[str]:
-        """Patches that failed, and differences where there should be none, one line each.
+        """One line for each patch that failed, and for each difference between processes that should be alike.
 
-        Processes that share a rank's role must agree in all; any two processes in what a patch found.
+        Ranks of one group must agree in every patch's status; all processes that applied a patch, in fingerprint and
+        version.
         """
         lines = []
         for patch in self.patches():
@@ -84,11 +85,11 @@ def read(run: Path) -> RunStatus:
     file = run / "manifest.jsonl"
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
-        for other in sorted(run.glob("nodes/*/manifest.jsonl")):
-            text += "\n" + other.read_text(encoding="utf-8", errors="replace")
+        for node_file in sorted(run.glob("nodes/*/manifest.jsonl")):
+            text += "\n" + node_file.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         raise OverlayError(f"{file} does not exist: expected the directory of a run, runs/<name>") from None
-    processes: dict[tuple[str, int], Process] = {}
+    processes: dict[tuple[str, int], RunProcess] = {}
     broken = 0
     for line in filter(None, text.splitlines()):
         try:
@@ -96,8 +97,8 @@ def read(run: Path) -> RunStatus:
             key, patch = (entry["host"], entry["pid"]), entry["patch"]
             fields = {name: str(entry[name]) for name in ("status", "reason", "fingerprint", "version")}
             known = processes.get(key)
-            # A process learns its role late: the last line knows best.
-            processes[key] = Process(*key, entry["role"], (known.last if known else {}) | {patch: fields})
+            # A process learns its role late, so its last line counts.
+            processes[key] = RunProcess(*key, entry["role"], (known.last if known else {}) | {patch: fields})
         except (ValueError, KeyError, TypeError):
             broken += 1
     return RunStatus(list(processes.values()), broken)

@@ -15,13 +15,13 @@ OURS = Path(__file__).resolve().parents[2] / "data" / "chat_template.jinja"
 CONFIG, BESIDE = "tokenizer_config.json", "chat_template.jinja"
 
 
-def chat_template_file(model: Path, given: Path | None = None) -> Path | None:
+def chat_template_file(model: Path, template: Path | None = None) -> Path | None:
     """The file with the chat template to use instead of the tokenizer's; None: the tokenizer of ``model`` has its own.
 
-    ``given`` is the one that was asked for. Raises ``DataError`` where tokenizer_config.json cannot be read.
+    ``template`` is the one that was asked for. Raises ``DataError`` where tokenizer_config.json cannot be read.
     """
-    if given is not None:
-        return given
+    if template is not None:
+        return template
     return None if has_own(model) else OURS
 
 

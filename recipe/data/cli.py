@@ -16,6 +16,7 @@ from recipe.data.formats import FORMATS
 from recipe.data.truths import DROP, UNREADABLE
 from recipe.reward.verifiers import DEFAULT, VERIFIERS
 
+COMMANDS = ("data",)
 DESCRIPTION = "Convert math problems with known answers into train.parquet and test.parquet for verl."
 EPILOG = """\
 input: a JSON list of records, JSON lines, either of them gzipped, or Parquet; told by content, not by name.
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from recipe.data.tokens import PromptTokens
     from recipe.text import spelled_out
 
-    show = _Progress()
+    show = _ProgressLine()
     try:
         if args.max_prompt_tokens is not None and args.tokenizer is None:
             raise DataError("--max-prompt-tokens needs --tokenizer DIR, to count with")
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+class _ProgressLine:
     """Says what is being done: in place on a terminal, else a line every ten seconds."""
 
     def __init__(self) -> None:

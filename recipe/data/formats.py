@@ -14,7 +14,7 @@ from typing import Any
 
 from recipe.data.records import DataError
 
-# What a path can be given for. ``query`` is a second part of the problem, as in the Alpaca schema.
+# Fields for which a path can be given. ``query`` is a second part of the problem, as in the Alpaca schema.
 FIELDS = ("prompt", "query", "answer", "solution")
 ALIASES = {"problem": "prompt", "response": "answer"}
 OPTIONAL = ("query", "solution")
@@ -25,8 +25,8 @@ MISSING = object()
 class Format:
     """A schema. ``source`` is the default of the data_source column: the name that verl's own rewards know it by.
 
-    ``problem_of`` and ``answer_of`` turn what stands at the path into the problem and the answer; ``answer_of``
-    gives "" when there is none. ``solution_of`` does the same for the solution.
+    ``problem_of`` and ``answer_of`` turn the value at the path into the problem and the answer; ``answer_of`` gives ""
+    when there is none. ``solution_of`` does the same for the solution.
     """
 
     name: str
@@ -54,13 +54,13 @@ def parse_map_keys(text: str) -> dict[str, str]:
     """
     known = f"expected a JSON object of {', '.join(FIELDS)} and the key of each"
     try:
-        given = json.loads(text)
+        mapping = json.loads(text)
     except ValueError as error:
         raise DataError(f"--map-keys: {known}; not valid JSON: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"--map-keys: {known}; found {json.dumps(given)[:40]}")
+    if not isinstance(mapping, dict):
+        raise DataError(f"--map-keys: {known}; found {json.dumps(mapping)[:40]}")
     keys = {}
-    for name, path in given.items():
+    for name, path in mapping.items():
         role = ALIASES.get(name, name)
         if role not in FIELDS:
             raise DataError(f"--map-keys: unknown field {name!r}; {known}")
@@ -73,7 +73,7 @@ def parse_map_keys(text: str) -> dict[str, str]:
 
 
 def find(record: Mapping[str, Any], path: str) -> Any:
-    """What stands at ``path``, or ``MISSING``."""
+    """The value at ``path``, or ``MISSING``."""
     if path in record:
         return record[path]
     value: Any = record
@@ -100,7 +100,7 @@ def before_hashes(text: str) -> str:
 
 
 def last_box(text: str) -> str:
-    r"""What stands in the last ``\boxed{...}`` or ``\fbox{...}`` of a solution (or after ``\boxed ``); "" without one.
+    r"""The content of the last ``\boxed{...}`` or ``\fbox{...}`` of a solution (or after ``\boxed ``); "" without one.
 
     Linear in the length of the text.
     """
@@ -130,14 +130,14 @@ def last_user_message(value: Any) -> Any:
     """The text of the last user message when ``value`` is a list of chat messages, or ``value`` itself."""
     if not isinstance(value, list):
         return value
-    texts = [one.get("content") for one in value if isinstance(one, dict) and one.get("role") == "user"]
+    texts = [message.get("content") for message in value if isinstance(message, dict) and message.get("role") == "user"]
     return texts[-1] if texts else value
 
 
 def without_answer_instructions(value: Any) -> Any:
     """A DAPO-Math-17k prompt without the first and the last paragraph, when those ask for an "Answer:" line.
 
-    The template says how to answer; two instructions that differ would stand in one prompt.
+    The run's template says how to answer; with these paragraphs a prompt would have two different instructions.
     """
     text = last_user_message(value)
     if not isinstance(text, str):
@@ -148,8 +148,8 @@ def without_answer_instructions(value: Any) -> Any:
 
 
 FORMATS: dict[str, Format] = {
-    one.name: one
-    for one in (
+    form.name: form
+    for form in (
         Format(
             "deepscaler",
             "deepscaler",

@@ -16,8 +16,8 @@ from recipe.data.truths import DROP, Truths
 from recipe.data.write import TEST, TRAIN, write_splits
 from recipe.reward.verifiers import DEFAULT
 
-# Takes what is being done and how many records of it are done.
-Progress = Callable[[str, int], None]
+# Takes the name of the present step and the number of records done.
+ReportRows = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def convert(
     verifier: str = DEFAULT,
     unreadable: str = DROP,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    progress: ReportRows | None = None,
 ) -> Conversion:
     """Converts a file; ``recipe.data.write`` describes the columns.
 
@@ -136,10 +136,10 @@ def convert(
         train = list(rows)
         random.Random(seed).shuffle(train)
         trained = {problem_key(row.problem) for row in train}
-        both = [row.problem for row in test if problem_key(row.problem) in trained]
-        if both:
-            example = min(both)[:60]
-            raise DataError(f"{test_json_path}: {len(both)} problems are also in {json_path}, such as {example!r}")
+        shared = [row.problem for row in test if problem_key(row.problem) in trained]
+        if shared:
+            example = min(shared)[:60]
+            raise DataError(f"{test_json_path}: {len(shared)} problems are also in {json_path}, such as {example!r}")
     if not dry_run:
         write_splits(output_dir, train, test, template, data_source or form.source, ability)
     measured = [lengths[row.problem] for row in (*train, *test)] if tokens is not None else None

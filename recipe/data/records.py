@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams the records of a file one by one: a JSON list, JSON lines, either gzipped, or Parquet.
 
-What a file is, is told by its first bytes and not by its name. Memory does not grow with the file: JSON is decoded
-record by record, Parquet is read in batches of the wanted columns.
+The kind of a file is recognised by its first bytes, not by its name. Memory does not grow with the file: JSON is
+decoded record by record, Parquet is read in batches of the wanted columns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_RECORD = 32 << 20
 # Where the text was cut, the decoder complains at most this many characters before the cut ("-Infinit", "\\u12").
 CUT_SLACK = 16
 BLANK = " \t\n\r"
-# How a Parquet file begins; and one that only stands for the one that Git LFS keeps elsewhere.
+# First bytes of a Parquet file, and of a Git LFS pointer, which is there in the place of the file.
 PARQUET = b"PAR1"
 LFS_POINTER = b"version https://git-lfs"
 
@@ -58,7 +58,7 @@ def read_records(path: Path, columns: Sequence[str] | None = None) -> Iterator[A
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a Parquet file; none for a file of another kind, of which pyarrow need not be there to tell."""
+    """The columns of a Parquet file; none for a file of another kind, which is recognised without pyarrow."""
     with open(path, "rb") as file:
         if file.read(len(PARQUET)) != PARQUET:
             return []
@@ -95,8 +95,8 @@ def _json(file: Any, path: Path) -> Iterator[Any]:
                 head = text.read(CHUNK)
             start = head.lstrip(BLANK)[:1]
             if start not in ("[", "{"):
-                found = f"it starts with {start!r}" if start else "it is empty"
-                raise DataError(f"{path}: expected a JSON list of records, or one JSON object per line; {found}")
+                beginning = f"it starts with {start!r}" if start else "it is empty"
+                raise DataError(f"{path}: expected a JSON list of records, or one JSON object per line; {beginning}")
             for record in _list(head, text, path) if start == "[" else _lines(head, text, path):
                 yield record
                 place += 1
@@ -107,7 +107,7 @@ def _json(file: Any, path: Path) -> Iterator[Any]:
 def _list(head: str, text: io.TextIOBase, path: Path) -> Iterator[Any]:
     """The values of a JSON list; ``head`` is the text that was read already."""
     buffer, at, ended, place = head, head.index("[") + 1, False, 0
-    comma = True  # a value may come: after the bracket, and after every comma
+    comma = True  # whether a value may follow: after the bracket, and after every comma
 
     def more(size: int = CHUNK) -> None:
         nonlocal buffer, at, ended
@@ -210,8 +210,8 @@ DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constan
 
 
 def _json_error(error: json.JSONDecodeError, buffer: str) -> str:
-    found = buffer[error.pos : error.pos + 20]
-    return f"{error.msg}, found {found!r}" if found else f"{error.msg}, found the end"
+    excerpt = buffer[error.pos : error.pos + 20]
+    return f"{error.msg}, found {excerpt!r}" if excerpt else f"{error.msg}, found the end"
 
 
 def _first_line(error: BaseException) -> str:

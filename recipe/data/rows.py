@@ -35,24 +35,24 @@ __all__ = ["DataError", "Dropped", "Row", "problem_key", "read_rows"]
 
 DEEPSCALER = FORMATS["deepscaler"]
 REQUIRED = ("prompt", "answer")
-# So many places of left-out records are kept for the report, by reason.
+# How many places of left-out records are kept for the report, for each reason.
 PLACES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One problem. ``index`` is its place in the source file, from 0; ``others`` are further accepted answers."""
+    """One problem. ``index`` is its place in the source file, from 0; ``alternatives`` are further accepted answers."""
 
     index: int
     problem: str
     answer: str
     solution: str
-    others: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
     @property
     def truth(self) -> str | list[str]:
         """The ground truth: the answer, or all accepted ones."""
-        return [self.answer, *self.others] if self.others else self.answer
+        return [self.answer, *self.alternatives] if self.alternatives else self.answer
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Dropped:
         return sum(self.counts.values())
 
     def __add__(self, other: Dropped) -> Dropped:
-        """Both together; the places are those of the first."""
+        """The counts of both added up; the places are those of the first."""
         counts = {reason: count + other.counts[reason] for reason, count in self.counts.items()}
         return Dropped(**counts, places=self.places)
 
@@ -107,15 +107,15 @@ def read_rows(
 ) -> tuple[list[Row], Dropped]:
     """Usable rows of a file in file order, and the counts of those left out.
 
-    Of several rows with the same problem the first is kept, so that no problem can be in both splits.
-    ``progress`` is called with the number of records read so far. ``truths`` takes the counts of answers, and says
-    what is done with those that cannot be matched; None: as it is made without arguments. Raises ``DataError``.
+    Of several rows with the same problem the first is kept, so that no problem can be in both splits. ``progress`` is
+    called with the number of records read so far. ``truths`` takes the counts of answers, and says what is done with
+    those that cannot be matched; None: one made without arguments. Raises ``DataError``.
     """
     dropped = Dropped()
     truths = Truths() if truths is None else truths
     rows: list[Row] = []
     seen: dict[bytes, str | list[str]] = {}
-    for row, taken in _rows(path, form):
+    for row, wrappings in _rows(path, form):
         if progress is not None:
             progress(row.index + 1)
         if not row.problem.strip():
@@ -129,8 +129,8 @@ def read_rows(
         else:
             seen[key] = row.truth
             rows.append(row)
-            truths.reduced.update(set(taken))
-            truths.several += bool(row.others)
+            truths.reduced.update(set(wrappings))
+            truths.several += bool(row.alternatives)
     return rows, dropped
 
 
@@ -141,22 +141,22 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
         if not isinstance(record, dict):
             needed = f"{form.paths['prompt']!r} and {form.paths['answer']!r}"
             raise DataError(f"{where}: expected an object with {needed}, found {_name(record)}")
-        stated, found = (find(record, form.paths[role]) for role in REQUIRED)
-        if stated is MISSING or found is MISSING:
+        problem_field, answer_field = (find(record, form.paths[role]) for role in REQUIRED)
+        if problem_field is MISSING or answer_field is MISSING:
             raise DataError(f"{where}: {_missing(record, form, column_names(path) or list(record))}")
-        problem = _text(form.problem_of(stated), form.paths["prompt"], where)
+        problem = _text(form.problem_of(problem_field), form.paths["prompt"], where)
         if query := _optional(record, form, "query", where).strip():
             problem = f"{problem}\n\n{query}" if problem.strip() else query
-        if isinstance(found, str):
-            found = form.answer_of(found)
-        answers, taken = accepted_answers(found, f"{where}: field '{form.paths['answer']}'")
+        if isinstance(answer_field, str):
+            answer_field = form.answer_of(answer_field)
+        answers, wrappings = accepted_answers(answer_field, f"{where}: field '{form.paths['answer']}'")
         solution = form.solution_of(_optional(record, form, "solution", where))
-        answer, *others = answers or [""]
-        yield Row(index, problem, answer, solution, tuple(others)), taken
+        answer, *alternatives = answers or [""]
+        yield Row(index, problem, answer, solution, tuple(alternatives)), wrappings
 
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:
-    """The message for fields that are not there: those, what is there (``names``), and what was looked for."""
+    """The message for missing fields: which, what the record has (``names``), and what was looked for."""
     first, *more = [repr(form.paths[role]) for role in REQUIRED if find(record, form.paths[role]) is MISSING]
     also = f", and so is {more[0]}" if more else ""
     has = ", ".join(map(repr, names)) or "no fields"

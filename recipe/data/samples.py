@@ -60,16 +60,16 @@ def _shop(rng: random.Random, size: int) -> Record:
     price, pieces = rng.randint(2, 9 * size), rng.randint(3, 9 * size)
     spent = price * pieces
     note = 100 * -(-spent // 100)
-    thing = rng.choice(("pens", "books", "lamps", "cups", "kites"))
-    problem = f"Ana buys {pieces} {thing} at ${price} each and pays ${note}. How many dollars does she get back?"
+    goods = rng.choice(("pens", "books", "lamps", "cups", "kites"))
+    problem = f"Ana buys {pieces} {goods} at ${price} each and pays ${note}. How many dollars does she get back?"
     steps = f"She spends {pieces} * {price} = {spent}, so she gets {note} - {spent} = {note - spent} back."
     return _record(problem, note - spent, steps)
 
 
 def _percent(rng: random.Random, size: int) -> Record:
-    share, whole = rng.choice((5, 10, 20, 25, 40, 50, 75)), 20 * rng.randint(2, 60 * size)
-    value = Fraction(share * whole, 100)
-    return _record(f"What is {share}\\% of {whole}?", value, f"{share}/100 * {whole} = {_text(value)}.")
+    share, total = rng.choice((5, 10, 20, 25, 40, 50, 75)), 20 * rng.randint(2, 60 * size)
+    value = Fraction(share * total, 100)
+    return _record(f"What is {share}\\% of {total}?", value, f"{share}/100 * {total} = {_text(value)}.")
 
 
 def _fractions(rng: random.Random, size: int) -> Record:
@@ -150,7 +150,7 @@ def _diagonal(rng: random.Random, size: int) -> Record:
 
 
 def _angle(rng: random.Random, size: int) -> Record:
-    # Angles stay below 180 degrees; what grows with the size is how finely they are cut.
+    # Angles stay below 180 degrees; with the size grows the number of their decimals.
     parts = 10 ** len(str(size)) if size > 1 else 1
     a, b = rng.randint(20 * parts, 80 * parts), rng.randint(20 * parts, 80 * parts)
     degrees = [_plain_decimal(Fraction(value, parts)) for value in (a, b, 180 * parts - a - b)]
@@ -161,12 +161,12 @@ def _angle(rng: random.Random, size: int) -> Record:
 def _gcd(rng: random.Random, size: int) -> Record:
     common, a, b = (rng.randint(2, 30 * size) for _ in range(3))
     x, y = common * a, common * b
-    steps, left, right = [], x, y
-    while right:
-        steps.append(f"{left} leaves {left % right} by {right}")
-        left, right = right, left % right
+    steps, dividend, divisor = [], x, y
+    while divisor:
+        steps.append(f"{dividend} leaves {dividend % divisor} by {divisor}")
+        dividend, divisor = divisor, dividend % divisor
     problem = f"What is the greatest common divisor of {x} and {y}?"
-    return _record(problem, math.gcd(x, y), "; ".join(steps) + f". So it is {left}.")
+    return _record(problem, math.gcd(x, y), "; ".join(steps) + f". So it is {dividend}.")
 
 
 def _binomial(rng: random.Random, size: int) -> Record:
@@ -203,7 +203,7 @@ def _money(cents: int) -> str:
 
 
 def _plain_decimal(value: Fraction) -> str:
-    """``value``, of which a power of ten is a whole number, without trailing zeros."""
+    """``value``, a fraction with a finite decimal, as that decimal without trailing zeros."""
     # A power of ten is divisible by the denominator at the latest when it has as many digits as that has bits.
     places = value.denominator.bit_length()
     scaled = int(value * 10**places)

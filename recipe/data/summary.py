@@ -17,7 +17,7 @@ from recipe.text import spelled_out
 SAMPLES = 3
 # Characters of a sample's prompt that are printed; the report has all of it.
 SHOWN = 1500
-# So many answers that cannot be matched are printed, so many characters of each.
+# How many answers that cannot be matched are printed, and how many characters of each.
 EXAMPLES, EXAMPLE = 5, 80
 REASONS = {
     "empty_problem": "without a problem",
@@ -46,7 +46,7 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
         {"index": row.index, "ground_truth": row.truth, "prompt": render(row.problem)}
         for row in made.train_rows[:SAMPLES]
     ]
-    found: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "settings": settings,
         "records": made.read,
         "train": made.train,
@@ -64,8 +64,8 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
     }
     if written:
         paths = (made.train_path, made.test_path)
-        found["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
-    return found
+        summary["files"] = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in paths}
+    return summary
 
 
 def spread(values: Sequence[int]) -> dict[str, int]:
@@ -104,7 +104,7 @@ def lines(made: Conversion, facts: dict[str, Any]) -> list[str]:
 
 
 def _answer_lines(truths: Truths) -> list[str]:
-    """What was done to answers, and what they are that cannot be matched; nothing where there is nothing to say."""
+    """What was done to answers, and the kinds of those that cannot be matched; no line where nothing was."""
     text = [f"answers taken out of {what}: {count}" for what, count in sorted(truths.reduced.items())]
     if truths.several:
         text.append(f"problems with several accepted answers: {truths.several}; any of them is right")

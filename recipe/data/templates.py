@@ -42,7 +42,7 @@ class Template:
         """The prompt as one text, up to where the model's answer begins."""
         parts = {"{system}": self.system or "", "{user}": self.messages(problem)[-1]["content"]}
         # In one pass: a problem may hold "{system}" itself.
-        return re.sub(r"\{system\}|\{user\}", lambda found: parts[found.group()], self.chat)
+        return re.sub(r"\{system\}|\{user\}", lambda slot: parts[slot.group()], self.chat)
 
 
 def load_templates(path: Path = TEMPLATES_FILE) -> dict[str, Template]:

@@ -27,7 +27,7 @@ class PromptTokens:
 
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except Exception as error:  # whatever a foreign file makes the library raise
+        except Exception as error:  # a foreign file can make the library raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise DataError(f"--tokenizer: {directory} holds no tokenizer that can be read: {reason}") from error
         file = chat_template_file(directory, chat_template)

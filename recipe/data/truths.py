@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""The answer in what a record has for one, and whether the reward can match it.
+r"""Takes the answer out of a record's answer field, and tells whether the reward can match it.
 
 Data sets wrap answers in marks, solutions, lists and objects:
 
@@ -43,13 +43,13 @@ _MARKS = ("####", "box", '["', '{"')
 
 # What is done with a record whose answer the reward cannot match.
 KEEP, DROP = UNREADABLE = ("keep", "drop")
-# So many answers that cannot be matched are kept for the report.
+# How many answers that cannot be matched are kept for the report.
 EXAMPLES = 20
 
 
 @dataclass
 class Truths:
-    """What was done to answers, and which of them the rule ``verifier`` cannot match.
+    """Counts of what was done to answers, and of those that the rule ``verifier`` cannot match.
 
     ``policy`` says whether those are left out; they are counted in ``unreadable`` by their look, the first few in
     ``examples`` (record, answer). ``reduced``: records by what was taken off around the answer; ``several``: records
@@ -81,24 +81,24 @@ def accepted_answers(value: Any, where: str) -> tuple[list[str], list[str]]:
     if isinstance(value, str) and not any(mark in value for mark in _MARKS):
         text = _text(value, where)
         return [text] if text else [], []
-    taken: list[str] = []
-    value = _unwrapped(value, where, taken)
+    wrappings: list[str] = []
+    value = _unwrapped(value, where, wrappings)
     items = value if isinstance(value, list) else [value]
     answers: list[str] = []
     for item in items:
-        text = _text(_unwrapped(item, where, taken) if isinstance(value, list) else item, where)
+        text = _text(_unwrapped(item, where, wrappings) if isinstance(value, list) else item, where)
         for _ in range(DEEPEST):
             bare, how = _bare(text)
             if how is None:
                 break
             text = bare
-            taken.append(how)
+            wrappings.append(how)
         if text and text not in answers:
             answers.append(text)
-    return answers, taken
+    return answers, wrappings
 
 
-def _unwrapped(value: Any, where: str, taken: list[str]) -> Any:
+def _unwrapped(value: Any, where: str, wrappings: list[str]) -> Any:
     """``value`` without lists of one item and objects around it."""
     for _ in range(DEEPEST):
         if isinstance(value, str):
@@ -111,12 +111,12 @@ def _unwrapped(value: Any, where: str, taken: list[str]) -> Any:
         elif isinstance(value, dict):
             key = next((key for key in OBJECT_KEYS if key in value), None)
             if key is None:
-                found = ", ".join(map(repr, list(value)[:5])) or "no keys"
-                raise DataError(f"{where} is an object without one of {', '.join(OBJECT_KEYS)}; it has {found}")
+                names = ", ".join(map(repr, list(value)[:5])) or "no keys"
+                raise DataError(f"{where} is an object without one of {', '.join(OBJECT_KEYS)}; it has {names}")
             value, how = value[key], OBJECT
         else:
             return value
-        taken.append(how)
+        wrappings.append(how)
     raise DataError(f"{where} is an answer in more than {DEEPEST} lists and objects")
 
 
@@ -126,10 +126,10 @@ def _json_in(text: str) -> Any:
     if not stripped.startswith(('["', '{"')):
         return None
     try:
-        found = json.loads(stripped)
+        value = json.loads(stripped)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, list | dict) else None
+    return value if isinstance(value, list | dict) else None
 
 
 def _text(value: Any, where: str) -> str:
@@ -140,8 +140,8 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if not isinstance(value, str):
-        found = "a list in a list" if isinstance(value, list) else type(value).__name__
-        raise DataError(f"{where} must be a text, a number, or a list of these, found {found}; write it as a text")
+        kind = "a list in a list" if isinstance(value, list) else type(value).__name__
+        raise DataError(f"{where} must be a text, a number, or a list of these, found {kind}; write it as a text")
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -150,7 +150,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _bare(text: str) -> tuple[str, str | None]:
-    """``text`` without one mark or solution around the answer, and which; None: it had none."""
+    """``text`` without the mark or solution around its answer, and the name of what was removed; None: it had none."""
     if "####" in text:
         answer = text.rpartition("####")[2].strip()
         return (answer, HASHES) if answer else (text, None)

@@ -22,14 +22,14 @@ from typing import Any
 from recipe.data.rows import DataError, Row
 from recipe.data.templates import Template
 
-# Of a row group: what is held as Arrow arrays at a time.
+# Rows of a row group: as many are held as Arrow arrays at a time.
 GROUP, GROUP_CHARACTERS = 4096, 32 << 20
 TRAIN, TEST = "train.parquet", "test.parquet"
 
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """Holds the directory, and clears away what a killed conversion left in it. ``DataError`` when another holds it."""
+    """Lock the directory, and remove what a killed conversion left in it. ``DataError`` when it is locked already."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,12 +37,12 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(handle)
         raise DataError(f"{directory}: another conversion is writing there; wait for it, or give another") from None
     except OSError:
-        # A file system without locks: nothing there can be told to be a leftover.
+        # A file system without locks: a leftover cannot be told from a file that another process is writing.
         pass
     else:
         for name in (TRAIN, TEST):
-            for left in directory.glob(f".{name}.*.tmp"):
-                left.unlink(missing_ok=True)
+            for leftover in directory.glob(f".{name}.*.tmp"):
+                leftover.unlink(missing_ok=True)
     try:
         yield
     finally:
@@ -62,7 +62,7 @@ def write_splits(
     conversions: the old pair stays until the new one is whole. Raises ``DataError`` and ``OSError``.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    several = any(row.others for row in (*train, *test))
+    several = any(row.alternatives for row in (*train, *test))
     parts = ((output_dir / TRAIN, "train", train), (output_dir / TEST, "test", test))
     with _alone(output_dir):
         try:
@@ -128,7 +128,7 @@ def _arrays(
     import pyarrow as pa
 
     messages = [template.messages(row.problem) for row in rows]
-    flat = [message for one in messages for message in one]
+    flat = [message for conversation in messages for message in conversation]
     prompt = pa.ListArray.from_arrays(
         _integers([0, *itertools.accumulate(map(len, messages))], pa.int32()),
         _struct(
@@ -141,10 +141,10 @@ def _arrays(
     if reward_model.field("ground_truth").type == pa.string():
         truths = _texts([row.answer for row in rows])
     else:
-        accepted = [[row.answer, *row.others] for row in rows]
+        accepted = [[row.answer, *row.alternatives] for row in rows]
         truths = pa.ListArray.from_arrays(
             _integers([0, *itertools.accumulate(map(len, accepted))], pa.int32()),
-            _texts([answer for one in accepted for answer in one]),
+            _texts([answer for answers in accepted for answer in answers]),
         ).cast(reward_model.field("ground_truth").type)
     return [
         _texts([data_source] * count),

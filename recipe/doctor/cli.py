@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+COMMANDS = ("doctor",)
 TEXT = "what is installed here, what is wrong with it, and what to type; or what is wrong with a run's training"
 DETAILS = """\
 Nothing is changed, started or ended, and no run file is needed: `python -m recipe preflight RUN.toml` checks one. The

@@ -16,10 +16,10 @@ from recipe.report.metrics import read_steps
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.paths import COMMAND
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import Watch
 from recipe.runfile.typed_toml import build
 from recipe.watch.history import VOCABULARY, Context, context_of
-from recipe.watch.watch import Finding, Watch
+from recipe.watch.watch import Breach, Watcher
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RunDiagnosis:
     run_dir: Path
     steps: int
     rules: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[Breach, ...]
     checkpoints: Mapping[int, Path | None]
 
     @property
@@ -43,7 +43,7 @@ class RunDiagnosis:
         counts = f"{stops} stops, {len(self.findings) - stops} warnings"
         return [*lines, f"{self.run_dir}: {self.steps} steps, {len(self.rules)} rules: {counts}"]
 
-    def _line(self, finding: Finding) -> str:
+    def _line(self, finding: Breach) -> str:
         checkpoint = f"; {good_text(self.checkpoints[finding.good])}" if finding.kind == STOP else ""
         return f"{finding.kind} at step {finding.step}: {finding.rule}: {finding.text}{checkpoint}"
 
@@ -63,9 +63,9 @@ def diagnose_run(run_dir: Path) -> RunDiagnosis:
         ConfigError: it is not the directory of a run, or its settings cannot be read.
     """
     settings, context, checkpoint_dir = _settings(run_dir)
-    watch = Watch(settings, context)
+    watch = Watcher(settings, context)
     steps = read_steps(run_dir / "metrics.jsonl")
-    findings: dict[tuple[str, str, int], Finding] = {}
+    findings: dict[tuple[str, str, int], Breach] = {}
     for step in steps:
         for finding in watch.feed(step):
             # A streak is told of once, though each of its steps would stop the run.
@@ -76,7 +76,7 @@ def diagnose_run(run_dir: Path) -> RunDiagnosis:
     return RunDiagnosis(run_dir, trained, watch.rules, tuple(findings.values()), checkpoints)
 
 
-def _settings(run_dir: Path) -> tuple[Settings, Context, str | None]:
+def _settings(run_dir: Path) -> tuple[Watch, Context, str | None]:
     """The run's `[watch]`, what its rules must know of it, and its `[run] checkpoint_dir`."""
     command = run_dir / COMMAND
     if not command.is_file():
@@ -84,7 +84,7 @@ def _settings(run_dir: Path) -> tuple[Settings, Context, str | None]:
     try:
         written = json.loads(command.read_text(encoding="utf-8"))
         config, vocabulary = written["config"], written.get(VOCABULARY)
-        settings: Settings = build(Settings, config.get("watch", {}), str(command), "watch")
+        settings: Watch = build(Watch, config.get("watch", {}), str(command), "watch")
         context = context_of(config, vocabulary if isinstance(vocabulary, int) else None)
         return settings, context, config["run"].get("checkpoint_dir")
     except OSError as error:
@@ -95,7 +95,7 @@ def _settings(run_dir: Path) -> tuple[Settings, Context, str | None]:
         ) from None
 
 
-def _of_run_file(run_dir: Path) -> tuple[Settings, Context, str | None]:
+def _of_run_file(run_dir: Path) -> tuple[Watch, Context, str | None]:
     """The same of a run whose launch has not come as far as its command."""
     file = run_dir / "run.toml"
     if not file.is_file():

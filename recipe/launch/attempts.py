@@ -23,15 +23,15 @@ from recipe.runfile.paths import COMMAND, RESULT
 ATTEMPTS = "attempts"
 # Below the directory of checkpoints, as a rename needs one file system.
 ASIDE = "aside"
-# What is to be deleted has such a name first, so that a half deleted checkpoint is never looked at.
+# A directory is renamed to such a name before it is deleted, so that a half deleted checkpoint is never looked at.
 REMOVED = ".removed-"
 
 
 def next_attempt(run_dir: Path, checkpoints: Path) -> int:
     """The first number above those of all earlier attempts."""
     below = (run_dir / ATTEMPTS, checkpoints / ASIDE)
-    taken = [int(path.name) for part in below for path in part.glob("*") if path.name.isdecimal()]
-    return 1 + max(taken, default=0)
+    numbers = [int(path.name) for part in below for path in part.glob("*") if path.name.isdecimal()]
+    return 1 + max(numbers, default=0)
 
 
 def put_aside(run_dir: Path, checkpoints: Path, step: int, later: Collection[Checkpoint]) -> None:
@@ -64,13 +64,14 @@ def put_aside(run_dir: Path, checkpoints: Path, step: int, later: Collection[Che
 
 
 def _put_checkpoints_aside(checkpoints: Path, aside: Path, later: Collection[Checkpoint]) -> None:
-    for one in later:
-        if one.unfinished:
-            mark_removed(one.path)
+    for checkpoint in later:
+        if checkpoint.unfinished:
+            mark_removed(checkpoint.path)
         else:
             aside.mkdir(parents=True, exist_ok=True)
-            one.path.rename(aside / one.path.name)
-    # verl reads it though it is told the path, stops where it is no number, and writes another with its next save.
+            checkpoint.path.rename(aside / checkpoint.path.name)
+    # verl reads this file even when it is given a path, fails where it holds no number, and writes it anew with its
+    # next save.
     (checkpoints / TRACKER).unlink(missing_ok=True)
     sync_directory(checkpoints)
 
@@ -83,11 +84,11 @@ def mark_removed(path: Path) -> Path:
     return path.rename(target)
 
 
-def _cut(path: Path, whole: Path, step: int) -> None:
-    """Keep the lines until `step` in a file of JSON lines, and a copy of all of it as `whole`."""
+def _cut(path: Path, backup: Path, step: int) -> None:
+    """Keep the lines until `step` in a file of JSON lines, and a copy of all of it as `backup`."""
     if not path.is_file():
         return
-    shutil.copyfile(path, whole)
+    shutil.copyfile(path, backup)
     lines = path.read_bytes().split(b"\n")
     kept = b"".join(line + b"\n" for line in lines if _is_until(line, step))
     write_atomically(path, kept)
@@ -102,7 +103,7 @@ def _is_until(line: bytes, step: int) -> bool:
 
 def begin_anew(run_dir: Path, checkpoints: Path) -> Path:
     """Keep the directories of an earlier run under other names, and make a new one; returns where the earlier is."""
-    # The directory of the run last: it is what tells that there was one.
+    # The run's directory comes last: as long as it is there, the next launch sees that there was an earlier run.
     moved = [run_dir] if checkpoints.is_relative_to(run_dir) else [checkpoints, run_dir]
     number = next(n for n in range(1, 10**6) if not any(_numbered(path, n).exists() for path in moved))
     for path in moved:

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from recipe.launch.errors import BrokenChannelError, ChannelError
 from recipe.launch.handshake import Handshake, line_of, text_of
 
-# A line of a log chunk in base64, with room; what is longer is not ours.
+# Longer than any message: the longest is a chunk of a log in base64. A longer line is not from a launcher.
 _LONGEST_LINE = 2 * 2**20
 _HANDSHAKE_S = 10.0
 BEAT_S = 5.0

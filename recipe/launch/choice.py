@@ -15,7 +15,7 @@ from recipe.runfile.errors import ConfigError
 def choose(
     run_dir: Path,
     checkpoints: Path,
-    found: Sequence[Checkpoint],
+    available: Sequence[Checkpoint],
     from_step: int | None,
     verify: bool,
     say: Callable[[str], None],
@@ -25,7 +25,7 @@ def choose(
     Args:
         run_dir: the run's directory, with its metrics.
         checkpoints: the directory of all of them, for messages.
-        found: all that are there, by step.
+        available: all that are there, by step.
         from_step: the step that is asked for; None for the newest whole one.
         verify: compare checksums too.
         say: takes a line.
@@ -34,23 +34,25 @@ def choose(
         ConfigError: none is whole, or not the one that is asked for.
     """
     if from_step is not None:
-        return _of_step(checkpoints, found, from_step, verify, say)
+        return _of_step(checkpoints, available, from_step, verify, say)
     logged = {step.number for step in read_steps(run_dir / "metrics.jsonl")}
     passed: list[str] = []
     problem: str | None
-    for one in reversed(found):
-        older = [other for other in found if other.whole and other.step < one.step and other.step in logged]
-        if one.problem is not None:
-            problem = one.problem
-        elif one.step not in logged and older:
-            problem = f"metrics.jsonl has no line of step {one.step}"
+    for checkpoint in reversed(available):
+        older = any(
+            earlier.whole and earlier.step < checkpoint.step and earlier.step in logged for earlier in available
+        )
+        if checkpoint.problem is not None:
+            problem = checkpoint.problem
+        elif checkpoint.step not in logged and older:
+            problem = f"metrics.jsonl has no line of step {checkpoint.step}"
         else:
-            problem = _sums(one, say) if verify else None
+            problem = _sums(checkpoint, say) if verify else None
         if problem is None:
             if passed:
                 say(f"passed over: {'; '.join(passed)}")
-            return one
-        passed.append(f"{one.path.name} ({problem})")
+            return checkpoint
+        passed.append(f"{checkpoint.path.name} ({problem})")
     raise ConfigError(
         f"no checkpoint in {checkpoints} is whole: {'; '.join(passed)}; expected one whose files have the sizes of its "
         "checkpoint.json; bring one back, or give --fresh to begin anew, or another --name"
@@ -58,16 +60,16 @@ def choose(
 
 
 def _of_step(
-    checkpoints: Path, found: Sequence[Checkpoint], step: int, verify: bool, say: Callable[[str], None]
+    checkpoints: Path, available: Sequence[Checkpoint], step: int, verify: bool, say: Callable[[str], None]
 ) -> Checkpoint:
-    whole = [one for one in found if one.whole]
-    named = next((one for one in found if one.step == step), None)
+    intact = [checkpoint for checkpoint in available if checkpoint.whole]
+    named = next((checkpoint for checkpoint in available if checkpoint.step == step), None)
     problem = "there is none" if named is None else named.problem
     if problem is None and named is not None and verify:
         problem = _sums(named, say)
     if problem is None and named is not None:
         return named
-    steps = ", ".join(str(one.step) for one in whole if one.step != step) or "none"
+    steps = ", ".join(str(checkpoint.step) for checkpoint in intact if checkpoint.step != step) or "none"
     raise ConfigError(
         f"--from-step {step}: {checkpoints} holds no whole checkpoint of that step ({problem}); whole are those of "
         f"steps: {steps}"

@@ -1,21 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m recipe launch RUN.toml` and `python -m recipe show RUN.toml`."""
+"""`python -m recipe launch RUN.toml` and `python -m recipe show RUN.toml`; `node` is in `node_cli`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+from recipe.launch import node_cli
+from recipe.launch.options import add_resume_options, add_run_options, read_config, read_resume_request
 from recipe.text import printable
 
-if TYPE_CHECKING:
-    from recipe.launch.resume import Asked
-    from recipe.runfile.schema import RunConfig
-
-# Answers to other people's problems are longer than sums; the tiny model gets this much room at least.
-JSON_RESPONSE_TOKENS = 64
+COMMANDS = ("launch", "node", "show")
 
 RAW = argparse.RawDescriptionHelpFormatter
 OF_LAUNCH = """\
@@ -41,7 +36,7 @@ exit code: 0 shown; 2 a mistake in the run file, in what it names here, or in th
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add both commands."""
+    """Add the three commands."""
     text = "run a run file to its report, on this machine"
     launch = subparsers.add_parser("launch", help=text, description=text + ".", epilog=OF_LAUNCH, formatter_class=RAW)
     add_run_options(launch)
@@ -50,6 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     part.add_argument("--prepare", action="store_true", help="make the model the run starts from, and stop")
     add_resume_options(launch)
     launch.set_defaults(handler=_launch)
+    node_cli.register(subparsers)
     text = "print what is derived from a run file: environment and overrides"
     show = subparsers.add_parser("show", help=text, description=text + ".", epilog=OF_SHOW, formatter_class=RAW)
     add_run_options(show)
@@ -63,7 +59,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 class _Keys(argparse.Action):
-    """Like --help: needs no run file."""
+    """Prints the page and exits, as --help does: no run file has to be given."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from recipe.runfile.config_doc import page
@@ -72,47 +68,12 @@ class _Keys(argparse.Action):
         parser.exit()
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the run file and the options that replace values of it."""
-    parser.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
-    parser.add_argument("--steps", type=int, metavar="N", help="number of steps, instead of the run file's")
-    parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
-    parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order, training and sampling")
-    parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
-
-
-def add_resume_options(parser: argparse.ArgumentParser) -> None:
-    """Add what may be asked of a run that has been there before."""
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--fresh", action="store_true", help="begin anew, even if there is a checkpoint to go on from")
-    start.add_argument(
-        "--from-step",
-        type=int,
-        metavar="N",
-        help="go on from the checkpoint of step N, instead of the newest whole one",
-    )
-    parser.add_argument(
-        "--verify-checkpoint", action="store_true", help="read every byte of the checkpoint and compare its checksums"
-    )
-    parser.add_argument(
-        "--accept", action="append", default=[], metavar="KEY",
-        help="go on though this key of the run file differs and changes the run, as in train.learning_rate; repeatable",
-    )  # fmt: skip
-
-
-def read_asked(options: argparse.Namespace) -> Asked:
-    """What the options of `add_resume_options` ask for."""
-    from recipe.launch.resume import Asked
-
-    return Asked(options.fresh, options.from_step, options.verify_checkpoint, tuple(options.accept))
-
-
 def _launch(options: argparse.Namespace) -> int:
     return _check(options) if options.check else _make_or_run(options)
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Set-up asks for it before there are packages: with the standard library alone."""
+    """Look at the run file with the standard library alone: set-up calls this before any package is installed."""
     from recipe.launch.first_look import first_look, require_one_machine
     from recipe.runfile.errors import ConfigError
 
@@ -145,7 +106,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
             require_room(cache_dir())
             prepare_model(config, lambda line: print(printable(line), flush=True), cache_dir() / "prepare.log")
         else:
-            launch(config, options.config, asked=read_asked(options))
+            launch(config, options.config, request=read_resume_request(options))
 
     return run_command(work, runs_dir())
 
@@ -168,19 +129,10 @@ def _show(options: argparse.Namespace) -> int:
         return error.exit_code
     refused = refusals(config)
     if refused:
-        print("\n".join(f"error: {one.line}" for one in refused), file=sys.stderr)
+        print("\n".join(f"error: {refusal.line}" for refusal in refused), file=sys.stderr)
         return 2
     if options.json:
         print(json.dumps(as_json(derived), indent=2))
     else:
         print(as_shell(derived) if options.shell else as_text(derived))
     return 0
-
-
-def read_config(options: argparse.Namespace) -> RunConfig:
-    """The run that the options of `add_run_options` describe."""
-    from recipe.runfile.config import load, require_name
-
-    config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
-    require_name(config.run.name)
-    return config if options.data is None else config.with_json_data(options.data.absolute(), JSON_RESPONSE_TOKENS)

@@ -17,7 +17,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
-from recipe.launch.ray_start import again
+from recipe.launch.ray_start import make_retry
 from recipe.launch.supervisor import Watchdog
 from recipe.preflight import Report
 from recipe.recorder import NODES
@@ -29,7 +29,7 @@ from recipe.runfile.paths import RunPaths
 from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig
 
-# In a directory of the run: by its content a worker recognises that it sees the same directory as the head.
+# A file that the head writes into the run's directory; a worker that reads the same content shares its storage.
 RUN_MARK = ".run-id"
 
 
@@ -63,7 +63,7 @@ def require_ready(report: Report) -> None:
         )
 
 
-class Cluster:
+class RayCluster:
     """The Ray that a driver joins.
 
     Args:
@@ -86,12 +86,12 @@ class Cluster:
         self._place, self._token, self._dashboard, self._preflight = place, token, dashboard, preflight
         self.interface = place.interface
         self.environment = address_environment(place.address, config.cluster.nodes) | authentication(token_file)
-        # On a machine with several nodes the driver belongs to the head's.
+        # Where several nodes share a machine, the driver joins the Ray of the head.
         self.overrides = [f"+ray_kwargs.ray_init._node_ip_address={quote(place.address)}"]
 
     @contextmanager
     def formed(self, config: RunConfig, paths: RunPaths, environment: dict[str, str], clock: Clock) -> Iterator[Nodes]:
-        """Within the block all nodes of the run are part of its Ray; gives what says when that is no longer so.
+        """Within the block all nodes of the run are part of its Ray; yields the `Nodes` that tell when one is lost.
 
         At the end every node learns how the block ended, sends its logs to `nodes/NAME/` of the run directory, and
         stops its Ray.
@@ -125,7 +125,7 @@ class Cluster:
                     f"starting Ray on {self._place.address}:{cluster.ray_port}, the head of {cluster.nodes} nodes"
                 )
                 ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
-                ray.wait_started(again=again(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
+                ray.wait_started(retry=make_retry(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
                 meeting.invite(invitation)
                 if cluster.nodes > 1:
                     clock.say(f"waiting up to {cluster.wait_deadline_s} s for the other nodes")

@@ -28,7 +28,7 @@ def read_token(path: Path, make: bool, deadline_s: float, say: Callable[[str], N
         ConfigError: it cannot be read or made, is another user's, can be read by others, or is no token.
         LaunchError: it is not there at the deadline.
     """
-    end, said = time.monotonic() + deadline_s, False
+    end, announced = time.monotonic() + deadline_s, False
     while (token := _read(path)) is None:
         if make:
             _make(path)
@@ -37,8 +37,8 @@ def read_token(path: Path, make: bool, deadline_s: float, say: Callable[[str], N
             continue
         if time.monotonic() > end:
             raise LaunchError(f"no token at {path}; copy the head's there (mode 600), or give --token-file")
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             say(f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file")
         time.sleep(0.5)
     return token
@@ -75,7 +75,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _seen_as(directory: Path) -> int | None:
-    """The owner that a file of this user's gets in `directory`: storage that root's files go to as somebody else's."""
+    """The owner that a new file of this user has in `directory`: some storage maps root to another user."""
     if os.geteuid() != 0:
         return None
     with suppress(OSError), tempfile.NamedTemporaryFile(dir=directory, prefix=".token-") as probe:

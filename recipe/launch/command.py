@@ -18,7 +18,7 @@ from recipe.text import error_text, printable
 
 _ROOM = "make room there and type the same command again, or name another place in RECIPE_RUNS"
 _ACCESS = "run as the user it belongs to, or name another place in RECIPE_RUNS"
-# What the machine says, and not our mistake, by what to do.
+# Errors of the machine, not defects of ours, and what a person can do about each.
 _HINTS = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -38,7 +38,7 @@ def run_command(work: Callable[[], None], errors: Path) -> int:
     """Do the work of a command; returns its exit code.
 
     Args:
-        work: raises LaunchError for what a person can act on. What it prints may fail to be printed.
+        work: raises LaunchError for what a person can act on; output that cannot be written does not end it.
         errors: directory for the traceback of anything else.
     """
     with unfailing_output():
@@ -59,7 +59,7 @@ def caught(work: Callable[[], None], errors: Path, environment: Mapping[str, str
     """Do the work of a run; returns what a person is told of its failure, None where there is none.
 
     Args:
-        work: raises whatever it does; only a package that is not installed goes through.
+        work: may raise anything; only the error of a package that is not installed is passed on.
         errors: directory for the traceback of what is a mistake of ours.
         environment: variables whose secret values nobody is told.
     """
@@ -75,7 +75,7 @@ def caught(work: Callable[[], None], errors: Path, environment: Mapping[str, str
 
 
 def in_one_line(error: Exception, errors: Path) -> LaunchError:
-    """`error`, if a person can act on it; else one that says what the machine has refused, or where the traceback is.
+    """`error` as one line: itself if a person can act on it, else what the machine refused, or where the traceback is.
 
     Args:
         error: anything.

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One attempt at a run: what it reads is made, everything else is derived, and the driver runs to its end."""
+"""One attempt at a run: make its inputs, derive everything else, and run the driver to its end."""
 
 from __future__ import annotations
 
 import secrets
 
-from recipe.launch.cluster import Cluster
+from recipe.launch.cluster import RayCluster
 from recipe.launch.leftovers import noted
 from recipe.launch.own_ray import OwnRay
 from recipe.launch.prepare import prepare
@@ -19,8 +19,8 @@ from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import ON_POLICY, RunConfig
 
 
-def drive(config: RunConfig, paths: RunPaths, start: Start, cluster: Cluster | None, clock: Clock) -> None:
-    """Make the attempt: once more where a Ray of the driver's own was too slow to start.
+def drive(config: RunConfig, paths: RunPaths, start: Start, cluster: RayCluster | None, clock: Clock) -> None:
+    """Make the attempt, and repeat it where the driver's own Ray was too slow to start.
 
     Args:
         config: the run.
@@ -38,7 +38,7 @@ def drive(config: RunConfig, paths: RunPaths, start: Start, cluster: Cluster | N
         patiently(lambda: _drive(config, paths, start, OwnRay(), clock), paths.driver_log, clock.say)
 
 
-def _drive(config: RunConfig, paths: RunPaths, start: Start, ray: Cluster | OwnRay, clock: Clock) -> None:
+def _drive(config: RunConfig, paths: RunPaths, start: Start, ray: RayCluster | OwnRay, clock: Clock) -> None:
     run = config.run
     clock.say(f"run {run.name}: {run.steps} steps, seed {run.seed}, files in {paths.run_dir}")
     inputs = prepare(config, clock.say, paths.run_dir / "logs" / "prepare.log")

@@ -69,7 +69,7 @@ class Entrance:
                 for key, _ in self._selector.select(POLL_S):
                     if key.data is None:
                         self._accept(closed)
-                    elif key.data.connection in self._callers:  # not dropped by an earlier one of these
+                    elif key.data.connection in self._callers:  # not dropped in this very round
                         self._hear(key.data)
                 self._drop_late()
         finally:
@@ -84,7 +84,7 @@ class Entrance:
         except (BlockingIOError, ConnectionAbortedError):
             return  # it has gone again
         except OSError as error:
-            # Most of all no files left, for this process or the machine. The caller stays in the queue meanwhile.
+            # Mostly because no file descriptors are left; the caller stays in the listener's queue meanwhile.
             if self._callers:
                 self._drop(next(iter(self._callers.values())), f"no room ({error.strerror})")
             else:
@@ -120,7 +120,7 @@ class Entrance:
                 self._welcome(self._forget(caller), caller.handshake, caller.address)
 
     def _answer(self, caller: _Caller, answer: bytes) -> None:
-        # Both answers together are far smaller than what a fresh connection takes at once.
+        # A new connection's send buffer holds both answers, so that sending does not block.
         if caller.connection.send(answer) < len(answer):
             raise ChannelError("it does not read what is said to it")
 

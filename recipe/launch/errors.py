@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends otherwise than by its last step: errors of a launcher beside those of the run file."""
+"""Errors of a launcher, beside those of the run file: how a run can end before its last step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STOPPED = "stopped"
 
 
 class AlreadyFinished(LaunchError):
-    """Nothing is left to do of the run. It is no failure."""
+    """The run has finished all its steps before; this is no failure."""
 
     exit_code = 0
 

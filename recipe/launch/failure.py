@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cause of a failed run, in one line: what the driver itself has recorded, else what it has printed.
+"""The cause of a failed run in one line: what the driver has recorded of it, else the last exception that it printed.
 
 The driver's log also holds what Ray's workers print, and that may be anything a model has written: an answer that looks
 like an exception is none. The exception that has ended the driver is recorded as such (`logs/failure.json`), and where
@@ -27,7 +27,7 @@ _EXCEPTION = re.compile(
 )
 # Before what another process has printed Ray puts `(Actor pid=...)`, with colours or without.
 _OF_ANOTHER = re.compile(r"^\([^()]*pid=\d+[^()]*\)")
-# Exceptions that only carry another one, or follow from the end of a process: the cause stands elsewhere if at all.
+# Exceptions that only carry another one, or only say that a process has ended: the cause is in another line, if any.
 _CARRIERS = ("RayTaskError", "TaskRunner", "SystemExit", "KeyboardInterrupt", "ConfigCompositionException")
 _DEATHS = ("ActorDiedError", "ActorUnavailableError", "WorkerCrashedError", "DistBackendError")
 _DETAIL = re.compile(r"\s+(class_name|pid): (\S+)")
@@ -47,7 +47,7 @@ def expect_record(paths: RunPaths) -> None:
 
 
 def end_of_records(paths: RunPaths) -> None:
-    """No record will be made any more: give back the space that none has used."""
+    """Release the reserved space where no failure was recorded."""
     release(paths.failure)
 
 
@@ -73,7 +73,7 @@ def record_failure(error: BaseException, environment: Mapping[str, str] = os.env
 def _unwrapped(error: BaseException) -> BaseException:
     """The exception that was raised first: Ray wraps it once more in each process that it goes through."""
     for _ in range(_DEEPEST):
-        carried = any(one.__name__ == "RayTaskError" for one in type(error).__mro__)
+        carried = any(base.__name__ == "RayTaskError" for base in type(error).__mro__)
         inner = getattr(error, "cause", None)
         if not carried or not isinstance(inner, BaseException):
             break
@@ -95,7 +95,7 @@ def cause(paths: RunPaths) -> str | None:
         lines = message.split("\n")
         if death := _death(lines):
             return death
-        # It failed in its constructor: below is the traceback of that.
+        # The actor failed in its constructor, whose traceback follows.
         raised = [line for line in lines if _EXCEPTION.match(line)]
         return _line(raised[-1] if raised else message)
     return _line(f"{kind}: {message}" if message.strip() else kind)
@@ -110,12 +110,12 @@ def cause_in_log(log: Path) -> str | None:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return None
-    # Only what ends a line for Ray, too: of the others some text of a worker may be full.
+    # Split at "\n" only, as Ray does: a worker's text may be full of other line ends, and would seem to begin lines.
     lines = [uncoloured(line).rstrip() for line in text.split("\n")]
     lines = [line for line in lines if not _OF_ANOTHER.match(line)]
-    found = [(number, line) for number, line in enumerate(lines) if _EXCEPTION.match(line)]
-    own = [(number, line) for number, line in found if not any(name in line.split(":")[0] for name in _CARRIERS)]
-    for candidates in ([item for item in own if not any(name in item[1] for name in _DEATHS)], own, found):
+    exceptions = [(number, line) for number, line in enumerate(lines) if _EXCEPTION.match(line)]
+    own = [(number, line) for number, line in exceptions if not any(name in line.split(":")[0] for name in _CARRIERS)]
+    for candidates in ([item for item in own if not any(name in item[1] for name in _DEATHS)], own, exceptions):
         if candidates:
             return _whole(lines, candidates[-1][0])
     return None
@@ -134,7 +134,7 @@ def _whole(lines: list[str], number: int) -> str:
 
 
 def _death(lines: list[str]) -> str | None:
-    """Who has died, by what Ray says below its ActorDiedError."""
+    """Which actor has died, from the lines that Ray prints below its ActorDiedError."""
     details = {match[1]: match[2] for line in lines[1:8] if (match := _DETAIL.match(line))}
     if not details:
         return None

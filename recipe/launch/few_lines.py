@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lines of which strangers decide how many come: the first ones are said, the others counted."""
+"""Limits log lines that a stranger can cause without end: the first ones are printed, the others counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 class FewLines:
-    """Says `first` lines as they come, then one line at most every `pause_s` seconds, with a count of those left out.
+    """Prints `first` lines as they come, then at most one every `pause_s` seconds, with a count of those left out.
 
     For several threads at a time.
     """

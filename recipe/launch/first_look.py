@@ -16,7 +16,7 @@ from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 
 # A run of the tiny model leaves some 10 MiB, and Ray's logs.
 ROOM_MIB = 100
-# Ray starts its workers by a line for the shell in which the interpreter's path is not quoted.
+# Ray starts its workers by a shell command in which the interpreter's path is not quoted.
 _SPECIAL = re.compile(r"""[\s'"$`&;()|<>*?#\\\[\]]""")
 _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
@@ -66,15 +66,15 @@ def require_one_machine(config: RunConfig, source: Path) -> None:
 
 
 def require_plain_interpreter(path: str) -> None:
-    """Refuses a Python whose path Ray cannot start workers with: they would be waited for until the deadline.
+    """Refuse a Python with whose path Ray cannot start workers: the run would wait for them until the deadline.
 
     Raises:
         LaunchError: the path has a space, or another character that a shell reads.
     """
-    found = _SPECIAL.search(path)
-    if found:
+    special = _SPECIAL.search(path)
+    if special:
         raise LaunchError(
-            f"{path}: Ray cannot start workers from a path with {found[0]!r} in it; make the environment in another "
+            f"{path}: Ray cannot start workers from a path with {special[0]!r} in it; make the environment in another "
             "place (RECIPE_VENV)"
         )
 

@@ -2,7 +2,7 @@
 """How two launchers prove to one another that they hold the cluster's token: the exchange without a connection.
 
 Each end sends a greeting with a nonce of its own, then a line under the key that follows from the token and both
-nonces. Until that line is there the other end is nobody, and little of what it sends is kept.
+nonces. Until that line has come the other end may be anybody, and little of what it sends is kept.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Handshake:
     def take(self, data: bytes) -> bytes:
         """Take in what has arrived, up to the next line, and return what to send.
 
-        Where something is to be sent, send it and call again with nothing: the rest may have come already. So the other
-        end has this one's proof even when its own fails.
+        Where something is to be sent, send it and call again with nothing, as more may have arrived. So the other end
+        gets this end's proof even when its own fails.
 
         Raises:
             ChannelError: the other end does not speak this protocol, or holds another token.
@@ -62,10 +62,10 @@ class Handshake:
         return b""
 
     def _greeted(self, line: bytes) -> bytes:
-        greeting, _, other = line.partition(b" ")
-        if greeting != _GREETING or len(other) != len(self._own):
+        greeting, _, nonce = line.partition(b" ")
+        if greeting != _GREETING or len(nonce) != len(self._own):
             raise ChannelError(FOREIGN)
-        nonces = self._own + other if self.sends == b"server" else other + self._own
+        nonces = self._own + nonce if self.sends == b"server" else nonce + self._own
         self.key = hmac.new(self._token, b"recipe-launch" + nonces, hashlib.sha256).digest()
         return line_of(self.key, self.sends, 0, _HELLO)
 
@@ -77,7 +77,7 @@ class Handshake:
 
 
 def line_of(key: bytes, direction: bytes, number: int, text: bytes) -> bytes:
-    """A line of the connection: the code over direction, number and text, and the text."""
+    """A line of the connection: the HMAC over direction, number and text, then the text."""
     return _code(key, direction, number, text) + b" " + text + b"\n"
 
 

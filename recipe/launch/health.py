@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The watch over a run's training while it goes: says and marks what the rules find, and asks for the end."""
+"""Applies the watch over the training to a run that goes on: prints and marks what the rules find, and asks for the
+end."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from recipe.report.metrics import Step, read_steps
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import RunConfig
 from recipe.watch.history import context_of
-from recipe.watch.watch import Finding, Watch
+from recipe.watch.watch import Breach, Watcher
 
 
 class Health:
@@ -26,37 +27,37 @@ class Health:
 
     def __init__(self, config: RunConfig, vocabulary: int | None, paths: RunPaths, say: Callable[[str], None]) -> None:
         self._paths, self._say = paths, say
-        self._watch = Watch(config.watch, context_of(dataclasses.asdict(config), vocabulary))
+        self._watch = Watcher(config.watch, context_of(dataclasses.asdict(config), vocabulary))
         self.stopped: TrainingStopped | None = None
         for step in read_steps(paths.metrics):
             self._watch.feed(step)
 
     @property
     def good_step(self) -> int:
-        """The last step whose checkpoint no rule that stops runs speaks against (0: none): that one must be kept."""
+        """The last step whose checkpoint no stopping rule speaks against (0: none); its checkpoint must be kept."""
         return self._watch.good
 
     def follow(self, step: Step) -> None:
         """Take in a step that has just ended."""
-        for finding in self._watch.feed(step):
-            self._mark(finding)
-            if finding.kind != STOP:
-                self._say(f"warning: {finding.rule}: {finding.text}")
+        for breach in self._watch.feed(step):
+            self._mark(breach)
+            if breach.kind != STOP:
+                self._say(f"warning: {breach.rule}: {breach.text}")
             elif self.stopped is None:
-                self.stopped = self._stop(finding)
+                self.stopped = self._stop(breach)
 
-    def _mark(self, finding: Finding) -> None:
+    def _mark(self, breach: Breach) -> None:
         try:
-            add_mark(self._paths.run_dir, Mark(finding.step, finding.kind, finding.rule, finding.text))
-        except OSError as error:  # a full disk must not end what the rule lets go on
-            self._say(f"warning: the mark of step {finding.step} cannot be written ({error.strerror})")
+            add_mark(self._paths.run_dir, Mark(breach.step, breach.kind, breach.rule, breach.text))
+        except OSError as error:  # a full disk must not end a run that the rule does not end
+            self._say(f"warning: the mark of step {breach.step} cannot be written ({error.strerror})")
 
-    def _stop(self, finding: Finding) -> TrainingStopped:
-        checkpoint = last_whole(self._paths.checkpoints, finding.good)
+    def _stop(self, breach: Breach) -> TrainingStopped:
+        checkpoint = last_whole(self._paths.checkpoints, breach.good)
         return TrainingStopped(
-            f"after step {finding.step}: the watch has stopped the run: {finding.rule}: {finding.text}; "
+            f"after step {breach.step}: the watch has stopped the run: {breach.rule}: {breach.text}; "
             f"{good_text(checkpoint)}; docs/WATCH.md says what to do",
-            finding.rule,
+            breach.rule,
             checkpoint,
         )
 

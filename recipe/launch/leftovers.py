@@ -67,15 +67,14 @@ def end_former(run_dir: Path, say: Callable[[str], None]) -> None:
         raise LaunchError(f"another launcher (pid {launcher['pid']}) is at work in {run_dir}; stop it first")
     for watchdog in _watchdogs(run_id):
         watchdog.kill()
-    there = marked(run_id)
-    if there:
-        count = "one process" if len(there) == 1 else f"{len(there)} processes"
+    running = marked(run_id)
+    if running:
+        count = "one process" if len(running) == 1 else f"{len(running)} processes"
         say(f"the last launch of this run was killed: ending what it has left running ({count})")
-    left = end_all(run_id)
-    if left:
-        raise LaunchError(
-            f"processes of the last launch of this run could not be ended: {', '.join(str(one.pid) for one in left)}"
-        )
+    remaining = end_all(run_id)
+    if remaining:
+        pids = ", ".join(str(process.pid) for process in remaining)
+        raise LaunchError(f"processes of the last launch of this run could not be ended: {pids}")
     remove_temp(temp)
     _file(run_dir).unlink(missing_ok=True)
 
@@ -104,13 +103,13 @@ def _is(pid: int, created: float) -> bool:
 
 
 def _watchdogs(run_id: str) -> list[psutil.Process]:
-    """Those of the run that are still there, stopped for instance: the command names the run."""
-    found = []
+    """The run's watchdogs that still exist, for instance halted ones; their command lines name the run."""
+    watchdogs = []
     for process in psutil.process_iter():
         try:
             command = process.cmdline()
         except (psutil.Error, OSError):
             continue
         if command[1:4] == ["-m", WATCHDOG, run_id]:
-            found.append(process)
-    return found
+            watchdogs.append(process)
+    return watchdogs

@@ -31,9 +31,9 @@ from recipe.text import printable
 POLL_S = 0.2
 # A caller that holds the token has this long to say who it is.
 IDENTITY_S = 10.0
-# What a node still has to do after the end of the run: stop its Ray and send its logs.
+# What a node may take after the end of the run to stop its Ray and send its logs.
 PARTING_S = 90.0
-# Holders of the token that are no node of the run: those that are turned away, and those that say who they are.
+# Threads beyond one per node: for callers that hold the token but are turned away, or have not presented themselves.
 _MORE_THREADS = 32
 _SHOWN_DIFFERENCES = 8
 _LONGEST_TEXT = 1000
@@ -70,14 +70,14 @@ class Meeting:
         self._own, self._port, self._token = own, port, token
         self._nodes, self._expected, self._logs, self._say = nodes, list(expected), logs, say
         self._members: dict[str, _Member] = {}
-        # Those that left before they had joined Ray: they may come again.
+        # Nodes that left before they had joined Ray, which may come again, and why they left.
         self._left: dict[str, str] = {}
         self._invitation: dict[str, Any] | None = None
         self._outcome: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._threads: list[threading.Thread] = []
-        # Apart, so that a flood of those without the token hides no node of the run.
+        # Counted apart, so that a flood of callers without the token hides no message about a node.
         self._strangers, self._turned_away = FewLines(say), FewLines(say)
 
     def __enter__(self) -> Meeting:
@@ -131,22 +131,24 @@ class Meeting:
     def nodes(self) -> list[Node]:
         """Those that are here, without the head."""
         with self._lock:
-            return [one.node for one in self._members.values() if one.gone is None]
+            return [member.node for member in self._members.values() if member.gone is None]
 
     def missing(self) -> list[str]:
         """What is not there, one phrase for each; empty when the run is complete."""
         with self._lock:
             members = list(self._members.values())
         phrases = [
-            f"{one.node.name} has come, but its Ray has not joined" for one in members if not one.ready and not one.gone
+            f"{member.node.name} has come, but its Ray has not joined"
+            for member in members
+            if not member.ready and not member.gone
         ]
         if self._expected:
-            here = [self._own, *(one.node for one in members)]
+            nodes = [self._own, *(member.node for member in members)]
             phrases += [
-                f"{name} has not come" for name in self._expected if not any(one.known_as([name]) for one in here)
+                f"{name} has not come" for name in self._expected if not any(node.known_as([name]) for node in nodes)
             ]
         elif len(members) + 1 < self._nodes:
-            names = ", ".join([self._own.name, *(one.node.name for one in members)])
+            names = ", ".join([self._own.name, *(member.node.name for member in members)])
             count = self._nodes - 1 - len(members)
             phrases.append(f"{count} {'has' if count == 1 else 'have'} not come, here are only {names}")
         return phrases + [f"{name} left again: {why}" for name, why in self._left.items()]
@@ -154,13 +156,13 @@ class Meeting:
     def alarm(self) -> str | None:
         """What is wrong with a node that was here; None while nothing is."""
         with self._lock:
-            lost = [one for one in self._members.values() if one.gone is not None]
+            lost = [member for member in self._members.values() if member.gone is not None]
         return f"node {lost[0].node.name} ({lost[0].node.host}): {lost[0].gone}" if lost else None
 
     def heard_since(self, moment: float) -> bool:
         """Whether every node that is here has been heard after `moment` (of time.monotonic)."""
         with self._lock:
-            return all(one.channel.heard > moment for one in self._members.values() if one.gone is None)
+            return all(member.channel.heard > moment for member in self._members.values() if member.gone is None)
 
     def part(self, status: str, text: str) -> list[str]:
         """Tell every node how the run ended, and take their logs; returns the names of those that could not be reached.
@@ -171,23 +173,23 @@ class Meeting:
         end = time.monotonic() + PARTING_S
         while time.monotonic() < end:
             with self._lock:
-                waiting = [one for one in self._members.values() if one.connected and not one.done]
+                waiting = [member for member in self._members.values() if member.connected and not member.done]
             if not waiting:
                 break
             time.sleep(POLL_S)
         with self._lock:
-            return [one.node.name for one in self._members.values() if not one.done]
+            return [member.node.name for member in self._members.values() if not member.done]
 
     def _count(self) -> str:
         with self._lock:
-            return f"{1 + sum(one.ready for one in self._members.values())} of {self._nodes}"
+            return f"{1 + sum(member.ready for member in self._members.values())} of {self._nodes}"
 
     def _refuse(self, address: str, reason: str) -> None:
         self._strangers.add(f"turned away a caller from {address}: {reason}")
 
     def _welcome(self, connection: socket.socket, handshake: Handshake, address: str) -> None:
         """A holder of the token has come; called in the entrance's thread."""
-        self._threads = [one for one in self._threads if one.is_alive()]
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = threading.Thread(target=self._attend, args=(Channel(connection, handshake), address), daemon=True)
         try:
             if len(self._threads) > self._nodes + _MORE_THREADS:
@@ -246,8 +248,8 @@ class Meeting:
         if node.name in self._members:
             return "it was here before and was lost, which ended the run; start it again once the head does"
         if len(self._members) + 1 >= self._nodes:
-            here = ", ".join([self._own.name, *self._members])
-            return f"one node too many: the run has {self._nodes}, and {here} are here"
+            names = ", ".join([self._own.name, *self._members])
+            return f"one node too many: the run has {self._nodes}, and {names} are here"
         if node.dies != self._own.dies:
             return f"it has {node.dies} dies for the run, the head {self._own.dies}"
         for what, value in self._own.facts.items():
@@ -278,8 +280,8 @@ class Meeting:
         except BrokenChannelError as error:
             self._lose(member, f"its launcher is gone: {error}")
         except Exception as error:  # whatever it sent: the head must know that nobody listens to this node any more
-            said = str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: {error}"
-            self._lose(member, f"its launcher cannot be listened to: {said}")
+            reason = str(error) if isinstance(error, ChannelError) else f"{type(error).__name__}: {error}"
+            self._lose(member, f"its launcher cannot be listened to: {reason}")
         finally:
             member.connected = False
 
@@ -328,11 +330,11 @@ def differing(
     >>> differing({"train": {"rate": 1}}, {"train": {"rate": 2}})
     ['[train] rate is 2 there and 1 here']
     """
-    found = []
+    differences = []
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         left, right = ours.get(key), theirs.get(key)
         if isinstance(left, Mapping) and isinstance(right, Mapping):
-            found += differing(left, right, words, f"[{key[:64]}] ")
+            differences += differing(left, right, words, f"[{key[:64]}] ")
         elif left != right:
-            found.append(f"{prefix}{key[:64]} is {shown(right)} {words[0]} and {shown(left)} {words[1]}")
-    return found
+            differences.append(f"{prefix}{key[:64]} is {shown(right)} {words[0]} and {shown(left)} {words[1]}")
+    return differences

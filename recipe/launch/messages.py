@@ -64,7 +64,7 @@ def node_in(message: Mapping[str, Any]) -> Node:
         and len(node.host) < 256
         and isinstance(node.address, str)
         and type(node.dies) is int
-        and all(isinstance(one, Mapping) for one in mappings)
+        and all(isinstance(mapping, Mapping) for mapping in mappings)
         and all(type(port) is int and 0 < port < 2**16 for port in node.daemons.values())
     ):
         raise ValueError("a field of another type")

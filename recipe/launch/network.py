@@ -16,12 +16,12 @@ from recipe.runfile.errors import ConfigError, LaunchError
 def interfaces() -> dict[str, list[str]]:
     """The IPv4 addresses of each network interface that is up, by its name."""
     up = {name for name, state in psutil.net_if_stats().items() if state.isup}
-    found = {
+    addresses_by_name = {
         name: [entry.address for entry in entries if entry.family == socket.AF_INET]
         for name, entries in psutil.net_if_addrs().items()
         if name in up
     }
-    return {name: addresses for name, addresses in sorted(found.items()) if addresses}
+    return {name: addresses for name, addresses in sorted(addresses_by_name.items()) if addresses}
 
 
 def address_of(interface: str) -> str:
@@ -33,8 +33,8 @@ def address_of(interface: str) -> str:
     known = interfaces()
     if interface in known:
         return known[interface][0]
-    there = "is down or has no IPv4 address" if interface in psutil.net_if_addrs() else "does not exist"
-    raise ConfigError(f"interface {interface} {there}; this machine has {_listed(known)}")
+    problem = "is down or has no IPv4 address" if interface in psutil.net_if_addrs() else "does not exist"
+    raise ConfigError(f"interface {interface} {problem}; this machine has {_listed(known)}")
 
 
 def interface_of(address: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who this node is in a run of several: its part, its addresses, its ports, and what it would run."""
+"""What this node is in a run on several: head or worker, its addresses and ports, its run file and code."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from recipe.runfile.masking import comparable_environment
 from recipe.runfile.paths import REPO, upstream_dir
 from recipe.runfile.ports import NodePorts, default_base, head_ports
 from recipe.runfile.schema import RunConfig
+from recipe.runfile.settings import keys
 
 _CODE = (".py", ".patch")
 
 
 @dataclass(frozen=True)
 class Place:
-    """This node's place: `head` is the head's address, `address` its own."""
+    """Where this node stands in the run: `head` is the head's address, `address` its own."""
 
     head: str
     address: str
@@ -52,7 +53,7 @@ def find_place(
     name: str | None = None,
     ports: int | None = None,
 ) -> Place:
-    """Find out what this node is.
+    """Work out this node's role, name, addresses and ports.
 
     Args:
         config: the run.
@@ -74,7 +75,7 @@ def find_place(
     require_host(head_name, "the head's address")
     head = resolve(head_name)
     interface = interface or cluster.interface
-    there = address_of(interface) if interface else None
+    interface_address = address_of(interface) if interface else None
     leads = is_local(head) and not worker
     if address is not None:
         require_host(address, "--address")
@@ -82,7 +83,7 @@ def find_place(
     elif leads:
         own = head
     else:
-        own = there or source_address(head)
+        own = interface_address or source_address(head)
     carrier = interface_of(own)
     if interface and carrier != interface:
         raise ConfigError(
@@ -92,8 +93,8 @@ def find_place(
     # Simulated nodes may share a machine, and are given addresses then. A name that means loopback is an accident:
     # Debian's /etc/hosts has the machine's own name at 127.0.1.1.
     if cluster.nodes > 1 and is_loopback(head) and not (config.simulated and head_name == head):
-        given = "the head's address is" if head_name == head else f"{head_name} means"
-        raise ConfigError(f"{given} {head}, which no other node can reach; give the head's address in the network")
+        origin = "the head's address is" if head_name == head else f"{head_name} means"
+        raise ConfigError(f"{origin} {head}, which no other node can reach; give the head's address in the network")
     if leads and own != head:
         raise ConfigError(f"--address {own} is not the head's address {head}; leave it out on the head")
     name = name or own
@@ -113,10 +114,10 @@ def require_free_ports(config: RunConfig, place: Place, dashboard: bool) -> None
         LaunchError: one is in use.
     """
     wanted = place.ports.purposes()
-    others = head_ports(config) if place.leads else {}
+    more = head_ports(config) if place.leads else {}
     if place.leads and dashboard:
-        others["Ray's dashboard"] = config.cluster.dashboard_port
-    for purpose, port in others.items():
+        more["Ray's dashboard"] = config.cluster.dashboard_port
+    for purpose, port in more.items():
         if port in wanted:
             raise ConfigError(f"port {port} is meant for {purpose} and for {wanted[port]}; choose others with --ports")
         wanted[port] = purpose
@@ -144,13 +145,14 @@ def present(config: RunConfig, place: Place, token: bytes) -> Node:
 
 
 def comparable(config: RunConfig, token: bytes) -> dict[str, object]:
-    """The run file's values that must be the same on all nodes: all but what is each node's own.
+    """The run file's values that must be the same on all nodes: those of all keys that are not `per_node`.
 
     Secret values of the environment are digests under the token: the channel does not encrypt.
     """
     values = dataclasses.asdict(config) | {"environment": comparable_environment(config.environment, token)}
-    for key in ("head", "interface", "wait_deadline_s"):
-        values["cluster"].pop(key)
+    for name in (name for name, field in keys().items() if field.metadata["per_node"]):
+        section, key = name.split(".")
+        values[section].pop(key)
     return values
 
 

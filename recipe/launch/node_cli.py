@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+from recipe.launch.options import add_resume_options, add_run_options, read_config, read_resume_request
+
 TEXT = "this machine's part in a run on one or several nodes: preflight, Ray, the run, its logs, and the end of it all"
 DETAILS = """\
 The same command on every node: the one that has the head's address leads, every other one is a worker.
@@ -26,8 +28,6 @@ that is closed does not stop it.
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `node` command."""
-    from recipe.launch.cli import add_resume_options, add_run_options
-
     parser = subparsers.add_parser(
         "node", help=TEXT, description=TEXT + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -63,8 +63,7 @@ def _node(options: argparse.Namespace) -> int:
 
 
 def _take_part(options: argparse.Namespace) -> None:
-    from recipe.launch.cli import read_asked, read_config
-    from recipe.launch.cluster import Cluster, require_ready
+    from recipe.launch.cluster import RayCluster, require_ready
     from recipe.launch.cluster_token import read_token
     from recipe.launch.node import find_place, require_free_ports
     from recipe.launch.progress import Clock
@@ -82,15 +81,15 @@ def _take_part(options: argparse.Namespace) -> None:
     config = read_config(options)
     if config.cluster.own_ray:
         several = ("head", "worker", "address", "interface", "ports", "node_name", "deadline", "token_file")
-        given = [name.replace("_", "-") for name in (*several, "dashboard") if getattr(options, name)]
-        if given:
+        unfit = [name.replace("_", "-") for name in (*several, "dashboard") if getattr(options, name)]
+        if unfit:
             raise ConfigError(
-                f"--{given[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
+                f"--{unfit[0]} is for runs on several nodes, and [cluster] nodes of {options.config} is 1; leave it "
                 "out, or set nodes"
             )
         if not options.no_preflight:
             require_ready(preflight(config, node=True))
-        launch(config, options.config, asked=read_asked(options))
+        launch(config, options.config, request=read_resume_request(options))
         return
     for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
         if getattr(options, option) is not None:
@@ -123,7 +122,7 @@ def _take_part(options: argparse.Namespace) -> None:
     if not authentication(token_file):
         clock.say("warning: this Ray has no authentication (2.52 and later have); whoever reaches its ports can use it")
     if place.leads:
-        formed = Cluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
-        launch(config, options.config, formed, read_asked(options))
+        formed = RayCluster(config, place, token, token_file, options.dashboard, not options.no_preflight)
+        launch(config, options.config, formed, read_resume_request(options))
     else:
         work(config, place, token, token_file, clock)

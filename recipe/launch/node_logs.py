@@ -29,9 +29,9 @@ def chunks(directory: Path) -> Iterator[dict[str, Any]]:
             continue  # a link, a pipe, another user's
         with file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LARGEST_FILE))
-            left, first = LARGEST_FILE, True
-            while left > 0 and (data := file.read(min(_CHUNK, left))):
-                left -= len(data)
+            budget, first = LARGEST_FILE, True
+            while budget > 0 and (data := file.read(min(_CHUNK, budget))):
+                budget -= len(data)
                 text = base64.b64encode(data).decode("ascii")
                 yield {"kind": "log", "file": str(path.relative_to(directory)), "first": first, "data": text}
                 first = False

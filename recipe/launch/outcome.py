@@ -21,13 +21,13 @@ _RESULT_BYTES = 2**14
 
 
 class Outcome:
-    """What a launch leaves of how its run ended, in the run's directory."""
+    """Records in the run's directory how a launch ended."""
 
     def __init__(self, run: Run, run_dir: Path, clock: Clock) -> None:
         self._run, self._run_dir, self._clock = run, run_dir, clock
 
     def reserve(self) -> None:
-        """Take the space of the result file, which a disk that is full at the end would not give."""
+        """Reserve space for the result file, which a disk that is full by the end would refuse."""
         reserve(self._run_dir / RESULT, _RESULT_BYTES)
 
     def close(self, error: LaunchError | None, step: int) -> None:
@@ -47,7 +47,7 @@ class Outcome:
         self.report(failed=error is not None)
 
     def complete(self) -> None:
-        """Write what an attempt that ended after the last checkpoint did not come to."""
+        """Write the result and the report of a run whose last attempt was ended before it had written them."""
         result = self._run_dir / RESULT
         text = result.read_text(encoding="utf-8", errors="replace") if result.is_file() else ""
         if (read_object(text) or {}).get("status") != "finished":
@@ -55,7 +55,7 @@ class Outcome:
             self.report(failed=False)
 
     def _write(self, error: LaunchError | None, step: int) -> None:
-        """Should the file not be written though its space was taken, exit code and last line still tell the outcome."""
+        """Write the result; a failure is passed over, as the exit code and the last line tell the outcome too."""
         result = self._run_dir / RESULT
         content = {
             **_status(error),
@@ -71,7 +71,7 @@ class Outcome:
             self._clock.say(f"warning: {result} could not be written: {problem.strerror}")
 
     def report(self, failed: bool) -> None:
-        """Make the report; that of a run that failed may fail too, and hides nothing."""
+        """Make the report; for a run that failed, an error in it does not hide that failure."""
         from recipe.report.make import make_report
 
         run_dir = self._run_dir

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Ray that a driver starts for itself, in the place of a `recipe.launch.cluster.Cluster`."""
+"""The Ray that a driver starts for itself, in the place of a `recipe.launch.cluster.RayCluster`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recipe.runfile.schema import RunConfig
 
 
 class OwnRay:
-    """Nothing is to be formed; the driver's overrides say all of it."""
+    """The same interface as `RayCluster`, with nothing to do: the driver starts this Ray from its overrides."""
 
     interface: str | None = None
     overrides: tuple[str, ...] = ()
@@ -31,9 +31,9 @@ class OwnRay:
 
 
 def own_authentication() -> dict[str, str]:
-    """The environment that makes it demand a token of its own, which is in no file; empty where this Ray cannot.
+    """The environment that makes this Ray demand a token that is in no file; empty where its version cannot.
 
-    It listens on loopback, where every user of the machine could have it run anything.
+    Ray listens on loopback, where any user of the machine could otherwise have it run anything.
     """
     if ray_version() < (2, 52):
         return {}

@@ -45,7 +45,7 @@ def prepare(config: RunConfig, say: Say, log: Path) -> Inputs:
     made = prepare_model(config, say, log)
     model = made / "model" if config.model.kind == "tiny" else made
     if config.model.architecture is not None:
-        _ = derive_run(config).architecture  # a config.json of another model stops here
+        _ = derive_run(config).architecture  # refuses a config.json of another model
     checkpoint = _checkpoint(config, model, say, log)
     if config.data.kind == "parquet":
         train, validation = _given_parquet(config)
@@ -78,15 +78,15 @@ def _given_parquet(config: RunConfig) -> tuple[Path, Path]:
 
 def _given(path: str, key: str, inside: str, maker: str) -> Path:
     """The file or directory that the run file names; `inside` is what a directory must hold."""
-    found = Path(path).expanduser().absolute()
-    if not (found / inside).is_file():
+    absolute = Path(path).expanduser().absolute()
+    if not (absolute / inside).is_file():
         what = f"holds no {inside}" if inside else "is not a file"
-        raise ConfigError(f"{key}: {found} {what}; give what {maker} made")
-    return found
+        raise ConfigError(f"{key}: {absolute} {what}; give what {maker} made")
+    return absolute
 
 
 def _require_form(files: dict[str, Path], maker: str) -> None:
-    """Refuses Parquet files that verl would fail on, in the first batch or while it filters the prompts."""
+    """Refuse Parquet files on which verl would fail in the first batch, or while it filters the prompts."""
     from recipe.checks.facts.problems import parquet_faults
     from recipe.checks.finding import CannotTell
 
@@ -100,7 +100,7 @@ def _require_form(files: dict[str, Path], maker: str) -> None:
 
 
 def _require_tier3(config: RunConfig) -> None:
-    """Refuses a grader that is not installed now: its first answer comes after hours of loading."""
+    """Refuse a run whose grader is not installed; without this it would fail at its first answer, hours later."""
     if config.reward.tier3 is not None:
         try:
             require(config.reward.tier3)
@@ -129,8 +129,8 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
             log=log,
         )
 
-    path, there = cached(cache_dir(), "tiny", digest(settings, sources), build)
-    if there:
+    path, was_cached = cached(cache_dir(), "tiny", digest(settings, sources), build)
+    if was_cached:
         say("tiny model: from the cache")
     return path
 
@@ -181,7 +181,7 @@ def template_files(template: str) -> list[Path]:
 
 def _converted(model: Path, say: Say, log: Path) -> Path:
     weights = sorted(model.glob("*.safetensors"))
-    # Size and time stand for the contents of the weights, which may be large.
+    # Weights may be large, so their sizes and times stand for their contents.
     settings = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
     sources = [model / "config.json", *REPO.glob("recipe/weights/*.py")]
 

@@ -23,14 +23,14 @@ _TITLE = "ray::"
 
 def marked(run_id: str) -> list[psutil.Process]:
     """All live processes of the run, without the calling one."""
-    found: dict[int, psutil.Process] = {}
+    processes: dict[int, psutil.Process] = {}
     for process in psutil.process_iter():
-        if process.pid == psutil.Process().pid or process.pid in found or not _carries(process, run_id):
+        if process.pid == psutil.Process().pid or process.pid in processes or not _carries(process, run_id):
             continue
-        found[process.pid] = process
+        processes[process.pid] = process
         for child in _descendants(process):
-            found.setdefault(child.pid, child)
-    return [process for process in found.values() if alive(process)]
+            processes.setdefault(child.pid, child)
+    return [process for process in processes.values() if alive(process)]
 
 
 def _carries(process: psutil.Process, run_id: str) -> bool:
@@ -48,7 +48,7 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
 
 
 def alive(process: psutil.Process) -> bool:
-    """Whether this very process runs, and not another one with its pid, nor what is left of it for its parent."""
+    """Whether this process runs: it is neither a zombie, nor has another one its pid."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -69,31 +69,31 @@ def is_halted(pid: int) -> bool:
 
 
 def end_all(run_id: str, patience_s: float = 5.0, limit_s: float = 30.0) -> list[psutil.Process]:
-    """Terminate the run's processes, kill those left after `patience_s`; returns what `limit_s` did not suffice for.
+    """Terminate the run's processes and kill them after `patience_s`; returns those that still run after `limit_s`.
 
     New processes that appear meanwhile (Ray restarts workers) are ended too.
     """
     start = time.monotonic()
-    asked: set[int] = set()
+    terminated: set[int] = set()
     while True:
-        left = marked(run_id)
+        running = marked(run_id)
         waited = time.monotonic() - start
-        if not left or waited > limit_s:
-            return left
-        for process in left:
+        if not running or waited > limit_s:
+            return running
+        for process in running:
             try:
                 if waited > patience_s:
                     process.kill()
-                elif process.pid not in asked:
+                elif process.pid not in terminated:
                     process.terminate()
-                    asked.add(process.pid)
+                    terminated.add(process.pid)
             except psutil.Error:
                 continue
-        psutil.wait_procs(left, timeout=0.5)
+        psutil.wait_procs(running, timeout=0.5)
 
 
 def ray_workers(processes: Iterable[psutil.Process], actor: str) -> list[psutil.Process]:
-    """Those that are workers of Ray with an actor of the class `actor`.
+    """The processes that are Ray workers with an actor of the class `actor`.
 
     A worker is what a raylet has started, a direct child of it. The title alone does not tell: what a worker forks
     (Megatron-core's checkpoint writers, data loaders, compilers) inherits it.
@@ -127,7 +127,7 @@ def _sizes(processes: Iterable[psutil.Process]) -> Iterator[tuple[str, int]]:
 def display_name(process: psutil.Process) -> str:
     """A short name: Ray's title up to the class (`ray::WorkerDict`), the module of `python -m`, or the program.
 
-    What carries the title of a worker and is none is a `fork of ray::WorkerDict`.
+    A process that has a worker's title but is only its fork is called `fork of ray::WorkerDict`.
     """
     title = _title(process)
     if title is not None:

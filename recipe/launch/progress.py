@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person reads while a run goes: one line per phase of the set-up, then one per step."""
+"""What a person reads while a run goes on: a line for each phase of the set-up, then one for each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recipe.recorder import read_object
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, STEP_SECONDS, Step, parse
 from recipe.text import printable
 
-# What the driver's log says, in the order in which it comes, and what that means.
+# Lines of the driver's log in the order in which they come, and the phase of the set-up that each means.
 PHASES = (
     ("ray init kwargs", "starting Ray"),
     ("Started a local Ray instance", "starting the trainer process"),
@@ -48,10 +48,10 @@ class Follower:
             except OSError:
                 return []
         try:
-            *whole, self._rest = (self._rest + self._file.read()).split("\n")
+            *complete, self._rest = (self._rest + self._file.read()).split("\n")
         except OSError:  # a file server that does not answer for now
             return []
-        return whole
+        return complete
 
     def close(self) -> None:
         if self._file is not None:
@@ -68,7 +68,7 @@ class Clock:
         self.start = time.monotonic()
 
     def copy_to(self, path: Path) -> None:
-        """Append what has been said and will be said to a file too: a terminal may be closed."""
+        """Append all lines, past and future, to a file too: a terminal may be closed."""
         self._copy = path
         self._write("".join(self._said))
         self._said.clear()
@@ -79,7 +79,7 @@ class Clock:
         self._keep(line)
 
     def note(self, text: str) -> None:
-        """Only into the file."""
+        """Write a line into the file only."""
         self._keep(self._line(text))
 
     def _line(self, text: str) -> str:
@@ -155,9 +155,9 @@ class Progress:
                     parts.append(f"{label} {value:.3f}" if label == "reward" else f"{label} {value:.1f}")
             parts.append(f"{seconds:.1f} s")
             recent = self._durations[-5:]
-            left = (self._steps - step.number) * sum(recent) / len(recent)
-            if left > 0:
-                parts.append(f"{minutes(left)} left")
+            remaining_s = (self._steps - step.number) * sum(recent) / len(recent)
+            if remaining_s > 0:
+                parts.append(f"{minutes(remaining_s)} left")
         if step.validation_score is not None:
             parts.append(f"validation score {step.validation_score:.3f}")
         self._clock.say("  ".join(parts))
@@ -167,5 +167,5 @@ def minutes(seconds: float) -> str:
     """`m:ss`."""
     if not math.isfinite(seconds):
         return "?"
-    whole = max(0, round(seconds))
-    return f"{whole // 60}:{whole % 60:02d}"
+    rounded = max(0, round(seconds))
+    return f"{rounded // 60}:{rounded % 60:02d}"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from recipe.launch.network import is_loopback
-from recipe.launch.ray_start import TIMED_OUT, Again
+from recipe.launch.ray_start import TIMED_OUT, Retry
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.overrides import OBJECT_STORE_BYTES, SPARE_CPUS
 from recipe.runfile.ports import DAEMON_OPTIONS, NodePorts
@@ -32,7 +32,7 @@ POLL_S = 0.2
 # Ray itself gives up on a daemon that does not come up after about a minute.
 START_S = 180.0
 _STARTED = "Ray runtime started."
-# The longest pause before it is started again.
+# The longest pause before Ray is started again.
 PAUSE_S = 10.0
 
 
@@ -96,7 +96,7 @@ def ray_version() -> tuple[int, int]:
 
 
 def address_environment(address: str, nodes: int) -> dict[str, str]:
-    """What keeps Ray and vLLM on this node's address.
+    """The environment that makes Ray and vLLM use this node's address.
 
     Ray takes 127.0.0.1 for a mistake and uses another address instead, unless it is told that it is one machine's; the
     switch is named for the systems where that is the default, and with it no other node can join. vLLM takes the
@@ -133,12 +133,12 @@ class RayNode:
     def started(self) -> bool:
         return _STARTED in self._text()
 
-    def wait_started(self, alarm: Callable[[], str | None] = lambda: None, again: Again | None = None) -> None:
-        """Until this node is part of the cluster.
+    def wait_started(self, alarm: Callable[[], str | None] = lambda: None, retry: Retry | None = None) -> None:
+        """Wait until this node is part of the cluster.
 
         Args:
             alarm: says what else is wrong, None while nothing is; asked all the time.
-            again: how it is started again where Ray's own limit has ended it.
+            retry: how it is started again where Ray's own limit has ended it.
 
         Raises:
             LaunchError: it did not start, in one line with Ray's reason; or what `alarm` says.
@@ -148,10 +148,10 @@ class RayNode:
             problem = self.problem() or alarm()
             if problem is None and time.monotonic() > start + START_S:
                 problem = f"Ray did not start within {START_S:.0f} s (log: {self._log})"
-            if problem is not None and again is not None and self._too_slow() and time.monotonic() < again.end:
+            if problem is not None and retry is not None and self._too_slow() and time.monotonic() < retry.end:
                 tries += 1
-                again.say(f"Ray's own limit of 30 s has ended its start; starting it again (try {tries})")
-                again.clean()
+                retry.say(f"Ray's own limit of 30 s has ended its start; starting it again (try {tries})")
+                retry.clean()
                 self._pause(alarm)
                 self._log.replace(self._log.with_name(f"{self._log.stem}.{tries - 1}{self._log.suffix}"))
                 self._process = self._start()
@@ -164,7 +164,7 @@ class RayNode:
         return self._process.poll() is not None and TIMED_OUT in self._text()
 
     def _pause(self, alarm: Callable[[], str | None]) -> None:
-        """A while of its own for each node: those that were too slow had all started at one moment."""
+        """Wait for a time that differs from node to node, as starting all at one moment is what made them too slow."""
         end = time.monotonic() + random.uniform(0, PAUSE_S)
         while time.monotonic() < end:
             if problem := alarm():
@@ -183,8 +183,8 @@ class RayNode:
         lines = [plain(line) for line in self._text().splitlines()]
         exits = [line for line in lines if re.search(r"\[exit code=", line)]
         errors = [line for line in lines if re.match(r"(\w+\.)*\w*(Error|Exception)\b", line)]
-        found = [*errors, *exits] or [line for line in lines if "ERR " in line or "PANIC" in line]
-        return re.sub(r"^[\d-]+ [\d:,]+\s+\w+ \S+ -- ", "", found[-1]).strip() if found else None
+        causes = [*errors, *exits] or [line for line in lines if "ERR " in line or "PANIC" in line]
+        return re.sub(r"^[\d-]+ [\d:,]+\s+\w+ \S+ -- ", "", causes[-1]).strip() if causes else None
 
     def _text(self) -> str:
         try:

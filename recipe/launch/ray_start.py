@@ -13,16 +13,17 @@ from pathlib import Path
 from recipe.launch.processes import end_all
 from recipe.runfile.errors import LaunchError
 
-# What Ray says when a raylet is not registered 30 s after its start, which cannot be set (ray/_private/node.py).
+# Ray's error when a raylet is not registered 30 s after its start; that limit cannot be set (ray/_private/node.py).
 TIMED_OUT = "The current node timed out during startup"
 TRIES = 3
 
 
 @dataclass(frozen=True)
-class Again:
-    """How a start that Ray's own limit has ended is made again.
+class Retry:
+    """What is needed to repeat a start that Ray's own limit has ended.
 
-    `clean` removes what is left of it; it is tried until `end` (of time.monotonic); `say` takes a line about each.
+    `clean` removes what is left of the failed start; `end` is when to give up (time.monotonic); `say` takes a line
+    about each try.
     """
 
     end: float
@@ -30,11 +31,11 @@ class Again:
     say: Callable[[str], None]
 
 
-def again(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -> Again:
-    """For a Ray whose processes carry the mark `run_id`, with its files in `temp`, tried for `limit_s` seconds."""
+def make_retry(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -> Retry:
+    """Retries for `limit_s` seconds, of a Ray whose processes carry the mark `run_id` and whose files are in `temp`."""
 
     def clean() -> None:
-        # Short enough that the launcher of another node does not take this one for gone.
+        # Short enough that the launchers of other nodes do not count this one as gone.
         end_all(run_id, patience_s=2.0, limit_s=15.0)
         for path in temp.iterdir() if temp.is_dir() else ():
             if path.is_dir() and not path.is_symlink():
@@ -42,7 +43,7 @@ def again(run_id: str, temp: Path, limit_s: float, say: Callable[[str], None]) -
             else:
                 path.unlink(missing_ok=True)
 
-    return Again(time.monotonic() + limit_s, clean, say)
+    return Retry(time.monotonic() + limit_s, clean, say)
 
 
 def patiently(run: Callable[[], None], log: Path, say: Callable[[str], None]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run finds its directory again: whether it goes on in it, and from which checkpoint."""
+"""Whether a run continues an earlier attempt in its directory, and from which checkpoint."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from recipe.runfile.typed_toml import CHANGES
 
 
 @dataclass(frozen=True)
-class Asked:
+class ResumeRequest:
     """What the command line asks of a run that has been there before.
 
     `fresh`: begin anew in any case. `from_step`: go on from the checkpoint of this step, not from the newest whole one.
@@ -63,18 +63,18 @@ class Start:
         return [
             "trainer.resume_mode=resume_path",
             f"trainer.resume_from_path={quote(str(self.checkpoint))}",
-            # This step has been validated, or is not to be; its metrics would stand in the file twice.
+            # The step of the checkpoint was validated in the earlier attempt; its metrics would be in the file twice.
             "trainer.val_before_train=false",
         ]
 
 
 @contextmanager
 def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
-    """While the block runs no other launcher works on the run `name` in `run_dir`.
+    """Hold the lock of the run `name` in `run_dir`, so that no other launcher works on it during the block.
 
     Raises:
         ConfigError: a name that is no file name.
-        LaunchError: another launcher does, or another user has.
+        LaunchError: another launcher holds it, or the run is another user's.
     """
     require_name(name)
     run_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def only_launcher(name: str, run_dir: Path) -> Iterator[None]:
 
 
 def _at_work(name: str, content: bytes) -> str:
-    """That another launcher holds the lock, and what to do; `content` is what it has written into it."""
+    """The message that another launcher holds the lock, and what to do; `content` is what that one wrote into it."""
     elsewhere = "or give this one another --name"
     if not content.strip().isdigit():
         return f"another launcher is at work on run {name}; stop it, {elsewhere}"
@@ -110,7 +110,7 @@ def _at_work(name: str, content: bytes) -> str:
     return f"{text}, but halted (Ctrl-Z); `kill -CONT {pid}` lets it go on, `kill -9 {pid}` ends it, {elsewhere}"
 
 
-def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> Start:
+def open_run(config: RunConfig, paths: RunPaths, request: ResumeRequest, clock: Clock) -> Start:
     """The directory of the run: new, or that of an earlier attempt that is continued.
 
     An earlier attempt is continued from its newest whole checkpoint when `[run] resume` is "auto". Where it has saved
@@ -120,57 +120,57 @@ def open_run(config: RunConfig, paths: RunPaths, asked: Asked, clock: Clock) -> 
     Args:
         config: the run.
         paths: where it keeps things, its checkpoints among them.
-        asked: what the command line asks for.
-        clock: says which it is, and why.
+        request: what the command line asks for.
+        clock: prints which of the two it is, and why.
 
     Raises:
         ConfigError: it cannot be continued as it is asked for; the message says what was found and what to do.
         LaunchError: a directory cannot be read or moved.
         AlreadyFinished: nothing is left to do.
     """
-    require_acceptable(asked.accepted)
+    require_acceptable(request.accepted)
     try:
-        return _open_run(config, paths.run_dir, paths.checkpoints, asked, clock)
+        return _open_run(config, paths.run_dir, paths.checkpoints, request, clock)
     except OSError as error:
         raise LaunchError(f"the earlier run cannot be looked at: {error.filename}: {error.strerror}") from error
 
 
-def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, asked: Asked, clock: Clock) -> Start:
-    found = look(checkpoints)
-    serious = [one for one in found if not one.unfinished]
+def _open_run(config: RunConfig, run_dir: Path, checkpoints: Path, request: ResumeRequest, clock: Clock) -> Start:
+    available = look(checkpoints)
+    finished = [checkpoint for checkpoint in available if not checkpoint.unfinished]
     if not run_dir.exists():
-        if serious:
+        if finished:
             raise ConfigError(
                 f"{checkpoints} holds checkpoints, but {run_dir}, which would tell what of, is not there; name another "
                 "[run] checkpoint_dir"
             )
-        if asked.from_step is not None:
-            raise ConfigError(f"--from-step {asked.from_step}: there is no {run_dir}, so nothing to go on from")
+        if request.from_step is not None:
+            raise ConfigError(f"--from-step {request.from_step}: there is no {run_dir}, so nothing to go on from")
         (run_dir / "logs").mkdir(parents=True)
         return Start(run_dir)
-    if asked.fresh or config.run.resume == "never":
+    if request.fresh or config.run.resume == "never":
         return _anew(run_dir, checkpoints, "asked to begin anew", clock)
-    if not serious and asked.from_step is None:
-        _require_no_trace(checkpoints, found)
-        reason = "its first checkpoint was not written to its end" if found else "it has saved no checkpoint"
+    if not finished and request.from_step is None:
+        _require_no_trace(checkpoints, available)
+        reason = "its first checkpoint was not written to its end" if available else "it has saved no checkpoint"
         return _anew(run_dir, checkpoints, reason, clock)
-    chosen = choose(run_dir, checkpoints, found, asked.from_step, asked.verify, clock.say)
+    chosen = choose(run_dir, checkpoints, available, request.from_step, request.verify, clock.say)
     if chosen.step >= config.run.steps:
         raise AlreadyFinished(
             f"{run_dir} has finished {chosen.step} of {config.run.steps} steps; to go on, raise [run] steps; to begin "
             "anew, give --fresh, or another --name"
         )
-    changed = _compare(config, run_dir, chosen, asked, clock.say)
+    changed = _compare(config, run_dir, chosen, request, clock.say)
     clock.say(f"going on in {run_dir} from its checkpoint of step {chosen.step}")
-    later = tuple(one for one in found if one.step > chosen.step)
-    if kept := [one.path.name for one in later if not one.unfinished]:
+    later = tuple(checkpoint for checkpoint in available if checkpoint.step > chosen.step)
+    if kept := [checkpoint.path.name for checkpoint in later if not checkpoint.unfinished]:
         clock.say(f"kept, and not gone on from: {', '.join(kept)}, in {checkpoints}/aside")
     return Start(run_dir, chosen.path, chosen.step, later, changed)
 
 
-def _require_no_trace(checkpoints: Path, found: Sequence[Checkpoint]) -> None:
+def _require_no_trace(checkpoints: Path, available: Sequence[Checkpoint]) -> None:
     tracker = checkpoints / TRACKER
-    if not found and tracker.exists():
+    if not available and tracker.exists():
         raise ConfigError(
             f"{tracker} says that checkpoints have been saved here, but there is no global_step_N beside it; bring "
             "them back, or give --fresh to begin anew, or another --name"
@@ -178,30 +178,30 @@ def _require_no_trace(checkpoints: Path, found: Sequence[Checkpoint]) -> None:
 
 
 def _compare(
-    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, asked: Asked, say: Callable[[str], None]
+    config: RunConfig, run_dir: Path, checkpoint: Checkpoint, request: ResumeRequest, say: Callable[[str], None]
 ) -> tuple[Difference, ...]:
-    """Hold the run file against the checkpoint's; returns the accepted changes and says the free ones."""
+    """Compare the run file with that of the checkpoint; prints free changes and returns the accepted ones."""
     before = _settings_of(run_dir, checkpoint)
     if before is None:
         raise ConfigError(
             f"neither {checkpoint.path} nor {run_dir} tells with which run file it was made; give --fresh to begin "
             "anew, or another --name"
         )
-    found = differences(before, config)
-    require_continuable(found, asked.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
-    changed = tuple(one for one in found if one.on_resume == CHANGES)
-    if free := [one.text for one in found if one not in changed]:
+    changes = differences(before, config)
+    require_continuable(changes, request.accepted, f"{run_dir} cannot go on from step {checkpoint.step}")
+    accepted = tuple(change for change in changes if change.on_resume == CHANGES)
+    if free := [change.text for change in changes if change not in accepted]:
         say(f"the same run under other settings: {'; '.join(free)}")
-    if changed:
-        say(f"another run from here on, as accepted: {'; '.join(one.text for one in changed)}")
-    return changed
+    if accepted:
+        say(f"another run from here on, as accepted: {'; '.join(change.text for change in accepted)}")
+    return accepted
 
 
 def _settings_of(run_dir: Path, checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    """The run file with which a checkpoint was made, else the last one that the run had; None where neither is told."""
+    """The run file with which a checkpoint was made, else the run's last one; None where neither is known."""
     assert checkpoint.manifest is not None
-    told = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
-    return next((config for config in told if isinstance(config, dict)), None)
+    candidates = [checkpoint.manifest.run.get("config"), *map(_config_in, _commands(run_dir))]
+    return next((config for config in candidates if isinstance(config, dict)), None)
 
 
 def _commands(run_dir: Path) -> list[Path]:
@@ -228,8 +228,8 @@ def begin_attempt(start: Start, checkpoints: Path) -> None:
         return
     try:
         put_aside(start.run_dir, checkpoints, start.step, start.later)
-        for one in start.changed:
-            add_mark(start.run_dir, Mark(start.step + 1, SETTING, one.key, one.text))
+        for change in start.changed:
+            add_mark(start.run_dir, Mark(start.step + 1, SETTING, change.key, change.text))
     except OSError as error:
         raise LaunchError(f"the earlier attempt cannot be put aside: {error.filename}: {error.strerror}") from error
 
@@ -242,4 +242,4 @@ def _anew(run_dir: Path, checkpoints: Path, reason: str, clock: Clock) -> Start:
 
 def accepted_keys(changed: Collection[Difference]) -> list[str]:
     """The keys of accepted changes, for command.json."""
-    return [one.key for one in changed]
+    return [change.key for change in changed]

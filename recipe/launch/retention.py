@@ -68,9 +68,9 @@ class Retention:
 
 
 def _declared(checkpoints: Path) -> frozenset[int]:
-    """The steps of which there is a manifest: cheap to ask for, however many files a checkpoint has."""
-    found = (step_of(path.parent.name) for path in checkpoints.glob(f"global_step_*/{MANIFEST}"))
-    return frozenset(step for step in found if step is not None)
+    """The steps whose checkpoints have a manifest; cheap to find, however many files a checkpoint has."""
+    steps = (step_of(path.parent.name) for path in checkpoints.glob(f"global_step_*/{MANIFEST}"))
+    return frozenset(step for step in steps if step is not None)
 
 
 def prune(run_dir: Path, checkpoints: Path, keep: int, good_step: int = 0) -> list[Path]:
@@ -81,9 +81,9 @@ def prune(run_dir: Path, checkpoints: Path, keep: int, good_step: int = 0) -> li
     Raises:
         OSError: something cannot be looked at or removed; the rest is tried another time.
     """
-    found = look(checkpoints)
+    available = look(checkpoints)
     marks, steps = read_marks(run_dir), read_steps(run_dir / "metrics.jsonl")
-    removed = [one.path for one in to_remove(found, keep, steps, marks, good_step)]
+    removed = [checkpoint.path for checkpoint in to_remove(available, keep, steps, marks, good_step)]
     for path in removed:
         mark_removed(path)
     # A crash in the middle of this leaves directories that are taken for no checkpoint.
@@ -96,40 +96,43 @@ def prune(run_dir: Path, checkpoints: Path, keep: int, good_step: int = 0) -> li
 
 
 def to_remove(
-    found: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark], good_step: int = 0
+    available: Sequence[Checkpoint], keep: int, steps: Iterable[Step], marks: Iterable[Mark], good_step: int = 0
 ) -> list[Checkpoint]:
     """The checkpoints that may go, of those of a run by step.
 
-    There stay the newest `keep` whole ones; the one with the best validation score; the last one that is known to be
-    good, which a rule names later than those after it are saved; for each rule of the watch the last one before it was
-    first broken; and what is damaged, which somebody may want to look at. The rest of a save that was cut short goes
-    once there is a later whole one.
+    These stay: the newest `keep` whole ones; the one with the best validation score; the last one known to be good,
+    which may be older than the newest when a rule is broken late; for each rule of the watch the last one before it was
+    first broken; and damaged ones, which somebody may want to look at. The rest of a save that was cut short goes once
+    there is a later whole one.
     """
-    whole = [one for one in found if one.whole]
-    if not whole:
+    intact = [checkpoint for checkpoint in available if checkpoint.whole]
+    if not intact:
         return []
-    good = [one.step for one in whole if one.step <= good_step]
-    protected = {one.step for one in whole[-keep:]} | {*good[-1:]} | _best(whole, steps) | _before_trouble(whole, marks)
-    old = [one for one in whole if one.step not in protected]
-    cut_short = [one for one in found if one.unfinished and one.step < whole[-1].step]
-    return sorted([*old, *cut_short], key=lambda one: one.step)
+    good = [checkpoint.step for checkpoint in intact if checkpoint.step <= good_step]
+    newest = {checkpoint.step for checkpoint in intact[-keep:]}
+    protected = newest | {*good[-1:]} | _best(intact, steps) | _before_trouble(intact, marks)
+    old = [checkpoint for checkpoint in intact if checkpoint.step not in protected]
+    last = intact[-1].step
+    cut_short = [checkpoint for checkpoint in available if checkpoint.unfinished and checkpoint.step < last]
+    return sorted([*old, *cut_short], key=lambda checkpoint: checkpoint.step)
 
 
-def _best(whole: Sequence[Checkpoint], steps: Iterable[Step]) -> set[int]:
-    """A checkpoint has the score of the last validation until its step; the one next to the best validation counts."""
+def _best(checkpoints: Sequence[Checkpoint], steps: Iterable[Step]) -> set[int]:
+    """The step of the best checkpoint, by the last validation up to its step; of equals, the first after the latest
+    one."""
     scores = [(step.number, score) for step in steps if (score := step.validation_score) is not None]
     scored = []
-    for one in whole:
-        validated, score = max((pair for pair in scores if pair[0] <= one.step), default=(0, math.nan))
+    for checkpoint in checkpoints:
+        validated, score = max((pair for pair in scores if pair[0] <= checkpoint.step), default=(0, math.nan))
         if not math.isnan(score):
-            scored.append((score, validated, -one.step))
+            scored.append((score, validated, -checkpoint.step))
     return {-max(scored)[2]} if scored else set()
 
 
-def _before_trouble(whole: Sequence[Checkpoint], marks: Iterable[Mark]) -> set[int]:
+def _before_trouble(checkpoints: Sequence[Checkpoint], marks: Iterable[Mark]) -> set[int]:
     first: dict[str, int] = {}
     for mark in marks:
         if mark.kind in (WARNING, STOP):
             first[mark.name] = min(mark.step, first.get(mark.name, mark.step))
-    before = ([one.step for one in whole if one.step < step] for step in first.values())
+    before = ([checkpoint.step for checkpoint in checkpoints if checkpoint.step < step] for step in first.values())
     return {steps[-1] for steps in before if steps}

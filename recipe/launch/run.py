@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from recipe.files import write_atomically
-from recipe.launch.cluster import Cluster
+from recipe.launch.cluster import RayCluster
 from recipe.launch.command import caught
 from recipe.launch.drive import drive
 from recipe.launch.errors import AlreadyFinished
@@ -15,21 +15,23 @@ from recipe.launch.first_look import require_room
 from recipe.launch.leftovers import end_former
 from recipe.launch.outcome import Outcome
 from recipe.launch.progress import Clock
-from recipe.launch.resume import Asked, begin_attempt, only_launcher, open_run
+from recipe.launch.resume import ResumeRequest, begin_attempt, only_launcher, open_run
 from recipe.launch.startable import require_startable
 from recipe.runfile.masking import masked_run_file
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import RunConfig
 
 
-def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, asked: Asked | None = None) -> Path:
+def launch(
+    config: RunConfig, source: Path, cluster: RayCluster | None = None, request: ResumeRequest | None = None
+) -> Path:
     """Run it; returns the run directory, with the report in it.
 
     Args:
         config: the run.
         source: its file.
         cluster: forms the Ray that the driver joins; None for a driver that starts its own.
-        asked: what the command line asks of a run that has been there before.
+        request: what the command line asks of a run that has been there before.
 
     Raises:
         LaunchError: the run did not finish. Whatever it left is in the run directory all the same.
@@ -44,7 +46,7 @@ def launch(config: RunConfig, source: Path, cluster: Cluster | None = None, aske
         end_former(run_dir, clock.say)
         outcome = Outcome(config.run, run_dir, clock)
         try:
-            start = open_run(config, paths, asked or Asked(), clock)
+            start = open_run(config, paths, request or ResumeRequest(), clock)
         except AlreadyFinished:
             outcome.complete()
             raise

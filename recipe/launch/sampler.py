@@ -51,10 +51,10 @@ class Sampler(threading.Thread):
                 append_line(file, event)
 
     def _notice_lost(self, processes: list[psutil.Process]) -> None:
-        gone = {worker for worker in self._workers if not alive(worker)}
-        for worker in gone:
+        ended = {worker for worker in self._workers if not alive(worker)}
+        for worker in ended:
             self._lost.setdefault(worker.pid, time.monotonic())
-        self._workers = self._workers - gone | set(ray_workers(processes, WORKER))
+        self._workers = self._workers - ended | set(ray_workers(processes, WORKER))
 
     def lost_for(self) -> float:
         """Seconds since the first worker disappeared; 0 when none did."""

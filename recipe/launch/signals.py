@@ -17,7 +17,7 @@ _asked: int | None = None
 def raise_on_stop_signals() -> None:
     """Make each stop signal raise `Interrupted` in the main thread; a closed terminal does nothing.
 
-    Should that be caught by what does not know it, `StopSignals` still knows that a stop was asked for.
+    Where other code catches that exception, `StopSignals` still knows that a stop was asked for.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:

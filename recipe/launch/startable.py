@@ -13,7 +13,7 @@ from recipe.runfile.schema import RunConfig
 
 
 def require_startable(config: RunConfig, source: Path, alone: bool) -> None:
-    """Refuses a run that this machine cannot start, before anything is made for it.
+    """Refuse a run that this machine cannot start, before anything is made for it.
 
     Args:
         config: the run.

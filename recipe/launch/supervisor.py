@@ -28,10 +28,10 @@ from recipe.runfile.paths import REPO, RunPaths
 POLL_S = 0.25
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.
 LOST_WORKER_S = 30.0
-# A driver may notice sooner than the launchers that a node is gone; they know better why. This long is what one takes
-# to see that its Ray has ended.
+# A driver may notice sooner than the launchers that a node is gone, but they know why. A launcher takes this long to
+# see that its Ray has ended.
 ALARM_S = 3.0
-# How long what should end at once may take on a loaded machine.
+# How long an end that should be immediate may take on a loaded machine.
 WATCHDOG_S = 10.0
 
 
@@ -44,10 +44,10 @@ class Limits:
 
 
 class Alarm(Protocol):
-    """What the launchers know of the nodes of a run."""
+    """The launchers' knowledge of the nodes of a run, as the supervisor asks for it."""
 
     def __call__(self) -> str | None:
-        """What has happened to one; None while all is well."""
+        """What has happened to a node; None while all is well."""
 
     def heard_since(self, moment: float) -> bool:
         """Whether the launcher of every node has been heard after `moment` (of time.monotonic)."""
@@ -104,32 +104,32 @@ def supervise(
             progress.update()
         finally:
             sampler.stop()
-            left = end_all(paths.run_id)
+            remaining = end_all(paths.run_id)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.wait(0 if left else None)
+                driver.wait(0 if remaining else None)
             progress.close()
             end_of_records(paths)
             keep_ray_logs(paths)
             shutil.rmtree(paths.temp, ignore_errors=True)
             paths.slots.unlink(missing_ok=True)
-    if left:
-        raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in left)}")
+    if remaining:
+        raise LaunchError(f"these processes of the run could not be ended: {', '.join(str(p.pid) for p in remaining)}")
     if stop.number is not None:
         raise Interrupted(stop.number)
     if health is not None and health.stopped is not None:
         raise health.stopped
     if problem is None and progress.step != steps:
         problem = f"the driver ended after step {progress.step or 0} of {steps}"
-    if isinstance(problem, _Alarm):
+    if isinstance(problem, _NodeProblem):
         raise LaunchError(problem)
     if problem is not None:
-        # Only what has failed by itself has left a cause; the end of what was ended by us or by a signal has none.
-        found = cause(paths) or (cause_in_log(paths.driver_log) if code is not None and code > 0 else None)
-        raise LaunchError(f"{problem}{': ' + found if found else ''} (log: {paths.driver_log})")
+        # Only a driver that failed by itself has left a cause; one that we or a signal ended has none.
+        reason = cause(paths) or (cause_in_log(paths.driver_log) if code is not None and code > 0 else None)
+        raise LaunchError(f"{problem}{': ' + reason if reason else ''} (log: {paths.driver_log})")
 
 
-class _Alarm(str):
-    """What went wrong, where the driver's log does not tell the cause."""
+class _NodeProblem(str):
+    """What went wrong with a node; the driver's log does not tell its cause."""
 
 
 def _watch(
@@ -155,7 +155,7 @@ def _watch(
         if alarm is not None:
             lost = alarm() if code is None else _soon(alarm)
             if lost is not None:
-                return _Alarm(f"{_place(progress)}: {lost}")
+                return _NodeProblem(f"{_place(progress)}: {lost}")
         if code is not None:
             return f"{_place(progress)}: the driver {_ended(code)}"
         silent, limit = time.monotonic() - progress.last_sign, limits.step_s if progress.started else limits.setup_s
@@ -167,7 +167,8 @@ def _watch(
 
 
 def _soon(alarm: Alarm) -> str | None:
-    """What the launchers say once each has been heard again, or has been silent for so long that it counts as gone."""
+    """Wait until each launcher has been heard again, or has been silent for long enough to count as gone; returns the
+    alarm."""
     start = time.monotonic()
     while (lost := alarm()) is None:
         now = time.monotonic()
@@ -197,7 +198,7 @@ class Watchdog:
         return self
 
     def tend(self) -> None:
-        """Start it, and start it again when it is gone."""
+        """Start the watchdog, and start it again when it has ended."""
         if self._process is None or self._process.poll() is not None:
             self._close()
             self._process = subprocess.Popen(
@@ -214,7 +215,7 @@ class Watchdog:
         self._close()
         try:
             self._process.wait(WATCHDOG_S)
-        except subprocess.TimeoutExpired:  # it was stopped; nothing is left for it to do
+        except subprocess.TimeoutExpired:  # it was halted, and has nothing left to do
             self._process.kill()
             self._process.wait()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver of a run, from its command line to its end: described, watched over, its checkpoints kept."""
+"""Runs the driver of a run to its end: records its command, watches its training, and prunes its checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import sys
 
 from recipe.files import write_atomically
-from recipe.launch.cluster import Cluster
+from recipe.launch.cluster import RayCluster
 from recipe.launch.health import Health, vocabulary_of
 from recipe.launch.own_ray import OwnRay
 from recipe.launch.progress import Clock
@@ -21,7 +21,7 @@ from recipe.runfile.paths import COMMAND
 from recipe.watch.history import VOCABULARY
 
 
-def train(derived: Derived, start: Start, ray: Cluster | OwnRay, clock: Clock) -> None:
+def train(derived: Derived, start: Start, ray: RayCluster | OwnRay, clock: Clock) -> None:
     """Run the driver.
 
     Args:

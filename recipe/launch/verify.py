@@ -18,7 +18,7 @@ SAY_EVERY_S = 10.0
 
 
 class Rate:
-    """Says how much has been read, how fast, and how long the rest takes; not more often than every SAY_EVERY_S."""
+    """Prints how much has been read, how fast, and how long the rest takes, at most every SAY_EVERY_S."""
 
     def __init__(self, total: int, say: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
         """`total`: bytes to read; `now`: a clock in seconds."""
@@ -36,13 +36,15 @@ class Rate:
                 return
             self._said = now
             rate = self._read / (now - self._start)
-            left = (self._total - self._read) / rate
-            self._say(f"checked {_text(self._read)} of {_text(self._total)}, {_text(rate)}/s, {left / 60:.0f} min left")
+            remaining_s = (self._total - self._read) / rate
+            self._say(
+                f"checked {_text(self._read)} of {_text(self._total)}, {_text(rate)}/s, {remaining_s / 60:.0f} min left"
+            )
 
 
 def sum_problem(checkpoint: Path, manifest: Manifest, say: Callable[[str], None]) -> str | None:
-    """What differs from the manifest, None when nothing does; `say` is told now and then how far it is."""
-    rate = Rate(sum(one.bytes for one in manifest.files.values()), say)
+    """What differs from the manifest, None when nothing does; `say` takes lines about the progress."""
+    rate = Rate(sum(stored.bytes for stored in manifest.files.values()), say)
     try:
         sums = sum_files(checkpoint, list(manifest.files), THREADS, rate.add)
     except OSError as error:

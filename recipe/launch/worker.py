@@ -25,7 +25,7 @@ from recipe.launch.processes import end_all
 from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
-from recipe.launch.ray_start import again
+from recipe.launch.ray_start import make_retry
 from recipe.launch.sampler import Sampler
 from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
@@ -81,7 +81,7 @@ class _Head:
         self.over: dict[str, Any] | None = None
 
     def attend(self) -> dict[str, Any] | None:
-        """What the head says within a moment, if anything.
+        """The head's next message, if one comes within a moment.
 
         Raises:
             ChannelError: it is gone.
@@ -103,20 +103,20 @@ class _Head:
         return message
 
     def tell_lost(self, text: str) -> None:
-        """Say why this node takes no part, or no longer."""
+        """Tell the head why this node takes no part, or has stopped taking part."""
         with suppress(ChannelError):
             if self.over is None:
                 self.channel.send({"kind": "lost", "text": text})
 
     def await_end(self) -> None:
-        """Until the head says that the run is over, which follows from a node that is lost: it wants the logs."""
+        """Wait until the head says that the run is over, as it does when a node is lost: it still wants the logs."""
         end = time.monotonic() + SILENCE_S
         with suppress(ChannelError):
             while self.over is None and time.monotonic() < end:
                 self._listen()
 
     def wait(self, kind: str) -> dict[str, Any]:
-        """The next message of a kind.
+        """Wait for the next message of a kind.
 
         Raises:
             LaunchError: the run is over before.
@@ -130,7 +130,7 @@ class _Head:
 
 
 def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSignals, clock: Clock) -> Channel:
-    end, said = time.monotonic() + deadline_s, False
+    end, announced = time.monotonic() + deadline_s, False
     while True:
         try:
             return shake_hands(socket.create_connection((head, port), timeout=5.0), token, server=False)
@@ -147,8 +147,8 @@ def _reach(head: str, port: int, token: bytes, deadline_s: float, stop: StopSign
                 f"no head at {head}:{port} for {deadline_s:.0f} s ({reason}); is the launcher running there with the "
                 "same run file, and is the port open?"
             )
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             clock.say(f"waiting up to {deadline_s:.0f} s for the head at {head}:{port} ({reason})")
         time.sleep(1.0)
 
@@ -190,7 +190,8 @@ def _run_ray(
     paths: RunPaths,
     shared: bool,
 ) -> None:
-    """This node's Ray until the head says that the run is over; then its logs, unless the head sees them (`shared`)."""
+    """Run this node's Ray until the head says that the run is over, then send its logs unless the head sees them
+    (`shared`)."""
     environment = derive_run(config, paths=paths, interface=place.interface).environment
     environment |= address_environment(place.address, config.cluster.nodes) | authentication(token_file)
     command = start_command(
@@ -200,7 +201,9 @@ def _run_ray(
     with Watchdog(paths) as watchdog, _ray(command, full_environment(environment), paths) as ray:
         try:
             limit_s = config.cluster.wait_deadline_s
-            ray.wait_started(_alarm(head), again(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock)))
+            ray.wait_started(
+                _alarm(head), make_retry(paths.run_id, paths.ray_temp, limit_s, partial(_note, head, clock))
+            )
             head.channel.send({"kind": "ready"})
             clock.say(f"{place.name} has joined Ray at {invitation['gcs']}; logs in {paths.run_dir / 'logs'}")
             while head.over is None:
@@ -224,10 +227,10 @@ def _run_ray(
 
 
 def _require_usable(invitation: dict[str, Any]) -> None:
-    """This node reaches the head's Ray, and sees the directory of the checkpoints, of which each node writes a part.
+    """Require that this node reaches the head's Ray and sees the directory of checkpoints, to which every node writes.
 
     Raises:
-        LaunchError: it does not.
+        LaunchError: one of the two is not so.
     """
     address, _, port = invitation["gcs"].rpartition(":")
     require_answer(address, int(port), "Ray's GCS on the head")
@@ -252,7 +255,7 @@ def _ray(command: list[str], environment: dict[str, str], paths: RunPaths) -> It
 
 
 def _alarm(head: _Head) -> Callable[[], str | None]:
-    """While Ray starts, the head is listened to."""
+    """Listens to the head while Ray starts, and tells what is wrong."""
 
     def alarm() -> str | None:
         head.attend()
@@ -262,7 +265,7 @@ def _alarm(head: _Head) -> Callable[[], str | None]:
 
 
 def _note(head: _Head, clock: Clock, text: str) -> None:
-    """Say it here and at the head."""
+    """Print a line here, and have the head print it."""
     clock.say(text)
     head.channel.send({"kind": "note", "text": text})
 
@@ -277,7 +280,7 @@ def _part(head: _Head, logs: Path | None) -> None:
 
 
 def _sees(directory: Path, run_id: str) -> bool:
-    """Whether the head's mark is in `directory`; a file server may show it a little later."""
+    """Whether the head's mark is in `directory`; waits a little, as a file server may show it late."""
     end = time.monotonic() + SIGHT_S
     while True:
         with suppress(OSError):

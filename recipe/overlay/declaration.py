@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a change to an upstream says of itself, wherever it is declared.
+"""The declaration of a change to an upstream, the same wherever it is read from.
 
 `@patch` makes a `Declaration` in the process that imports a mirror, `recipe.audit.declarations` reads the same one from
 the mirror's text, and `recipe.overlay.source_patch` from the header of a `.patch` file.
@@ -42,13 +42,11 @@ class Condition:
 class Declaration:
     """One change to an upstream; BadDeclaration when it is not well formed.
 
-    id: `<mirror module>:<name>`.
-    kind: see `recipe.overlay.patch`; "source" is a `.patch` file, which `sync` has applied already.
-    fingerprints: of the target as pinned, any of which will do.
-    patched: of the target with the source patch in it, in the same order; empty for other kinds.
-    file, line: where it is declared.
-    otherwise: why it is left out where its condition does not hold; empty when it has none.
-    ours, applies: the decorated function and the condition's; None when the declaration was read from a text.
+    id: `<mirror module>:<name>`. kind: see `recipe.overlay.patch`; "source" is a `.patch` file, which `sync` has
+    applied already. fingerprints: of the target as pinned; the target must have one of them. patched: of the target
+    with the source patch in it, in the same order; empty for other kinds. file, line: where it is declared. otherwise:
+    why it is left out where its condition does not hold; empty when it has none. ours, applies: the decorated function,
+    and that of the condition; None when the declaration was read from text.
     """
 
     id: str
@@ -88,7 +86,7 @@ class Declaration:
             raise BadDeclaration(f"patch on {self.target}: {fault}")
 
     def _fault(self) -> str | None:
-        """What is wrong with it, in words, or None."""
+        """What is wrong with the declaration, in words; None when nothing is."""
         if self.kind not in KINDS:
             return f"kind={self.kind!r}: expected one of {', '.join(KINDS[:-1])}"
         for name in ("why", "upstream", "remove_when"):

@@ -10,7 +10,7 @@ from recipe.overlay import source
 from recipe.overlay.declaration import SOURCE, Declaration
 from recipe.overlay.errors import MissingTarget
 
-# The text of an upstream's module as pinned, by the module's dotted name; None when it is not at hand.
+# Gives the pinned text of an upstream's module by its dotted name; None when it is not at hand.
 PinnedText = Callable[[str], str | None]
 
 
@@ -46,7 +46,7 @@ def difference(patch: Declaration, excerpt: source.Excerpt, pinned_text: PinnedT
 
 
 def diff(before: source.Excerpt, after: source.Excerpt) -> str:
-    """The unified diff between two finds of a target, each line after a newline; empty when they are equal."""
+    """The unified diff between two versions of a target, each line after a newline; empty when they are equal."""
     import difflib  # not at the top: workers load this module and, when all is well, never use it
 
     lines = difflib.unified_diff(

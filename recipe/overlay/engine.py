@@ -26,7 +26,7 @@ Undo = Callable[[], None]
 
 @dataclass
 class _State:
-    """What became of a patch in this process; `undo` holds how to take it off, last first."""
+    """The state of a patch in this process; `undo` holds the steps that take it off, last first."""
 
     status: str
     reason: str = ""
@@ -38,7 +38,7 @@ class _State:
 
 _lock = threading.RLock()
 _states: dict[str, _State] = {}
-# What was reverted, for applying it again: modules that imported a patched name, and submodules put in place in time.
+# Kept from a revert for applying again: modules that imported a patched name, and submodules put in place in time.
 _importers: dict[str, list[tuple[ModuleType, str]]] = {}
 _in_time: set[str] = set()
 _pinned_text: drift.PinnedText | None = None
@@ -98,16 +98,20 @@ def revert(*ids: str) -> None:
 
 
 def _give_back(patch: Declaration, state: _State) -> list[tuple[ModuleType, str]]:
-    """Put the original into every module that holds ours, but for those it comes from; returns where."""
+    """Put the original into every module that holds our object, except those that define it; returns where it was."""
     if state.ours is ABSENT or "." in patch.target.qualname or not isinstance(state.ours, FunctionType):
         return []
     home = patch.mirror.partition(".")[0]
-    held = [(module, name) for module in list(sys.modules.values())
-            if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
-            for name, value in list(vars(module).items()) if value is state.ours]  # fmt: skip
-    for module, name in held:
+    references = [
+        (module, name)
+        for module in list(sys.modules.values())
+        if isinstance(module, ModuleType) and module.__name__.partition(".")[0] != home
+        for name, value in list(vars(module).items())
+        if value is state.ours
+    ]
+    for module, name in references:
         setattr(module, name, state.original)
-    return held
+    return references
 
 
 def forget(patches: Iterable[Declaration]) -> None:
@@ -145,7 +149,7 @@ def apply_to(patch: Declaration, module: ModuleType) -> None:
             _put_submodule(patch, module, state)
         elif patch.kind == "registry":
             _put_entry(patch, module, state)
-        elif patch.kind != SOURCE:  # that one lies in the file itself
+        elif patch.kind != SOURCE:  # a source patch is in the file itself
             _put_attribute(patch, module, state, excerpt)
         state.status = "applied"
         manifest.write(patch, "applied", fingerprint=excerpt.fingerprint)

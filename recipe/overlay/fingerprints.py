@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What targets were found in which file content, kept on disk: no worker parses an upstream file that is known.
+"""A record on disk of the targets found in upstream files, by content, so that workers need not parse these files.
 
 Parsing the files of all patches takes tenths of a second, hashing them milliseconds.  `python -m recipe patches
 verify`, which the launcher runs, writes the record; everyone else reads it.  It is keyed by the SHA-256 of the file's

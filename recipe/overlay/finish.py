@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run something at the very moment when a module has executed: neither before nor after anyone can use it.
+"""Call an action at the moment when a module has executed: not before, and before any other code can use the module.
 
 wrapt calls a post-import hook at once for every module in `sys.modules`, also for one that is still executing (the
 prelude is imported from the middle of two of them), and forgets the hook when the import fails.  Here such a module
@@ -51,8 +51,8 @@ def _finish(spec: Any) -> None:
         except BaseException:
             # The import fails as if the module itself had raised, and every hook is due again at the next one.
             sys.modules.pop(spec.name, None)
-            for again in actions[index:]:
-                when_executed(spec.name, again)
+            for due in actions[index:]:
+                when_executed(spec.name, due)
             raise
 
 
@@ -74,7 +74,7 @@ def after_execution(module: ModuleType, action: Action) -> None:
     vars(spec)[_ATTRIBUTE] = [action]
     base = type(spec)
     spec.__class__ = type(base.__name__, (_Finishing, base), {"__module__": base.__module__})
-    if not executing(module):  # it ended in another thread meanwhile, and did not see us
+    if not executing(module):  # its import ended in another thread meanwhile, which missed this action
         _finish(spec)
 
 

@@ -36,7 +36,7 @@ def raw_of(owner: Any, name: str) -> Any:
 
 
 def function_of(raw: Any) -> Any:
-    """What a static or class method, (cached) property or the like calls."""
+    """The function in a static or class method, a (cached) property or the like."""
     if isinstance(raw, (staticmethod, classmethod)):
         return raw.__func__
     if isinstance(raw, property):
@@ -120,7 +120,7 @@ def replacement(patch: Declaration, raw: Any, owner: Any, name: str) -> Any:
         raise PatchFailed(f"{patch.id} ({patch.where}): {patch.target} is a coroutine function; make ours one")
     if patch.kind == "wrap":
         return _around(raw, wrapped(inner, ours), name, owner)
-    # Marks on the original, such as verl's @register, hold for what stands in its place.
+    # Attributes of the original, such as those of verl's @register, are copied to its replacement.
     for mark, value in getattr(inner, "__dict__", {}).items():
         if mark != "__wrapped__":
             vars(ours).setdefault(mark, value)

@@ -21,15 +21,16 @@ from recipe.overlay.declaration import Declaration
 
 _lock = threading.Lock()
 _written: set[tuple[int, str, str]] = set()
-# A child that was forked has this module, the title and the rank of its parent, and does other work.
+# A forked child inherits this module's state, the title and the rank of its parent, but does other work.
 _started_as = os.getpid()
 
 
 def role() -> str:
     """What this process is in the run, as well as it can be told now without importing or starting anything.
 
-    A Ray worker carries its actor's class in its process title, and verl gives its workers a RANK before they
-    start; everything else is named after the module or script it runs. What one of them has forked is said to be so.
+    A Ray worker carries its actor's class in its process title, and verl gives its workers a RANK before they start;
+    everything else is named after the module or script it runs. A process that one of them has forked is marked as a
+    fork.
     """
     if os.getpid() != _started_as:
         return f"fork of {_role(None)}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the overlay is in this process, as plain data that can be sent, and how those of several processes differ."""
+"""The state of the overlay in this process as plain data, and how the states of several processes differ."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def snapshot() -> Snapshot:
 
 
 def compare(snapshots: Sequence[Snapshot]) -> list[str]:
-    """How processes that should be alike differ: one line per patch or version and per minority; none when they agree.
+    """How processes that should be alike differ: a line for each patch or version, and each state of a minority of
+    them.
 
-    What most of the processes have counts as right (the first of them in a tie); each line names the others.
+    The state of most processes counts as usual (in a tie, the first one); each line names the processes that differ
+    from it.
     """
     lines = []
     for part, what in (("patches", "patch"), ("upstreams", "upstream")):
         for key in dict.fromkeys(key for process in snapshots for key in process[part]):
             states = [_text(process[part].get(key)) for process in snapshots]
             usual, count = Counter(states).most_common(1)[0]
-            for other in dict.fromkeys(state for state in states if state != usual):
+            for unusual in dict.fromkeys(state for state in states if state != usual):
                 who = [f"{process['role']} (host {process['host']}, pid {process['pid']})"
-                       for process, state in zip(snapshots, states, strict=True) if state == other]  # fmt: skip
+                       for process, state in zip(snapshots, states, strict=True) if state == unusual]  # fmt: skip
                 shown = ", ".join(who[:3]) + (f" and {len(who) - 3} more" if len(who) > 3 else "")
-                lines.append(f"{what} {key}: {other} in {shown}; {usual} in {count} of {len(snapshots)} processes")
+                lines.append(f"{what} {key}: {unusual} in {shown}; {usual} in {count} of {len(snapshots)} processes")
     return lines
 
 

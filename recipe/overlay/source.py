@@ -31,7 +31,7 @@ _WITH_DOCSTRING = (*_SCOPES, ast.Module)
 class Excerpt:
     """A target in the content of a file: its fingerprint and the lines (1-based, inclusive) of its statements.
 
-    plain: they are functions or classes without decorators, so that a live object can be told to be theirs.
+    plain: all are functions or classes without decorators, so that a live object can be compared with them.
     """
 
     file: Path
@@ -173,7 +173,7 @@ def parse(content: bytes, file: Path) -> ast.Module:
 def find(file: Path, qualname: str | None) -> Excerpt:
     """Find `qualname` (the whole file when None) in `file`; MissingTarget names the file and the part not found.
 
-    What was found in a file of the same content before is remembered; see `recipe.overlay.fingerprints`.
+    Finds in a file of the same content are remembered; see `recipe.overlay.fingerprints`.
     """
     content = file.read_bytes()
     known = fingerprints.recall(content, qualname)
@@ -185,7 +185,7 @@ def find(file: Path, qualname: str | None) -> Excerpt:
 
 
 def find_in(content: bytes, file: Path, qualname: str | None) -> Excerpt:
-    """As `find`, in `content`; `file` is only what it is called."""
+    """As `find`, in `content`; `file` is only for messages."""
     nodes: list[ast.AST] = [parse(content, file)]
     scope_name = ""
     for part in qualname.split(".") if qualname else ():

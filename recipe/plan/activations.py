@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes per token that a pass through Megatron-core 0.12.1's layers of DeepSeek-V3 holds on a die.
 
-Every term is a tensor that the code keeps for its backward pass (listed with torch's saved_tensors_hooks on a
-simulated die) or holds at its fullest moment. The plain-torch stand-ins keep a norm's input and normalised input in
-float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too, with
-the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum with a
-last axis of 8). `load` is how many times its even share of tokens a die's experts are sent.
+Every term is a tensor that the code keeps for its backward pass (listed with torch's saved_tensors_hooks on a simulated
+die) or holds at the moment at which it holds most. The plain-torch stand-ins keep a norm's input and normalised input
+in float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too,
+with the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum
+with a last axis of 8). `load` is the tokens that a die's experts are sent, as a multiple of an even spread over the
+dies.
 
 Widths below are elements per token; with tensor parallelism a die has its share of every one (sequence parallelism).
 """
@@ -35,7 +36,7 @@ class Pass:
 
 
 def norm(width: int, fused: bool) -> int:
-    """What an RMSNorm keeps: its input."""
+    """What an RMSNorm keeps for its backward pass: its input."""
     return width * BF16 + FP32 if fused else width * 2 * FP32 + FP32
 
 
@@ -56,7 +57,7 @@ def attention(model: Architecture, fused: bool) -> float:
 
 
 def attention_most(model: Architecture, fused: bool, sequence: int, backward: bool) -> float:
-    """The fullest moment of attention beyond what it keeps.
+    """Most bytes at once in attention, beyond what it keeps.
 
     The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
     the packed ones, and in the backward pass the gradients of all of them; a fused kernel forms none of it.
@@ -100,7 +101,7 @@ def layer(model: Architecture, number: int, fused: bool, load: float, tensor: in
 
 
 def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int) -> float:
-    """Bytes at the fullest moment of an expert layer's forward pass that keeps nothing, beside the hidden states.
+    """Most bytes at once in an expert layer's forward pass without gradients, beside the hidden states.
 
     The moments: the experts' first product and their second, each beside the copy of its weights where there is one;
     between them their activation, with its product with the probabilities in the router's float64 (moe/experts.py,
@@ -120,7 +121,7 @@ def forward_most(model: Architecture, load: float, tensor: int, tokens: float, s
 
 
 def backward_most(model: Architecture, number: int, load: float) -> float:
-    """The fullest moment of a layer's backward pass beyond what it kept.
+    """Most bytes at once in a layer's backward pass, beyond what the forward pass kept.
 
     Of an expert layer: the gradient of the gated activation, made in the router's float64 of five pieces as wide as the
     activation (fused_bias_swiglu.py, `weighted_swiglu_back`; MindSpeed leaves it as it is). The gradient that comes in
@@ -162,7 +163,7 @@ def head_kept(vocabulary: int) -> int:
 
 
 def head_backward_most(vocabulary: int) -> int:
-    """Beyond the softmax: the gradient before the temperature, and again in bfloat16."""
+    """Bytes of the head's backward pass beyond the kept softmax: the logits' gradient, and its copy in bfloat16."""
     return vocabulary * (FP32 + BF16)
 
 
@@ -188,21 +189,21 @@ def forward_pass(
         tensor: tensor parallel size.
         fused: the kernels are MindSpeed's or Transformer Engine's.
         stacked: bytes of the copy of a layer's experts, 0 where there is none (`stacked_bytes`).
-        load: see above.
+        load: tokens of a die's experts, as a multiple of an even spread.
         entropy: the pass computes the entropy too.
     """
-    here, h = tokens / tensor, model.hidden * BF16
+    die_tokens, h = tokens / tensor, model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    moments = [here * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
+    moments = [die_tokens * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
-        moments.append(here * (3 * h + 3 * model.dense_intermediate * BF16))
+        moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
     if numbers and numbers[-1] >= model.dense_layers:
         # The layer's input, that of its MLP, and the sum between them; on the first stage the embedding (gpt_model.py,
         # `decoder_input`), which on a later one is what came from the stage before.
         states = (4 if numbers[0] == 0 else 3) * h
-        moments.append(here * states + forward_most(model, load, tensor, here, stacked))
+        moments.append(die_tokens * states + forward_most(model, load, tensor, die_tokens, stacked))
     if last:
-        moments.append(here * (h + head_forward_most(model.vocabulary, entropy)))
+        moments.append(die_tokens * (h + head_forward_most(model.vocabulary, entropy)))
     return int(max(moments))
 
 
@@ -218,16 +219,18 @@ def training_pass(
     recompute: Recompute | None,
 ) -> Pass:
     """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
-    again, group = recomputed(numbers, recompute)
+    recomputed_layers, group = recomputed(numbers, recompute)
     h = model.hidden * BF16
-    kept = [h / group if n in again else layer(model, n, fused, load, tensor) for n in numbers]
+    kept = [h / group if n in recomputed_layers else layer(model, n, fused, load, tensor) for n in numbers]
     head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
     moments = [float(head_backward_most(model.vocabulary))] if last else []
     for number in numbers:
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
         rebuilt = sum(
-            layer(model, n, fused, load, tensor) for n in numbers if n in again and number - group < n <= number
+            layer(model, n, fused, load, tensor)
+            for n in numbers
+            if n in recomputed_layers and number - group < n <= number
         )
         most = max(backward_most(model, number, load), attention_most(model, fused, sequence, backward=True))
         moments.append(most + rebuilt - given_back)

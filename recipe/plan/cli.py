@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipe.text import printable
 
+COMMANDS = ("plan",)
 DETAILS = """\
 Nothing is started, and neither torch nor a cluster is needed. docs/PLAN.md has every formula and how far to trust it.
 
@@ -53,14 +54,14 @@ def _plan(options: argparse.Namespace) -> int:
     from recipe.runfile.errors import LaunchError
 
     for name, above in (("prompt_tokens", 0.0), ("response_tokens", 0.0), ("expert_load", 0.999)):
-        given = getattr(options, name)
-        if given is not None and not above < given < float("inf"):
+        value = getattr(options, name)
+        if value is not None and not above < value < float("inf"):
             least = "more than 0" if above == 0 else "1 or more"
-            print(f"error: --{name.replace('_', '-')} is {given:g}; expected {least}", file=sys.stderr)
+            print(f"error: --{name.replace('_', '-')} is {value:g}; expected {least}", file=sys.stderr)
             return 2
     try:
-        of = dataclasses.replace(subject(load(options.config)), expert_load=options.expert_load)
-        made = make_plan(of, options.prompt_tokens, options.response_tokens, search=not options.no_search)
+        run = dataclasses.replace(subject(load(options.config)), expert_load=options.expert_load)
+        made = make_plan(run, options.prompt_tokens, options.response_tokens, search=not options.no_search)
     except LaunchError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code

@@ -19,15 +19,15 @@ TRAINING = ("log_prob", "ref", "update")
 
 
 @dataclass(frozen=True)
-class Found:
+class SmallestCluster:
     """The run on the smallest cluster, in the layout whose fullest die has most room."""
 
-    of: Subject
+    run: Subject
     memory: Memory
     fullest_bytes: int
 
 
-def smallest_cluster(of: Subject) -> Found | None:
+def smallest_cluster(run: Subject) -> SmallestCluster | None:
     """The least number of nodes (of a simulated machine: of dies) that the run fits on; None above `MOST_NODES`.
 
     The tensor parallel size of the actor, the batch, the lengths and the offloads stay as they are. Micro-batches are
@@ -35,37 +35,37 @@ def smallest_cluster(of: Subject) -> Found | None:
     batch does not divide by are left out, and so is one rank for all experts, which verl 0.6.1 cannot hand to the
     rollout.
     """
-    parameters = total_parameters(of.model)
+    parameters = total_parameters(run.model)
     for size in range(1, MOST_NODES + 1):
-        cluster = _cluster(of.config, size)
-        if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * of.config.hbm_bytes_per_die:
-            continue  # not even weights and gradients
-        found = None
-        for actor in _actors(of, cluster):
-            for rollout in _rollouts(of, cluster):
-                config = dataclasses.replace(of.config, cluster=cluster, rollout=rollout, actor=actor)
+        cluster = _cluster(run.config, size)
+        if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * run.config.hbm_bytes_per_die:
+            continue  # no room even for weights and gradients
+        best = None
+        for actor in _actors(run, cluster):
+            for rollout in _rollouts(run, cluster):
+                config = dataclasses.replace(run.config, cluster=cluster, rollout=rollout, actor=actor)
                 try:
-                    tried = subject(config, of.model, of.prompt_tokens)
-                    tried = dataclasses.replace(tried, expert_load=of.expert_load)
+                    candidate = subject(config, run.model, run.prompt_tokens)
+                    candidate = dataclasses.replace(candidate, expert_load=run.expert_load)
                 except ConfigError:
                     continue
-                needed = memory(tried)
+                needed = memory(candidate)
                 if any(phase in TRAINING for _, phase in needed.too_full):
-                    break  # whatever the rollout's layout
-                if not needed.fits or not host_fits(tried, needed):
+                    break  # no layout of the rollout changes that
+                if not needed.fits or not host_fits(candidate, needed):
                     continue
                 fullest = max(die.total(die.fullest) + die.outside_total for die in needed.dies)
-                if found is None or fullest < found.fullest_bytes:
-                    found = Found(tried, needed, fullest)
-        if found is not None:
-            return found
+                if best is None or fullest < best.fullest_bytes:
+                    best = SmallestCluster(candidate, needed, fullest)
+        if best is not None:
+            return best
     return None
 
 
-def host_fits(of: Subject, needed: Memory) -> bool:
-    """What the dies put on a node fits there, as far as the run file tells the node's memory."""
-    given = of.config.cluster.host_memory_gib_per_node
-    return given is None or needed.host.total <= given * 2**30
+def host_fits(run: Subject, needed: Memory) -> bool:
+    """Whether host memory holds what a node's dies put there; True where the run file does not give its size."""
+    host_gib = run.config.cluster.host_memory_gib_per_node
+    return host_gib is None or needed.host.total <= host_gib * 2**30
 
 
 def _cluster(config: RunConfig, size: int) -> Cluster:
@@ -74,37 +74,37 @@ def _cluster(config: RunConfig, size: int) -> Cluster:
     return dataclasses.replace(config.cluster, nodes=size)
 
 
-def _actors(of: Subject, cluster: Cluster) -> Iterator[Actor]:
-    dies, tensor = cluster.nodes * cluster.dies_per_node, of.config.actor.tensor_parallel
+def _actors(run: Subject, cluster: Cluster) -> Iterator[Actor]:
+    dies, tensor = cluster.nodes * cluster.dies_per_node, run.config.actor.tensor_parallel
     for stages in _divisors(dies):
-        if stages > of.model.layers or dies // stages % tensor:
+        if stages > run.model.layers or dies // stages % tensor:
             continue
-        experts = _most_experts(of.model.experts, dies // stages)
+        experts = _most_experts(run.model.experts, dies // stages)
         if experts == 1:
             continue
-        for layers in _stage_lists(of.model.layers, stages):
+        for layers in _stage_lists(run.model.layers, stages):
             yield dataclasses.replace(
-                of.config.actor,
+                run.config.actor,
                 stage_layers=layers,
                 expert_parallel=experts,
-                recompute=_recompute(of, layers),
-                micro_batch_tokens=of.sequence_tokens,
-                log_prob_micro_batch_tokens=of.sequence_tokens,
+                recompute=_recompute(run, layers),
+                micro_batch_tokens=run.sequence_tokens,
+                log_prob_micro_batch_tokens=run.sequence_tokens,
             )
 
 
-def _rollouts(of: Subject, cluster: Cluster) -> Iterator[Rollout]:
-    dies, experts = cluster.nodes * cluster.dies_per_node, of.model.experts
+def _rollouts(run: Subject, cluster: Cluster) -> Iterator[Rollout]:
+    dies, experts = cluster.nodes * cluster.dies_per_node, run.model.experts
     for tensor in ENGINE_SIZES:
-        if dies % tensor or of.model.heads % tensor:
+        if dies % tensor or run.model.heads % tensor:
             continue
         instances = [n for n in _divisors(dies // tensor) if experts % (dies // n) == 0]
         if instances:
-            yield dataclasses.replace(of.config.rollout, tensor_parallel=tensor, instances=instances[0])
+            yield dataclasses.replace(run.config.rollout, tensor_parallel=tensor, instances=instances[0])
 
 
-def _recompute(of: Subject, layers: list[int]) -> Recompute | None:
-    recompute = of.config.actor.recompute
+def _recompute(run: Subject, layers: list[int]) -> Recompute | None:
+    recompute = run.config.actor.recompute
     if recompute is None or recompute.method != "block":
         return recompute
     return dataclasses.replace(recompute, layers=max(layers))

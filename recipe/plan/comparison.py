@@ -8,22 +8,22 @@ from pathlib import Path
 
 from recipe.plan.duration import estimate
 from recipe.plan.memory import PHASES, memory
-from recipe.plan.published import ROWS, Row
+from recipe.plan.published import ROWS, PublishedStep
 from recipe.plan.subject import Subject, subject
 from recipe.plan.traffic import lengths
 from recipe.runfile.config import load
 from recipe.runfile.schema import GIB
 
 
-def planned(row: Row, configs: Path) -> Subject:
-    """The run file of a published row."""
+def planned(row: PublishedStep, configs: Path) -> Subject:
+    """The planned run of a published step."""
     return subject(load(configs / f"{row.config}.toml"))
 
 
-def phases(row: Row, of: Subject) -> dict[str, tuple[float, float]]:
+def phases(row: PublishedStep, run: Subject) -> dict[str, tuple[float, float]]:
     """Seconds published and estimated, by phase; what the published run did not do is left out."""
-    found = estimate(of, lengths(of, row.prompt, row.response), row.recomputed)
-    assert found is not None
+    estimated = estimate(run, lengths(run, row.prompt, row.response), row.recomputed)
+    assert estimated is not None
     published = {
         "generation and switches": row.generation + row.switches,
         "reward": row.reward,
@@ -31,12 +31,12 @@ def phases(row: Row, of: Subject) -> dict[str, tuple[float, float]]:
         "ref": row.ref,
         "update": row.update,
     }
-    pairs = {name: (seconds, found.phases[name]) for name, seconds in published.items() if seconds}
-    return {**pairs, "step": (row.step, sum(estimated for _, estimated in pairs.values()))}
+    pairs = {name: (seconds, estimated.phases[name]) for name, seconds in published.items() if seconds}
+    return {**pairs, "step": (row.step, sum(seconds for _, seconds in pairs.values()))}
 
 
 def time_table(configs: Path) -> Iterator[str]:
-    """Published and estimated seconds of every row."""
+    """Lines of a Markdown table: published and estimated seconds of every published step."""
     yield "| published step | phase | published s | estimated s | off |"
     yield "|---|---|---:|---:|---:|"
     for row in ROWS:
@@ -45,14 +45,14 @@ def time_table(configs: Path) -> Iterator[str]:
 
 
 def memory_table(configs: Path, names: list[str]) -> Iterator[str]:
-    """GiB of the fullest die by phase, and per node, of run files."""
+    """Lines of a Markdown table: GiB on the fullest die by phase, and on a node, for each run file."""
     yield "| run file | die has | rollout | old log-prob | reference | update | switch | node, of it page-locked |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for name in names:
-        found = memory(subject(load(configs / f"{name}.toml")))
-        cells = [f"{found.limit / GIB:.0f}"]
+        needed = memory(subject(load(configs / f"{name}.toml")))
+        cells = [f"{needed.limit / GIB:.0f}"]
         for phase in PHASES:
-            die = found.worst(phase)
+            die = needed.worst(phase)
             cells.append(f"{(die.total(phase) + die.outside_total) / GIB:.1f}")
-        cells.append(f"{found.host.total / GIB:.0f}, {found.host.pinned_total / GIB:.0f}")
+        cells.append(f"{needed.host.total / GIB:.0f}, {needed.host.pinned_total / GIB:.0f}")
         yield f"| `{name}.toml` | {' | '.join(cells)} |"

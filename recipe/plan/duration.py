@@ -28,7 +28,7 @@ _LIMIT_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Rates:
-    """What the published step did: floating point operations a second and die, and seconds beside them."""
+    """What the published step achieved: floating point operations per second and die, and fixed seconds beside them."""
 
     forward_flops: float
     update_flops: float
@@ -56,14 +56,14 @@ class Estimate:
 
 def active_parameters(model: Architecture) -> int:
     """Parameters that one token is multiplied with: all but the embedding and the experts it is not sent to."""
-    held = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=False, last=True)
-    experts = sum(tensor.elements for tensor in held if tensor.expert)
-    others = sum(tensor.elements for tensor in held if not tensor.expert)
-    return others + experts * model.experts_per_token // model.experts
+    tensors = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=False, last=True)
+    experts = sum(tensor.elements for tensor in tensors if tensor.expert)
+    rest = sum(tensor.elements for tensor in tensors if not tensor.expert)
+    return rest + experts * model.experts_per_token // model.experts
 
 
 def forward_flops(model: Architecture, tokens: float, sequence: float) -> float:
-    """Of a forward pass: 2 for every active parameter and token, and causal attention's scores and sums.
+    """Floating point operations of a forward pass: 2 per active parameter and token, and those of causal attention.
 
     A query of a sequence of s meets s/2 keys on the average, in products as wide as a key and as a value.
     """
@@ -101,26 +101,26 @@ def calibrated() -> Rates:
     return Rates(forward, update, row.generation / _LIMIT_TOKENS - floor, row.reward / row.sequences)
 
 
-def estimate(of: Subject, mean: Lengths, recomputed: float | None = None) -> Estimate | None:
+def estimate(run: Subject, mean: Lengths, recomputed: float | None = None) -> Estimate | None:
     """Seconds of each phase of a step; None for simulated dies, about whose speed nothing can be said.
 
     Args:
-        of: the run.
+        run: the run.
         mean: mean lengths, and the longest answer.
         recomputed: share of the layers that an update computes twice, if another than the run file's.
     """
-    hardware = BY_DEVICE.get(of.config.cluster.device)
+    hardware = BY_DEVICE.get(run.config.cluster.device)
     if hardware is None:
         return None
-    rates, layout, model = calibrated(), of.layout, of.model
+    rates, layout, model = calibrated(), run.layout, run.model
     speed = hardware.tflops_bf16 / BY_DEVICE[NPU].tflops_bf16
     tokens = layout.sequences_per_step * mean.sequence
     work = forward_flops(model, tokens, mean.sequence)
     passes = work * bubble(layout.actor_sequences_per_rank // layout.log_prob_micro_batch, layout.actor_pipeline)
-    one = passes / layout.dies / (rates.forward_flops * speed)
+    forward_s = passes / layout.dies / (rates.forward_flops * speed)
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
-    again = recomputed_share(of) if recomputed is None else recomputed
-    update = work * (3 + again) * bubble(micro_batches, layout.actor_pipeline)
+    recomputed_part = recomputed_share(run) if recomputed is None else recomputed
+    update = work * (3 + recomputed_part) * bubble(micro_batches, layout.actor_pipeline)
     floor = engine_floor_s(
         model,
         layout.rollout_tensor,
@@ -132,9 +132,9 @@ def estimate(of: Subject, mean: Lengths, recomputed: float | None = None) -> Est
     phases = {
         "generation and switches": mean.longest_response * (floor + rates.engine_step_s),
         "reward": layout.sequences_per_step * rates.reward_s_per_answer,
-        "log_prob": 0.0 if of.on_policy else one,
-        "ref": one,
+        "log_prob": 0.0 if run.on_policy else forward_s,
+        "ref": forward_s,
         "update": update / layout.dies / (rates.update_flops * speed),
     }
-    per_package = 2 if of.on_npu else 1
+    per_package = 2 if run.on_npu else 1
     return Estimate(phases, tokens, layout.dies / per_package, hardware)

@@ -20,8 +20,8 @@ from recipe.runfile.schema import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 
 PHASES = ("rollout", "log_prob", "ref", "update", "switch")
 BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
-# vllm_ascend/worker/model_runner_v1.py, initialize_kv_cache: both caches of a layer are so many elements longer, so
-# that they can start at a multiple of it. The profiler that sizes the cache does not know of it.
+# vllm_ascend/worker/model_runner_v1.py, initialize_kv_cache: each of the two caches of a layer is longer by this many
+# elements, so that it can start at a multiple of them. The profiler that sizes the cache does not know of it.
 CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
 
 
@@ -86,7 +86,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Memory:
-    """What `memory` works out."""
+    """The memory that a run needs: of its dies, its KV cache and a host, and what a die has (`limit`)."""
 
     dies: tuple[Die, ...]
     cache: Cache
@@ -110,18 +110,18 @@ class Memory:
         ]
 
 
-def memory(of: Subject) -> Memory:
+def memory(run: Subject) -> Memory:
     """Device memory of one die of each pipeline stage, the KV cache, and the memory of a host."""
-    weights = _rollout_weights(of)
-    cache = _cache(of, weights)
-    dies = tuple(_die(of, stage, weights, cache) for stage in range(of.layout.actor_pipeline))
-    return Memory(dies, cache, host(of), of.config.hbm_bytes_per_die)
+    weights = _rollout_weights(run)
+    cache = _cache(run, weights)
+    dies = tuple(_die(run, stage, weights, cache) for stage in range(run.layout.actor_pipeline))
+    return Memory(dies, cache, host(run), run.config.hbm_bytes_per_die)
 
 
 def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dict[str, int]:
     """Bytes on the fullest die in each of `PHASES`, what torch does not count included."""
-    found = memory(subject(config, model))
-    return {phase: found.worst(phase).total(phase) + found.worst(phase).outside_total for phase in PHASES}
+    needed = memory(subject(config, model))
+    return {phase: needed.worst(phase).total(phase) + needed.worst(phase).outside_total for phase in PHASES}
 
 
 def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
@@ -129,79 +129,79 @@ def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) 
     return host(subject(config, model)).pinned_total
 
 
-def _rollout_weights(of: Subject) -> dict[str, int]:
-    layout = of.layout
+def _rollout_weights(run: Subject) -> dict[str, int]:
+    layout = run.layout
     tensors = parameters.rollout_parameters(
-        of.model, tensor=layout.rollout_tensor, expert=layout.rollout_expert, replicate_shared=False
+        run.model, tensor=layout.rollout_tensor, expert=layout.rollout_expert, replicate_shared=False
     )
     return {
         "rollout weights": sum(tensor.nbytes for tensor in tensors),
-        "derived weights": parameters.derived_rollout_bytes(of.model, layout.rollout_tensor),
+        "derived weights": parameters.derived_rollout_bytes(run.model, layout.rollout_tensor),
     }
 
 
-def _cache(of: Subject, weights: Mapping[str, int]) -> Cache:
-    """vllm_ascend/worker/worker_v1.py, `determine_available_memory`: the share less the peak of a trial run."""
-    model, layout = of.model, of.layout
+def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
+    """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
+    model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
-    peak = sum(weights.values()) + _engine_step(of) + resident.engine(of) + sum(resident.outside(of).values())
-    room = int(of.config.hbm_bytes_per_die * of.config.rollout.memory_share) - peak
-    blocks_each = -(-of.sequence_tokens // BLOCK_TOKENS)
+    peak = sum(weights.values()) + _engine_step(run) + resident.engine(run) + sum(resident.outside(run).values())
+    room = int(run.config.hbm_bytes_per_die * run.config.rollout.memory_share) - peak
+    blocks_each = -(-run.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
-    return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, of.sequence_tokens)
+    return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, run.sequence_tokens)
 
 
-def _engine_step(of: Subject) -> int:
-    """A step of the engine at its token budget, every prompt ending in it."""
-    model, layout = of.model, of.layout
-    budget, rows = of.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
-    layers = budget / layout.rollout_tensor * activations.engine_most(model, of.expert_load)
+def _engine_step(run: Subject) -> int:
+    """Bytes of an engine step that uses its whole token budget and computes logits for every sequence."""
+    model, layout = run.model, run.layout
+    budget, rows = run.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
+    layers = budget / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
     logits = min(rows, budget) * model.vocabulary * BF16
     return int(max(layers, logits + budget * model.hidden * BF16))
 
 
-def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> Die:
-    config, layout, model = of.config, of.layout, of.model
+def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> Die:
+    config, layout, model = run.config, run.layout, run.model
     actor = config.actor
-    tensors, laid = stage_tensors(of, stage), stage_buffers(of, stage)
+    tensors, laid = stage_tensors(run, stage), stage_buffers(run, stage)
     last = stage == layout.actor_pipeline - 1
-    numbers = range(of.stage_start(stage), of.stage_start(stage) + layout.stage_layers[stage])
+    numbers = range(run.stage_start(stage), run.stage_start(stage) + layout.stage_layers[stage])
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
-    always = {"engine buffers": resident.engine(of), "left of the last pass": resident.left_over(of, stage)}
-    if whole := resident.gathered(of):
-        always["gathered inputs"] = whole
+    always = {"engine buffers": resident.engine(run), "left of the last pass": resident.left_over(run, stage)}
+    if gathered_bytes := resident.gathered(run):
+        always["gathered inputs"] = gathered_bytes
     if not actor.offload_parameters:
         always |= {
             "actor weights": laid.parameter_bytes,
             "reference weights": plain,
             "gradients": laid.gradient_bytes,
         }
-    stays = laid.optimizer_bytes - laid.on_host(of.config.actor.host_share)[0]
+    stays = laid.optimizer_bytes - laid.on_host(run.config.actor.host_share)[0]
     if actor.optimizer in (DIE, HOST) and stays:
         always["optimizer"] = stays
 
     def forward(entropy: bool) -> dict[str, int]:
         return {"activations": activations.forward_pass(
             model, numbers, last,
-            tokens=layout.log_prob_micro_batch * of.sequence_tokens, sequence=of.sequence_tokens,
-            tensor=layout.actor_tensor, fused=of.fused, stacked=_stack(of, numbers), load=of.expert_load,
+            tokens=layout.log_prob_micro_batch * run.sequence_tokens, sequence=run.sequence_tokens,
+            tensor=layout.actor_tensor, fused=run.fused, stacked=_stack(run, numbers), load=run.expert_load,
             entropy=entropy,
         )}  # fmt: skip
 
-    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(of)}
-    if of.on_ascend:
+    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run)}
+    if run.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
     if actor.optimizer == OFFLOADED:
         update["optimizer"] = laid.optimizer_bytes
     swapped = shards.swapped_in_bytes(tensors, laid) if actor.optimizer == SWAPPED else 0
     # The optimizer's step comes after the backward pass: the larger of the two counts.
-    passes = _training_bytes(of, stage, numbers, last)
+    passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
-    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(of)}
-    left = resident.left_by_update(of, stage)
-    since_update = {"left by the update": left} if left else {}
+    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(run)}
+    update_bytes = resident.left_by_update(run, stage)
+    since_update = {"left by the update": update_bytes} if update_bytes else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
@@ -209,42 +209,42 @@ def _die(of: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> D
         "update": {**always, **update},
         "switch": {**always, **since_update, **switch},
     }
-    return Die(stage, phases, resident.outside(of))
+    return Die(stage, phases, resident.outside(run))
 
 
-def _training_bytes(of: Subject, stage: int, numbers: range, last: bool) -> int:
+def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int:
     """Activations of an update: those of the micro-batches in flight, and the fullest moment of one.
 
     Megatron-core's schedule without interleaving (pipeline_parallel/schedules.py, `num_warmup_microbatches`): a stage
     runs as many micro-batches ahead as stages follow it.
     """
-    layout = of.layout
-    found = activations.training_pass(
-        of.model,
+    layout = run.layout
+    one_pass = activations.training_pass(
+        run.model,
         numbers,
         last,
-        sequence=of.sequence_tokens,
+        sequence=run.sequence_tokens,
         tensor=layout.actor_tensor,
-        fused=of.fused,
-        load=of.expert_load,
-        recompute=of.config.actor.recompute,
+        fused=run.fused,
+        load=run.expert_load,
+        recompute=run.config.actor.recompute,
     )
-    tokens = layout.micro_batch * of.sequence_tokens
+    tokens = layout.micro_batch * run.sequence_tokens
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
     in_flight = min(layout.actor_pipeline - stage, micro_batches)
-    again = activations.recomputed(numbers, of.config.actor.recompute)[0]
-    kept_stacks = sum(number not in again and number >= of.model.dense_layers for number in numbers)
-    stacks = in_flight * kept_stacks + (1 if again else 0)
-    return int(tokens * (in_flight * found.kept + found.most)) + stacks * _stack(of, numbers)
+    recomputed_layers = activations.recomputed(numbers, run.config.actor.recompute)[0]
+    kept_stacks = sum(number not in recomputed_layers and number >= run.model.dense_layers for number in numbers)
+    stacks = in_flight * kept_stacks + (1 if recomputed_layers else 0)
+    return int(tokens * (in_flight * one_pass.kept + one_pass.most)) + stacks * _stack(run, numbers)
 
 
-def _stack(of: Subject, numbers: range) -> int:
+def _stack(run: Subject, numbers: range) -> int:
     """Bytes of the copy of one layer's experts, where there is one."""
-    there = of.stacked and bool(numbers) and numbers[-1] >= of.model.dense_layers
-    return activations.stacked_bytes(of.model, of.layout.actor_expert) if there else 0
+    has_stack = run.stacked and bool(numbers) and numbers[-1] >= run.model.dense_layers
+    return activations.stacked_bytes(run.model, run.layout.actor_expert) if has_stack else 0
 
 
-def host(of: Subject) -> Host:
+def host(run: Subject) -> Host:
     """Host memory of a node from what its dies put there.
 
     verl/utils/megatron_utils.py offloads parameters, of the actor and the reference, and optimizer states, and drops
@@ -253,22 +253,22 @@ def host(of: Subject) -> Host:
     csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
     on the host holds its states in ordinary memory, and a page-locked copy of the gradients.
     """
-    layout, actor = of.layout, of.config.actor
+    layout, actor = run.layout, run.config.actor
     stages = []
     for stage in range(layout.actor_pipeline):
-        laid = stage_buffers(of, stage)
-        plain = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
+        laid = stage_buffers(run, stage)
+        plain = sum(tensor.nbytes for tensor in stage_tensors(run, stage))
         sizes = {"actor weights": laid.parameter_bytes, "reference weights": plain} if actor.offload_parameters else {}
         if actor.optimizer in (OFFLOADED, SWAPPED):
             sizes["optimizer"] = laid.optimizer_bytes
         if actor.optimizer == HOST:
-            sizes["optimizer"], sizes["gradients"] = laid.on_host(of.config.actor.host_share)
+            sizes["optimizer"], sizes["gradients"] = laid.on_host(run.config.actor.host_share)
         stages.append(sizes)
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
     # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.
-    here = of.config.cluster.dies_per_node
-    together = max(1, here // (layout.dies // layout.actor_pipeline))
+    dies = run.config.cluster.dies_per_node
+    together = max(1, dies // (layout.dies // layout.actor_pipeline))
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
-    parts = {name: here // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
+    parts = {name: dies // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
     return Host(parts, frozenset(parts) - ({"optimizer"} if actor.optimizer == HOST else set()))

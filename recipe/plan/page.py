@@ -27,9 +27,9 @@ def as_text(plan: Plan) -> str:
     return "\n".join(_lines(plan))
 
 
-def layout_text(of: Subject) -> str:
+def layout_text(run: Subject) -> str:
     """The layout in a line."""
-    layout = of.layout
+    layout = run.layout
     instances = f"{layout.rollout_instances} x " if layout.rollout_instances > 1 else ""
     return (
         f"rollout {instances}DP{layout.rollout_data} TP{layout.rollout_tensor} EP{layout.rollout_expert}; actor "
@@ -39,28 +39,28 @@ def layout_text(of: Subject) -> str:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
-    of, found = plan.of, plan.memory
-    cluster = of.config.cluster
-    yield f"{of.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(found.limit)}"
-    yield from _prose(layout_text(of))
+    run, needed = plan.run, plan.memory
+    cluster = run.config.cluster
+    yield f"{run.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)}"
+    yield from _prose(layout_text(run))
     yield from _prose(
-        f"{of.config.train.prompts_per_step} prompts x {of.config.rollout.samples_per_prompt} answers a step, up to "
-        f"{of.prompt_tokens} + {of.response_tokens} tokens; micro-batches of {of.layout.micro_batch} (update) and "
-        f"{of.layout.log_prob_micro_batch} (log-prob) sequences"
+        f"{run.config.train.prompts_per_step} prompts x {run.config.rollout.samples_per_prompt} answers a step, up to "
+        f"{run.prompt_tokens} + {run.response_tokens} tokens; micro-batches of {run.layout.micro_batch} (update) and "
+        f"{run.layout.log_prob_micro_batch} (log-prob) sequences"
     )
     yield ""
     yield "Memory of the fullest die by phase"
-    yield from _memory_table({phase: found.worst(phase) for phase in PHASES})
-    cache = found.cache
+    yield from _memory_table({phase: needed.worst(phase) for phase in PHASES})
+    cache = needed.cache
     yield from _prose(
         f"KV cache: {cache.blocks} blocks, {cache.tokens} tokens of {cache.bytes_per_token} bytes; an engine's "
         f"sequences at their longest want {cache.tokens_wanted}"
     )
     yield ""
     yield "Host memory of a node"
-    parts = found.host.parts
-    rows = [(f"{name}, page-locked" if name in found.host.pinned else name, parts[name]) for name in parts]
-    yield from _table([(name, size_text(size)) for name, size in [*rows, ("all", found.host.total)]])
+    parts = needed.host.parts
+    rows = [(f"{name}, page-locked" if name in needed.host.pinned else name, parts[name]) for name in parts]
+    yield from _table([(name, size_text(size)) for name, size in [*rows, ("all", needed.host.total)]])
     yield ""
     yield from _prose(
         f"Traffic of a die in a step, for prompts of {plan.mean.prompt:g} and answers of {plan.mean.response:g} tokens "
@@ -105,10 +105,13 @@ def _time(plan: Plan) -> Iterator[str]:
     if plan.estimate is None:
         yield "Time of a step: simulated dies say nothing about speed"
         return
-    found = plan.estimate
-    yield from _prose(f"Estimated time of a step ({found.hardware.name}; from one published step, see docs/PLAN.md)")
-    yield from _table([*((name, f"{s:.0f} s") for name, s in found.phases.items()), ("step", f"{found.step:.0f} s")])
-    yield f"{found.tokens_per_second_per_device:.0f} tokens a second for each of {found.devices:g} devices"
+    estimate = plan.estimate
+    hardware = estimate.hardware.name
+    yield from _prose(f"Estimated time of a step ({hardware}; from one published step, see docs/PLAN.md)")
+    yield from _table(
+        [*((name, f"{s:.0f} s") for name, s in estimate.phases.items()), ("step", f"{estimate.step:.0f} s")]
+    )
+    yield f"{estimate.tokens_per_second_per_device:.0f} tokens a second for each of {estimate.devices:g} devices"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -118,63 +121,63 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield from _prose(warning, "  ")
     if not plan.searched:
         return
-    found = plan.smallest
-    if found is None:
+    smallest = plan.smallest
+    if smallest is None:
         yield "No smaller or larger cluster of up to 64 nodes was found for this batch and these offloads"
         return
-    cluster = found.of.config.cluster
+    cluster = smallest.run.config.cluster
     yield f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies"
-    yield from _prose(layout_text(found.of), "  ")
+    yield from _prose(layout_text(smallest.run), "  ")
     yield from _prose(
-        f"micro-batches of one sequence; its fullest die holds {size_text(found.fullest_bytes)}, a node "
-        f"{size_text(found.memory.host.total)}",
+        f"micro-batches of one sequence; its fullest die holds {size_text(smallest.fullest_bytes)}, a node "
+        f"{size_text(smallest.memory.host.total)}",
         "  ",
     )
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """The plan in bytes, seconds and tokens."""
-    of, found, estimate, smallest = plan.of, plan.memory, plan.estimate, plan.smallest
+    run, needed, estimate, smallest = plan.run, plan.memory, plan.estimate, plan.smallest
     return {
-        "run": of.config.run.name,
-        "nodes": of.config.cluster.nodes,
-        "dies_per_node": of.config.cluster.dies_per_node,
-        "layout": _layout(of),
-        "fits": found.fits,
+        "run": run.config.run.name,
+        "nodes": run.config.cluster.nodes,
+        "dies_per_node": run.config.cluster.dies_per_node,
+        "layout": _layout(run),
+        "fits": needed.fits,
         "warnings": list(plan.warnings()),
-        "die_bytes": found.limit,
+        "die_bytes": needed.limit,
         "fullest": {
             phase: {"stage": die.stage, "bytes": die.total(phase) + die.outside_total}
-            for phase, die in ((phase, found.worst(phase)) for phase in PHASES)
+            for phase, die in ((phase, needed.worst(phase)) for phase in PHASES)
         },
         "memory": [
             {"stage": die.stage, "phases": {p: dict(die.phases[p]) for p in PHASES}, "outside_torch": dict(die.outside)}
-            for die in found.dies
+            for die in needed.dies
         ],
         "kv_cache": {
-            "blocks": found.cache.blocks,
-            "tokens": found.cache.tokens,
-            "bytes_per_token": found.cache.bytes_per_token,
-            "bytes": found.cache.nbytes,
-            "tokens_wanted": found.cache.tokens_wanted,
+            "blocks": needed.cache.blocks,
+            "tokens": needed.cache.tokens,
+            "bytes_per_token": needed.cache.bytes_per_token,
+            "bytes": needed.cache.nbytes,
+            "tokens_wanted": needed.cache.tokens_wanted,
         },
-        "host": _host(found),
+        "host": _host(needed),
         "mean_tokens": {"prompt": plan.mean.prompt, "response": plan.mean.response},
         "traffic_bytes": dict(plan.traffic),
         "seconds": None if estimate is None else {**estimate.phases, "step": estimate.step},
         "tokens_per_second_per_device": None if estimate is None else estimate.tokens_per_second_per_device,
         "smallest_cluster": None if smallest is None else {
-            "nodes": smallest.of.config.cluster.nodes,
-            "dies_per_node": smallest.of.config.cluster.dies_per_node,
-            "layout": _layout(smallest.of),
+            "nodes": smallest.run.config.cluster.nodes,
+            "dies_per_node": smallest.run.config.cluster.dies_per_node,
+            "layout": _layout(smallest.run),
             "fullest_die_bytes": smallest.fullest_bytes,
             "host": _host(smallest.memory),
         },
     }  # fmt: skip
 
 
-def _layout(of: Subject) -> dict[str, Any]:
-    layout = of.layout
+def _layout(run: Subject) -> dict[str, Any]:
+    layout = run.layout
     return {
         "actor_tensor_parallel": layout.actor_tensor,
         "actor_data_parallel": layout.actor_data,
@@ -188,5 +191,9 @@ def _layout(of: Subject) -> dict[str, Any]:
     }
 
 
-def _host(found: Memory) -> dict[str, Any]:
-    return {"bytes": dict(found.host.parts), "total_bytes": found.host.total, "pinned_bytes": found.host.pinned_total}
+def _host(needed: Memory) -> dict[str, Any]:
+    return {
+        "bytes": dict(needed.host.parts),
+        "total_bytes": needed.host.total,
+        "pinned_bytes": needed.host.pinned_total,
+    }

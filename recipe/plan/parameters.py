@@ -18,7 +18,7 @@ VOCABULARY_STEP = 64  # vllm: DEFAULT_VOCAB_PADDING_SIZE; DeepSeek-V3's vocabula
 
 
 @dataclass(frozen=True)
-class Tensor:
+class Parameter:
     """One parameter of one die; `expert`: of a routed expert, which is not replicated as the others are."""
 
     name: str
@@ -34,7 +34,7 @@ class Tensor:
 @functools.lru_cache(maxsize=4096)
 def actor_parameters(
     model: Architecture, first_layer: int, layers: int, *, tensor: int, expert: int, first: bool, last: bool
-) -> tuple[Tensor, ...]:
+) -> tuple[Parameter, ...]:
     """The parameters of a die in a pipeline stage of `layers` layers from `first_layer` on (counted from 0).
 
     Args:
@@ -42,16 +42,16 @@ def actor_parameters(
         first, last: the stage holds the embedding, the final norm and the output layer.
     """
     h = model.hidden
-    out: list[Tensor] = []
+    out: list[Parameter] = []
     vocabulary = model.vocabulary // tensor * h
     if first:
-        out.append(Tensor("embedding", vocabulary))
+        out.append(Parameter("embedding", vocabulary))
     for layer in range(first_layer, first_layer + layers):
-        out += [Tensor(f"layers.{layer}.{name}", size, BF16, is_expert) for name, size, is_expert in _actor_layer(
+        out += [Parameter(f"layers.{layer}.{name}", size, BF16, is_expert) for name, size, is_expert in _actor_layer(
             model, layer, tensor, expert
         )]  # fmt: skip
     if last:
-        out += [Tensor("final_layernorm", h), Tensor("output_layer", vocabulary)]
+        out += [Parameter("final_layernorm", h), Parameter("output_layer", vocabulary)]
     return tuple(out)
 
 
@@ -82,7 +82,9 @@ def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> I
 
 
 @functools.lru_cache(maxsize=256)
-def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replicate_shared: bool) -> tuple[Tensor, ...]:
+def rollout_parameters(
+    model: Architecture, *, tensor: int, expert: int, replicate_shared: bool
+) -> tuple[Parameter, ...]:
     """The parameters of a die in a vLLM engine: attention and vocabulary over `tensor`, routed experts over `expert`.
 
     Args:
@@ -92,7 +94,7 @@ def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replica
     vocabulary = -(-model.vocabulary // VOCABULARY_STEP) * VOCABULARY_STEP // tensor * h
     rope, nope = model.qk_rope_head_dim, model.qk_nope_head_dim
     shared = model.shared_experts * model.moe_intermediate // (1 if replicate_shared else tensor) * h
-    out = [Tensor("embed_tokens", vocabulary)]
+    out = [Parameter("embed_tokens", vocabulary)]
     for layer in range(model.layers):
         sizes = {
             "q_a_proj": model.q_lora_rank * h,
@@ -115,13 +117,13 @@ def rollout_parameters(model: Architecture, *, tensor: int, expert: int, replica
             if shared:
                 sizes["shared_experts.gate_up_proj"], sizes["shared_experts.down_proj"] = 2 * shared, shared
         out += [
-            Tensor(f"layers.{layer}.{name}", size, BF16, name.startswith("experts")) for name, size in sizes.items()
+            Parameter(f"layers.{layer}.{name}", size, BF16, name.startswith("experts")) for name, size in sizes.items()
         ]
         if layer >= model.dense_layers:
             # verl 0.6.1's engine keeps the router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
-            out.append(Tensor(f"layers.{layer}.gate", model.experts * h, FP32))
-            out.append(Tensor(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
-    return (*out, Tensor("norm", h), Tensor("lm_head", vocabulary))
+            out.append(Parameter(f"layers.{layer}.gate", model.experts * h, FP32))
+            out.append(Parameter(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
+    return (*out, Parameter("norm", h), Parameter("lm_head", vocabulary))
 
 
 def derived_rollout_bytes(model: Architecture, tensor: int) -> int:

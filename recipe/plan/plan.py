@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from recipe.plan.cluster import Found, host_fits, smallest_cluster
+from recipe.plan.cluster import SmallestCluster, host_fits, smallest_cluster
 from recipe.plan.duration import Estimate, estimate
 from recipe.plan.memory import PHASES, Memory, memory
 from recipe.plan.subject import Subject
@@ -19,16 +19,16 @@ from recipe.sizes import size_text
 class Plan:
     """`searched`: the smallest cluster was looked for; `smallest` is then None where there is none."""
 
-    of: Subject
+    run: Subject
     memory: Memory
     mean: Lengths
     traffic: dict[str, int]
     estimate: Estimate | None
     searched: bool
-    smallest: Found | None
+    smallest: SmallestCluster | None
 
     def warnings(self) -> Iterator[str]:
-        """What does not fit, and what will be slower than it looks."""
+        """One sentence for each thing that does not fit, or that makes a step slower than the estimate."""
         limit = self.memory.limit
         for phase in PHASES:
             over = {die.stage: die.total(phase) + die.outside_total - limit for die in self.memory.dies}
@@ -37,7 +37,7 @@ class Plan:
                 stages = "stage" if len(full) == 1 else "stages"
                 numbers = ", ".join(str(stage) for stage in full)
                 yield f"{phase}: up to {size_text(max(over.values()))} more than a die has, on {stages} {numbers}"
-        cache, rows = self.memory.cache, self.of.layout.rollout_sequences_per_engine
+        cache, rows = self.memory.cache, self.run.layout.rollout_sequences_per_engine
         if not cache.holds_one:
             yield f"the KV cache has room for {cache.tokens} tokens, less than one sequence of {cache.longest}"
         elif cache.tokens < cache.tokens_wanted:
@@ -46,33 +46,33 @@ class Plan:
                 f"the KV cache has room for {at_once} of an engine's {rows} sequences at their longest: beyond that "
                 "the engine preempts and computes again"
             )
-        if self.of.config.actor.host_share and self.estimate is not None:
+        if self.run.config.actor.host_share and self.estimate is not None:
             yield "the host's cores update the weights: how long that takes is not in the estimated time"
-        if not host_fits(self.of, self.memory):
+        if not host_fits(self.run, self.memory):
             yield "what the dies put on a node is more than [cluster] host_memory_gib_per_node"
 
 
-def make_plan(of: Subject, prompt: float | None = None, response: float | None = None, search: bool = True) -> Plan:
+def make_plan(run: Subject, prompt: float | None = None, response: float | None = None, search: bool = True) -> Plan:
     """Plan a run.
 
     Args:
-        of: the run.
+        run: the run.
         prompt, response: mean lengths in tokens; by default the limits of the run file.
         search: look for the smallest cluster.
 
     Raises:
         ConfigError: a mean length above the run file's limit.
     """
-    for name, given, limit in (("prompt", prompt, of.prompt_tokens), ("response", response, of.response_tokens)):
-        if given is not None and given > limit:
-            raise ConfigError(f"the mean {name} is {given:g} tokens, more than the run file's limit of {limit}")
-    mean = lengths(of, prompt, response)
+    for name, length, limit in (("prompt", prompt, run.prompt_tokens), ("response", response, run.response_tokens)):
+        if length is not None and length > limit:
+            raise ConfigError(f"the mean {name} is {length:g} tokens, more than the run file's limit of {limit}")
+    mean = lengths(run, prompt, response)
     return Plan(
-        of,
-        memory(of),
+        run,
+        memory(run),
         mean,
-        traffic(of, mean),
-        estimate(of, mean),
+        traffic(run, mean),
+        estimate(run, mean),
         search,
-        smallest_cluster(of) if search else None,
+        smallest_cluster(run) if search else None,
     )

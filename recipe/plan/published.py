@@ -14,7 +14,7 @@ NPUS, DIES = 128, 256
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedStep:
     """Mean lengths in tokens and seconds by phase; `generation` includes the switches where `switches` is 0."""
 
     name: str
@@ -33,7 +33,7 @@ class Row:
     tokens_per_second_per_npu: float
 
 
-R1_ASCEND = Row(
+R1_ASCEND = PublishedStep(
     "verl r1_ascend, step 2",
     "a3_256die",
     prompt=175.1,
@@ -49,7 +49,7 @@ R1_ASCEND = Row(
     step=1044.8,
     tokens_per_second_per_npu=95.5,
 )
-TRUE_WEIGHT = Row(
+TRUE_WEIGHT = PublishedStep(
     "cann-recipes, true weights, step 2",
     "a3_256die_true_weight",
     prompt=77.8,
@@ -65,7 +65,7 @@ TRUE_WEIGHT = Row(
     step=859.68,
     tokens_per_second_per_npu=123.16,
 )
-RANDOM_INIT = Row(
+RANDOM_INIT = PublishedStep(
     "cann-recipes, random weights, step 5",
     "a3_256die_random_init",
     prompt=75.0,

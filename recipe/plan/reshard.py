@@ -11,26 +11,27 @@ from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject
 
 
-def buffer_bytes(of: Subject) -> int:
-    """The most at once: the broadcast copy of the largest tensor, the gathered ones, and what they are put into."""
-    layout, most = of.layout, 0
+def buffer_bytes(run: Subject) -> int:
+    """Most bytes of the sync at once: a tensor's broadcast copy, its gathered pieces, and what they are copied into."""
+    layout, most = run.layout, 0
     for stage in range(layout.actor_pipeline):
-        for tensor in stage_tensors(of, stage):
+        for tensor in stage_tensors(run, stage):
             group = layout.actor_expert if tensor.expert else layout.actor_tensor
             broadcast = tensor.nbytes if layout.actor_pipeline > 1 else 0
-            # Gathered pieces are put together in a new tensor, an expert's one by one, and so is a single piece.
-            whole = tensor.nbytes if tensor.expert else group * tensor.nbytes
-            gathered = (group * tensor.nbytes if group > 1 else 0) + whole
+            # Gathered pieces are copied into a new tensor, also where there is only one; each expert is a tensor of its
+            # own.
+            assembled = tensor.nbytes if tensor.expert else group * tensor.nbytes
+            gathered = (group * tensor.nbytes if group > 1 else 0) + assembled
             most = max(most, broadcast + gathered)
     return most
 
 
-def received_bytes(of: Subject) -> dict[str, int]:
+def received_bytes(run: Subject) -> dict[str, int]:
     """Bytes that a die receives in one sync, by collective: the whole model passes every die."""
-    layout = of.layout
+    layout = run.layout
     dense = expert = 0
     for stage in range(layout.actor_pipeline):
-        for tensor in stage_tensors(of, stage):
+        for tensor in stage_tensors(run, stage):
             if tensor.expert:
                 expert += tensor.nbytes
             else:

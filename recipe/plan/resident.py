@@ -16,42 +16,42 @@ INDEX = 8
 CAUSAL_MASK = 2048  # mindspeed/core/transformer/flash_attention: a mask of 2048 x 2048 bytes, kept
 
 
-def engine(of: Subject) -> int:
+def engine(run: Subject) -> int:
     """Bytes that the engine keeps after `release`: rope tables, prefill mask, input batch; the trainer's mask."""
-    model, rollout = of.model, of.config.rollout
+    model, rollout = run.model, run.config.rollout
     ropes = ROPE_TABLES * model.max_positions * model.qk_rope_head_dim * BF16
     mask = RING_MASK * RING_MASK * BF16
     batch = rollout.max_batched_tokens * 4 * INDEX  # token ids, positions, slots, places in the sequences
-    return ropes + mask + batch + (CAUSAL_MASK**2 if of.stacked else 0)
+    return ropes + mask + batch + (CAUSAL_MASK**2 if run.stacked else 0)
 
 
-def gathered(of: Subject) -> int:
-    """Bytes of the buffer, kept for ever, in which linear layers gather the input that sequence parallelism has cut up
-    (megatron/core/utils.py, `GlobalMemoryBuffer`; tensor_parallel/layers.py): the whole input of the largest pass."""
-    layout = of.layout
-    tokens = max(layout.log_prob_micro_batch, layout.micro_batch) * of.sequence_tokens
-    return tokens * of.model.hidden * BF16 if layout.actor_tensor > 1 else 0
+def gathered(run: Subject) -> int:
+    """Bytes of Megatron-core's global buffer, which is never released (megatron/core/utils.py, `GlobalMemoryBuffer`):
+    the largest input that a linear layer gathers under sequence parallelism."""
+    layout = run.layout
+    tokens = max(layout.log_prob_micro_batch, layout.micro_batch) * run.sequence_tokens
+    return tokens * run.model.hidden * BF16 if layout.actor_tensor > 1 else 0
 
 
-def left_over(of: Subject, stage: int) -> int:
+def left_over(run: Subject, stage: int) -> int:
     """Bytes that actor and reference keep of their last pass on a stage.
 
     Of every expert layer, its token dispatcher's probabilities in the router's float64, routing map and permutation
     (moe/token_dispatcher.py), and the router's bias and counts; of every attention, the angles of its rope for a
     sequence (yarn_rotary_pos_embedding.py caches them); of a later stage, its input (`set_input_tensor`).
     """
-    model, layout = of.model, of.layout
-    first = of.stage_start(stage)
+    model, layout = run.model, run.layout
+    first = run.stage_start(stage)
     numbers = range(first, first + layout.stage_layers[stage])
     layers = sum(n >= model.dense_layers for n in numbers)
     each = layers * (model.experts * (FP64 + 1) + model.experts_per_token * INDEX)
     each += model.hidden * BF16 if stage else 0
-    tokens = (layout.log_prob_micro_batch + layout.micro_batch) * of.sequence_tokens / layout.actor_tensor
-    angles = len(numbers) * of.sequence_tokens * model.qk_rope_head_dim * FP32
+    tokens = (layout.log_prob_micro_batch + layout.micro_batch) * run.sequence_tokens / layout.actor_tensor
+    angles = len(numbers) * run.sequence_tokens * model.qk_rope_head_dim * FP32
     return int(tokens * each) + 2 * (angles + layers * 2 * model.experts * FP32)
 
 
-def left_by_update(of: Subject, stage: int) -> int:
+def left_by_update(run: Subject, stage: int) -> int:
     """Bytes that layers keep from an update until their next pass.
 
     A recomputed expert layer's dispatcher holds probabilities that lead to the layer's input as it was given to the
@@ -59,18 +59,18 @@ def left_by_update(of: Subject, stage: int) -> int:
     input of a later stage holds its gradient (pipeline_parallel/schedules.py, `backward_step`). The stand-in's
     attention holds the mask of its last batch, and three places of every token.
     """
-    layout, start = of.layout, of.stage_start(stage)
+    layout, start = run.layout, run.stage_start(stage)
     numbers = range(start, start + layout.stage_layers[stage])
-    again = sum(n >= of.model.dense_layers for n in recomputed(numbers, of.config.actor.recompute)[0])
-    tokens = layout.micro_batch * of.sequence_tokens / layout.actor_tensor
-    masks = of.sequence_tokens**2 * FP32 + 3 * INDEX * layout.micro_batch * of.sequence_tokens
-    states = 2 * again + (1 if stage else 0)
-    return int(states * tokens * of.model.hidden * BF16) + (0 if of.fused else len(numbers) * masks)
+    recomputed_layers = sum(n >= run.model.dense_layers for n in recomputed(numbers, run.config.actor.recompute)[0])
+    tokens = layout.micro_batch * run.sequence_tokens / layout.actor_tensor
+    masks = run.sequence_tokens**2 * FP32 + 3 * INDEX * layout.micro_batch * run.sequence_tokens
+    states = 2 * recomputed_layers + (1 if stage else 0)
+    return int(states * tokens * run.model.hidden * BF16) + (0 if run.fused else len(numbers) * masks)
 
 
-def communicators(of: Subject) -> dict[str, int]:
-    """Groups of more than one die in a die's process, by what they are for; each has its own HCCL communicator."""
-    layout = of.layout
+def communicators(run: Subject) -> dict[str, int]:
+    """Sizes of the process groups that a die belongs to, without those of one die; each has an HCCL communicator."""
+    layout = run.layout
     sizes = {
         "world": layout.dies,
         "tensor": layout.actor_tensor,
@@ -86,9 +86,9 @@ def communicators(of: Subject) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if size > 1}
 
 
-def outside(of: Subject) -> dict[str, int]:
+def outside(run: Subject) -> dict[str, int]:
     """Bytes of a die that torch's counters do not show; none on a simulated one."""
-    if not of.on_npu:
-        return {} if of.config.simulated else {"context": CONTEXT_MIB * 2**20}
+    if not run.on_npu:
+        return {} if run.config.simulated else {"context": CONTEXT_MIB * 2**20}
     each = HCCL_BUFFERS_EACH * HCCL_BUFFER_MIB * 2**20
-    return {"HCCL buffers": len(communicators(of)) * each, "context": CONTEXT_MIB * 2**20}
+    return {"HCCL buffers": len(communicators(run)) * each, "context": CONTEXT_MIB * 2**20}

@@ -20,7 +20,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recipe.plan.parameters import BF16, FP32, Tensor
+from recipe.plan.parameters import BF16, FP32, Parameter
 
 PARAMETER_STEP = 64
 BUCKET_STEP = 128
@@ -51,7 +51,7 @@ class Buffers:
 
     @property
     def optimizer_elements(self) -> int:
-        """Of the die's own range of both buffers."""
+        """Elements of both buffers whose optimizer states are this die's."""
         return self.dense // self.dense_group + self.expert // self.expert_group
 
     @property
@@ -59,13 +59,13 @@ class Buffers:
         return self.optimizer_elements * OPTIMIZER_STATES * FP32
 
     def on_host(self, share: float) -> tuple[int, int]:
-        """Bytes of states and of gradients that a host holds which updates this share of the elements."""
+        """Bytes of optimizer states, and of gradients, on a host that updates this `share` of the elements."""
         elements = int(self.optimizer_elements * share)
         return elements * OPTIMIZER_STATES * FP32, elements * FP32
 
 
-def buffers(tensors: Sequence[Tensor], dense_group: int, expert_group: int) -> Buffers:
-    """The buffers of a die with these parameters, in groups of so many dies."""
+def buffers(tensors: Sequence[Parameter], dense_group: int, expert_group: int) -> Buffers:
+    """The buffers of a die that holds `tensors`, with the sizes of its two data-parallel groups."""
     return Buffers(
         _buffer([t.elements for t in tensors if not t.expert], dense_group),
         _buffer([t.elements for t in tensors if t.expert], expert_group),
@@ -85,7 +85,7 @@ def _up(number: int, step: int) -> int:
     return -(-number // step) * step
 
 
-def swapped_in_bytes(tensors: Sequence[Tensor], shards: Buffers) -> int:
+def swapped_in_bytes(tensors: Sequence[Parameter], shards: Buffers) -> int:
     """The most of the optimizer states on the device at once with MindSpeed's swap optimizer, in its step.
 
     Parameters are brought in until a sixteenth of the elements is there, one at least, and leave one by one while the

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the dies of each pipeline stage hold of the actor, and of the reference, which is laid out alike."""
+"""The actor's parameters and buffers on the dies of a pipeline stage; the reference is laid out in the same way."""
 
 from __future__ import annotations
 
 from recipe.plan import parameters, shards
-from recipe.plan.parameters import Tensor
+from recipe.plan.parameters import Parameter
 from recipe.plan.subject import Subject
 
 
-def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
+def stage_tensors(run: Subject, stage: int) -> tuple[Parameter, ...]:
     """The actor's parameters on a die of a stage."""
-    layout = of.layout
+    layout = run.layout
     return parameters.actor_parameters(
-        of.model,
-        of.stage_start(stage),
+        run.model,
+        run.stage_start(stage),
         layout.stage_layers[stage],
         tensor=layout.actor_tensor,
         expert=layout.actor_expert,
@@ -22,6 +22,6 @@ def stage_tensors(of: Subject, stage: int) -> tuple[Tensor, ...]:
     )
 
 
-def stage_buffers(of: Subject, stage: int) -> shards.Buffers:
+def stage_buffers(run: Subject, stage: int) -> shards.Buffers:
     """The actor's buffers on a die of a stage."""
-    return shards.buffers(stage_tensors(of, stage), of.layout.actor_data, of.layout.expert_data)
+    return shards.buffers(stage_tensors(run, stage), run.layout.actor_data, run.layout.expert_data)

@@ -20,8 +20,8 @@ class Subject:
 
     `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
     ones that stand in for them on a simulated die. `stacked`: MindSpeed's grouped layers, which copy their experts'
-    weights in every pass. `expert_load`: the fullest die's experts are sent so many times the
-    tokens of an even spread.
+    weights in every pass. `expert_load`: the tokens that the busiest die's experts are sent, as a multiple of an even
+    spread.
     """
 
     config: RunConfig
@@ -98,10 +98,10 @@ def architecture_of(config: RunConfig) -> Architecture:
         from recipe.tiny.config import tiny_fields
 
         return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
-    found = derive_run(config).architecture
-    if found is None:
+    architecture = derive_run(config).architecture
+    if architecture is None:
         raise ConfigError(
             f"[model] path: {config.model.path} has no config.json on this machine; name the sizes by "
             f"[model] architecture, one of {', '.join(KNOWN)}"
         )
-    return found
+    return architecture

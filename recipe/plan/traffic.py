@@ -29,86 +29,86 @@ class Lengths:
         return self.prompt + self.response
 
 
-def lengths(of: Subject, prompt: float | None = None, response: float | None = None) -> Lengths:
-    """Mean lengths where given; else those of the run file's limits, the most there can be."""
-    return Lengths(prompt or of.prompt_tokens, response or of.response_tokens, of.response_tokens)
+def lengths(run: Subject, prompt: float | None = None, response: float | None = None) -> Lengths:
+    """The mean lengths that are given; the limits of the run file for those that are not."""
+    return Lengths(prompt or run.prompt_tokens, response or run.response_tokens, run.response_tokens)
 
 
-def passes(of: Subject) -> dict[str, int]:
+def passes(run: Subject) -> dict[str, int]:
     """Forward-like passes through the actor or reference by phase; a backward pass exchanges as much as a forward."""
-    again = 1 if of.config.actor.recompute and of.config.actor.recompute.granularity == "full" else 0
-    return {"log_prob": 0 if of.on_policy else 1, "ref": 1, "update": 2 + again}
+    recomputations = 1 if run.config.actor.recompute and run.config.actor.recompute.granularity == "full" else 0
+    return {"log_prob": 0 if run.on_policy else 1, "ref": 1, "update": 2 + recomputations}
 
 
-def traffic(of: Subject, mean: Lengths) -> dict[str, int]:
-    """Bytes by cause, of the die with the most of it."""
-    layout, model = of.layout, of.model
+def traffic(run: Subject, mean: Lengths) -> dict[str, int]:
+    """Bytes that a die sends in a step by cause; for each cause those of the die that sends most."""
+    layout, model = run.layout, run.model
     tokens = layout.actor_sequences_per_rank * mean.sequence / layout.actor_tensor
     stages = range(layout.actor_pipeline)
-    expert_layers = max(_expert_layers(of, stage) for stage in stages)
+    expert_layers = max(_expert_layers(run, stage) for stage in stages)
     away = 1 - 1 / layout.actor_expert
     # moe/token_dispatcher.py: hidden states and float64 probabilities go to the experts, hidden states come back.
     each = model.experts_per_token * (2 * model.hidden * BF16 + FP64) * away
-    run = passes(of)
-    out = {name: tokens * expert_layers * each * count for name, count in run.items()}
+    pass_counts = passes(run)
+    out = {name: tokens * expert_layers * each * count for name, count in pass_counts.items()}
     exchanged = {f"expert all-to-all, {name}": value for name, value in out.items() if value}
 
     neighbours = min(1, layout.actor_pipeline - 1)
-    forwards, backwards = sum(run.values()) - run["update"] + 1, 1
+    forwards, backwards = sum(pass_counts.values()) - pass_counts["update"] + 1, 1
     pipeline = tokens * model.hidden * BF16 * neighbours * (forwards + backwards)
 
-    laid = max((stage_buffers(of, stage) for stage in stages), key=lambda buffers: buffers.dense)
+    laid = max((stage_buffers(run, stage) for stage in stages), key=lambda buffers: buffers.dense)
     shared = 1 - 1 / layout.actor_data
     shared_experts = 1 - 1 / layout.expert_data
     # Gradients are reduce-scattered in float32, updated parameters gathered in bfloat16.
-    updates = of.config.train.updates_per_step
+    updates = run.config.train.updates_per_step
     optimizer = updates * (FP32 + BF16) * (laid.dense * shared + laid.expert * shared_experts)
 
     rollout_tokens = layout.rollout_sequences_per_engine * mean.sequence / layout.rollout_tensor
     rollout_each = model.experts_per_token * 2 * model.hidden * BF16 * (1 - 1 / layout.rollout_expert)
     reduced = 2 * layout.rollout_sequences_per_engine * mean.sequence * model.hidden * BF16 * 2 * model.layers
-    found = {
-        **{f"reshard, {name}": size for name, size in reshard.received_bytes(of).items()},
+    causes = {
+        **{f"reshard, {name}": size for name, size in reshard.received_bytes(run).items()},
         "expert all-to-all, rollout": rollout_tokens * model.moe_layers * rollout_each,
         "tensor all-reduce, rollout": reduced * (1 - 1 / layout.rollout_tensor),
         **exchanged,
         "pipeline": pipeline,
         "gradients and parameters": optimizer,
-        "host, offloads": _offloads(of),
+        "host, offloads": _offloads(run),
     }
-    return {name: int(size) for name, size in found.items() if size >= 1}
+    return {name: int(size) for name, size in causes.items() if size >= 1}
 
 
-def _expert_layers(of: Subject, stage: int) -> int:
-    start = of.stage_start(stage)
-    return sum(n >= of.model.dense_layers for n in range(start, start + of.layout.stage_layers[stage]))
+def _expert_layers(run: Subject, stage: int) -> int:
+    start = run.stage_start(stage)
+    return sum(n >= run.model.dense_layers for n in range(start, start + run.layout.stage_layers[stage]))
 
 
-def recomputed_share(of: Subject) -> float:
+def recomputed_share(run: Subject) -> float:
     """Share of the layers that an update computes twice."""
-    layout = of.layout
-    again = 0
+    layout = run.layout
+    recomputed_layers = 0
     for stage, count in enumerate(layout.stage_layers):
-        start = of.stage_start(stage)
-        again += len(recomputed(range(start, start + count), of.config.actor.recompute)[0])
-    return again / layout.layers
+        start = run.stage_start(stage)
+        recomputed_layers += len(recomputed(range(start, start + count), run.config.actor.recompute)[0])
+    return recomputed_layers / layout.layers
 
 
-def _offloads(of: Subject) -> int:
-    """Between a die and its host: parameters, which verl loads and offloads around every phase, and the optimizer's
-    states, or what an optimizer on the host takes and gives."""
-    actor, updates, moved = of.config.actor, of.config.train.updates_per_step, 0
-    for stage in range(of.layout.actor_pipeline):
-        laid, here = stage_buffers(of, stage), 0
+def _offloads(run: Subject) -> int:
+    """Bytes between a die and its host: offloaded parameters and optimizer states, or gradients and weights where the
+    optimizer is on the host."""
+    actor, updates, moved = run.config.actor, run.config.train.updates_per_step, 0
+    for stage in range(run.layout.actor_pipeline):
+        laid, stage_bytes = stage_buffers(run, stage), 0
         if actor.offload_parameters:
-            phases = 2 + (0 if of.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
-            reference = sum(tensor.nbytes for tensor in stage_tensors(of, stage))
-            here += 2 * phases * laid.parameter_bytes + 2 * reference
+            phases = 2 + (0 if run.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
+            reference = sum(tensor.nbytes for tensor in stage_tensors(run, stage))
+            stage_bytes += 2 * phases * laid.parameter_bytes + 2 * reference
         if actor.optimizer == OFFLOADED:
-            here += 2 * laid.optimizer_bytes
+            stage_bytes += 2 * laid.optimizer_bytes
         if actor.optimizer == SWAPPED:
-            here += 2 * updates * laid.optimizer_bytes
+            stage_bytes += 2 * updates * laid.optimizer_bytes
         # Gradients go to the host in float32, and come back as weights that are made bfloat16 there.
-        here += int(updates * laid.optimizer_elements * of.config.actor.host_share * (FP32 + BF16))
-        moved = max(moved, here)
+        stage_bytes += int(updates * laid.optimizer_elements * run.config.actor.host_share * (FP32 + BF16))
+        moved = max(moved, stage_bytes)
     return moved

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+COMMANDS = ("preflight",)
 TEXT = "everything that can be known to be wrong with a run before it takes a cluster"
 DETAILS = """\
 Without options the run file and the files it names are checked, as far as they are on this machine, and the Ray at

@@ -51,10 +51,10 @@ def sampled_answers(run_dir: Path) -> tuple[list[Answer], int, int]:
 
 
 def _template_length(prompts: list[str]) -> int:
-    """Characters that every prompt begins with, up to the end of a sentence or line: the template, not the problem."""
+    """Length of what all prompts begin with, up to the end of a sentence or line: that is the template's part."""
     if len(prompts) < 2:
         return 0
-    low, high = min(prompts), max(prompts)  # what the extremes share in order, all share
+    low, high = min(prompts), max(prompts)  # what the first and the last in sorted order begin with, all begin with
     length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
     common = low[:length]
     return max(common.rfind(mark) for mark in (".", "\n")) + 1
@@ -65,7 +65,7 @@ def _number(path: Path) -> int:
 
 
 def _first_by_problem(path: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    first_lines: dict[str, dict[str, Any]] = {}
     for line in read_lines(path):
-        found.setdefault(str(line.get("input", "")), line)
-    return found
+        first_lines.setdefault(str(line.get("input", "")), line)
+    return first_lines

@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+COMMANDS = ("report",)
 DETAILS = """\
 A run makes its own report at its end. Here the three are written anew, from the metrics, events and answers in RUN_DIR.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened at a step that its curves do not say: `marks.jsonl` of a run directory, shown in the report.
+"""Events at a step that its curves do not show: `marks.jsonl` of a run directory, drawn in the report.
 
 A mark is written by whoever notices: the watch over the training (a warning, a stop), a resume under other settings.
 """

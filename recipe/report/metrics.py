@@ -27,7 +27,7 @@ PROBABILITY_GAP = "training/rollout_probs_diff_max"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9
-# Times, speeds, memory, grading processes that were lost. Everything else a run logs follows from its seed.
+# Metrics of the machine: times, speeds, memory, lost grading processes. All others follow from a run's seed.
 OF_THE_MACHINE = re.compile(r"timing_(s|per_token_ms)/.+|perf/(?!total_num_tokens$).+|reward/lost_workers")
 VALIDATION = re.compile(r"val-core/.*/(?:acc|reward|score)/mean@\d+")
 
@@ -91,15 +91,15 @@ def read_steps(path: Path) -> list[Step]:
 
 
 def unequal_metrics(left: Sequence[Step], right: Sequence[Step]) -> list[str]:
-    """One line for each step that only one run has, and for each metric of the training that is not the same number.
+    """One line for each step that only one of two runs has, and for each metric of the training in which they differ.
 
     Metrics that match OF_THE_MACHINE are left out; everything else is compared to the last digit, NaN equal to NaN.
     """
-    mine, theirs = ({step.number: step.values for step in steps} for steps in (left, right))
-    lines = [f"step {number}: only one of them has it" for number in sorted(mine.keys() ^ theirs.keys())]
-    for number in sorted(mine.keys() & theirs.keys()):
-        for name in sorted(mine[number].keys() | theirs[number].keys()):
-            one, other = mine[number].get(name), theirs[number].get(name)
-            if not OF_THE_MACHINE.fullmatch(name) and repr(one) != repr(other):
-                lines.append(f"step {number}: {name} is {one!r} and {other!r}")
+    left_values, right_values = ({step.number: step.values for step in steps} for steps in (left, right))
+    lines = [f"step {number}: only one of them has it" for number in sorted(left_values.keys() ^ right_values.keys())]
+    for number in sorted(left_values.keys() & right_values.keys()):
+        for name in sorted(left_values[number].keys() | right_values[number].keys()):
+            left_value, right_value = left_values[number].get(name), right_values[number].get(name)
+            if not OF_THE_MACHINE.fullmatch(name) and repr(left_value) != repr(right_value):
+                lines.append(f"step {number}: {name} is {left_value!r} and {right_value!r}")
     return lines

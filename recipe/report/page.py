@@ -128,8 +128,8 @@ def _size(value: Any) -> str:
 def _duration(seconds: Any) -> str:
     if seconds is None:
         return "not recorded"
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d} hours"
+    rounded = round(seconds)
+    return f"{rounded // 3600}:{rounded // 60 % 60:02d}:{rounded % 60:02d} hours"
 
 
 def _answers(answers: list[Answer], first: int, last: int) -> str:
@@ -158,8 +158,8 @@ def _marks(marks: list[dict[str, Any]]) -> str:
 
 def _processes(summary: dict[str, Any]) -> str:
     rows = "".join(
-        "<tr>" + "".join(f"<td>{_safe(str(one[key]))}</td>" for key in ("role", "pid", "patches")) + "</tr>"
-        for one in summary["processes"]
+        "<tr>" + "".join(f"<td>{_safe(str(process[key]))}</td>" for key in ("role", "pid", "patches")) + "</tr>"
+        for process in summary["processes"]
     )
     return f"<h2>Processes with the overlay</h2><table><tr><th>Role</th><th>PID</th><th>Patches</th></tr>{rows}</table>"
 

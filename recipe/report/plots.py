@@ -93,13 +93,13 @@ def _draw_marks(axes: Any, marks: Sequence[Mark]) -> None:
     by_step: dict[int, list[Mark]] = {}
     for mark in marks:
         by_step.setdefault(mark.step, []).append(mark)
-    for step, here in by_step.items():
-        kind = next(kind for kind in MARK_COLOURS if any(mark.kind == kind for mark in here))
+    for step, step_marks in by_step.items():
+        kind = next(kind for kind in MARK_COLOURS if any(mark.kind == kind for mark in step_marks))
         colour = MARK_COLOURS[kind]
         axes.axvline(step, color=colour, linestyle="-" if kind == STOP else "--", linewidth=1)
         if len(by_step) > LABELLED_MARKS and kind != STOP:
-            continue  # a text at each of many lines could not be read; the page lists them all
-        names = ", ".join(dict.fromkeys(mark.name for mark in here))
+            continue  # names at many lines would cover one another; the page lists all marks
+        names = ", ".join(dict.fromkeys(mark.name for mark in step_marks))
         names = names if len(names) <= LONGEST_LABEL else names[:LONGEST_LABEL] + "..."
         axes.annotate(
             names, (step, 0.98), xycoords=("data", "axes fraction"), xytext=(-2, 0), textcoords="offset points",
@@ -118,10 +118,10 @@ def _step_times(path: Path, steps: list[Step]) -> Path:
         if any(heights):
             axes.bar(numbers, heights, bottom=bottom, label=phase, width=0.9)
             bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
-    other = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
-    axes.bar(numbers, other, bottom=bottom, label="other", width=0.9, color="lightgrey")
+    unnamed = [max(0.0, (step.get("timing_s/step") or 0.0) - low) for step, low in zip(steps, bottom, strict=True)]
+    axes.bar(numbers, unnamed, bottom=bottom, label="other", width=0.9, color="lightgrey")
     # Above the bars, not over them.
-    axes.set_ylim(top=1.3 * max(low + rest for low, rest in zip(bottom, other, strict=True)))
+    axes.set_ylim(top=1.3 * max(low + rest for low, rest in zip(bottom, unnamed, strict=True)))
     axes.legend(fontsize="small", ncols=4, loc="upper center")
     return _save(axes, path)
 

@@ -82,7 +82,7 @@ def _values(steps: Iterable[Step], *names: str) -> list[float]:
 
 
 def _worst(choose: Callable[[list[float]], float], steps: list[Step], *names: str) -> float | None:
-    """What `choose` takes from a metric's values; not-a-number, which it might pass over, where one is no number."""
+    """`choose` (max or min) of a metric's values; not-a-number where one of them is, which max and min may ignore."""
     values = _values(steps, *names)
     if any(map(math.isnan, values)) or any(not step.unreadable.isdisjoint(names) for step in steps):
         return math.nan
@@ -94,7 +94,7 @@ def _largest(values: Iterable[Any]) -> Any:
 
 
 def median(values: list[float]) -> float | None:
-    """The middle value (the upper one of two); None of nothing."""
+    """The middle value (the upper one of two); None of an empty list."""
     return sorted(values)[len(values) // 2] if values else None
 
 
@@ -109,13 +109,13 @@ def _skipped(manifest: list[dict[str, Any]]) -> dict[str, str]:
 
 def _processes(manifest: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Every process that loaded the overlay, with its last known role: a worker learns its rank after its start."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    processes: dict[tuple[str, int], dict[str, Any]] = {}
     for line in manifest:
         key = (str(line.get("host")), int(line.get("pid", 0)))
-        entry = found.setdefault(key, {"host": key[0], "pid": key[1], "role": "", "patches": 0})
+        entry = processes.setdefault(key, {"host": key[0], "pid": key[1], "role": "", "patches": 0})
         entry["role"] = str(line.get("role", entry["role"]))
         entry["patches"] += line.get("status") == "applied"
-    return list(found.values())
+    return list(processes.values())
 
 
 def versions(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
@@ -127,9 +127,9 @@ def versions(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
         if name in recorded:
             now[name] = recorded[name]
             continue
-        found = next(iter(importlib.metadata.distributions(name=name, path=paths)), None)
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=paths)), None)
         try:
-            now[name] = found.version if found else importlib.metadata.version(name)
+            now[name] = distribution.version if distribution else importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     (run_dir / "versions.json").write_text(json.dumps({**recorded, **now}, indent=2) + "\n", encoding="utf-8")

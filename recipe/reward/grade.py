@@ -43,7 +43,7 @@ def grade_response(response: Any, ground_truth: Any, appeal: Appeal | None = Non
 
 
 def grade_answer(answer: str | None, ground_truth: Any, appeal: Appeal | None = None) -> Verdict:
-    """Grades one answer; with a list as ground truth, the best verdict over its items. Never raises.
+    """Grades one answer; where the ground truth is a list, the best verdict over its items. Never raises.
 
     ``appeal``, where given, has the last word on what is unparseable.
     """

@@ -81,7 +81,8 @@ def _is_matched(text: str, rule: Verifier, verifier: str) -> bool:
 
 
 def _is_surely_found(text: str) -> bool:
-    """Whether every rule surely finds ``text`` in a response that holds it, so that the rule need not be run."""
+    """Whether every rule finds ``text`` in a response that holds it, as a quick check shows; the rule need not be run
+    then."""
     if len(text) > SHORT or not text.isprintable() or "<" in text or ":" in text or "boxed" in text:
         return False
     depth = 0

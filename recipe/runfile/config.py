@@ -45,7 +45,7 @@ def load(path: Path) -> RunConfig:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason})") from None
     try:
         values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or very deep nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     config: RunConfig = build(RunConfig, values, str(path))
     _check_choices(config, str(path))
@@ -53,7 +53,7 @@ def load(path: Path) -> RunConfig:
 
 
 def require_name(name: str) -> None:
-    """Refuses a run name that is no file name: it names the run's directory.
+    """Refuse a run name that is no file name, as it names the run's directory.
 
     Raises:
         ConfigError: with what a name is made of.
@@ -63,10 +63,9 @@ def require_name(name: str) -> None:
 
 
 def require_literal(text: str, label: str) -> None:
-    """Refuses text that verl cannot be given as it is: its configuration would put something in the place of `${...}`.
+    """Refuse text with `${`: verl's configuration would replace what it takes for a reference.
 
-    An escaped one would not do: verl resolves its configuration once more after it has resolved it, and reads parts
-    of it before.
+    Escaping it would not help: verl resolves its configuration twice, and reads parts of it before that.
 
     Raises:
         ConfigError: says so, after `label`.
@@ -79,7 +78,7 @@ def require_literal(text: str, label: str) -> None:
 
 
 def _check_choices(config: RunConfig, where: str) -> None:
-    """Values that no field's limits can say, and keys of one section that need, or rule out, one another."""
+    """Check values that no field's limits can express, and keys that need or exclude one another."""
     for check in (_check_texts, _check_hosts, _check_kinds, _check_nodes, _check_names, _check_reward, _check_pairs):
         check(config, where)
 
@@ -89,12 +88,12 @@ def _check_texts(config: RunConfig, where: str) -> None:
         require_name(config.run.name)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    for name, given in config.paths.items():
+    for name, path in config.paths.items():
         try:
-            Path(given).expanduser()
+            Path(path).expanduser()
         except RuntimeError:
-            raise ConfigError(f"{where}: {name} is {shown(given)}; there is no home directory of that user") from None
-        require_literal(given, f"{where}: {name} is")
+            raise ConfigError(f"{where}: {name} is {shown(path)}; there is no home directory of that user") from None
+        require_literal(path, f"{where}: {name} is")
 
 
 def _check_hosts(config: RunConfig, where: str) -> None:

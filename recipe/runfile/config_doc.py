@@ -110,7 +110,7 @@ def _limits(about: Any) -> str:
 
 
 def _on_resume(field: dataclasses.Field[Any], table: Any) -> str:
-    """Of a table each key says it."""
+    """What a resume may change of this key; for a table its own keys say so."""
     return "" if table else str(field.metadata["on_resume"])
 
 

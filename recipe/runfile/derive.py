@@ -12,14 +12,14 @@ from recipe.runfile import mindspeed, model_files
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.inputs import Inputs, given_inputs
-from recipe.runfile.layout import Layout, Problem, lay_out, longest_sequence, problems
+from recipe.runfile.layout import Layout, Mismatch, lay_out, longest_sequence, problems
 from recipe.runfile.mindspeed import Refusal
 from recipe.runfile.overrides import DRIVER, Basis, hydra_overrides, transformer_config
 from recipe.runfile.paths import RunPaths, upstream_dir
 from recipe.runfile.ports import planned, require_apart
 from recipe.runfile.schema import RunConfig
 
-__all__ = ["Derived", "Inputs", "Layout", "Problem", "Refusal", "derive_run"]
+__all__ = ["Derived", "Inputs", "Layout", "Mismatch", "Refusal", "derive_run"]
 
 
 def derive_run(
@@ -34,8 +34,8 @@ def derive_run(
 
     Args:
         config: the run.
-        inputs: what it reads, once all of that is made. Default: as far as the run file names it; what a simulated run
-            makes at its launch has stand-ins, and the length of its longest prompt is not known.
+        inputs: what it reads, once all of that is made. Default: what the run file names, with stand-ins for what a
+            simulated run makes at launch; the length of the longest prompt is then not known.
         paths: where this launch keeps things. Default: with stand-ins for the names that a launch makes up.
         interface: this node's network interface to the other nodes. Default: the run file's.
         upstream: the tree of upstream sources. Default: this repository's.
@@ -48,7 +48,7 @@ def derive_run(
 class Derived:
     """What follows from a run file; each part is worked out when it is first asked for, and kept.
 
-    A part raises ConfigError where the run file, or a file that it names, leads to none.
+    A part raises ConfigError where it cannot be derived from the run file and the files that it names.
     """
 
     config: RunConfig
@@ -71,7 +71,7 @@ class Derived:
         """The same, with every part worked out.
 
         Raises:
-            ConfigError: the first part that there is none of.
+            ConfigError: for the first part that cannot be derived.
         """
         _ = self.layout, self._basis
         if not self.config.cluster.own_ray:
@@ -80,7 +80,7 @@ class Derived:
         return self
 
     @cached_property
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[Mismatch, ...]:
         """What keeps the run from having a layout, should its prompts be as long as they may be."""
         return tuple(problems(self.config, self.inputs.prompt_tokens))
 
@@ -90,7 +90,7 @@ class Derived:
         return self.layout_for(None if self.made is None else self.made.prompt_tokens)
 
     def layout_for(self, prompt_tokens: int | None) -> Layout:
-        """The layout with prompts padded to so many tokens; None: not known, and as long as they may be."""
+        """The layout with prompts padded to `prompt_tokens`; None: not known, so that the run file's limit counts."""
         return lay_out(self.config, prompt_tokens)
 
     @property
@@ -105,7 +105,7 @@ class Derived:
 
     @cached_property
     def mindspeed(self) -> dict[str, Any]:
-        """What MindSpeed is told; empty where it takes no part."""
+        """The settings for MindSpeed; empty where it takes no part."""
         return mindspeed.overrides(self.config, self.upstream)
 
     @cached_property

@@ -52,11 +52,11 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "RECIPE_RUN_DIR": str(paths.run_dir),
         RUN_ID: paths.run_id,
         "TMPDIR": str(paths.scratch),
-        # No usage reports; devices assigned to the actors that ask for them only; every line of every worker's log.
+        # No usage reports; devices only for the actors that ask for them; every line of every worker's log.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "0",
-        # Said, not left to the default: which LLMEngine vLLM offers hangs on the variable being there.
+        # Set although it is the default: which LLMEngine vLLM offers depends on the variable being there.
         "VLLM_USE_V1": "1",
         # Read by vLLM's ParallelConfig: engines of one instance share the experts.
         "VLLM_DP_SIZE": str(layout.rollout_data),

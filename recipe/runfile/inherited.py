@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process of a run takes over from the shell that started the launcher."""
+"""Which variables of the launcher's shell the processes of a run inherit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 # files. What is wanted goes into [environment] of the run file.
 FOREIGN_PREFIXES = ("VLLM_", "RAY_", "VERL_", "HCCL_", "NPU_SIM_", "RECIPE_RUN_")
 FOREIGN_NAMES = (
-    "TORCH_DEVICE_BACKEND_AUTOLOAD",  # off, torch_npu is never loaded by verl
+    "TORCH_DEVICE_BACKEND_AUTOLOAD",  # when it is off, verl never loads torch_npu
     "ASCEND_RT_VISIBLE_DEVICES",  # Ray sets it per worker
     "CUDA_VISIBLE_DEVICES",
     "PYTORCH_NPU_ALLOC_CONF",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recipe.runfile.schema import RunConfig
 
-# Stands for what is made when the run starts.
+# Stands for the directory of what is made at launch.
 MADE_AT_LAUNCH = Path("/made/at/launch")
 
 
@@ -27,10 +27,10 @@ class Inputs:
 
 
 def given_inputs(config: RunConfig) -> Inputs:
-    """The inputs as far as the run file names them; nothing is made, and nothing looked at.
+    """The inputs that the run file names; no file is made or read.
 
-    What a simulated run makes at launch is named below `MADE_AT_LAUNCH`, and its prompts are taken to be as long as
-    they may be.
+    What a simulated run makes at launch has a path below `MADE_AT_LAUNCH`; its prompts are assumed to be as long as
+    allowed.
     """
     model, data = config.model, config.data
     return Inputs(
@@ -42,5 +42,5 @@ def given_inputs(config: RunConfig) -> Inputs:
     )
 
 
-def _path(given: str | None, made: str) -> Path:
-    return MADE_AT_LAUNCH / made if given is None else Path(given).expanduser().absolute()
+def _path(path: str | None, made: str) -> Path:
+    return MADE_AT_LAUNCH / made if path is None else Path(path).expanduser().absolute()

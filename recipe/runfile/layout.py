@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic of a run: everything about who holds what that follows from the run file.
+"""The arithmetic of a run: parallel sizes, batches and lengths that follow from the run file.
 
 Megatron-core 0.12.1: the dies of one pipeline stage are tensor x data parallel for attention, and expert x
 expert-data parallel for the experts (expert tensor parallelism is 1 here). vLLM 0.9.1 with expert parallelism on:
@@ -70,21 +70,21 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Sizes that do not go together: the rule they break, by a name that stays, and what to tell the user."""
+class Mismatch:
+    """Sizes that do not go together: the rule that they break, by a stable name, and the text for the user."""
 
     rule: str
     text: str
 
 
-def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Problem]:
+def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mismatch]:
     """Everything that keeps a run from having a layout; arguments as for `lay_out`."""
     dies = config.cluster.nodes * config.cluster.dies_per_node
     stages = tuple(config.actor.stage_layers)
     rollout_tensor, actor_tensor = config.rollout.tensor_parallel, config.actor.tensor_parallel
     expert = config.actor.expert_parallel
     below_one = [
-        Problem("positive", f"{name} is {value}; expected at least 1")
+        Mismatch("positive", f"{name} is {value}; expected at least 1")
         for name, value in (
             ("[cluster] nodes x dies_per_node", dies),
             ("[rollout] tensor_parallel", rollout_tensor),
@@ -102,9 +102,9 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
     ]
     yield from below_one
     if below_one:
-        return  # nothing divides by them
+        return  # sizes of 0 divide nothing; the other rules would fail on them
     if len(set(stages[1:-1])) > 1:
-        yield Problem(
+        yield Mismatch(
             "stages",
             f"[actor] stage_layers is {list(stages)}; Megatron-core lets only the first and the last stage differ",
         )
@@ -132,20 +132,21 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Pr
         ]
         if sequences % data == 0 and sequences % updates == 0:
             rules.append(("update batch", name, data, "the sequences of an update", sequences // updates))
-    for rule, name, part, whole_name, whole in rules:
-        if whole % part:
-            yield Problem(rule, f"{name} is {part}, which does not divide {whole_name} ({whole})")
+    for rule, name, divisor, size_name, size in rules:
+        if size % divisor:
+            yield Mismatch(rule, f"{name} is {divisor}, which does not divide {size_name} ({size})")
     warmup, steps = config.train.warmup_steps, config.run.steps
     if warmup >= steps:
-        # An assertion without a word in its OptimizerParamScheduler, whose schedule verl ends with the steps.
-        yield Problem(
+        # Otherwise an assertion without a message fails in its OptimizerParamScheduler: verl gives it the steps as its
+        # end.
+        yield Mismatch(
             "warm-up",
             f"[train] warmup_steps is {warmup}, and Megatron-core wants it below [run] steps ({steps}); lower it, or "
             "raise the steps",
         )
     budget, longest = config.rollout.max_batched_tokens, longest_sequence(config, prompt_tokens)
     if prompt_tokens is not None and config.rollout.kv_nz and budget < longest:
-        yield Problem(
+        yield Mismatch(
             "budget",
             f"[rollout] max_batched_tokens is {budget}, below the longest sequence ({longest}): its prompt would be "
             "prefilled in pieces, which kv_nz does not allow; raise it, or remove kv_nz",
@@ -203,7 +204,8 @@ def lay_out(config: RunConfig, prompt_tokens: int | None = None) -> Layout:
     )
 
 
-def _largest_divisor(whole: int, most: int) -> int:
-    """The largest divisor of `whole` up to `most`; 1 where even that is too much."""
-    small = [size for size in range(1, min(math.isqrt(whole), max(1, most)) + 1) if whole % size == 0]
-    return max(size for pair in ((one, whole // one) for one in small) for size in pair if size <= max(1, most))
+def _largest_divisor(size: int, most: int) -> int:
+    """The largest divisor of `size` up to `most`; 1 where even that is too much."""
+    limit = max(1, most)
+    small = [divisor for divisor in range(1, min(math.isqrt(size), limit) + 1) if size % divisor == 0]
+    return max(divisor for divisor in (*small, *(size // divisor for divisor in small)) if divisor <= limit)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values of `[environment]` that are nobody else's business: an API key, a token, a password.
+"""Secret values of `[environment]`: API keys, tokens, passwords.
 
 The processes of a run get them; whatever is written, shown or sent has `HIDDEN` in their place. A variable is taken for
 secret by its name, or because its value is an address with a password in it.
@@ -30,7 +30,7 @@ _WORDS = frozenset(
         "TOKEN",
     )
 )
-# Words run together: HFTOKEN, PGPASSWORD, AWS_SECRETACCESSKEY.
+# Such words without a separator: HFTOKEN, PGPASSWORD, AWS_SECRETACCESSKEY.
 _ENDS = ("APIKEY", "ACCESSKEY", "SECRETKEY", "PRIVATEKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD")
 # What such a name ends with when the value only says where or how: SSL_KEY_FILE, RAY_AUTH_TOKEN_PATH, RAY_AUTH_MODE.
 _NO_SECRET = ("DIR", "FILE", "MODE", "PATH", "SOCK", "TYPE")
@@ -39,7 +39,7 @@ _SETTING = re.compile(
     r"""(?P<name>(?<![A-Za-z0-9_])[A-Za-z_][A-Za-z0-9_]*)(?P<between>["']?[ \t]*=[ \t]*)"""
     r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 )
-# Shorter values would be found in words of the file and of messages that have nothing to do with them.
+# Shorter values would also match parts of unrelated words in files and messages.
 _SHORTEST_FOUND = 6
 
 
@@ -74,8 +74,8 @@ def comparable_environment(environment: Mapping[str, str], key: bytes) -> dict[s
 def masked_run_file(text: str) -> str:
     """A run file's text with `HIDDEN` for the secret values of its `[environment]`, and otherwise as it is.
 
-    Where they cannot be told from the rest of the text, the file is written anew from its values, without comments. In
-    text that is no TOML what looks like a setting of a secret is masked.
+    Where a secret cannot be replaced in the text safely, the file is written anew from its values, without comments. In
+    text that is not TOML, everything that looks like the setting of a secret is masked.
     """
     commented = _SETTING.sub(_without_value, text)
     try:
@@ -83,11 +83,11 @@ def masked_run_file(text: str) -> str:
     except (ValueError, RecursionError):
         return commented
     environment = values.get("environment")
-    given = environment if isinstance(environment, dict) else {}
-    secrets = {name: value for name, value in given.items() if is_secret(name, str(value))}
+    variables = environment if isinstance(environment, dict) else {}
+    secrets = {name: value for name, value in variables.items() if is_secret(name, str(value))}
     if not secrets:
         return text if commented == text or not _same(commented, values) else commented
-    wanted = values | {"environment": given | dict.fromkeys(secrets, HIDDEN)}
+    wanted = values | {"environment": variables | dict.fromkeys(secrets, HIDDEN)}
     masked_text = _without(commented, [str(value) for value in secrets.values()])
     return masked_text if _same(masked_text, wanted) else as_toml(wanted)
 

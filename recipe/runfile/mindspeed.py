@@ -16,7 +16,7 @@ TENSOR_PARALLEL, SWAPPED_OPTIMIZER = "tensor parallel", "swapped optimizer"
 
 @dataclass(frozen=True)
 class Refusal:
-    """A setting that cannot be had with MindSpeed, or not without it; `rule` is a name that stays."""
+    """A setting that MindSpeed rules out, or that needs it; `rule` is a stable name."""
 
     rule: str
     found: str
@@ -25,15 +25,15 @@ class Refusal:
 
 
 def takes_part(config: RunConfig, upstream: Path) -> bool:
-    """On NPUs always, on simulated ones where the upstream tree has it, on GPUs never."""
+    """Whether MindSpeed is used: always on NPUs, on simulated ones if the upstream tree has it, never on GPUs."""
     device = config.cluster.device
     return device == NPU or (device != CUDA and (upstream / "mindspeed").is_dir())
 
 
 def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
     """Everything in the run file that MindSpeed, or its absence, rules out."""
-    actor, there = config.actor, takes_part(config, upstream)
-    if there and actor.tensor_parallel > 1:
+    actor, has_mindspeed = config.actor, takes_part(config, upstream)
+    if has_mindspeed and actor.tensor_parallel > 1:
         yield Refusal(
             TENSOR_PARALLEL,
             f"[actor] tensor_parallel = {actor.tensor_parallel} with MindSpeed, which refuses it for multi-latent "
@@ -41,7 +41,7 @@ def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
             "1",
             "set it to 1, and use expert_parallel and stage_layers instead",
         )
-    if not there and actor.optimizer == SWAPPED:
+    if not has_mindspeed and actor.optimizer == SWAPPED:
         yield Refusal(
             SWAPPED_OPTIMIZER,
             f'[actor] optimizer = "{SWAPPED}" with device {config.cluster.device}'
@@ -62,7 +62,7 @@ def transformer_overrides() -> dict[str, Any]:
 
 
 def overrides(config: RunConfig, upstream: Path) -> dict[str, Any]:
-    """What MindSpeed is told, where it takes part.
+    """The settings for MindSpeed, empty where it takes no part.
 
     Raises:
         ConfigError: the first of the `refusals`.

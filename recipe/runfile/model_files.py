@@ -79,16 +79,16 @@ def model_overrides(config: RunConfig, model: Path) -> dict[str, Any]:
 def chat_template(config: RunConfig, model: Path) -> Path | None:
     """The file with the chat template that prompts are rendered with; None: the tokenizer in `model` has its own.
 
-    Of a tokenizer that is not on this machine its own is assumed.
+    A tokenizer that is not on this machine is assumed to have its own.
 
     Raises:
         ConfigError: tokenizer_config.json cannot be read.
     """
-    given = config.data.chat_template
-    if given is None and not _is_here(model):
+    template = config.data.chat_template
+    if template is None and not _is_here(model):
         return None
     try:
-        return chat_template_file(model, None if given is None else Path(given).expanduser().absolute())
+        return chat_template_file(model, None if template is None else Path(template).expanduser().absolute())
     except DataError as error:
         raise ConfigError(f"[data] chat_template: {error}") from None
 

@@ -50,11 +50,11 @@ def hydra_overrides(basis: Basis) -> list[str]:
 def _data(basis: Basis) -> dict[str, Any]:
     config, inputs = basis.config, basis.inputs
     # Files converted at launch hold the rows of a validation as they are asked for; given ones hold every problem once.
-    given = config.data.kind == "parquet"
+    is_parquet = config.data.kind == "parquet"
     return {
         "data.train_files": str(inputs.train),
         "data.val_files": str(inputs.validation),
-        "data.val_max_samples": (config.data.validation_problems or -1) if given else -1,
+        "data.val_max_samples": (config.data.validation_problems or -1) if is_parquet else -1,
         "data.train_batch_size": config.train.prompts_per_step,
         "data.max_prompt_length": inputs.prompt_tokens,
         "data.max_response_length": config.data.max_response_tokens,
@@ -127,7 +127,7 @@ def _rollout(basis: Basis) -> dict[str, Any]:
         "enable_chunked_prefill": False,  # derived from the token budget by the rollout
         "enable_prefix_caching": False,
         "free_cache_engine": True,
-        # They would be compared with the old log-probabilities, which the on-policy loss does without.
+        # Their only use is a comparison with the old log-probabilities, which the on-policy loss does not compute.
         "calculate_log_probs": config.train.loss_mode != ON_POLICY,
         "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
         # Where the files are converted at launch, several answers to a problem are several rows.
@@ -180,7 +180,7 @@ def _actor(basis: Basis) -> dict[str, Any]:
             role + "megatron.expert_tensor_parallel_size": 1,
             role + "megatron.sequence_parallel": layout.actor_tensor > 1,
             role + "load_weight": inputs.checkpoint is not None,
-            # Without weights to load too: it is how checkpoints are written.
+            # Also where no weights are loaded: it selects the format in which checkpoints are written.
             role + "megatron.use_dist_checkpointing": True,
             role + "megatron.dist_checkpointing_path": None if inputs.checkpoint is None else str(inputs.checkpoint),
             role + "megatron.param_offload": config.actor.offload_parameters,

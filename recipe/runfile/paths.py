@@ -27,13 +27,13 @@ class RunPaths:
 
     @classmethod
     def of(cls, config: RunConfig) -> RunPaths:
-        """Those of a run, with stand-ins for the names that a launch makes up."""
-        given = config.run.checkpoint_dir
-        checkpoints = None if given is None else Path(given).expanduser().absolute()
+        """The paths of a run, with stand-ins for the names that a launch makes up."""
+        directory = config.run.checkpoint_dir
+        checkpoints = None if directory is None else Path(directory).expanduser().absolute()
         return cls(run_directory(config), f"{config.run.name}-shown", Path("/tmp/grpo-shown"), checkpoints)
 
     def launched(self, run_id: str, temp: Path) -> RunPaths:
-        """The same of one launch."""
+        """The paths of one launch, with its own names."""
         return dataclasses.replace(self, run_id=run_id, temp=temp)
 
     @property
@@ -88,5 +88,5 @@ def runs_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """What several runs share: models, data and checkpoints by the hash of their inputs."""
+    """The cache that runs share: models, data and checkpoints by the hash of their inputs."""
     return runs_dir() / ".cache"

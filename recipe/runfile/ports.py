@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every port that a run listens on by plan, and that no two of them meet.
+"""Every port that a run file plans, and the check that none is planned twice.
 
 The rest take what the system hands out: verl's rendezvous and the data-parallel columns of vLLM bind port 0.
 """
@@ -93,12 +93,12 @@ def require_apart(config: RunConfig) -> None:
     Raises:
         ConfigError: says which purposes meet, and where.
     """
-    ports = planned(config)
-    for purpose, own in ports.items():
-        if own[-1] > LAST:
-            raise ConfigError(f"{purpose} goes up to port {own[-1]}, beyond {LAST}; choose a lower one")
-    for (one, first), (other, second) in combinations(ports.items(), 2):
-        if first[0] <= second[-1] and second[0] <= first[-1]:
+    ranges = planned(config)
+    for purpose, ports in ranges.items():
+        if ports[-1] > LAST:
+            raise ConfigError(f"{purpose} goes up to port {ports[-1]}, beyond {LAST}; choose a lower one")
+    for (purpose_a, a), (purpose_b, b) in combinations(ranges.items(), 2):
+        if a[0] <= b[-1] and b[0] <= a[-1]:
             raise ConfigError(
-                f"{one} has ports {first[0]} to {first[-1]} and {other} {second[0]} to {second[-1]}: move one of them"
+                f"{purpose_a} has ports {a[0]} to {a[-1]} and {purpose_b} {b[0]} to {b[-1]}: move one of them"
             )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a run can go on with another run file than the one its checkpoint was made with; each key of the schema says.
+"""Whether a run can go on with another run file than its checkpoint's, by the `on_resume` of each key of the schema.
 
-Settings that leave the run what it is differ freely; those that make another run of it are accepted one by one with
-`--accept`; with another model there is no going on.
+Settings that leave the run what it is may change freely; those that make another run of it are accepted one by one with
+`--accept`; those of the model may not change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENVIRONMENT = "environment"
 
 @dataclass(frozen=True)
 class Difference:
-    """A key, as `--accept` takes it, that is another one than in the checkpoint's run file; `text` has both values."""
+    """A key whose value is not that of the checkpoint's run file, as `--accept` takes it; `text` has both values."""
 
     key: str
     on_resume: str
@@ -40,20 +40,20 @@ def keys() -> dict[str, dataclasses.Field[Any]]:
 
 def _fields(cls: type[Any], prefix: str) -> Iterator[tuple[str, dataclasses.Field[Any]]]:
     hints = typing.get_type_hints(cls)
-    for one in dataclasses.fields(cls):
-        hint = hints[one.name]
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
         inner = next((option for option in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(option)), None)
         if inner is None:
-            yield prefix + one.name, one
+            yield prefix + field.name, field
         else:
-            yield from _fields(typing.cast(type[Any], inner), f"{prefix}{one.name}.")
+            yield from _fields(typing.cast(type[Any], inner), f"{prefix}{field.name}.")
 
 
 def require_acceptable(accepted: Collection[str]) -> None:
-    """What `--accept` names are keys that it is for.
+    """Require that every key given with `--accept` exists, and is one that has to be accepted.
 
     Raises:
-        ConfigError: there is no such key, or it is one of another kind.
+        ConfigError: there is no such key, it may change without being accepted, or it may not change at all.
     """
     for name in accepted:
         if name not in keys():
@@ -70,36 +70,36 @@ def require_acceptable(accepted: Collection[str]) -> None:
             raise ConfigError(f"--accept {name}: it may differ without that; leave the option out")
 
 
-def differences(before: Mapping[str, Any], config: RunConfig) -> list[Difference]:
-    """The keys that are not what they were.
+def differences(saved: Mapping[str, Any], config: RunConfig) -> list[Difference]:
+    """The keys whose values differ from those that the checkpoint was made with.
 
     Args:
-        before: the run file of the checkpoint, as the JSON of its dataclass; keys may be missing in it, which then had
-            their default, or be none of ours any more.
+        saved: the run file of the checkpoint, as the JSON of its dataclass; it may lack keys, which had their default,
+            and have keys that this version does not know.
         config: the run file.
     """
-    now = json.loads(json.dumps(config.described()))
-    found = []
-    for name, one in keys().items():
-        was, is_now = _value(before, name, one), _value(now, name, one)
-        text = _environment(was, is_now) if name == ENVIRONMENT else _both(name, was, is_now)
-        if was != is_now and text:
-            found.append(Difference(name, one.metadata["on_resume"], text))
-    for name, value in _leaves(before, ""):
+    current = json.loads(json.dumps(config.described()))
+    changed = []
+    for name, field in keys().items():
+        before, now = _value(saved, name, field), _value(current, name, field)
+        text = _environment(before, now) if name == ENVIRONMENT else _both(name, before, now)
+        if before != now and text:
+            changed.append(Difference(name, field.metadata["on_resume"], text))
+    for name, value in _leaves(saved, ""):
         if name not in keys() and not name.startswith(tuple(f"{known}." for known in keys())) and value is not None:
-            found.append(Difference(name, FREE, f"{_bracketed(name)} was {shown(value)}, and is no key of run files"))
-    return found
+            changed.append(Difference(name, FREE, f"{_bracketed(name)} was {shown(value)}, and is no key of run files"))
+    return changed
 
 
-def _value(values: Any, name: str, one: dataclasses.Field[Any]) -> Any:
-    for part in name.split("."):
+def _value(values: Any, name: str, field: dataclasses.Field[Any]) -> Any:
+    for key in name.split("."):
         if values is None:  # a table that was left out
             return None
-        if not isinstance(values, Mapping) or part not in values:
-            if one.default is not REQUIRED:
-                return one.default
-            return None if one.default_factory is REQUIRED else one.default_factory()
-        values = values[part]
+        if not isinstance(values, Mapping) or key not in values:
+            if field.default is not REQUIRED:
+                return field.default
+            return None if field.default_factory is REQUIRED else field.default_factory()
+        values = values[key]
     return values
 
 
@@ -111,15 +111,15 @@ def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix.removesuffix("."), values
 
 
-def _both(name: str, was: Any, is_now: Any) -> str:
-    return f"{_bracketed(name)} is {shown(is_now)} now and {shown(was)} in the checkpoint"
+def _both(name: str, before: Any, now: Any) -> str:
+    return f"{_bracketed(name)} is {shown(now)} now and {shown(before)} in the checkpoint"
 
 
-def _environment(was: Any, is_now: Any) -> str:
-    """Names only; a value that is masked in both is not told apart."""
-    before, now = (value if isinstance(value, Mapping) else {} for value in (was, is_now))
-    other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-    return f"[{ENVIRONMENT}] differs in {', '.join(other)}" if other else ""
+def _environment(before: Any, now: Any) -> str:
+    """The variables that differ, by name only; two masked values count as equal."""
+    old, new = (value if isinstance(value, Mapping) else {} for value in (before, now))
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    return f"[{ENVIRONMENT}] differs in {', '.join(names)}" if names else ""
 
 
 def _bracketed(name: str) -> str:
@@ -127,25 +127,26 @@ def _bracketed(name: str) -> str:
     return f"[{section}] {rest}" if rest else f"[{section}]"
 
 
-def require_continuable(found: Collection[Difference], accepted: Collection[str], what: str) -> None:
-    """Every difference is free, or has been accepted.
+def require_continuable(changes: Collection[Difference], accepted: Collection[str], what: str) -> None:
+    """Require that every difference is free, or has been accepted.
 
     Args:
-        found: the differences.
+        changes: the differences.
         accepted: keys that the user has named.
         what: begins the message: which run cannot go on from which checkpoint.
 
     Raises:
-        ConfigError: names the others, and what to do.
+        ConfigError: names the differences that are neither, and what to do.
     """
-    if other := [one for one in found if one.on_resume == IMPOSSIBLE]:
+    if impossible := [change for change in changes if change.on_resume == IMPOSSIBLE]:
         raise ConfigError(
-            f"{what}, which is of another model: {'; '.join(one.text for one in other)}. Put that back, or give "
-            "--fresh to begin anew, or another --name"
+            f"{what}, which is of another model: {'; '.join(change.text for change in impossible)}. Put that back, or "
+            "give --fresh to begin anew, or another --name"
         )
-    if asked := [one for one in found if one.on_resume == CHANGES and one.key not in accepted]:
-        options = " ".join(f"--accept {one.key}" for one in asked)
+    if unaccepted := [change for change in changes if change.on_resume == CHANGES and change.key not in accepted]:
+        texts = "; ".join(change.text for change in unaccepted)
+        options = " ".join(f"--accept {change.key}" for change in unaccepted)
         raise ConfigError(
-            f"{what} with this run file: {'; '.join(one.text for one in asked)}. Put that back, or, if another run is "
-            f"to come of it from there, give {options}"
+            f"{what} with this run file: {texts}. Put that back, or, if another run is to come of it from there, give "
+            f"{options}"
         )

@@ -17,7 +17,7 @@ from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_arg
 
 
 def as_text(derived: Derived) -> str:
-    """A page for people: sizes first, then one setting a line."""
+    """A page to read: sizes first, then one setting per line."""
     lines = ["# sizes", *_sizes(derived), "# environment of every process"]
     lines += [f"{name}={value}" for name, value in sorted(masked(derived.environment).items())]
     lines += _interface_note(derived.config)
@@ -26,7 +26,7 @@ def as_text(derived: Derived) -> str:
 
 
 def as_json(derived: Derived) -> dict[str, Any]:
-    """The same with every size by its name; the values of the run file are under `config`."""
+    """The same as JSON, every size by its name; the values of the run file are under `config`."""
     sizes = dataclasses.asdict(derived.layout) | {
         "longest_sequence_tokens": derived.sequence_tokens,
         "hbm_bytes_per_die": derived.config.hbm_bytes_per_die,
@@ -48,8 +48,8 @@ OWN = (PATH, "TMPDIR")
 def as_shell(derived: Derived) -> str:
     """A bash script: the environment made as at launch, and the driver started in it.
 
-    Left-overs of other jobs are removed first, as the launcher does. Secret values are not in it: it takes them from
-    the environment it is started in, and stops where they are not set.
+    Variables left over from other jobs are unset first, as the launcher does. Secret values are not in it: it takes
+    them from the environment it is started in, and stops where they are not set.
     """
     secrets = sorted(name for name, value in derived.config.environment.items() if is_secret(name, value))
     prefixes = " ".join(f'"${{!{prefix}@}}"' for prefix in FOREIGN_PREFIXES)
@@ -83,7 +83,7 @@ def _interface_note(config: RunConfig) -> list[str]:
 
 
 def _engine(derived: Derived) -> dict[str, Any] | None:
-    """What our rollout makes of verl's engine arguments; None on GPUs, where it takes no part."""
+    """The vLLM engine arguments that our rollout makes of verl's; None on GPUs, where it is not used."""
     if derived.config.cluster.device == CUDA:
         return None
     rollout = derived.config.rollout

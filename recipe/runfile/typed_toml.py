@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """TOML values as typed dataclasses: what does not fit is refused with one line that names the nearest right key.
 
-A field made by `key` says what it means, in which unit, and between which limits; `docs/CONFIG.md` is made from that.
+A field made by `key` has a meaning, a unit and limits; `docs/CONFIG.md` is made from these.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import HIDDEN, is_secret
 
 REQUIRED = dataclasses.MISSING
-# What another value means to a run that goes on from a checkpoint. FREE: it is the same run, elsewhere or otherwise
-# computed. CHANGES: from here on another run, which is asked for by name. IMPOSSIBLE: the checkpoint does not fit.
+# What a changed value means to a run that goes on from a checkpoint. FREE: it stays the same run, computed elsewhere or
+# in another way. CHANGES: it becomes another run, which has to be accepted. IMPOSSIBLE: the checkpoint does not fit.
 FREE, CHANGES, IMPOSSIBLE = ON_RESUME = ("free", "changes", "impossible")
 # No name, address or path of a run file is longer; PATH_MAX of Linux.
 LONGEST_TEXT = 4096
-# Of numbers whose key says no other limit: what 32 bits hold, and what float32 can still be multiplied with.
+# Limits of numbers whose key sets no other: what 32 bits hold, and what float32 can still be multiplied with.
 LARGEST_WHOLE = 2**31 - 1
 LARGEST_NUMBER = 1e12
 _SHOWN = 80
@@ -34,6 +34,7 @@ def key(
     default: Any = REQUIRED,
     *,
     on_resume: str,
+    per_node: bool = False,
     unit: str = "",
     gives: str = "",
     choices: Collection[str] = (),
@@ -46,6 +47,7 @@ def key(
         meaning: one or two sentences for the user.
         default: its value where the file leaves it out; without one the file must have it.
         on_resume: one of ON_RESUME.
+        per_node: whether it may differ between the nodes of one run.
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
         choices: the texts it may be.
@@ -54,7 +56,7 @@ def key(
     """
     assert on_resume in ON_RESUME
     about = {
-        **{"meaning": meaning, "unit": unit, "gives": gives, "on_resume": on_resume},
+        **{"meaning": meaning, "unit": unit, "gives": gives, "on_resume": on_resume, "per_node": per_node},
         **{"choices": tuple(choices), "least": least, "most": most},
     }
     if default is REQUIRED:
@@ -99,7 +101,7 @@ def build(cls: type[Any], values: dict[str, Any], where: str, section: str = "")
 
 
 def checked(cls: type[Any], name: str, value: Any, label: str) -> Any:
-    """`value` as the field `name` of the dataclass `cls` has it; `label` is what messages call it.
+    """`value` with the type and within the limits of the field `name` of `cls`; messages call it `label`.
 
     Raises:
         ConfigError: it is of another type, or beyond the field's limits.
@@ -190,7 +192,7 @@ def _not_none(hint: Any) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """The type in words, as error messages and docs/CONFIG.md have it."""
+    """A type in words, for error messages and docs/CONFIG.md."""
     hint = _not_none(hint)
     if dataclasses.is_dataclass(hint):
         return "section"

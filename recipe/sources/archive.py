@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the wanted files out of a wheel or an sdist into memory; nothing is ever unpacked to disk here.
+"""Read the wanted files of a wheel or an sdist into memory; nothing is unpacked to disk here.
 
 Archives are foreign: a member with an absolute path, a `..`, or a link among the wanted files is refused, and so is
 one that unpacks to more than MAX_BYTES.
@@ -131,10 +131,10 @@ def _checked(file: Path, members: Iterator[tuple[str, int]]) -> list[str]:
 def check_version(files: Files, pin: Pin) -> None:
     """The archive's own metadata names the pinned project and version, and every package is there."""
     metadata = BytesHeaderParser().parsebytes(files.get(f"{pin.dist_info}/METADATA", b""))
-    found = (str(metadata["Name"]).replace("_", "-").lower(), str(metadata["Version"]))
-    if found != (pin.name, pin.version):
+    named = (str(metadata["Name"]).replace("_", "-").lower(), str(metadata["Version"]))
+    if named != (pin.name, pin.version):
         expected = f"{pin.name} {pin.version}"
-        raise SourcesError(f"{pin.origin}: metadata says {' '.join(found)}, expected {expected}")
+        raise SourcesError(f"{pin.origin}: metadata says {' '.join(named)}, expected {expected}")
     for package in pin.packages:
         if not any(name.startswith(package + "/") for name in files):
             raise SourcesError(f"{pin.origin} has no package directory {package}")

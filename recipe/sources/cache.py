@@ -44,18 +44,19 @@ def cached(pin: Pin) -> Path | None:
         return place if place.is_dir() else None
     if not place.is_file():
         return None
-    found = sha256_of(place)
-    if found != pin.sha256:
-        raise SourcesError(f"{place}: SHA-256 is {found}, expected {pin.sha256}; delete the file and run sync again")
+    digest = sha256_of(place)
+    if digest != pin.sha256:
+        raise SourcesError(f"{place}: SHA-256 is {digest}, expected {pin.sha256}; delete the file and run sync again")
     return place
 
 
 @contextlib.contextmanager
 def filling(pin: Pin) -> Iterator[Path]:
-    """Hand out a path to make a pin's archive or repository at; what is there moves to its place when the block ends.
+    """Yield a path at which to make a pin's archive or repository; when the block ends, it moves to its place in the
+    cache.
 
-    One process at a time fills the cache; what killed ones have left is swept away.  SourcesError when the disk does
-    not let us; what the block raises passes.
+    One process at a time fills the cache; rests of killed ones are removed.  SourcesError where the disk cannot be
+    written; what the block raises is passed on.
     """
     place = place_of(pin)
     directory = place.parent
@@ -64,8 +65,8 @@ def filling(pin: Pin) -> Iterator[Path]:
         lock = (directory / ".lock").open("w")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for left in directory.glob(f"{_PART}*"):
-            _delete(left)
+        for leftover in directory.glob(f"{_PART}*"):
+            _delete(leftover)
         part = directory / f"{_PART}{os.getpid()}-{place.name}"
         try:
             yield part
@@ -79,8 +80,8 @@ def filling(pin: Pin) -> Iterator[Path]:
             _delete(part)
 
 
-def _delete(left: Path) -> None:
-    if left.is_dir():
-        shutil.rmtree(left, ignore_errors=True)
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        left.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

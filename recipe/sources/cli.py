@@ -16,6 +16,7 @@ from recipe.sources.errors import SourcesError, UsageError
 from recipe.sources.index import Say
 from recipe.upstreams import upstream_tree
 
+COMMANDS = ("sync",)
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXT = "bring the pinned upstream sources into upstream/, verified, with the one prelude line and our source patches"
 DETAILS = """\
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
     lines = result.get("differences", [])
     for line in lines[: len(lines) if len(lines) > 1 else 0]:
         say(line)
-    versions = ", ".join(f"{name} {one['version']}" for name, one in result["upstreams"].items())
+    versions = ", ".join(f"{name} {upstream['version']}" for name, upstream in result["upstreams"].items())
     say(f"{_shown(options)} ({versions}): {_verdict(result)}, {time.perf_counter() - start:.1f} s")
     if options.json:
         print(json.dumps(result, indent=2))
@@ -125,11 +126,11 @@ def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Prof
     """The profile that the options ask for, with what an earlier --with has put beside it."""
     every = pins.read_pins(options.root / "upstreams.toml")
     name = options.profile or manifest.get("profile", "sim")
-    every.profile(name, options.add + options.drop)  # for its errors only: names that nobody has
-    both = set(options.add) & set(options.drop)
-    if both:
-        raise UsageError(f"--with {min(both)} and --without {min(both)}: choose one")
-    known = {pin.name for other in every.profiles.values() for pin in other.pins}
+    every.profile(name, options.add + options.drop)  # for its errors only: it refuses unknown names
+    contradictory = set(options.add) & set(options.drop)
+    if contradictory:
+        raise UsageError(f"--with {min(contradictory)} and --without {min(contradictory)}: choose one")
+    known = {pin.name for profile in every.profiles.values() for pin in profile.pins}
     kept = known & set(manifest.get("beside", ())) - set(options.drop)
     profile = every.profile(name, kept | set(options.add))
     own = {pin.name for pin in every.profiles[name].pins} & set(options.drop)
@@ -139,8 +140,8 @@ def _profile(options: argparse.Namespace, manifest: dict[str, Any]) -> pins.Prof
 
 
 def _sources(options: argparse.Namespace, profile: pins.Profile) -> list[tuple[pins.Pin, Path]]:
-    """What --from names."""
-    found = []
+    """The pins and paths that --from names."""
+    sources = []
     for text in options.sources:
         name, equals, path = text.partition("=")
         if not equals or not path:
@@ -149,10 +150,10 @@ def _sources(options: argparse.Namespace, profile: pins.Profile) -> list[tuple[p
         if pin is None:
             raise UsageError(
                 f"--from {text}: profile {profile.name} has no upstream {name!r}; it has "
-                f"{', '.join(one.name for one in profile.pins)} (others: add --with NAME)"
+                f"{', '.join(pin.name for pin in profile.pins)} (others: add --with NAME)"
             )
-        found.append((pin, Path(path).expanduser()))
-    return found
+        sources.append((pin, Path(path).expanduser()))
+    return sources
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -14,22 +14,22 @@ from recipe.sources.archive import Files
 from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.index import Say
 from recipe.sources.pins import Pin, Profile
-from recipe.sources.source_patches import Listed
+from recipe.sources.source_patches import PatchFile
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A tree to be: a profile with our source patches, or, when `pristine`, the profile and nothing of ours."""
+class WantedTree:
+    """The tree that is to be made: a profile with our source patches, or, when `pristine`, the profile alone."""
 
     profile: Profile
-    patches: tuple[Listed, ...] = ()
+    patches: tuple[PatchFile, ...] = ()
     pristine: bool = False
 
     def digest(self) -> str:
         """SHA-256 over everything that decides what `upstream/` holds."""
-        patches = [(one.name, one.sha256) for one in self.patches]
-        told = [asdict(self.profile), patches, self.pristine]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        patches = [(patch.name, patch.sha256) for patch in self.patches]
+        inputs = [asdict(self.profile), patches, self.pristine]
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def manifest(self, tree: Tree) -> dict[str, Any]:
         """What `upstream/MANIFEST.json` says of the composed tree."""
@@ -42,7 +42,8 @@ class Wanted:
             "upstreams": {pin.name: _described(pin) for pin in self.profile.pins},
             "prelude": None if self.pristine else {"file": line.file, "line": line.line},
             "source_patches": [
-                {"file": one.name, "sha256": one.sha256, "target": str(one.patch.target)} for one in self.patches
+                {"file": listed.name, "sha256": listed.sha256, "target": str(listed.patch.target)}
+                for listed in self.patches
             ],
             # path -> SHA-256 as pinned, of the files whose content is ours in part
             "changed": tree.changed,
@@ -63,29 +64,33 @@ def _described(pin: Pin) -> dict[str, Any]:
     return {"version": pin.version, "packages": list(pin.packages)} | origin
 
 
-def wanted(profile: Profile, root: Path, pristine: bool = False) -> Wanted:
+def wanted(profile: Profile, root: Path, pristine: bool = False) -> WantedTree:
     """The tree of a profile with the source patches under `root`, the recipe's directory."""
     packages = [package for pin in profile.pins for package in pin.packages]
-    return Wanted(profile, () if pristine else source_patches.listed(root, packages), pristine)
+    return WantedTree(profile, () if pristine else source_patches.listed(root, packages), pristine)
 
 
 def hashes(files: Files) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
 
 
-def compose(wanted: Wanted, say: Say) -> Tree:
+def compose(wanted: WantedTree, say: Say) -> Tree:
     """Make the wanted tree in memory; fetches what is not in the cache.  SourcesError: something does not fit."""
     pinned: Files = {}
     for pin in wanted.profile.pins:
         try:
             part = fetch.read(pin, fetch.bring(pin, say))
         except Unreachable as error:
-            missing = [one.name for one in wanted.profile.pins if one is not pin and not cache.place_of(one).exists()]
+            missing = [
+                other_pin.name
+                for other_pin in wanted.profile.pins
+                if other_pin is not pin and not cache.place_of(other_pin).exists()
+            ]
             more = f" (also missing: {', '.join(missing)})" if missing else ""
             raise Unreachable(f"{error}{more}") from None
-        both = pinned.keys() & part.keys()
-        if both:
-            raise SourcesError(f"{pin.name} and another upstream both bring {min(both)}")
+        common = pinned.keys() & part.keys()
+        if common:
+            raise SourcesError(f"{pin.name} and another upstream both bring {min(common)}")
         pinned |= part
     if wanted.pristine:
         return Tree(pinned, {})

@@ -42,9 +42,9 @@ def bring_from(pin: Pin, source: Path) -> None:
         return
     file = source / pin.file if source.is_dir() else source
     if not file.is_file():
-        found = "a git repository" if git.git_dir_of(source) else "no such file" if source.is_dir() else "nothing"
+        kind = "a git repository" if git.git_dir_of(source) else "no such file" if source.is_dir() else "nothing"
         raise SourcesError(
-            f"--from {pin.name}={source}: found {found}, expected {pin.file} or a directory that holds it; "
+            f"--from {pin.name}={source}: found {kind}, expected {pin.file} or a directory that holds it; "
             f"the package index has it among the files of {pin.name} {pin.version}"
         )
     with cache.filling(pin) as part:
@@ -54,9 +54,9 @@ def bring_from(pin: Pin, source: Path) -> None:
 
 
 def _check(pin: Pin, file: Path, where: str, verdict: str) -> None:
-    found = cache.sha256_of(file)
-    if found != pin.sha256:
-        raise SourcesError(f"{pin.file} from {where} has SHA-256 {found}, upstreams.toml pins {pin.sha256}; {verdict}")
+    digest = cache.sha256_of(file)
+    if digest != pin.sha256:
+        raise SourcesError(f"{pin.file} from {where} has SHA-256 {digest}, upstreams.toml pins {pin.sha256}; {verdict}")
 
 
 def read(pin: Pin, place: Path) -> Files:

@@ -19,7 +19,7 @@ from recipe.sources.archive import COMPILED, MAX_BYTES, Files, is_licence, metad
 from recipe.sources.errors import SourcesError, Unreachable
 from recipe.sources.pins import Pin
 
-# What ties git to another repository than the one we name.
+# Variables that would make git use another repository than the one we name.
 _TIES = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NAMESPACE",
     "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_WORK_TREE",
@@ -33,11 +33,11 @@ def _environment(git_dir: Path) -> dict[str, str]:
     return {**kept, **own}
 
 
-def _run(git_dir: Path, *arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _run(git_dir: Path, *arguments: str, standard_input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(
-            ["git", *arguments], cwd=git_dir.parent, env=_environment(git_dir), input=given, capture_output=True,
-            check=False, timeout=_HOURS,
+            ["git", *arguments], cwd=git_dir.parent, env=_environment(git_dir), input=standard_input,
+            capture_output=True, check=False, timeout=_HOURS,
         )  # fmt: skip
     except FileNotFoundError:
         raise NoGit() from None
@@ -77,28 +77,28 @@ def copy(pin: Pin, source: Path, into: Path) -> None:
     """Make the bare repository `into` with the pin's commit, without its history, from the local one at `source`."""
     git_dir = git_dir_of(source.resolve())
     if git_dir is None:
-        found = "a file" if source.is_file() else "no git repository" if source.is_dir() else "nothing"
+        reason = "a file" if source.is_file() else "no git repository" if source.is_dir() else "nothing"
         raise SourcesError(
-            f"--from {pin.name}={source}: found {found}, expected a checkout or bare repository of {pin.git}; "
+            f"--from {pin.name}={source}: found {reason}, expected a checkout or bare repository of {pin.git}; "
             f"make one with: git clone {pin.git} PATH"
         )
     listed = _run(git_dir, "rev-list", "--objects", "--no-walk", pin.commit)
     if listed.returncode != 0:
         head = _run(git_dir, "rev-parse", "--verify", "--quiet", "HEAD").stdout.decode().strip()
-        found = f"its HEAD is {head[:12]}" if head else _said(listed)
+        reason = f"its HEAD is {head[:12]}" if head else _said(listed)
         raise SourcesError(
-            f"--from {pin.name}={source}: commit {pin.commit} is not in that repository ({found}); "
+            f"--from {pin.name}={source}: commit {pin.commit} is not in that repository ({reason}); "
             f"type: git -C {shlex.quote(str(source))} fetch {pin.git} {pin.commit}"
         )
     names = b"".join(line.partition(b" ")[0] + b"\n" for line in listed.stdout.splitlines())
-    packed = _run(git_dir, "pack-objects", "--quiet", "--stdout", given=names)
+    packed = _run(git_dir, "pack-objects", "--quiet", "--stdout", standard_input=names)
     if packed.returncode != 0:
         raise SourcesError(
             f"--from {pin.name}={source}: that repository cannot give commit {pin.commit[:12]} ({_said(packed)}); "
             f"look at it with: git -C {shlex.quote(str(source))} fsck"
         )
     _init(into)
-    stored = _run(into, "index-pack", "--stdin", given=packed.stdout)
+    stored = _run(into, "index-pack", "--stdin", standard_input=packed.stdout)
     if stored.returncode != 0:
         raise SourcesError(f"cannot keep commit {pin.commit[:12]} in {into.parent}: {_said(stored)}")
 
@@ -135,10 +135,14 @@ def read_file(pin: Pin, repository: Path, path: str) -> bytes | None:
     with Objects(repository) as objects:
         mode, object_id = "40000", objects.tree_of(pin.commit)
         for part in path.split("/"):
-            found = {name: (mode, one) for name, mode, one in objects.entries(object_id)} if mode == "40000" else {}
-            if part not in found:
+            entries = (
+                {name: (mode, entry_id) for name, mode, entry_id in objects.entries(object_id)}
+                if mode == "40000"
+                else {}
+            )
+            if part not in entries:
                 return None
-            mode, object_id = found[part]
+            mode, object_id = entries[part]
         return objects.read(object_id, "blob") if mode.startswith("100") else None
 
 

@@ -36,7 +36,7 @@ class IndexSettings:
 @functools.cache
 def index_settings() -> IndexSettings:
     """pip's own configuration: files and PIP_* variables; its default index when none is set."""
-    found: dict[str, str] = {}
+    options: dict[str, str] = {}
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False, timeout=60
     )
@@ -46,19 +46,19 @@ def index_settings() -> IndexSettings:
     for key, _, value in sorted(lines, key=lambda line: order.get(line[0].partition(".")[0], -1)):
         scope, _, option = key.partition(".")
         if scope in order:
-            found[option.lower()] = str(ast.literal_eval(value))
+            options[option.lower()] = str(ast.literal_eval(value))
     if listed.returncode != 0:
-        found = {
+        options = {
             key.removeprefix("PIP_").replace("_", "-").lower(): value
             for key, value in os.environ.items()
             if key.startswith("PIP_")
         }
-    index = found.get("index-url", "") or _default_index()
-    no_index = found.get("no-index", "").lower() in ("1", "true", "yes", "on")
-    urls = () if no_index else tuple(index.split() + found.get("extra-index-url", "").split())
+    index = options.get("index-url", "") or _default_index()
+    no_index = options.get("no-index", "").lower() in ("1", "true", "yes", "on")
+    urls = () if no_index else tuple(index.split() + options.get("extra-index-url", "").split())
     return IndexSettings(
-        urls, tuple(found.get("find-links", "").split()), tuple(found.get("trusted-host", "").split()),
-        found.get("cert"),
+        urls, tuple(options.get("find-links", "").split()), tuple(options.get("trusted-host", "").split()),
+        options.get("cert"),
     )  # fmt: skip
 
 

@@ -25,8 +25,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class Pin:
     """One upstream. Either `file` and `sha256` (from the package index) or `git` and `commit` are set.
 
-    packages: top-level directories that are copied.  entry_points, generate: what a build would have written, for
-    sources from git (group -> name -> object, and path -> text).
+    packages: top-level directories that are copied.  entry_points (group -> name -> object) and generate (path ->
+    text): for sources from git, what a build would have written.
     """
 
     name: str
@@ -91,13 +91,13 @@ class Pins:
         if name not in self.profiles:
             raise UsageError(f"{self.file} has no profile {name!r}; it has {', '.join(self.profiles)}")
         own = self.profiles[name]
-        others = {pin.name: pin for other in reversed(self.profiles.values()) for pin in other.pins}
+        known = {pin.name: pin for profile in reversed(self.profiles.values()) for pin in profile.pins}
         beside = tuple(sorted(set(beside)))
         for extra in beside:
-            if extra not in others:
-                choice = ", ".join(sorted(others.keys() - {pin.name for pin in own.pins})) or "none"
+            if extra not in known:
+                choice = ", ".join(sorted(known.keys() - {pin.name for pin in own.pins})) or "none"
                 raise UsageError(f"{self.file} has no upstream {extra!r}; beside profile {name} it has {choice}")
-        added = tuple(others[extra] for extra in beside if own.pin(extra) is None)
+        added = tuple(known[extra] for extra in beside if own.pin(extra) is None)
         return replace(own, pins=own.pins + added, beside=beside)
 
 

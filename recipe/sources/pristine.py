@@ -24,9 +24,9 @@ _UNREADABLE = (
 def module_text(module: str, repository: Path = REPOSITORY) -> str | None:
     """The unmodified text of an upstream's Python module, as the tree in `upstream/` was made from.
 
-    module: dotted name, such as "verl.protocol".  repository: holds `upstream/`; for this recipe itself RECIPE_UPSTREAM
-    names another one.  None when it is not to be had: no such module, no synced tree, nothing in the cache (no network
-    is used), an archive that is not the pinned one.
+    module: dotted name, such as "verl.protocol". repository: holds `upstream/`; for this recipe itself RECIPE_UPSTREAM
+    names another one. None without such a module, a synced tree, or the pinned archive in the cache; no network is
+    used.
     """
     tree = upstream_tree(repository) if repository == REPOSITORY else repository / "upstream"
     manifest = swap.read_manifest(tree)
@@ -42,9 +42,9 @@ def module_text(module: str, repository: Path = REPOSITORY) -> str | None:
 
 
 def _content(upstreams: dict[str, dict[str, Any]], path: str) -> bytes | None:
-    for name, one in upstreams.items():
-        if path.partition("/")[0] in one["packages"]:
-            pin = Pin(name, **one)
+    for name, fields in upstreams.items():
+        if path.partition("/")[0] in fields["packages"]:
+            pin = Pin(name, **fields)
             place = cache.cached(pin)
             if place is None:
                 return None

@@ -25,7 +25,7 @@ from recipe.sources.git import NoGit
 
 
 @dataclass(frozen=True)
-class Listed:
+class PatchFile:
     """A `.patch` file of the recipe: `name` is its path there, `sha256` that of its content, `diff` its diff."""
 
     name: str
@@ -34,7 +34,7 @@ class Listed:
     diff: str
 
 
-def listed(root: Path, packages: Iterable[str]) -> tuple[Listed, ...]:
+def listed(root: Path, packages: Iterable[str]) -> tuple[PatchFile, ...]:
     """The source patches under `root` whose upstream package is one of `packages`; SourcesError: a malformed one."""
     wanted = set(packages)
     patches = []
@@ -46,11 +46,11 @@ def listed(root: Path, packages: Iterable[str]) -> tuple[Listed, ...]:
         except (OverlayError, OSError, UnicodeDecodeError) as error:
             raise SourcesError(f"{name}: {_line(str(error).removeprefix(f'{file}: '))}") from None
         if patch.package in wanted:
-            patches.append(Listed(name, sha256, patch, diff))
+            patches.append(PatchFile(name, sha256, patch, diff))
     return tuple(patches)
 
 
-def apply(patches: Iterable[Listed], files: Files) -> Files:
+def apply(patches: Iterable[PatchFile], files: Files) -> Files:
     """The files that the patches change, changed, by path; `files` stays as it is.  SourcesError: one does not fit."""
     changed: Files = {}
     for entry in patches:
@@ -62,7 +62,7 @@ def apply(patches: Iterable[Listed], files: Files) -> Files:
     return changed
 
 
-def _applied(entry: Listed, path: str, before: bytes) -> bytes:
+def _applied(entry: PatchFile, path: str, before: bytes) -> bytes:
     patch = entry.patch
     old = _find(entry, path, before, "as pinned")
     if old.fingerprint not in patch.fingerprints:
@@ -83,7 +83,7 @@ def _applied(entry: Listed, path: str, before: bytes) -> bytes:
     return after
 
 
-def _find(entry: Listed, path: str, content: bytes, state: str) -> source.Excerpt:
+def _find(entry: PatchFile, path: str, content: bytes, state: str) -> source.Excerpt:
     try:
         return source.find_in(content, Path(path), entry.patch.target.qualname)
     except (OverlayError, SyntaxError, ValueError) as error:
@@ -98,7 +98,7 @@ def _outside(excerpt: source.Excerpt) -> list[bytes]:
     return lines
 
 
-def _git_apply(entry: Listed, path: str, before: bytes) -> bytes:
+def _git_apply(entry: PatchFile, path: str, before: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="source-patch-") as name:
         scratch = Path(name).resolve()
         file = scratch / path
@@ -107,13 +107,13 @@ def _git_apply(entry: Listed, path: str, before: bytes) -> bytes:
         touched = _git(entry, path, scratch, "--numstat", "-z").decode("utf-8", "replace").split("\0")
         names = sorted({entry.split("\t", 2)[-1] for entry in touched if entry})
         if names != [path]:
-            others = ", ".join(name for name in names if name != path)
-            raise SourcesError(f"{entry.name}: it changes {others}, expected a change of {path} and nothing else")
+            unnamed = ", ".join(name for name in names if name != path)
+            raise SourcesError(f"{entry.name}: it changes {unnamed}, expected a change of {path} and nothing else")
         _git(entry, path, scratch, "--whitespace=nowarn")
         return file.read_bytes()
 
 
-def _git(entry: Listed, path: str, scratch: Path, *options: str) -> bytes:
+def _git(entry: PatchFile, path: str, scratch: Path, *options: str) -> bytes:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     # A repository around the temporary directory would make git apply skip files outside of its index without a word.
     own = {

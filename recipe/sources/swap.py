@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put a new tree in the place of the old one: whoever looks, at whatever moment, finds one of the two, whole.
+"""Put a new tree in the place of the old one, so that at every moment one of the two is there, whole.
 
-`scratch` is a directory on the same file system.  In it, `upstream-new` is a tree being written or
-deleted, and `upstream-other` the tree that `upstream/` is not, or is not any more; whatever moment a sync was killed
-at, `recover` finishes or takes back what it did.
+`scratch` is a directory on the same file system. In it, `upstream-new` is a tree that is being written or deleted, and
+`upstream-other` the one that changes places with `upstream/`. At whatever moment a sync is killed, `recover` completes
+or undoes it.
 """
 
 from __future__ import annotations
@@ -51,65 +51,65 @@ def recover(tree: Path, scratch: Path, say: Say) -> None:
     """Clear up after a sync that was killed."""
     if tree.is_symlink():
         raise SourcesError(f"{tree} is a link, expected a directory that sync may replace; remove the link")
-    other = scratch / "upstream-other"
+    old = scratch / "upstream-other"
     with writing(tree):
         shutil.rmtree(scratch / "upstream-new", ignore_errors=True)
-        if other.exists() and not tree.exists():  # killed between the two renames
-            other.rename(tree)
-        _retire(other, tree, say)
+        if old.exists() and not tree.exists():  # killed between the two renames
+            old.rename(tree)
+        _retire(old, tree, say)
 
 
 def put(new: Path, tree: Path, say: Say) -> None:
     """Make the whole tree `new` (that is `upstream-new`) the one at `tree`, and clear the old one away."""
-    other = new.with_name("upstream-other")
+    old = new.with_name("upstream-other")
     with writing(tree):
         if not tree.exists():
             new.rename(tree)
             return
-        new.rename(other)
-        if not _exchange(other, tree):
-            other.rename(new)
-            tree.rename(other)
+        new.rename(old)
+        if not _exchange(old, tree):
+            old.rename(new)
+            tree.rename(old)
             try:
                 new.rename(tree)
             except OSError:
-                other.rename(tree)
+                old.rename(tree)
                 raise
-        _retire(other, tree, say)
+        _retire(old, tree, say)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Swap two directories in one step; False where the system or the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
         return False
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
         return False
-    raise OSError(code, os.strerror(code), str(other))
+    raise OSError(code, os.strerror(code), str(second))
 
 
-def _retire(other: Path, tree: Path, say: Say) -> None:
-    """Delete the tree `other`; what no sync has brought is the user's and moves to `tree`, or is set aside."""
-    if not other.is_dir():
+def _retire(old: Path, tree: Path, say: Say) -> None:
+    """Delete the tree `old`; what no sync has brought is the user's and moves to `tree`, or is set aside."""
+    if not old.is_dir():
         return
-    manifest = read_manifest(other)
+    manifest = read_manifest(old)
     brought = {name.partition("/")[0] for name in manifest["files"]} if manifest else set()
-    for entry in sorted(other.iterdir()):
+    for entry in sorted(old.iterdir()):
         if entry.name in brought or entry.name == MANIFEST:
             continue
         place = tree / entry.name
         if os.path.lexists(place):
-            place = _set_aside(other.parent, entry.name)
+            place = _set_aside(old.parent, entry.name)
             say(f"{tree.name}/{entry.name} was not brought by sync and is in the way; moved to {place}")
         entry.rename(place)
-    # Half deleted, it could not say any more what is the user's in it; under this name nobody asks.
-    gone = other.with_name("upstream-new")
-    other.rename(gone)
-    shutil.rmtree(gone)
+    # A half deleted tree has no manifest that tells which entries are the user's; under this name nobody asks for it.
+    discarded = old.with_name("upstream-new")
+    old.rename(discarded)
+    shutil.rmtree(discarded)
 
 
 def _set_aside(scratch: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from recipe.sources import swap
 from recipe.sources.cache import sha256_of
-from recipe.sources.compose import Tree, Wanted, compose, hashes
+from recipe.sources.compose import Tree, WantedTree, compose, hashes
 from recipe.sources.errors import SourcesError, writing
 from recipe.sources.index import Say
 
@@ -39,13 +39,13 @@ def differences(tree: Path, expected: dict[str, str]) -> list[str]:
     return lines
 
 
-def up_to_date(tree: Path, wanted: Wanted) -> bool:
+def up_to_date(tree: Path, wanted: WantedTree) -> bool:
     """Whether a sync of this very tree left `tree` and nothing has been changed since."""
     manifest = swap.read_manifest(tree)
     return manifest is not None and manifest.get("pins") == wanted.digest() and not differences(tree, manifest["files"])
 
 
-def sync(tree: Path, wanted: Wanted, scratch: Path, say: Say) -> bool:
+def sync(tree: Path, wanted: WantedTree, scratch: Path, say: Say) -> bool:
     """Make `tree` the wanted one; returns whether anything had to be done.
 
     Everything is fetched, checked and patched before a file is written; then the new tree takes the old one's place in
@@ -61,13 +61,13 @@ def sync(tree: Path, wanted: Wanted, scratch: Path, say: Say) -> bool:
             swap.put(_written(scratch / "upstream-new", made, wanted), tree, say)
             return True
     except SourcesError:
-        # On a read-only disk there is not even a lock to be had, nor a need of one when all is as it should be.
+        # On a read-only disk no lock can be taken; none is needed when the tree is up to date.
         if up_to_date(tree, wanted):
             return False
         raise
 
 
-def _written(new: Path, made: Tree, wanted: Wanted) -> Path:
+def _written(new: Path, made: Tree, wanted: WantedTree) -> Path:
     try:
         with writing(new.parent):
             for name, content in made.files.items():
@@ -82,7 +82,7 @@ def _written(new: Path, made: Tree, wanted: Wanted) -> Path:
     return new
 
 
-def check(tree: Path, wanted: Wanted, say: Say) -> list[str]:
+def check(tree: Path, wanted: WantedTree, say: Say) -> list[str]:
     """How `tree` differs from "pinned + ours", worked out anew from the archives; fetches those not in the cache.
 
     A tree that is exactly the pinned one, without ours, gets one line that says so.
@@ -91,11 +91,11 @@ def check(tree: Path, wanted: Wanted, say: Say) -> list[str]:
     if manifest is None:
         return [f"{tree} was not made by sync, or not whole; run: python -m recipe sync"]
     made = compose(wanted, say)
-    found = differences(tree, hashes(made.files))
-    if not found or not made.changed:
-        return found
+    lines = differences(tree, hashes(made.files))
+    if not lines or not made.changed:
+        return lines
     if not differences(tree, hashes(made.files) | made.changed):
         line, patches = wanted.profile.prelude.file, len(wanted.patches)
         more = f" and {patches} source {'patches are' if patches > 1 else 'patch is'} not applied" if patches else ""
         return [f"pristine: the prelude line is missing from {line}{more}; run: python -m recipe sync"]
-    return found
+    return lines

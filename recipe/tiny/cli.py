@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipe.tiny.config import Fp8Model
 
+COMMANDS = ("tiny-model",)
 DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
 or, with --fp8, one of any size with random weights, in the files, names and FP8 of the published checkpoint."""
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 def _refused(out: Path, error: OSError | ValueError) -> int:
     text = str(error)
     if isinstance(error, OSError):
-        # The file that an OSError names may be a temporary one beside what was asked for.
+        # An OSError may name a temporary file, so the message names the directory that was asked for.
         where = f" ({error.filename})" if error.filename else ""
         text = f"{out} cannot be written: {error.strerror or error}{where}"
     print(f"error: {text}", file=sys.stderr)

@@ -34,7 +34,7 @@ def tiny_fields() -> dict[str, Any]:
         "intermediate_size": 192,
         "moe_intermediate_size": 64,
         "n_routed_experts": 8,
-        # Half of them, so that one expert weighs little, as in the real model. With two, single tokens' probabilities
+        # Half of the experts, so that one weighs little, as in the real model. With two, single tokens' probabilities
         # differed by up to 0.4 between rollout and trainer in bfloat16.
         "num_experts_per_tok": 4,
         "n_shared_experts": 1,

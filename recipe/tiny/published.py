@@ -42,10 +42,10 @@ CONFIG: dict[str, Any] = {
 # The published shards are up to 4.3 GB.
 FILE_BYTES = 4_300_000_000
 
-Tensor = tuple[str, str, tuple[int, ...]]
+TensorSpec = tuple[str, str, tuple[int, ...]]
 
 
-def tensors(config: dict[str, Any]) -> Iterator[Tensor]:
+def tensors(config: dict[str, Any]) -> Iterator[TensorSpec]:
     """(name, safetensors dtype, shape) of every tensor of the FP8 checkpoint, prediction layers and scales included."""
     layers, extra = config["num_hidden_layers"], config.get("num_nextn_predict_layers", 0)
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
@@ -67,7 +67,7 @@ def tensors(config: dict[str, Any]) -> Iterator[Tensor]:
             yield f"model.layers.{number}.{name}", "BF16", shape
 
 
-def _with_scale(name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+def _with_scale(name: str, shape: tuple[int, ...]) -> Iterator[TensorSpec]:
     """The projections of attention and MLP are FP8, the router's bias is float32, all else bfloat16."""
     if name.endswith(("_proj.weight", ".kv_a_proj_with_mqa.weight")):
         yield name, "F8_E4M3", shape
@@ -76,8 +76,8 @@ def _with_scale(name: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
         yield name, "F32" if name.endswith(".e_score_correction_bias") else "BF16", shape
 
 
-def _shards(listed: Iterable[Tensor], file_bytes: int) -> list[list[Tensor]]:
-    shards: list[list[Tensor]] = [[]]
+def _shards(listed: Iterable[TensorSpec], file_bytes: int) -> list[list[TensorSpec]]:
+    shards: list[list[TensorSpec]] = [[]]
     size = 0
     for tensor in listed:
         nbytes = math.prod(tensor[2]) * ITEM_BYTES[tensor[1]]

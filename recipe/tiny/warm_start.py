@@ -108,11 +108,11 @@ def train(
 
     matrices = [p for name, p in model.model.layers.named_parameters() if p.ndim == 2]
     chosen_ids = {id(p) for p in matrices}
-    others = [p for p in model.parameters() if id(p) not in chosen_ids]
+    remaining = [p for p in model.parameters() if id(p) not in chosen_ids]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=settings.muon_rate, weight_decay=settings.weight_decay),
         torch.optim.AdamW(
-            others, lr=settings.adamw_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
+            remaining, lr=settings.adamw_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay, fused=True
         ),
     ]
     schedules = [torch.optim.lr_scheduler.LambdaLR(each, lambda step: _rate(step, settings)) for each in optimizers]

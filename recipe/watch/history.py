@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
-from recipe.runfile.schema import ON_POLICY
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import ON_POLICY, Watch
 
-# By this key a run's command.json has the tokens of its model, as they are in `Context`.
+# The key of a run's command.json for the vocabulary of its model, as in `Context`.
 VOCABULARY = "vocabulary"
-# Means over so many steps are compared, not single steps, whose problems differ.
+# Number of steps over which means are compared: single steps differ by their problems.
 REWARD_WINDOW, LENGTH_WINDOW = 5, 5
 
 
@@ -23,9 +22,9 @@ REWARD_WINDOW, LENGTH_WINDOW = 5, 5
 class Context:
     """What is known of a run beside its metrics.
 
-    `vocabulary`: tokens of the model, None where not known. `compares`: the run records how the rollout's
-    probabilities agree with the actor's. `kl_coefficient`: weight of the divergence from the reference in the loss.
-    `learns`: it is there to learn, and not to measure speed.
+    `vocabulary`: tokens of the model, None where not known. `compares`: the run records how the rollout's probabilities
+    agree with the actor's. `kl_coefficient`: weight of the divergence from the reference in the loss. `learns`: False
+    for a run that only measures speed.
     """
 
     vocabulary: int | None = None
@@ -92,13 +91,13 @@ class History:
 
 
 @dataclass(frozen=True)
-class Now:
+class StepView:
     """A step as rules see it; `history` includes it."""
 
     step: Step
     history: History
     context: Context
-    settings: Settings
+    settings: Watch
 
     def value(self, name: str) -> float | None:
         """A metric of this step: None where its line does not have it, not-a-number where it is there and no number."""
@@ -112,5 +111,5 @@ class Now:
         return self.step.validation_score
 
     def all_of(self, *names: str) -> dict[str, float]:
-        """Those of these metrics that the step's line has."""
+        """Those of these metrics that the step has, by name."""
         return {name: value for name in names if (value := self.value(name)) is not None}

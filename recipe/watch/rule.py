@@ -3,9 +3,9 @@
 
     @rule("zero_gradient", "the gradient norm is 0", why="what it means", counts="why so many steps",
           warn_after=1, stop_after=2)
-    def _zero_gradient(now: Now) -> Bad | None:
-        reward = now.value(REWARD)
-        return Bad(f"with a mean reward of {reward}") if now.value(GRADIENT_NORM) == 0 else None
+    def _zero_gradient(view: StepView) -> Symptom | None:
+        reward = view.value(REWARD)
+        return Symptom(f"with a mean reward of {reward}") if view.value(GRADIENT_NORM) == 0 else None
 
 A rule returns what is bad about a step, or None when all is well with it. One that finds nothing to judge in a step
 raises `NothingToJudge`; the step then neither adds to the bad steps in a row nor ends them.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recipe.watch.history import Now
+    from recipe.watch.history import StepView
 
 
 class NothingToJudge(Exception):
@@ -26,28 +26,27 @@ class NothingToJudge(Exception):
 
 
 @dataclass(frozen=True)
-class Bad:
+class Symptom:
     """What is bad about a step: the figures, in a few words.
 
-    `good`: the last step whose checkpoint is not yet touched by it, where the rule knows better than that of the last
-    step it found nothing bad in.
+    `good`: the last step whose checkpoint it cannot have touched; None: that of the last step without a symptom.
     """
 
     figures: str
     good: int | None = None
 
 
-Judge = Callable[["Now"], "Bad | None"]
+Judge = Callable[["StepView"], "Symptom | None"]
 
 
 @dataclass(frozen=True)
 class Rule:
     """One declared rule. Its action is the key of its name in `[watch]`; `bounds` are the keys of its bounds there.
 
-    `why` is its reason, `counts` that of its bounds and numbers of steps. It warns after `warn_after` bad steps in a
-    row and stops the run after `stop_after`; 0: it never does. `of_learning`: it has no meaning where nothing is to be
-    learnt. `of_validation`: it judges validations, which measure the weights after the step's update; all else in a
-    step's metrics is measured before it.
+    `why` says what a breach means, `counts` why its bounds and numbers of steps are as they are. It warns after
+    `warn_after` bad steps in a row and stops the run after `stop_after`; 0: it never does. `of_learning`: it only
+    applies to runs that are there to learn. `of_validation`: it judges validations, which measure the weights after the
+    step's update; all else in a step's metrics is measured before it.
     """
 
     name: str
@@ -63,7 +62,7 @@ class Rule:
 
     @property
     def good_before(self) -> int:
-        """How many steps before a step without a finding the last checkpoint lies that the step speaks for."""
+        """A step without a symptom shows that the checkpoint this many steps before it is good."""
         return 0 if self.of_validation else 1
 
 

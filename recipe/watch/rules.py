@@ -21,35 +21,35 @@ from recipe.report.metrics import (
     SCORE_MAX,
     SCORE_MIN,
 )
-from recipe.watch.history import LENGTH_WINDOW, REWARD_WINDOW, Now, Series
-from recipe.watch.rule import RULES, Bad, NothingToJudge, rule
+from recipe.watch.history import LENGTH_WINDOW, REWARD_WINDOW, Series, StepView
+from recipe.watch.rule import RULES, NothingToJudge, Symptom, rule
 
 __all__ = ["RULES"]
 
-# Rewards are float32, and their mean over a group differs from them in the last digits.
+# Rewards are float32, so the mean of equal rewards may differ from them in the last digits.
 EQUAL = 1e-6
-# A fall counts from this much on: less is noise of a mean over a few hundred answers, or some dozens of problems.
+# The smallest fall that counts: less is noise in a mean over a few hundred answers, or some dozens of problems.
 LEAST_FALL = 0.1
-# Where no token's probability differs by more, rollout and actor agree, whatever their correlation is: that of two
-# constants is noise.
+# Rollout and actor agree where no token's probability differs by more, whatever their correlation: between near
+# constants it is noise.
 NEGLIGIBLE_GAP = 0.01
 
 
-def _figure(now: Now, name: str) -> float:
+def _figure(view: StepView, name: str) -> float:
     """A metric of this step.
 
     Raises:
         NothingToJudge: the step does not have it.
     """
-    value = now.value(name)
+    value = view.value(name)
     if value is None:
         raise NothingToJudge
     return value
 
 
-def _updated(now: Now) -> None:
+def _updated(view: StepView) -> None:
     """Raises NothingToJudge for a step without an update, such as the validation before the training."""
-    if now.value(GRADIENT_NORM) is None:
+    if view.value(GRADIENT_NORM) is None:
         raise NothingToJudge
 
 
@@ -62,12 +62,12 @@ def _updated(now: Now) -> None:
     stop_after=1,
     of_learning=False,
 )
-def _not_finite(now: Now) -> Bad | None:
-    found = now.all_of(LOSS, GRADIENT_NORM, REFERENCE_KL, "actor/ppo_kl", *KL_KEYS, REWARD, "critic/rewards/mean")
-    if not found:
+def _not_finite(view: StepView) -> Symptom | None:
+    values = view.all_of(LOSS, GRADIENT_NORM, REFERENCE_KL, "actor/ppo_kl", *KL_KEYS, REWARD, "critic/rewards/mean")
+    if not values:
         raise NothingToJudge
-    wrong = [f"{name} is {value}" for name, value in found.items() if not math.isfinite(value)]
-    return Bad(", ".join(wrong)) if wrong else None
+    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    return Symptom(", ".join(wrong)) if wrong else None
 
 
 @rule(
@@ -79,30 +79,30 @@ def _not_finite(now: Now) -> Bad | None:
     warn_after=1,
     stop_after=2,
 )
-def _zero_gradient(now: Now) -> Bad | None:
-    norm = _figure(now, GRADIENT_NORM)
+def _zero_gradient(view: StepView) -> Symptom | None:
+    norm = _figure(view, GRADIENT_NORM)
     if norm != 0:
         return None
-    pulled = now.context.kl_coefficient > 0 and now.value(REFERENCE_KL) != 0
-    if _no_advantage(now) and not pulled:
+    pulled = view.context.kl_coefficient > 0 and view.value(REFERENCE_KL) != 0
+    if _no_advantage(view) and not pulled:
         raise NothingToJudge
-    reward = now.value(REWARD)
-    return Bad("with no reward in the metrics" if reward is None else f"with a mean reward of {reward:.3f}")
+    reward = view.value(REWARD)
+    return Symptom("with no reward in the metrics" if reward is None else f"with a mean reward of {reward:.3f}")
 
 
-def _no_advantage(now: Now) -> bool:
+def _no_advantage(view: StepView) -> bool:
     """Whether no answer of the step was better or worse than the others to its problem."""
     for low, high in ((SCORE_MIN, SCORE_MAX), (ADVANTAGE_MIN, ADVANTAGE_MAX)):
-        lowest, highest = now.value(low), now.value(high)
+        lowest, highest = view.value(low), view.value(high)
         if lowest is not None and highest is not None and highest - lowest <= EQUAL:
             return True
     return False
 
 
-def _solved(now: Now) -> bool:
+def _solved(view: StepView) -> bool:
     """Whether every answer has the highest reward that any had, and there were lower ones."""
-    lowest = now.value(SCORE_MIN)
-    seen = now.history
+    lowest = view.value(SCORE_MIN)
+    seen = view.history
     return lowest is not None and lowest >= seen.highest_score - EQUAL and seen.lowest_score < lowest - EQUAL
 
 
@@ -117,11 +117,11 @@ def _solved(now: Now) -> bool:
     warn_after=3,
     stop_after=20,
 )
-def _equal_rewards(now: Now) -> Bad | None:
-    score = _figure(now, REWARD)
-    if not _no_advantage(now) or _solved(now):
+def _equal_rewards(view: StepView) -> Symptom | None:
+    score = _figure(view, REWARD)
+    if not _no_advantage(view) or _solved(view):
         return None
-    return Bad(f"every reward is {score:.4g}")
+    return Symptom(f"every reward is {score:.4g}")
 
 
 @rule(
@@ -132,9 +132,9 @@ def _equal_rewards(now: Now) -> Bad | None:
     warn_after=10,
     stop_after=0,
 )
-def _solved_problems(now: Now) -> Bad | None:
-    score = _figure(now, REWARD)
-    return Bad(f"every reward is {score:.4g}") if _no_advantage(now) and _solved(now) else None
+def _solved_problems(view: StepView) -> Symptom | None:
+    score = _figure(view, REWARD)
+    return Symptom(f"every reward is {score:.4g}") if _no_advantage(view) and _solved(view) else None
 
 
 @rule(
@@ -147,14 +147,14 @@ def _solved_problems(now: Now) -> Bad | None:
     stop_after=2,
     bounds=("entropy_high_share",),
 )
-def _entropy_high(now: Now) -> Bad | None:
-    entropy = _entropy(now)
-    if now.context.vocabulary is None:
+def _entropy_high(view: StepView) -> Symptom | None:
+    entropy = _entropy(view)
+    if view.context.vocabulary is None:
         raise NothingToJudge
-    most = math.log(now.context.vocabulary)
-    if not entropy >= now.settings.entropy_high_share * most:
+    most = math.log(view.context.vocabulary)
+    if not entropy >= view.settings.entropy_high_share * most:
         return None
-    return Bad(f"entropy {entropy:.3f} nats, of at most {most:.3f} (ln {now.context.vocabulary})")
+    return Symptom(f"entropy {entropy:.3f} nats, of at most {most:.3f} (ln {view.context.vocabulary})")
 
 
 @rule(
@@ -167,18 +167,18 @@ def _entropy_high(now: Now) -> Bad | None:
     stop_after=20,
     bounds=("entropy_low_nats",),
 )
-def _entropy_low(now: Now) -> Bad | None:
-    entropy = _entropy(now)
-    if not entropy < now.settings.entropy_low_nats and not math.isnan(entropy):
+def _entropy_low(view: StepView) -> Symptom | None:
+    entropy = _entropy(view)
+    if not entropy < view.settings.entropy_low_nats and not math.isnan(entropy):
         return None
-    return Bad(f"entropy {entropy:.2g} nats")
+    return Symptom(f"entropy {entropy:.2g} nats")
 
 
-def _entropy(now: Now) -> float:
+def _entropy(view: StepView) -> float:
     """The step's entropy in nats per token; the on-policy loss records not-a-number, having computed none."""
-    if not now.context.compares:
+    if not view.context.compares:
         raise NothingToJudge
-    return _figure(now, ENTROPY)
+    return _figure(view, ENTROPY)
 
 
 @rule(
@@ -192,9 +192,9 @@ def _entropy(now: Now) -> float:
     stop_after=20,
     bounds=("cut_off_share",),
 )
-def _cut_off(now: Now) -> Bad | None:
-    share = _figure(now, CUT_OFF)
-    return Bad(f"{share:.0%} of the answers") if share > now.settings.cut_off_share else None
+def _cut_off(view: StepView) -> Symptom | None:
+    share = _figure(view, CUT_OFF)
+    return Symptom(f"{share:.0%} of the answers") if share > view.settings.cut_off_share else None
 
 
 @rule(
@@ -206,13 +206,13 @@ def _cut_off(now: Now) -> Bad | None:
     stop_after=10,
     bounds=("length_collapse_share",),
 )
-def _length_collapse(now: Now) -> Bad | None:
-    _figure(now, RESPONSE_LENGTH)
-    seen = now.history.length
+def _length_collapse(view: StepView) -> Symptom | None:
+    _figure(view, RESPONSE_LENGTH)
+    seen = view.history.length
     mean, best = _mean_and_best(seen)
-    if mean >= now.settings.length_collapse_share * best:
+    if mean >= view.settings.length_collapse_share * best:
         return None
-    return Bad(
+    return Symptom(
         f"{mean:.1f} tokens on average over {LENGTH_WINDOW} steps, {best:.1f} up to step {seen.best_step}",
         seen.best_step - 1,
     )
@@ -229,13 +229,13 @@ def _length_collapse(now: Now) -> Bad | None:
     stop_after=10,
     bounds=("reward_drop_share",),
 )
-def _reward_drop(now: Now) -> Bad | None:
-    _figure(now, REWARD)
-    seen = now.history.reward
+def _reward_drop(view: StepView) -> Symptom | None:
+    _figure(view, REWARD)
+    seen = view.history.reward
     mean, best = _mean_and_best(seen)
-    if not _fallen(best, mean, now.settings.reward_drop_share):
+    if not _fallen(best, mean, view.settings.reward_drop_share):
         return None
-    return Bad(
+    return Symptom(
         f"{mean:.3f} on average over {REWARD_WINDOW} steps, {best:.3f} up to step {seen.best_step}", seen.best_step - 1
     )
 
@@ -251,17 +251,17 @@ def _reward_drop(now: Now) -> Bad | None:
     bounds=("validation_drop_share",),
     of_validation=True,
 )
-def _validation_drop(now: Now) -> Bad | None:
-    score = now.validation
+def _validation_drop(view: StepView) -> Symptom | None:
+    score = view.validation
     if score is None:
         raise NothingToJudge
     if math.isnan(score):
-        return Bad(f"validation score {score}")
-    seen = now.history.validation
+        return Symptom(f"validation score {score}")
+    seen = view.history.validation
     best = score if seen.best is None else seen.best
-    if not _fallen(best, score, now.settings.validation_drop_share):
+    if not _fallen(best, score, view.settings.validation_drop_share):
         return None
-    return Bad(f"validation score {score:.3f}, {best:.3f} after step {seen.best_step}", seen.best_step)
+    return Symptom(f"validation score {score:.3f}, {best:.3f} after step {seen.best_step}", seen.best_step)
 
 
 def _mean_and_best(series: Series) -> tuple[float, float]:
@@ -270,8 +270,8 @@ def _mean_and_best(series: Series) -> tuple[float, float]:
     return series.mean, series.best
 
 
-def _fallen(best: float, now: float, share: float) -> bool:
-    return best - now > max(share * abs(best), LEAST_FALL)
+def _fallen(best: float, view: float, share: float) -> bool:
+    return best - view > max(share * abs(best), LEAST_FALL)
 
 
 _AGREEMENT = (
@@ -295,14 +295,14 @@ _AGREEMENT_COUNTS = (
     bounds=("rollout_pearson_least",),
     of_learning=False,
 )
-def _rollout_pearson(now: Now) -> Bad | None:
-    _comparable(now)
-    pearson, gap = now.value(PEARSON), now.value(PROBABILITY_GAP)
+def _rollout_pearson(view: StepView) -> Symptom | None:
+    _comparable(view)
+    pearson, gap = view.value(PEARSON), view.value(PROBABILITY_GAP)
     if pearson is None:
-        return Bad("no Pearson correlation in the metrics")
+        return Symptom("no Pearson correlation in the metrics")
     if math.isfinite(pearson) and gap is not None and gap <= NEGLIGIBLE_GAP:
         return None
-    return None if pearson >= now.settings.rollout_pearson_least else Bad(f"Pearson {pearson:.4f}")
+    return None if pearson >= view.settings.rollout_pearson_least else Symptom(f"Pearson {pearson:.4f}")
 
 
 @rule(
@@ -315,17 +315,17 @@ def _rollout_pearson(now: Now) -> Bad | None:
     bounds=("rollout_kl_most",),
     of_learning=False,
 )
-def _rollout_kl(now: Now) -> Bad | None:
-    _comparable(now)
-    found = now.all_of(*KL_KEYS)
-    if not found:
-        return Bad("no KL of rollout and actor in the metrics")
-    divergence = next(iter(found.values()))
-    return None if abs(divergence) <= now.settings.rollout_kl_most else Bad(f"KL {divergence:.4g} nats")
+def _rollout_kl(view: StepView) -> Symptom | None:
+    _comparable(view)
+    divergences = view.all_of(*KL_KEYS)
+    if not divergences:
+        return Symptom("no KL of rollout and actor in the metrics")
+    divergence = next(iter(divergences.values()))
+    return None if abs(divergence) <= view.settings.rollout_kl_most else Symptom(f"KL {divergence:.4g} nats")
 
 
-def _comparable(now: Now) -> None:
+def _comparable(view: StepView) -> None:
     """Raises NothingToJudge where the run does not compare rollout and actor, by design."""
-    if not now.context.compares:
+    if not view.context.compares:
         raise NothingToJudge
-    _updated(now)
+    _updated(view)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rules, fed with the steps of a run one by one."""
+"""Feeds the steps of a run to the rules, one by one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from dataclasses import dataclass
 
 from recipe.report.marks import STOP, WARNING
 from recipe.report.metrics import Step
-from recipe.runfile.schema import OFF, STOP_RUN
-from recipe.runfile.schema import Watch as Settings
-from recipe.watch.history import Context, History, Now
-from recipe.watch.rule import Bad, NothingToJudge, Rule
+from recipe.runfile.schema import OFF, STOP_RUN, Watch
+from recipe.watch.history import Context, History, StepView
+from recipe.watch.rule import NothingToJudge, Rule, Symptom
 from recipe.watch.rules import RULES
 
-# A rule that has warned says nothing more for so many steps, unless it stops the run: a figure may be about its bound.
+# Steps for which a rule that has warned is silent, unless it stops the run: a figure may hover about its bound.
 QUIET_STEPS = 20
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A rule has been broken long enough: `kind` is WARNING or STOP of `recipe.report.marks`.
+class Breach:
+    """A rule that has been broken for its number of steps: `kind` is WARNING or STOP of `recipe.report.marks`.
 
     `since` is the first of the bad steps in a row, `good` the last step whose checkpoint neither this rule nor one that
     stops runs speaks against (0: none).
@@ -44,20 +43,20 @@ class _Streak:
     quiet_until: int = -1
 
 
-class Watch:
-    """The rules with what they have seen of one run.
+class Watcher:
+    """The rules, with the history of one run.
 
     `good` is the last step whose checkpoint no rule that stops runs speaks against (0: none).
     """
 
-    def __init__(self, settings: Settings, context: Context) -> None:
+    def __init__(self, settings: Watch, context: Context) -> None:
         self._settings, self._context = settings, context
         self._history = History()
         self.good = 0
         self._streaks = {
-            one.name: _Streak()
-            for one in RULES
-            if settings.enabled and getattr(settings, one.name) != OFF and (context.learns or not one.of_learning)
+            rule.name: _Streak()
+            for rule in RULES
+            if settings.enabled and getattr(settings, rule.name) != OFF and (context.learns or not rule.of_learning)
         }
 
     @property
@@ -65,36 +64,38 @@ class Watch:
         """The names of the rules that hold for this run."""
         return tuple(self._streaks)
 
-    def feed(self, step: Step) -> list[Finding]:
-        """What the rules have to say after this step, in the order of their declaration."""
+    def feed(self, step: Step) -> list[Breach]:
+        """The breaches that this step makes, in the order of the rules' declaration."""
         self._history.add(step)
-        now = Now(step, self._history, self._context, self._settings)
-        judged = [(RULES[name], bad) for name in self._streaks if (bad := self._judge(RULES[name], now)) is not None]
+        view = StepView(step, self._history, self._context, self._settings)
+        judged = [
+            (RULES[name], symptom) for name in self._streaks if (symptom := self._judge(RULES[name], view)) is not None
+        ]
         broken = [streak.good for name, streak in self._streaks.items() if streak.count and self._stops(RULES[name])]
         self.good = min(broken, default=max(0, step.number - 1))
-        return [finding for rule, bad in judged if (finding := self._due(rule, bad, step.number)) is not None]
+        return [breach for rule, symptom in judged if (breach := self._due(rule, symptom, step.number)) is not None]
 
     def _stops(self, rule: Rule) -> bool:
         return getattr(self._settings, rule.name) == STOP_RUN and rule.stop_after > 0
 
-    def _judge(self, rule: Rule, now: Now) -> Bad | None:
-        streak, number = self._streaks[rule.name], now.step.number
+    def _judge(self, rule: Rule, view: StepView) -> Symptom | None:
+        streak, number = self._streaks[rule.name], view.step.number
         try:
-            bad = rule.judge(now)
+            symptom = rule.judge(view)
         except NothingToJudge:
             return None
-        if bad is None:
+        if symptom is None:
             streak.count, streak.last_fine = 0, number
             return None
         if not streak.count:
-            good = streak.last_fine - rule.good_before if bad.good is None else bad.good
+            good = streak.last_fine - rule.good_before if symptom.good is None else symptom.good
             streak.since, streak.good = number, max(0, good)
         streak.count += 1
-        return bad
+        return symptom
 
-    def _due(self, rule: Rule, bad: Bad, number: int) -> Finding | None:
+    def _due(self, rule: Rule, symptom: Symptom, number: int) -> Breach | None:
         streak = self._streaks[rule.name]
-        # Every further step stops too: a run that was started again after a stop has its streak already.
+        # Not only at the exact number of steps: a run that is continued after a stop has its streak already.
         if self._stops(rule) and streak.count >= rule.stop_after:
             kind = STOP
         elif streak.count == rule.warn_after and number > streak.quiet_until:
@@ -102,5 +103,5 @@ class Watch:
         else:
             return None
         place = f"step {number}" if streak.since == number else f"steps {streak.since} to {number}"
-        text = f"{rule.title}: {bad.figures} ({place})"
-        return Finding(rule.name, kind, number, streak.since, min(self.good, streak.good), text)
+        text = f"{rule.title}: {symptom.figures} ({place})"
+        return Breach(rule.name, kind, number, streak.since, min(self.good, streak.good), text)

@@ -30,14 +30,19 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
     checkpoint = open_checkpoint(source)
     check_quantisation(checkpoint)
     sources = make_sources(checkpoint.tensors)
-    if not any(found.scale for found in sources.values()):
+    if not any(tensor_source.scale for tensor_source in sources.values()):
         raise WeightsError(f"{source}: holds no FP8 tensor; there is nothing to cast")
     beyond = mtp_tensors(checkpoint)
-    kept = [found for name, found in sources.items() if keep_mtp or name not in beyond]
+    kept = [tensor_source for name, tensor_source in sources.items() if keep_mtp or name not in beyond]
     files: dict[str, list[OutTensor]] = {}
-    for found in kept:
-        tensor = OutTensor(found.name, found.dtype, found.shape, (Copy(found, 0, found.nbytes),))
-        files.setdefault(found.entry.file.name, []).append(tensor)
+    for tensor_source in kept:
+        tensor = OutTensor(
+            tensor_source.name,
+            tensor_source.dtype,
+            tensor_source.shape,
+            (Copy(tensor_source, 0, tensor_source.nbytes),),
+        )
+        files.setdefault(tensor_source.entry.file.name, []).append(tensor)
     copied = companions(source)
     config = plain_config(checkpoint.config, "BF16", keep_mtp=keep_mtp)
     beside = [(path.name, status.st_size, status.st_mtime_ns) for path in copied for status in [path.stat()]]
@@ -56,7 +61,7 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
         finish=finish,
         small_bytes=sum(size for _, size, _ in beside) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
     )
-    read = [entry for one in kept for entry in one.entries]
+    read = [entry for tensor_source in kept for entry in tensor_source.entries]
     remarks = tuple(_remarks(kept, beyond, sources, keep_mtp))
     return Planned(job, len(read), sum(entry.nbytes for entry in read), remarks)
 
@@ -86,7 +91,7 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
     layers, extra = checkpoint.config.get("num_hidden_layers"), checkpoint.config.get("num_nextn_predict_layers") or 0
     if not isinstance(layers, int) or not isinstance(extra, int):
         raise WeightsError(f"{checkpoint.directory}/config.json: num_hidden_layers is {layers!r}; expected a number")
-    found = set()
+    names = set()
     for name, entry in checkpoint.tensors.items():
         number = re.match(r"model\.layers\.(\d+)\.", name)
         if number and int(number[1]) >= layers:
@@ -95,15 +100,17 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
                     f"{entry.where}: config.json has {layers} layers and {extra} for multi-token prediction; "
                     "is it another model's?"
                 )
-            found.add(name)
-    return frozenset(found)
+            names.add(name)
+    return frozenset(names)
 
 
 def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:
-    cast = [found for found in kept if found.scale]
+    cast = [tensor_source for tensor_source in kept if tensor_source.scale]
     lines = [f"cast: {len(cast)} FP8 tensors; copied: {len(kept) - len(cast)}"]
-    left = [sources[name] for name in beyond if name in sources]
-    if left and not keep_mtp:
-        nbytes = sum(found.nbytes for found in left)
-        lines.append(f"left out: multi-token prediction, {len(left)} tensors, {nbytes} bytes in bfloat16 (--keep-mtp)")
+    left_out = [sources[name] for name in beyond if name in sources]
+    if left_out and not keep_mtp:
+        nbytes = sum(tensor_source.nbytes for tensor_source in left_out)
+        lines.append(
+            f"left out: multi-token prediction, {len(left_out)} tensors, {nbytes} bytes in bfloat16 (--keep-mtp)"
+        )
     return lines

@@ -7,6 +7,8 @@ import argparse
 
 from recipe.weights import convert
 
+COMMANDS = ("weights",)
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the `weights` command."""

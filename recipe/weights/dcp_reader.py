@@ -33,7 +33,7 @@ _MAX_METADATA = 2**31
 _MAX_DATA_PICKLE = 2**20
 
 
-class _Record:
+class _Instance:
     """A stand-in for an instance: keeps the fields it is given."""
 
     __slots__ = ("fields",)
@@ -42,23 +42,23 @@ class _Record:
         self.fields = state
 
 
-class _Metadata(_Record):
+class _Metadata(_Instance):
     __slots__ = ()
 
 
-class _Tensor(_Record):
+class _Tensor(_Instance):
     __slots__ = ()
 
 
-class _Bytes(_Record):
+class _Bytes(_Instance):
     __slots__ = ()
 
 
-class _Index(_Record):
+class _Index(_Instance):
     __slots__ = ()
 
 
-class _Blob(_Record):
+class _Blob(_Instance):
     __slots__ = ()
 
 
@@ -70,17 +70,17 @@ _METADATA_NAMES: dict[tuple[str, str], Any] = {
     (_MODULE, "Metadata"): _Metadata,
     (_MODULE, "TensorStorageMetadata"): _Tensor,
     (_MODULE, "BytesStorageMetadata"): _Bytes,
-    (_MODULE, "ChunkStorageMetadata"): _Record,
-    (_MODULE, "TensorProperties"): _Record,
+    (_MODULE, "ChunkStorageMetadata"): _Instance,
+    (_MODULE, "TensorProperties"): _Instance,
     (_MODULE, "MetadataIndex"): _Index,
-    (_MODULE, "StorageMeta"): _Record,
+    (_MODULE, "StorageMeta"): _Instance,
     (_MODULE, "_MEM_FORMAT_ENCODING"): int,
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"): _Blob,
-    # Megatron-core keeps the plan of each rank, from which it saves again without asking the others.
-    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Record,
-    (_PLANNER, "SavePlan"): _Record,
-    (_PLANNER, "WriteItem"): _Record,
-    (_PLANNER, "TensorWriteData"): _Record,
+    # Megatron-core keeps each rank's plan here, so that it can save again without asking the other ranks.
+    ("megatron.core.dist_checkpointing.strategies.torch", "MCoreSavePlan"): _Instance,
+    (_PLANNER, "SavePlan"): _Instance,
+    (_PLANNER, "WriteItem"): _Instance,
+    (_PLANNER, "TensorWriteData"): _Instance,
     (_PLANNER, "WriteItemType"): int,
     ("torch.serialization", "_get_layout"): str,
     ("torch", "Size"): tuple,
@@ -98,10 +98,10 @@ class _Unpickler(pickle.Unpickler):
         self._names, self._storage = names, storage
 
     def find_class(self, module: str, name: str) -> Any:
-        found = self._names.get((module, name))
-        if found is None:
+        stand_in = self._names.get((module, name))
+        if stand_in is None:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no checkpoint of tensors needs")
-        return found
+        return stand_in
 
     def persistent_load(self, pid: Any) -> Any:
         if self._storage is None:
@@ -121,7 +121,7 @@ def _unpickle(
 
 @contextlib.contextmanager
 def _no_collection() -> Iterator[None]:
-    """For millions of objects without a cycle: looking for one again and again would double the time."""
+    """Suspend garbage collection: among millions of objects without a cycle it would double the time."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -154,13 +154,13 @@ def read_metadata(directory: Path, wanted: Container[str]) -> dict[str, StoredTe
         if file.stat().st_size > _MAX_METADATA:
             raise WeightsError(f"{file}: {file.stat().st_size} bytes; at most {_MAX_METADATA} are read")
         with file.open("rb") as stream, _no_collection():
-            found = _unpickle(stream, _METADATA_NAMES, str(file))
+            metadata = _unpickle(stream, _METADATA_NAMES, str(file))
     except OSError as error:
         raise WeightsError(f"{file}: cannot be read ({error.strerror}); is the checkpoint complete?") from error
     try:
-        if not isinstance(found, _Metadata):
-            raise TypeError(f"{type(found).__name__} instead of Metadata")
-        return _tensors(found, wanted)
+        if not isinstance(metadata, _Metadata):
+            raise TypeError(f"{type(metadata).__name__} instead of Metadata")
+        return _tensors(metadata, wanted)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{file}: is no metadata of a checkpoint ({error!r})") from error
 
@@ -189,7 +189,7 @@ def _tensors(metadata: _Metadata, wanted: Container[str]) -> dict[str, StoredTen
             offsets, shape = _integers(chunk.fields["offsets"]), _integers(chunk.fields["sizes"])
             if not len(offsets) == len(shape) == len(tensor.shape):
                 raise ValueError(f"a piece of {name} has other axes than the tensor")
-            if any(at + size > whole for at, size, whole in zip(offsets, shape, tensor.shape, strict=True)):
+            if any(at + size > length for at, size, length in zip(offsets, shape, tensor.shape, strict=True)):
                 raise ValueError(f"a piece of {name} at {offsets} lies outside of {tensor.shape}")
             tensor.chunks.append(Chunk(offsets, shape, blobs[name, offsets]))
     return tensors
@@ -237,8 +237,8 @@ class _Slice(io.RawIOBase):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
-    """What the pickle says of a storage: torch's class, record in the archive, number of elements."""
+class _StorageReference:
+    """The pickle's reference to a storage: torch's class, the record in the archive, and the number of elements."""
 
     kind: str
     key: str
@@ -259,16 +259,16 @@ _TENSOR_NAMES: dict[tuple[str, str], Any] = {
 def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: Reader) -> Storage:
     """Where the numbers of a chunk are. Raises WeightsError for an archive of anything but one such tensor."""
     blob = chunk.blob
-    whole = TensorEntry(name, "U8", (blob.nbytes,), directory / blob.file, blob.offset, blob.nbytes)
+    archive_bytes = TensorEntry(name, "U8", (blob.nbytes,), directory / blob.file, blob.offset, blob.nbytes)
     where = f"{directory / blob.file}: {name} at byte {blob.offset}"
     try:
-        with zipfile.ZipFile(_Slice(reader, whole)) as archive:
+        with zipfile.ZipFile(_Slice(reader, archive_bytes)) as archive:
             records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             if records["data.pkl"].file_size > _MAX_DATA_PICKLE:
                 raise ValueError("its data.pkl is too large for one tensor's")
             content = io.BytesIO(archive.read(records["data.pkl"]))
-            found = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _Reference(pid[1], pid[2], pid[4]))
-            reference, offset, shape, strides = found
+            rebuilt = _unpickle(content, _TENSOR_NAMES, where, lambda pid: _StorageReference(pid[1], pid[2], pid[4]))
+            reference, offset, shape, strides = rebuilt
             info = records[f"data/{reference.key}"]
             begin = _data_begin(archive, info)
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -279,7 +279,7 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
     if reference.kind != dtype:
         raise WeightsError(f"{where}: holds {reference.kind}, .metadata says {dtype}")
     storage = Storage(
-        TensorEntry(name, "U8", (nbytes,), whole.file, blob.offset + begin, nbytes),
+        TensorEntry(name, "U8", (nbytes,), archive_bytes.file, blob.offset + begin, nbytes),
         *_fit(where, chunk.shape, offset, shape, strides),
     )
     last = storage.offset + sum((n - 1) * s for n, s in zip(storage.shape, storage.strides, strict=True))
@@ -289,7 +289,8 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
 
 
 def _data_begin(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
-    """Where the record's bytes begin: behind the local header, whose name and extra field have lengths of their own."""
+    """Where the record's bytes begin: after the local header, whose name and extra field need not be as long as the
+    directory's."""
     stream = archive.fp
     assert stream is not None
     stream.seek(info.header_offset)
@@ -310,8 +311,8 @@ def _fit(
             raise ValueError(f"it is {list(shape)}, .metadata says {list(wanted)}")
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{where}: {error}") from error
-    left = iter(real)
-    return offset, wanted, tuple(next(left)[1] if n != 1 else 0 for n in wanted)
+    real_axes = iter(real)
+    return offset, wanted, tuple(next(real_axes)[1] if n != 1 else 0 for n in wanted)
 
 
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:

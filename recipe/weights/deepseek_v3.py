@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from recipe.weights.errors import WeightsError
-from recipe.weights.layout import LayerPlaces, Layout, whole
+from recipe.weights.layout import LayerPlacements, MegatronLayout, unsplit
 
 _MODULES_WITH_STATE = (
     "self_attention.linear_q_proj",
@@ -29,41 +29,41 @@ _MODULES_WITH_STATE = (
 )
 
 
-def _attention(layer: LayerPlaces, config: dict[str, Any]) -> None:
+def _attention(layer: LayerPlacements, config: dict[str, Any]) -> None:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
     q_rank, kv_rank = config["q_lora_rank"], config["kv_lora_rank"]
     attn, to = "self_attn.", "self_attention."
-    layer.whole("input_layernorm.weight", (hidden,), "input_layernorm.weight")
+    layer.unsplit("input_layernorm.weight", (hidden,), "input_layernorm.weight")
     if q_rank is None:
-        layer.whole(attn + "q_proj.weight", (heads * (nope + rope), hidden), to + "linear_q_proj.weight")
+        layer.unsplit(attn + "q_proj.weight", (heads * (nope + rope), hidden), to + "linear_q_proj.weight")
     else:
-        layer.whole(attn + "q_a_proj.weight", (q_rank, hidden), to + "linear_q_down_proj.weight")
-        layer.whole(
+        layer.unsplit(attn + "q_a_proj.weight", (q_rank, hidden), to + "linear_q_down_proj.weight")
+        layer.unsplit(
             attn + "q_a_layernorm.weight",
             (q_rank,),
             to + "linear_q_up_proj.layer_norm_weight",
             to + "q_layernorm.weight",
         )
-        layer.whole(attn + "q_b_proj.weight", (heads * (nope + rope), q_rank), to + "linear_q_up_proj.weight")
-    layer.whole(attn + "kv_a_proj_with_mqa.weight", (kv_rank + rope, hidden), to + "linear_kv_down_proj.weight")
-    layer.whole(
+        layer.unsplit(attn + "q_b_proj.weight", (heads * (nope + rope), q_rank), to + "linear_q_up_proj.weight")
+    layer.unsplit(attn + "kv_a_proj_with_mqa.weight", (kv_rank + rope, hidden), to + "linear_kv_down_proj.weight")
+    layer.unsplit(
         attn + "kv_a_layernorm.weight",
         (kv_rank,),
         to + "linear_kv_up_proj.layer_norm_weight",
         to + "kv_layernorm.weight",
     )
-    layer.whole(attn + "kv_b_proj.weight", (heads * (nope + value), kv_rank), to + "linear_kv_up_proj.weight")
-    layer.whole(attn + "o_proj.weight", (hidden, heads * value), to + "linear_proj.weight")
+    layer.unsplit(attn + "kv_b_proj.weight", (heads * (nope + value), kv_rank), to + "linear_kv_up_proj.weight")
+    layer.unsplit(attn + "o_proj.weight", (hidden, heads * value), to + "linear_proj.weight")
     for module in _MODULES_WITH_STATE:
         layer.state(module)
 
 
-def _moe(layer: LayerPlaces, config: dict[str, Any]) -> None:
+def _moe(layer: LayerPlacements, config: dict[str, Any]) -> None:
     hidden, size, experts = config["hidden_size"], config["moe_intermediate_size"], config["n_routed_experts"]
-    layer.whole("post_attention_layernorm.weight", (hidden,), "pre_mlp_layernorm.weight")
-    layer.whole("mlp.gate.weight", (experts, hidden), "mlp.router.weight")
-    layer.whole("mlp.gate.e_score_correction_bias", (experts,), "mlp.router.expert_bias")
+    layer.unsplit("post_attention_layernorm.weight", (hidden,), "pre_mlp_layernorm.weight")
+    layer.unsplit("mlp.gate.weight", (experts, hidden), "mlp.router.weight")
+    layer.unsplit("mlp.gate.e_score_correction_bias", (experts,), "mlp.router.expert_bias")
     if config.get("n_shared_experts"):
         layer.gated_mlp("mlp.shared_experts", "mlp.shared_experts", hidden, size * config["n_shared_experts"])
     to = "mlp.experts.experts."
@@ -87,7 +87,7 @@ def _moe(layer: LayerPlaces, config: dict[str, Any]) -> None:
             layer.state(to + linear, (e, experts))
 
 
-def layout(config: dict[str, Any]) -> Layout:
+def layout(config: dict[str, Any]) -> MegatronLayout:
     """Every tensor of the model of this config.json and its place.
 
     Raises WeightsError for a config that lacks a size or asks for what Megatron-core's DeepSeek-V3 does not have.
@@ -102,19 +102,19 @@ def layout(config: dict[str, Any]) -> Layout:
         raise WeightsError(f"config.json: {error.args[0]} is missing; DeepSeek-V3 needs it") from error
 
 
-def _layout(config: dict[str, Any]) -> Layout:
+def _layout(config: dict[str, Any]) -> MegatronLayout:
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
     places = [
-        whole("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
-        whole("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
-        whole("lm_head.weight", "output_layer.weight", (vocabulary, hidden)),
+        unsplit("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
+        unsplit("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
+        unsplit("lm_head.weight", "output_layer.weight", (vocabulary, hidden)),
     ]
     states = ["decoder.final_layernorm._extra_state/shard_0_1"]
     for number in range(config["num_hidden_layers"]):
-        layer = LayerPlaces(number, config["num_hidden_layers"], stacked=False)
+        layer = LayerPlacements(number, config["num_hidden_layers"], stacked=False)
         _attention(layer, config)
         if number < config["first_k_dense_replace"]:
-            layer.whole(
+            layer.unsplit(
                 "post_attention_layernorm.weight",
                 (hidden,),
                 "mlp.linear_fc1.layer_norm_weight",
@@ -125,4 +125,4 @@ def _layout(config: dict[str, Any]) -> Layout:
             _moe(layer, config)
         places.extend(layer.places)
         states.extend(layer.states)
-    return Layout(tuple(places), tuple(states))
+    return MegatronLayout(tuple(places), tuple(states))

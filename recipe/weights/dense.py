@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.weights.errors import WeightsError
-from recipe.weights.layout import LayerPlaces, Layout, Place, whole
+from recipe.weights.layout import LayerPlacements, MegatronLayout, Placement, unsplit
 
 
 @dataclass(frozen=True)
 class Family:
-    """What distinguishes one model_type: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
+    """What differs between model_types: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
 
     qkv_bias: bool | None = None
     qk_norm: bool = False
@@ -40,7 +40,7 @@ _MODULES_WITH_STATE = (
 )
 
 
-def _qkv(layer: LayerPlaces, config: dict[str, Any], head: int, kind: str, rest: tuple[int, ...]) -> None:
+def _qkv(layer: LayerPlacements, config: dict[str, Any], head: int, kind: str, rest: tuple[int, ...]) -> None:
     """linear_qkv.weight or .bias: query heads of a group, its key, its value, group after group."""
     heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
     queries, rows = heads // groups * head, (heads // groups + 2) * head
@@ -52,26 +52,26 @@ def _qkv(layer: LayerPlaces, config: dict[str, Any], head: int, kind: str, rest:
             layer.part(hf_name, hf_shape, name, shape, at, rows=(group * size, size))
 
 
-def _layer(layer: LayerPlaces, config: dict[str, Any], family: Family) -> None:
+def _layer(layer: LayerPlacements, config: dict[str, Any], family: Family) -> None:
     hidden, head = config["hidden_size"], config["head_dim"]
     fused = "self_attention.linear_qkv.layer_norm_weight"
-    layer.whole("input_layernorm.weight", (hidden,), fused, "input_layernorm.weight")
+    layer.unsplit("input_layernorm.weight", (hidden,), fused, "input_layernorm.weight")
     _qkv(layer, config, head, "weight", (hidden,))
     if config.get("attention_bias", False) if family.qkv_bias is None else family.qkv_bias:
         _qkv(layer, config, head, "bias", ())
     if family.qk_norm:
         for kind in "qk":
-            layer.whole(f"self_attn.{kind}_norm.weight", (head,), f"self_attention.{kind}_layernorm.weight")
+            layer.unsplit(f"self_attn.{kind}_norm.weight", (head,), f"self_attention.{kind}_layernorm.weight")
     width = config["num_attention_heads"] * head
-    layer.whole("self_attn.o_proj.weight", (hidden, width), "self_attention.linear_proj.weight")
+    layer.unsplit("self_attn.o_proj.weight", (hidden, width), "self_attention.linear_proj.weight")
     fused = "mlp.linear_fc1.layer_norm_weight"
-    layer.whole("post_attention_layernorm.weight", (hidden,), fused, "pre_mlp_layernorm.weight")
+    layer.unsplit("post_attention_layernorm.weight", (hidden,), fused, "pre_mlp_layernorm.weight")
     layer.gated_mlp("mlp", "mlp", hidden, config["intermediate_size"])
     for module in _MODULES_WITH_STATE:
         layer.state(module)
 
 
-def layout(config: dict[str, Any]) -> Layout:
+def layout(config: dict[str, Any]) -> MegatronLayout:
     """Every tensor of the model of this config.json and its place.
 
     Raises WeightsError for a config that lacks a size or whose heads do not fit together.
@@ -87,18 +87,18 @@ def layout(config: dict[str, Any]) -> Layout:
         raise WeightsError(f"config.json: {error.args[0]} is missing; a dense model needs it") from error
 
 
-def _layout(config: dict[str, Any], family: Family) -> Layout:
+def _layout(config: dict[str, Any], family: Family) -> MegatronLayout:
     hidden, vocabulary, layers = config["hidden_size"], config["vocab_size"], config["num_hidden_layers"]
-    places: list[Place] = [
-        whole("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
-        whole("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
+    places: list[Placement] = [
+        unsplit("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),
+        unsplit("model.norm.weight", "decoder.final_layernorm.weight", (hidden,)),
     ]
     if not config.get("tie_word_embeddings", False):
-        places.append(whole("lm_head.weight", "output_layer.weight", (vocabulary, hidden)))
+        places.append(unsplit("lm_head.weight", "output_layer.weight", (vocabulary, hidden)))
     states = ["decoder.final_layernorm._extra_state/shard_0_1"]
     for number in range(layers):
-        layer = LayerPlaces(number, layers, stacked=True)
+        layer = LayerPlacements(number, layers, stacked=True)
         _layer(layer, config, family)
         places.extend(layer.places)
         states.extend(layer.states)
-    return Layout(tuple(places), tuple(states))
+    return MegatronLayout(tuple(places), tuple(states))

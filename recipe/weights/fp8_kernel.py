@@ -115,7 +115,7 @@ def compile_kernel() -> Callable[[Any, int, int, Any, Any], bool]:
 
 
 def _check(raw: Any, first: int, columns: int, scales: Any, out: Any) -> None:
-    """Machine code does not look: raises ValueError for arrays it would read or write beyond."""
+    """Raise ValueError for arrays that the machine code, which checks nothing, would read or write beyond their end."""
     for name, array, dtype in (("raw", raw, "uint8"), ("scales", scales, "float32"), ("out", out, "uint16")):
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise ValueError(f"{name} is {array.dtype}, {dtype} in one piece is needed")

@@ -22,7 +22,7 @@ from recipe.weights.output import Sink
 from recipe.weights.source import Reader
 
 _BATCH_BYTES = 8 * 2**20
-# Transposed pieces are read as a whole for any row of theirs: up to this size, all rows are taken at once.
+# All of a transposed piece is read for any one of its rows, so up to this size all its rows are taken at once.
 _WHOLE_BYTES = 64 * 2**20
 _ELEMENT = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -35,14 +35,14 @@ class Box:
     sizes: tuple[int, ...]
 
     def common(self, other: Box) -> Box | None:
-        """What lies in both."""
+        """The box of the elements that are in both; None where none are."""
         low = tuple(max(a, b) for a, b in zip(self.offsets, other.offsets, strict=True))
         ends = zip(self.offsets, self.sizes, other.offsets, other.sizes, strict=True)
         sizes = tuple(min(a + n, b + m) - at for at, (a, n, b, m) in zip(low, ends, strict=True))
         return Box(low, sizes) if min(sizes) > 0 else None
 
     def within(self, other: Box) -> tuple[slice, ...]:
-        """Where it is in an array that holds `other`."""
+        """The slices of this box in an array that holds the elements of `other`."""
         return tuple(slice(a - b, a - b + n) for a, b, n in zip(self.offsets, other.offsets, self.sizes, strict=True))
 
 
@@ -51,7 +51,7 @@ def _box(chunk: Chunk) -> Box:
 
 
 class ChunkIndex:
-    """The chunks of a tensor, found by where they are."""
+    """The chunks of a tensor, found by their position."""
 
     def __init__(self, name: str, tensor: StoredTensor) -> None:
         self.name, self.tensor = name, tensor
@@ -123,7 +123,7 @@ class Gather:
                 for run in runs:
                     sink.fill(run.nbytes, run.reader(reader))
 
-    def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_Run] | None:
+    def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_ByteRange] | None:
         """The bytes of the section where they stand, or None when rows are cut or not in the order of the axes."""
         item = ITEM_BYTES[self.dtype]
         runs = []
@@ -135,23 +135,23 @@ class Gather:
             if not is_row_major(common.sizes, storage.strides):
                 return None
             begin = _first(storage, common, _box(chunk)) * item
-            runs.append((common.offsets, _Run(storage.entry, begin, math.prod(common.sizes) * item)))
-        return [run for _, run in sorted(runs, key=lambda one: one[0])]
+            runs.append((common.offsets, _ByteRange(storage.entry, begin, math.prod(common.sizes) * item)))
+        return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
 
     def _batches(
         self, section: Section, storages: list[tuple[Chunk, Storage]], reader: Reader
     ) -> Iterator[NDArray[Any]]:
-        """Some rows after the other, in a buffer that the next ones overwrite."""
+        """Batches of rows in order, each in the same buffer, which the next batch overwrites."""
         item = ITEM_BYTES[self.dtype]
         nbytes = math.prod(section.box.sizes) * item
         plain = all(is_row_major(storage.shape, storage.strides) for _, storage in storages)
         step = section.rows
         if plain or nbytes > _WHOLE_BYTES:
             step = max(1, min(step, _BATCH_BYTES * section.rows // nbytes))
-        whole = np.empty(section.batch(0, step).sizes, _ELEMENT[item])
+        buffer = np.empty(section.batch(0, step).sizes, _ELEMENT[item])
         for first in range(0, section.rows, step):
             box = section.batch(first, min(step, section.rows - first))
-            out = whole[(slice(None),) * section.leading + (slice(box.sizes[section.leading]),)]
+            out = buffer[(slice(None),) * section.leading + (slice(box.sizes[section.leading]),)]
             for chunk, storage in storages:
                 if common := box.common(_box(chunk)):
                     _read_box(storage, common, _box(chunk), out[common.within(box)], reader)
@@ -159,7 +159,7 @@ class Gather:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _ByteRange:
     """Bytes [begin, begin + nbytes) of an entry."""
 
     entry: TensorEntry

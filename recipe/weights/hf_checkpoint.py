@@ -79,11 +79,11 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)} stands there twice")
-    return found
+    return mapping
 
 
 def _check_overlaps(file: Path, entries: Iterable[TensorEntry]) -> None:

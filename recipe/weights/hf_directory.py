@@ -17,8 +17,8 @@ _TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) -> bytes:
-    """config.json of weights that are `dtype` (safetensors' name), not quantised, and as verl 0.6.1 takes them: without
-    multi-token prediction, unless that is kept."""
+    """config.json of unquantised weights in `dtype` (safetensors' name), as verl 0.6.1 accepts it: without multi-token
+    prediction, unless that is kept."""
     out = {key: value for key, value in config.items() if key != "quantization_config"}
     # transformers has renamed the key.
     out["dtype" if "dtype" in out else "torch_dtype"] = _TORCH_NAMES[dtype]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job: files made of parts, written by worker threads into OUT/.partial, moved into OUT when all are there.
 
-What a kill at any moment leaves is one of: OUT/.partial with some whole files and a ledger that lists them (a rerun
-goes on from there), or OUT with files and without its commit point (a rerun finishes the move), or the whole output.
+A kill at any moment leaves one of three states: OUT/.partial with some whole files and a ledger that lists them (a
+rerun goes on from there), OUT with files but without its commit point (a rerun finishes the move), or the whole output.
 The commit point is the last file that appears, and no reader takes the directory for complete without it.
 
 Workers are threads: reading, the kernel, the checksum and writing all let go of Python's lock, and one process means
@@ -23,11 +23,11 @@ from typing import Any, Protocol
 
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
-from recipe.weights.output import CompareTarget, FileTarget, Sink
+from recipe.weights.output import CompareDestination, FileDestination, Sink
 from recipe.weights.source import Reader, Source
 from recipe.weights.workspace import Finished, Workspace, read_manifest
 
-Progress = Callable[[int], None]
+ReportBytes = Callable[[int], None]
 
 
 class Part(Protocol):
@@ -35,11 +35,11 @@ class Part(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """How many; known before anything is read."""
+        """Its size, known before anything is read."""
 
     @property
     def label(self) -> str:
-        """The tensor it comes from, or what it is: for the table by layers and for `--verify`'s complaints."""
+        """The name of its tensor, or what else it is, for the table by layers and the messages of `--verify`."""
 
     def emit(self, sink: Sink, reader: Reader) -> None:
         """Write exactly `nbytes` bytes into the sink; the same ones every time."""
@@ -47,7 +47,7 @@ class Part(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Bytes [begin, begin + nbytes) of what a source comes out as (`Source.row_bytes` makes bytes of rows)."""
+    """Bytes [begin, begin + nbytes) of a source as it is written out (`Source.row_bytes` is the size of a row)."""
 
     source: Source
     begin: int
@@ -130,11 +130,13 @@ def identity_of(tool: str, tensors: Iterable[TensorEntry], options: dict[str, An
 
 def layer_of(label: str) -> int | None:
     """The layer a tensor of this name belongs to, None for those outside the layers."""
-    found = re.search(r"(?:^|\.)layers\.(\d+)\.", label)
-    return int(found[1]) if found else None
+    match = re.search(r"(?:^|\.)layers\.(\d+)\.", label)
+    return int(match[1]) if match else None
 
 
-def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Progress = lambda nbytes: None) -> bool:
+def run_job(
+    job: Job, *, workers: int = 2, overwrite: bool = False, progress: ReportBytes = lambda nbytes: None
+) -> bool:
     """Write the output, or go on with what a killed run left; returns False when it was there already.
 
     progress is called with numbers of bytes written, from any thread; files of an earlier run count at once.
@@ -167,7 +169,7 @@ def run_job(job: Job, *, workers: int = 2, overwrite: bool = False, progress: Pr
     return True
 
 
-def verify_job(job: Job, *, workers: int = 2, progress: Progress = lambda nbytes: None) -> None:
+def verify_job(job: Job, *, workers: int = 2, progress: ReportBytes = lambda nbytes: None) -> None:
     """Make every byte of the output anew and compare; raises WeightsError for the first file that differs."""
     manifest = read_manifest(job.output)
     expected = {file.name for file in job.files}
@@ -176,10 +178,10 @@ def verify_job(job: Job, *, workers: int = 2, progress: Progress = lambda nbytes
         raise WeightsError(f"{job.output}: is of another plan: it lacks {min(expected - set(listed))}")
     for name, content in job.finish():
         try:
-            found = (job.output / name).read_bytes()
+            stored = (job.output / name).read_bytes()
         except OSError as error:
             raise WeightsError(f"{job.output / name}: cannot be read ({error.strerror})") from error
-        if found != content:
+        if stored != content:
             raise WeightsError(f"{job.output / name}: differs from what the input gives")
 
     def compare(file: OutputFile, worker: _Worker) -> None:
@@ -195,14 +197,14 @@ class _Stopped(Exception):
 
 
 class _Worker:
-    """What a worker thread owns."""
+    """The sink and the reader that one worker thread owns."""
 
     def __init__(self, stop: threading.Event) -> None:
         self.sink = Sink()
         self.reader = Reader()
         self._stop = stop
 
-    def emit(self, file: OutputFile, progress: Progress) -> None:
+    def emit(self, file: OutputFile, progress: ReportBytes) -> None:
         for part in file.parts:
             if self._stop.is_set():
                 raise _Stopped
@@ -215,8 +217,8 @@ class _Worker:
             progress(part.nbytes)
 
 
-def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _Worker], None]) -> None:
-    """Do all files, `workers` at a time; the first error stops the others and is raised."""
+def _each(files: Sequence[OutputFile], workers: int, action: Callable[[OutputFile, _Worker], None]) -> None:
+    """Call `action` for all files, `workers` at a time; the first error stops the other workers and is raised."""
     stop = threading.Event()
     queue = iter(files)
     lock = threading.Lock()
@@ -229,7 +231,7 @@ def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _
                     file = next(queue, None)
                 if file is None:
                     return
-                do(file, worker)
+                action(file, worker)
         finally:
             worker.sink.close()
             worker.reader.close()
@@ -245,9 +247,9 @@ def _each(files: Sequence[OutputFile], workers: int, do: Callable[[OutputFile, _
         raise errors[0]
 
 
-def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: Progress) -> Finished:
+def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: ReportBytes) -> Finished:
     temporary = work.temporary(file.name)
-    target = FileTarget(temporary)
+    target = FileDestination(temporary)
     try:
         worker.sink.begin(target)
         worker.emit(file, progress)
@@ -258,10 +260,10 @@ def _write(file: OutputFile, work: Workspace, worker: _Worker, progress: Progres
     return Finished(file.name, nbytes, crc)
 
 
-def _compare(file: OutputFile, output: Path, worker: _Worker, progress: Progress) -> int:
+def _compare(file: OutputFile, output: Path, worker: _Worker, progress: ReportBytes) -> int:
     path = output / file.name
     try:
-        target = CompareTarget(path)
+        target = CompareDestination(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     try:

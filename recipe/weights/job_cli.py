@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from recipe.text import printable
 from recipe.weights.errors import WeightsError
 from recipe.weights.job import Job, run_job, verify_job
-from recipe.weights.progress import Progress
+from recipe.weights.progress import ProgressLine
 from recipe.weights.report import disk_line, layer_table, summary
 from recipe.weights.workspace import check_output, is_complete
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A job, and what went into it: number of tensors read, their bytes, and remarks for the person."""
+    """A job, with the number and the bytes of the tensors that it reads, and remarks to print."""
 
     job: Job
     tensors: int
@@ -67,16 +67,16 @@ def _run(options: argparse.Namespace, planned: Planned) -> int:
     print(summary(job, planned.tensors, planned.nbytes), *map(printable, planned.remarks), sep="\n")
     if options.dry_run:
         print(*map(printable, layer_table(job)), sep="\n")
-    there = options.verify and is_complete(job.output) and not options.overwrite
-    if not there and check_output(job.input, job.output, job.identity, options.overwrite):
+    only_verify = options.verify and is_complete(job.output) and not options.overwrite
+    if not only_verify and check_output(job.input, job.output, job.identity, options.overwrite):
         print(f"{job.output}: complete already; --verify checks it, --overwrite makes it anew", flush=True)
-    elif not there:
+    elif not only_verify:
         print(disk_line(job), flush=True)
         if not options.dry_run:
-            with Progress("written", job.nbytes) as progress:
+            with ProgressLine("written", job.nbytes) as progress:
                 run_job(job, workers=options.workers, overwrite=options.overwrite, progress=progress)
     if options.verify and not options.dry_run:
-        with Progress("verified", job.nbytes) as progress:
+        with ProgressLine("verified", job.nbytes) as progress:
             verify_job(job, workers=options.workers, progress=progress)
         print(f"{job.output}: every byte is what the input gives", flush=True)
     return 0

@@ -10,15 +10,15 @@ from typing import Any
 
 from recipe.weights import deepseek_v3, dense
 from recipe.weights.errors import WeightsError
-from recipe.weights.layout import Layout
+from recipe.weights.layout import MegatronLayout
 
-KEY_MAPS: dict[str, Callable[[dict[str, Any]], Layout]] = {
+KEY_MAPS: dict[str, Callable[[dict[str, Any]], MegatronLayout]] = {
     "deepseek_v3": deepseek_v3.layout,
     **dict.fromkeys(dense.FAMILIES, dense.layout),
 }
 
 
-def layout_of(config: dict[str, Any], file: Path) -> Layout:
+def layout_of(config: dict[str, Any], file: Path) -> MegatronLayout:
     """The layout of the model of this config.json (`file`, for messages); raises WeightsError for an unknown one."""
     key_map = KEY_MAPS.get(str(config.get("model_type")))
     if key_map is None:

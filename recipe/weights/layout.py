@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the tensors of a Hugging Face model lie in a Megatron-core 0.12.1 distributed checkpoint.
 
-A key map (`deepseek_v3`, `dense`) gives the `Layout` of a config.json; the converters read it in both directions.
+A key map (`deepseek_v3`, `dense`) gives the `MegatronLayout` of a config.json; the converters read it in both
+directions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Rows [first, first + rows) of a Hugging Face tensor, and the box they fill in a Megatron tensor.
 
     hf_shape: of the whole Hugging Face tensor; names: every name under which the Megatron tensor is offered; shape: of
@@ -37,26 +38,26 @@ class Place:
         return math.prod(self.hf_shape[1:])
 
     def box(self, first: int, rows: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Offsets and shape, in the Megatron tensor, of `rows` rows from the `first` of this place's."""
+        """Offsets and shape, in the Megatron tensor, of `rows` rows from row `first` of this placement on."""
         offsets = list(self.offsets)
         offsets[self.leading] += first
         return tuple(offsets), (1,) * self.leading + (rows, *self.hf_shape[1:])
 
 
-def whole(hf_name: str, name: str, shape: tuple[int, ...]) -> Place:
+def unsplit(hf_name: str, name: str, shape: tuple[int, ...]) -> Placement:
     """A tensor that is the same on both sides."""
-    return Place(hf_name, shape, (name,), shape, (0,) * len(shape), 0, shape[0])
+    return Placement(hf_name, shape, (name,), shape, (0,) * len(shape), 0, shape[0])
 
 
 @dataclass(frozen=True)
-class Layout:
+class MegatronLayout:
     """A model's tensors and the names of its (empty) extra states in the Megatron checkpoint."""
 
-    places: tuple[Place, ...]
+    places: tuple[Placement, ...]
     extra_states: tuple[str, ...]
 
 
-class LayerPlaces:
+class LayerPlacements:
     """Collects the places of one layer.
 
     stacked: the layers are one Megatron tensor with a leading axis of `layers` (all layers alike), else each layer has
@@ -67,10 +68,10 @@ class LayerPlaces:
         self._hf = f"model.layers.{number}."
         self._mcore = "decoder.layers." if stacked else f"decoder.layers.{number}."
         self._axis = ((layers, number),) if stacked else ()
-        self.places: list[Place] = []
+        self.places: list[Placement] = []
         self.states: list[str] = []
 
-    def whole(self, hf_name: str, shape: tuple[int, ...], *names: str) -> None:
+    def unsplit(self, hf_name: str, shape: tuple[int, ...], *names: str) -> None:
         """A tensor that is a whole Megatron tensor of the layer, under each of the names."""
         self.part(hf_name, shape, names, shape, (0,) * len(shape))
 
@@ -87,14 +88,14 @@ class LayerPlaces:
         first, count = rows or (0, hf_shape[0])
         sizes, numbers = tuple(size for size, _ in self._axis), tuple(number for _, number in self._axis)
         full = tuple(self._mcore + name for name in names)
-        self.places.append(Place(self._hf + hf_name, hf_shape, full, sizes + shape, numbers + at, first, count))
+        self.places.append(Placement(self._hf + hf_name, hf_shape, full, sizes + shape, numbers + at, first, count))
 
     def gated_mlp(self, hf: str, mcore: str, hidden: int, size: int) -> None:
         """gate, up and down projections: linear_fc1 has the rows of gate, then those of up."""
         for at, name in ((0, "gate_proj"), (size, "up_proj")):
-            one, both = (size, hidden), (2 * size, hidden)
-            self.part(f"{hf}.{name}.weight", one, (f"{mcore}.linear_fc1.weight",), both, (at, 0))
-        self.whole(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
+            half, whole_fc1 = (size, hidden), (2 * size, hidden)
+            self.part(f"{hf}.{name}.weight", half, (f"{mcore}.linear_fc1.weight",), whole_fc1, (at, 0))
+        self.unsplit(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
         self.state(f"{mcore}.linear_fc1")
         self.state(f"{mcore}.linear_fc2")
 

@@ -51,7 +51,7 @@ def plan(source: Path, output: Path, options: LegacyOptions) -> Planned:
         finish=lambda: [(TRACKER, str(ITERATION).encode())],
         small_bytes=200 * len(every_rank),
     )
-    read = [entry for one in sources.values() for entry in one.entries]
+    read = [entry for tensor_source in sources.values() for entry in tensor_source.entries]
     remarks = [f"{len(files)} ranks, files of {min(sizes)} to {max(sizes)} bytes"]
     if dropped:
         remarks.append(f"{len(dropped)} tensors left behind (multi-token prediction, rotary buffers)")

@@ -16,7 +16,7 @@ from typing import Any
 from recipe.weights.legacy_options import LegacyOptions, stages
 
 ITERATION = 1
-# What the up-projections of queries and of keys and values, and the norm before the latter, are called.
+# Names of the up-projections of queries, and of keys and values, and of the norm before the latter.
 _ATTENTION = {
     "2.1": ("linear_qb", "linear_kvb", "k_layernorm"),
     "2.2": ("linear_q_up_proj", "linear_kv_up_proj", "kv_layernorm"),
@@ -40,10 +40,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Bytes that stand together in a legacy tensor: the blocks one below the other, transposed as a whole or not.
+class BlockStack:
+    """Blocks one below the other whose bytes follow each other in a legacy tensor, transposed together or not at all.
 
-    The blocks of a transposed chunk have the same columns.
+    The blocks of a transposed stack have the same columns.
     """
 
     blocks: tuple[Block, ...]
@@ -56,11 +56,11 @@ class Chunk:
 
 @dataclass(frozen=True)
 class LegacyTensor:
-    """A tensor of a rank: the chunks one after the other in row-major order."""
+    """A tensor of a rank: the stacks one after the other in row-major order."""
 
     name: str
     shape: tuple[int, ...]
-    chunks: tuple[Chunk, ...]
+    stacks: tuple[BlockStack, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _RankPlan:
             Block(hf + "q_a_proj.weight", 0, q_rank, 0, hidden),
             Block(hf + "kv_a_proj_with_mqa.weight", 0, kv_rank + rope, 0, hidden),
         )
-        yield LegacyTensor(to + "linear_qkv.weight", (q_rank + kv_rank + rope, hidden), (Chunk(down),))
+        yield LegacyTensor(to + "linear_qkv.weight", (q_rank + kv_rank + rope, hidden), (BlockStack(down),))
         yield self._columns(to + "linear_proj.weight", hf + "o_proj.weight", hidden, heads * value)
         yield _vector(to + "q_layernorm.weight", hf + "q_a_layernorm.weight", q_rank)
         yield _vector(f"{to}{kv_norm}.weight", hf + "kv_a_layernorm.weight", kv_rank)
@@ -149,7 +149,7 @@ class _RankPlan:
         config = self.config
         experts, size = config["n_routed_experts"], config["moe_intermediate_size"]
         router = Block(hf + "gate.weight", 0, experts, 0, self.hidden)
-        yield LegacyTensor(to + "router.weight", (experts, self.hidden), (Chunk((router,)),))
+        yield LegacyTensor(to + "router.weight", (experts, self.hidden), (BlockStack((router,)),))
         yield _vector(to + "router.expert_bias", hf + "gate.e_score_correction_bias", experts)
         if shared := config.get("n_shared_experts"):
             yield from self._gated_mlp(to + "shared_experts.", hf + "shared_experts.", size * shared)
@@ -177,8 +177,8 @@ class _RankPlan:
             name = f"{hf}{expert}."
             gate = Block(name + "gate_proj.weight", at, part, 0, self.hidden)
             up = Block(name + "up_proj.weight", at, part, 0, self.hidden)
-            first.append(Chunk((gate, up), transposed=True))
-            second.append(Chunk((Block(name + "down_proj.weight", 0, self.hidden, at, part),), transposed=True))
+            first.append(BlockStack((gate, up), transposed=True))
+            second.append(BlockStack((Block(name + "down_proj.weight", 0, self.hidden, at, part),), transposed=True))
         yield LegacyTensor(to + "weight1", (self.hidden, len(experts) * 2 * part), tuple(first))
         yield LegacyTensor(to + "weight2", (len(experts) * part, self.hidden), tuple(second))
 
@@ -189,26 +189,26 @@ class _RankPlan:
             Block(f"{hf}{name}.weight", self.rank.tensor * part, part, 0, self.hidden)
             for name in ("gate_proj", "up_proj")
         )
-        yield LegacyTensor(to + "linear_fc1.weight", (2 * part, self.hidden), (Chunk(blocks),))
+        yield LegacyTensor(to + "linear_fc1.weight", (2 * part, self.hidden), (BlockStack(blocks),))
         yield self._columns(to + "linear_fc2.weight", hf + "down_proj.weight", self.hidden, size)
 
     def _rows(self, to: str, hf: str, rows: int, columns: int) -> LegacyTensor:
         part = rows // self.options.tensor
         block = Block(hf, self.rank.tensor * part, part, 0, columns)
-        return LegacyTensor(to, (part, columns), (Chunk((block,)),))
+        return LegacyTensor(to, (part, columns), (BlockStack((block,)),))
 
     def _columns(self, to: str, hf: str, rows: int, columns: int) -> LegacyTensor:
         part = columns // self.options.tensor
         block = Block(hf, 0, rows, self.rank.tensor * part, part)
-        return LegacyTensor(to, (rows, part), (Chunk((block,)),))
+        return LegacyTensor(to, (rows, part), (BlockStack((block,)),))
 
     def _of_heads(self, to: str, hf: str, stride: int, at: int, rows: int, columns: int) -> LegacyTensor:
         """Rows [at, at + rows) of each of this rank's heads; a head has `stride` rows."""
         heads = self.config["num_attention_heads"] // self.options.tensor
         first = self.rank.tensor * heads
         blocks = tuple(Block(hf, head * stride + at, rows, 0, columns) for head in range(first, first + heads))
-        return LegacyTensor(to, (heads * rows, columns), (Chunk(blocks),))
+        return LegacyTensor(to, (heads * rows, columns), (BlockStack(blocks),))
 
 
 def _vector(to: str, hf: str, size: int) -> LegacyTensor:
-    return LegacyTensor(to, (size,), (Chunk((Block(hf, 0, size, 0, 1),)),))
+    return LegacyTensor(to, (size,), (BlockStack((Block(hf, 0, size, 0, 1),)),))

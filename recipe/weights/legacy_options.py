@@ -13,7 +13,7 @@ from typing import Any
 
 from recipe.weights.errors import WeightsError
 
-# Of MindSpeed-LLM, each the last or the first with its names of the tensors of attention.
+# Versions of MindSpeed-LLM; each is the last or the first one with its names of attention's tensors.
 VERSIONS = ("2.1", "2.2")
 
 
@@ -21,10 +21,10 @@ VERSIONS = ("2.1", "2.2")
 class LegacyOptions:
     """The split asked for.
 
-    layer_list: layers of each pipeline stage; None: the same number in all.
-    num_layers, first_k_dense_replace: what the user takes the model for; None: whatever config.json says.
-    tp_extend_ep: the experts of one expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced.
-    mindspeed_llm: whose names of attention's tensors: one of VERSIONS.
+    layer_list: layers of each pipeline stage; None: the same number in all. num_layers, first_k_dense_replace: the
+    sizes that the user expects of the model; None: those of config.json. tp_extend_ep: the experts of one
+    expert-parallel rank are dealt whole to its tensor-parallel ranks, not sliced. mindspeed_llm: the version whose
+    names attention's tensors get, one of VERSIONS.
     """
 
     tensor: int = 1
@@ -81,9 +81,9 @@ def from_arguments(arguments: argparse.Namespace) -> LegacyOptions:
             raise WeightsError(
                 f"--num-layer-list {arguments.num_layer_list}: not numbers with commas between"
             ) from None
-    one = {name: getattr(arguments, f"target_{name}_parallel_size") for name in ("tensor", "pipeline", "expert")}
+    sizes = {name: getattr(arguments, f"target_{name}_parallel_size") for name in ("tensor", "pipeline", "expert")}
     return LegacyOptions(
-        **{name: 1 if size is None else size for name, size in one.items()},
+        **{name: 1 if size is None else size for name, size in sizes.items()},
         layer_list=layers,
         num_layers=arguments.num_layers,
         first_k_dense_replace=arguments.first_k_dense_replace,
@@ -119,12 +119,12 @@ def _stages(options: LegacyOptions, config: dict[str, Any]) -> list[range]:
         if (size := getattr(options, axis)) < 1:
             raise WeightsError(f"--target-{axis}-parallel-size {size}: at least one rank is needed")
     layers = config["num_hidden_layers"]
-    for option, said, name in (
+    for option, option_value, name in (
         ("--num-layers", options.num_layers, "num_hidden_layers"),
         ("--first-k-dense-replace", options.first_k_dense_replace, "first_k_dense_replace"),
     ):
-        if said is not None and said != config[name]:
-            raise WeightsError(f"{option} {said}: config.json has {name} {config[name]}; they must agree")
+        if option_value is not None and option_value != config[name]:
+            raise WeightsError(f"{option} {option_value}: config.json has {name} {config[name]}; they must agree")
     if options.tp_extend_ep and not options.grouped_gemm:
         raise WeightsError("--moe-tp-extend-ep needs --moe-grouped-gemm: MindSpeed has it for grouped experts only")
     _check_divisions(options, config)
@@ -165,22 +165,22 @@ def _check_divisions(options: LegacyOptions, config: dict[str, Any]) -> None:
 
 
 def _deal_layers(options: LegacyOptions, layers: int) -> list[range]:
-    given = options.layer_list
-    if given is None:
+    counts = options.layer_list
+    if counts is None:
         if layers % options.pipeline:
             raise WeightsError(
                 f"--target-pipeline-parallel-size {options.pipeline} does not divide {layers} layers; give "
                 "--num-layer-list"
             )
-        given = (layers // options.pipeline,) * options.pipeline
-    text = ",".join(map(str, given))
-    if len(given) != options.pipeline:
+        counts = (layers // options.pipeline,) * options.pipeline
+    text = ",".join(map(str, counts))
+    if len(counts) != options.pipeline:
         raise WeightsError(
-            f"--num-layer-list {text} has {len(given)} stages, --target-pipeline-parallel-size says {options.pipeline}"
+            f"--num-layer-list {text} has {len(counts)} stages, --target-pipeline-parallel-size says {options.pipeline}"
         )
-    if min(given) < 1:
+    if min(counts) < 1:
         raise WeightsError(f"--num-layer-list {text}: every stage needs at least one layer")
-    if sum(given) != layers:
-        raise WeightsError(f"--num-layer-list {text} sums to {sum(given)}, config.json has num_hidden_layers {layers}")
-    ends = [sum(given[: stage + 1]) for stage in range(len(given))]
-    return [range(end - count, end) for end, count in zip(ends, given, strict=True)]
+    if sum(counts) != layers:
+        raise WeightsError(f"--num-layer-list {text} sums to {sum(counts)}, config.json has num_hidden_layers {layers}")
+    ends = [sum(counts[: stage + 1]) for stage in range(len(counts))]
+    return [range(end - count, end) for end, count in zip(ends, counts, strict=True)]

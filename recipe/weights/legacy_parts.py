@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of a rank's file: an archive of its tensors, made chunk by chunk from the Hugging Face ones.
+"""The bytes of a rank's file: an archive of its tensors, made stack by stack from the Hugging Face ones.
 
 Memory: the largest matrix that is transposed (gate and up of one expert) and a few MB, for each worker.
 """
@@ -19,21 +19,22 @@ from recipe.weights import torch_pickle
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES
 from recipe.weights.job import Literal, Part
-from recipe.weights.legacy_layout import ITERATION, Block, Chunk, LegacyTensor, Rank, rank_tensors
+from recipe.weights.legacy_layout import ITERATION, Block, BlockStack, LegacyTensor, Rank, rank_tensors
 from recipe.weights.legacy_options import LegacyOptions
 from recipe.weights.output import Sink
 from recipe.weights.source import Reader, Source
 from recipe.weights.torch_zip import Archive
 from recipe.weights.transpose import columns_as_rows
 
-# Of rows read at a time where only some of their columns are wanted, and of transposed rows made at a time.
+# Bytes of the rows read at a time where only some of their columns are wanted, and of those transposed at a time.
 _BATCH_BYTES = 2**20
 _ELEMENT = {2: np.uint16, 4: np.uint32}
 
 
 @dataclass(frozen=True)
 class RankParts(Sequence[Part]):
-    """The parts of one rank's file, worked out anew at each iteration: all ranks' at once would be half a million."""
+    """The parts of one rank's file, made anew at each iteration: those of all ranks together would be half a million
+    objects."""
 
     rank: Rank
     options: LegacyOptions
@@ -62,9 +63,9 @@ class RankParts(Sequence[Part]):
 
 def _dtype_of(tensor: LegacyTensor, sources: Mapping[str, Source]) -> str:
     """The dtype of a legacy tensor: that of all its sources; raises WeightsError where they differ."""
-    first = sources[tensor.chunks[0].blocks[0].tensor]
-    for chunk in tensor.chunks:
-        for block in chunk.blocks:
+    first = sources[tensor.stacks[0].blocks[0].tensor]
+    for stack in tensor.stacks:
+        for block in stack.blocks:
             other = sources[block.tensor]
             if other.dtype != first.dtype:
                 raise WeightsError(
@@ -124,7 +125,7 @@ class StoragePart:
 
     @property
     def label(self) -> str:
-        return self.tensor.chunks[0].blocks[0].tensor
+        return self.tensor.stacks[0].blocks[0].tensor
 
     @property
     def _item_bytes(self) -> int:
@@ -136,11 +137,11 @@ class StoragePart:
 
     def emit(self, sink: Sink, reader: Reader) -> None:
         self.sums[self.key] = 0
-        for chunk in self.tensor.chunks:
-            if chunk.transposed:
-                self._transposed(chunk, sink, reader)
+        for stack in self.tensor.stacks:
+            if stack.transposed:
+                self._transposed(stack, sink, reader)
             else:
-                for block in chunk.blocks:
+                for block in stack.blocks:
                     self._straight(block, sink, reader)
 
     def _count(self, crc: int, nbytes: int) -> None:
@@ -161,12 +162,12 @@ class StoragePart:
             rows = min(step, block.first + block.rows - first)
             self._write(np.ascontiguousarray(_read(source, first, rows, block, reader)), sink)
 
-    def _transposed(self, chunk: Chunk, sink: Sink, reader: Reader) -> None:
+    def _transposed(self, stack: BlockStack, sink: Sink, reader: Reader) -> None:
         stacked = np.empty(
-            (sum(block.rows for block in chunk.blocks), chunk.blocks[0].columns), _ELEMENT[self._item_bytes]
+            (sum(block.rows for block in stack.blocks), stack.blocks[0].columns), _ELEMENT[self._item_bytes]
         )
         row = 0
-        for block in chunk.blocks:
+        for block in stack.blocks:
             source = self.sources[block.tensor]
             target = stacked[row : row + block.rows]
             if block.columns == math.prod(source.shape[1:]):
@@ -190,5 +191,5 @@ def _read(source: Source, first: int, rows: int, block: Block, reader: Reader) -
     """The block's columns of rows [first, first + rows) of the source, a view of whole rows."""
     buffer = bytearray(rows * source.row_bytes)
     reader.read_rows(source, first, rows, memoryview(buffer))
-    whole = np.frombuffer(buffer, _ELEMENT[ITEM_BYTES[source.dtype]]).reshape(rows, -1)
-    return whole[:, block.column : block.column + block.columns]
+    rows_read = np.frombuffer(buffer, _ELEMENT[ITEM_BYTES[source.dtype]]).reshape(rows, -1)
+    return rows_read[:, block.column : block.column + block.columns]

@@ -18,7 +18,7 @@ from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
 from recipe.weights.job import Job, identity_of
 from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
-from recipe.weights.layout import Layout, Place
+from recipe.weights.layout import MegatronLayout, Placement
 
 TOOL = "mcore-to-hf"
 DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
@@ -27,13 +27,14 @@ examples:
   scripts/convert_mcore_to_hf.py --load-dir runs/NAME/checkpoints/global_step_70/actor --save-dir OUT
   scripts/convert_mcore_to_hf.py --load-dir CHECKPOINT --save-dir OUT --hf-config HF --dry-run
 """
-# Of a file: no more than the published ones have, and no fewer files than keep some workers busy.
+# Largest size of a file, about that of the published ones. Smaller models are cut into _FILES files, so that several
+# workers are busy, unless these would be smaller than _LEAST_BYTES.
 SHARD_BYTES = 4 * 2**30
 _FILES, _LEAST_BYTES = 16, 256 * 2**20
 
 
 class _ModelNames(Container[str]):
-    """What a model's own tensors are called; the optimizer's have these names behind a prefix."""
+    """The names of a model's tensors; those of the optimizer's states have a prefix before them."""
 
     def __contains__(self, name: object) -> bool:
         return str(name).startswith(("embedding.", "decoder.", "output_layer."))
@@ -45,13 +46,13 @@ def find_checkpoint(directory: Path) -> Path:
     return inner if inner.is_dir() and not (directory / "metadata.json").exists() else directory
 
 
-def find_config(directory: Path, given: Path | None) -> Path:
+def find_config(directory: Path, chosen: Path | None) -> Path:
     """The directory with config.json and tokenizer: the one given, or the `huggingface` that verl and we make.
 
     Raises WeightsError when there is none.
     """
-    if given is not None:
-        return given
+    if chosen is not None:
+        return chosen
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such directory; expected a Megatron checkpoint, or the actor of a run's")
     for place in (directory / "huggingface", directory.parent / "huggingface"):
@@ -60,13 +61,13 @@ def find_config(directory: Path, given: Path | None) -> Path:
     raise WeightsError(f"{directory}: no huggingface/config.json beside it; give --hf-config a Hugging Face directory")
 
 
-def _tensors(directory: Path, layout: Layout) -> list[OutTensor]:
+def _tensors(directory: Path, layout: MegatronLayout) -> list[OutTensor]:
     """Every Hugging Face tensor of the layout, in the order of the layers."""
     stored = read_metadata(directory, _ModelNames())
     if strange := stored.keys() - {name for place in layout.places for name in place.names}:
         raise WeightsError(f"{directory}: holds {min(strange)}, which the model of config.json does not have")
     indices: dict[str, ChunkIndex] = {}
-    by_tensor: dict[str, list[Place]] = {}
+    by_tensor: dict[str, list[Placement]] = {}
     for place in layout.places:
         by_tensor.setdefault(place.hf_name, []).append(place)
     tensors = []
@@ -83,7 +84,7 @@ def _tensors(directory: Path, layout: Layout) -> list[OutTensor]:
     return tensors
 
 
-def _stored_name(directory: Path, place: Place, stored: dict[str, StoredTensor]) -> str:
+def _stored_name(directory: Path, place: Placement, stored: dict[str, StoredTensor]) -> str:
     name = next((name for name in place.names if name in stored), None)
     if name is None:
         raise WeightsError(f"{directory}: holds no {' or '.join(place.names)}; config.json says the model has it")
@@ -134,7 +135,7 @@ def _entries(directory: Path, tensors: Iterable[OutTensor]) -> list[TensorEntry]
 
 
 def _main_dtype(tensors: Iterable[OutTensor]) -> str:
-    """That of the matrices, the widest where they differ."""
+    """The dtype of the model's matrices; where they differ, the widest of theirs."""
     dtypes = {tensor.dtype for tensor in tensors if len(tensor.shape) > 1}
     return next(dtype for dtype in ("F32", "F16", "BF16") if dtype in dtypes)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large files, written front to back past the page cache, with their checksum known at the end.
+"""Large files, written from front to back without the page cache, their checksums computed on the way.
 
 A page-cache write costs more than everything else here: the kernel allocates and copies every page before the disk
 sees it. So the bytes are gathered in aligned buffers and written with O_DIRECT (plain writes where a file system does
@@ -34,8 +34,8 @@ _BLOCK = 4096
 _CHUNK = 512 * 1024
 
 
-class Target(Protocol):
-    """Where a sink's buffers go, in order."""
+class Destination(Protocol):
+    """Takes a sink's buffers, in order."""
 
     def put(self, data: memoryview, offset: int) -> None:
         """Take `data`, which begins at byte `offset` of the file; the buffer behind it is page aligned.
@@ -44,13 +44,13 @@ class Target(Protocol):
         """
 
     def finish(self, nbytes: int) -> None:
-        """All `nbytes` of the file went by."""
+        """Called when all `nbytes` of the file have been put."""
 
     def close(self) -> None:
-        """Let go of the file, finished or not."""
+        """Close the file, finished or not."""
 
 
-class FileTarget:
+class FileDestination:
     """A new file at `path`, synced to disk by `finish`. Raises InterruptedJobError for a write that fails."""
 
     def __init__(self, path: Path) -> None:
@@ -67,12 +67,12 @@ class FileTarget:
 
     def put(self, data: memoryview, offset: int) -> None:
         # The last buffer of a file ends with part of a block, which only the page cache takes.
-        whole = len(data) - len(data) % _BLOCK if self._direct else len(data)
+        aligned = len(data) - len(data) % _BLOCK if self._direct else len(data)
         try:
-            self._write(data[:whole], offset)
-            if whole < len(data):
+            self._write(data[:aligned], offset)
+            if aligned < len(data):
                 self._buffered()
-                self._write(data[whole:], offset + whole)
+                self._write(data[aligned:], offset + aligned)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -89,13 +89,14 @@ class FileTarget:
     def _write(self, data: memoryview, offset: int) -> None:
         done = 0
         while done < len(data):
-            direct, handle = self._direct, self._handle  # in this order: a plain handle takes what a direct one does
+            # In this order, as the plain handle accepts whatever the direct one does.
+            direct, handle = self._direct, self._handle
             try:
                 done += os.pwrite(handle, data[done:], offset + done)
             except OSError as error:
                 if not direct or error.errno != errno.EINVAL:
                     raise
-                # A file system that takes the flag and not the writes, or a write that stopped within a block.
+                # The file system accepts the flag but not the writes, or a write stopped within a block.
                 self._buffered()
 
     def _buffered(self) -> None:
@@ -110,7 +111,7 @@ class FileTarget:
         return InterruptedJobError(f"{self.path} cannot be written ({error.strerror}); what is done so far is kept")
 
 
-class CompareTarget:
+class CompareDestination:
     """An existing file that the bytes are compared with; `differs_at()` tells the first byte that differs."""
 
     def __init__(self, path: Path) -> None:
@@ -138,15 +139,15 @@ class CompareTarget:
         return self._first
 
     def _compare(self, expected: NDArray[np.uint8], offset: int) -> None:
-        found = self._buffer[: expected.size]
+        stored = self._buffer[: expected.size]
         try:
-            got = os.preadv(self._handle, [memoryview(found)], offset)
+            got = os.preadv(self._handle, [memoryview(stored)], offset)
         except OSError as error:
             raise InterruptedJobError(f"{self.path} cannot be read ({error.strerror})") from error
         if got < expected.size:
-            found[got:] = ~expected[got:]
-        if not np.array_equal(found, expected):
-            self._note(offset + int(np.argmax(found != expected)))
+            stored[got:] = ~expected[got:]
+        if not np.array_equal(stored, expected):
+            self._note(offset + int(np.argmax(stored != expected)))
 
     def _note(self, at: int) -> None:
         self._first = at if self._first is None else min(self._first, at)
@@ -166,7 +167,7 @@ class Sink:
         self._pool = ThreadPoolExecutor(_BUFFERS - 1)
         self._pending: deque[Future[None]] = deque()
 
-    def begin(self, target: Target) -> None:
+    def begin(self, target: Destination) -> None:
         """Start a file."""
         self._target = target
         self._base = 0
@@ -222,11 +223,11 @@ class Sink:
             self._wait()
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """End the writing thread."""
         self._pool.shutdown()
 
     def _flush(self) -> None:
-        """Send the buffer out and turn to one that is free."""
+        """Send the buffer out and take a free one."""
         if not self._filled:
             return
         if self._filled < self._size:
@@ -240,7 +241,7 @@ class Sink:
             self._pending.popleft().result()
 
     def _wait(self) -> None:
-        """Until all that was sent is written; raises the first error, when no thread is at a buffer any more."""
+        """Wait until all buffers are written; raises the first error once no thread uses a buffer."""
         pending = list(self._pending)
         self._pending.clear()
         wait(pending)

@@ -15,17 +15,17 @@ _PAUSE = 10.0
 def show(done: int, total: int, seconds: float) -> str:
     """One line: bytes so far, GB/s since the start, time left."""
     speed = done / max(seconds, 1e-3)
-    left = (total - done) / speed if speed else 0.0
-    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s, {clock(left)} left"
+    remaining_s = (total - done) / speed if speed else 0.0
+    return f"{done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e9:.2f} GB/s, {clock(remaining_s)} left"
 
 
 def clock(seconds: float) -> str:
     """h:mm:ss"""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+    rounded = round(seconds)
+    return f"{rounded // 3600}:{rounded // 60 % 60:02}:{rounded % 60:02}"
 
 
-class Progress:
+class ProgressLine:
     """A context manager; called with numbers of bytes, from any thread."""
 
     def __init__(self, what: str, total: int, stream: TextIO | None = None) -> None:
@@ -35,7 +35,7 @@ class Progress:
         self._mutex = threading.Lock()
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         self._start = self._said = time.monotonic()
         if self._stream.isatty():
             self._bar = _bar(self._stream)

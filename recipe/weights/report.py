@@ -11,7 +11,7 @@ from recipe.weights.workspace import free_bytes, read_ledger
 
 
 def disk_line(job: Job) -> str:
-    """What the job still needs and what is free.
+    """One line: the space that the job still needs, and what is free.
 
     Raises InterruptedJobError where it does not fit. An output that is replaced stands until the new one is whole, so
     its bytes do not count as free.

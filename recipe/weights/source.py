@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of a Hugging Face checkpoint as they come out: FP8 and its scales as bfloat16, all else as it is."""
+"""The tensors of a Hugging Face checkpoint as they are written out: FP8 as bfloat16, all others unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCALES_KEPT = 8
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One tensor as the tools see it. `scale` is given exactly where the tensor is FP8; it may lie in another file."""
+    """One tensor to be read. `scale` is its scales, exactly where the tensor is FP8; they may be in another file."""
 
     entry: TensorEntry
     scale: TensorEntry | None = None
@@ -43,7 +43,7 @@ class Source:
 
     @property
     def entries(self) -> tuple[TensorEntry, ...]:
-        """What is read for it."""
+        """The entries that are read for it."""
         return (self.entry,) if self.scale is None else (self.entry, self.scale)
 
     @property
@@ -113,7 +113,7 @@ class Reader:
         self._panel = np.empty(PANEL, np.uint8)
 
     def read(self, source: Source, begin: int, into: memoryview) -> None:
-        """Fill `into` with bytes [begin, begin + len(into)) of what `source` comes out as.
+        """Fill `into` with bytes [begin, begin + len(into)) of `source` as it is written out.
 
         For FP8, begin, the length and the address must be even: whole bfloat16 numbers.
         """

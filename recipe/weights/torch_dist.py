@@ -25,7 +25,7 @@ from recipe.weights.hf_checkpoint import open_checkpoint
 from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.job import Job, OutputFile, identity_of
 from recipe.weights.job_cli import Planned
-from recipe.weights.layout import Layout, Place
+from recipe.weights.layout import MegatronLayout, Placement
 from recipe.weights.model_sources import sources_of
 from recipe.weights.output import Sink
 from recipe.weights.source import Reader, Source
@@ -34,9 +34,10 @@ from recipe.weights.torch_zip import Archive, tensor_archive
 TOOL = "hf-to-torch-dist"
 # Pieces are cut so that a rank that wants a slice does not read all of a large tensor.
 PIECE_BYTES = 64 * 2**20
-# What a killed run does again for each worker.
+# Largest size of a file: as much as each worker has to do again after a kill.
 FILE_BYTES = 512 * 2**20
-# Archives begin here, and their tensors within them: bfloat16 numbers then never straddle two of the sink's pieces.
+# Archives, and tensors within them, begin at multiples of this, so that no bfloat16 number lies in two of the sink's
+# pieces.
 _ALIGN = 64
 _BLOCK_ROWS = 128
 _EXTRA_STATES = "__extra_state_0.distcp"
@@ -71,7 +72,7 @@ class Piece:
 
     @property
     def nbytes(self) -> int:
-        """Of the archive, and of zeros up to where the next one may begin."""
+        """Bytes of the archive, and of the zeros up to where the next one may begin."""
         return -(-self.archive_bytes // _ALIGN) * _ALIGN
 
     def emit(self, sink: Sink, reader: Reader) -> None:
@@ -81,7 +82,7 @@ class Piece:
         sink.write(archive.tail([crc]) + bytes(self.nbytes - archive_bytes))
 
 
-def _pieces(place: Place, source: Source) -> Iterator[Piece]:
+def _pieces(place: Placement, source: Source) -> Iterator[Piece]:
     rows = max(1, PIECE_BYTES // source.row_bytes)
     if rows > _BLOCK_ROWS:
         rows -= rows % _BLOCK_ROWS  # whole blocks of scales
@@ -119,7 +120,7 @@ def _stored(files: Sequence[OutputFile]) -> dict[str, StoredTensor]:
     return stored
 
 
-def _check_dtypes(layout: Layout, sources: dict[str, Source]) -> None:
+def _check_dtypes(layout: MegatronLayout, sources: dict[str, Source]) -> None:
     first: dict[str, Source] = {}
     for place in layout.places:
         source = sources[place.hf_name]
@@ -130,7 +131,7 @@ def _check_dtypes(layout: Layout, sources: dict[str, Source]) -> None:
             )
 
 
-def _small_files(layout: Layout, files: Sequence[OutputFile]) -> list[tuple[str, bytes]]:
+def _small_files(layout: MegatronLayout, files: Sequence[OutputFile]) -> list[tuple[str, bytes]]:
     nothing, nothing_in_a_list = (
         Archive(torch_pickle.document(value), []) for value in (torch_pickle.mapping({}), b"]Na")
     )
@@ -178,7 +179,7 @@ def plan(source: Path, output: Path) -> Planned:
         finish=lambda: [*described, *small_files()],
         small_bytes=sum(len(content) for _, content in (*described, *small_files())),
     )
-    read = [entry for one in sources.values() for entry in one.entries]
+    read = [entry for tensor_source in sources.values() for entry in tensor_source.entries]
     names = {name for place in layout.places for name in place.names}
     remarks = [f"{len(names)} Megatron names, {sum(len(file.parts) for file in files)} pieces, loadable in any layout"]
     if dropped:

@@ -18,13 +18,13 @@ from recipe.weights import torch_pickle
 
 _ROOT = "archive"
 _ALIGN = 64
-# Where a 32-bit field says: see the 64-bit extension.
+# The value of a 32-bit field whose real value is in the 64-bit extension.
 _LIMIT = 2**32 - 1
 _MANY = 2**16 - 1
 _STREAMED = 8  # general purpose bit 3: checksum and sizes follow the data
 
 
-class _Record:
+class _ZipEntry:
     """One file of the zip; size in bytes, crc None while it is unknown (it then follows the data)."""
 
     def __init__(self, name: str, offset: int, size: int, crc: int | None) -> None:
@@ -71,16 +71,16 @@ class Archive:
     """
 
     def __init__(self, pickle: bytes, sizes: Sequence[int]) -> None:
-        self._small: list[_Record] = []
+        self._small: list[_ZipEntry] = []
         self.head = b""
         for name, data in (("data.pkl", pickle), ("byteorder", b"little")):
-            record = _Record(name, len(self.head), len(data), zlib.crc32(data))
+            record = _ZipEntry(name, len(self.head), len(data), zlib.crc32(data))
             self._small.append(record)
             self.head += record.local() + data
-        self._storages: list[_Record] = []
+        self._storages: list[_ZipEntry] = []
         offset = len(self.head)
         for key, size in enumerate(sizes):
-            record = _Record(f"data/{key}", offset, size, None)
+            record = _ZipEntry(f"data/{key}", offset, size, None)
             self._storages.append(record)
             offset += len(record.local()) + size + len(record.descriptor(0))
         self._after = offset
@@ -94,7 +94,7 @@ class Archive:
     def tail(self, crcs: Sequence[int]) -> bytes:
         """What follows the last storage: the version record, the central directory and its end."""
         out = self._storages[-1].descriptor(crcs[-1]) if self._storages else b""
-        version = _Record("version", self._after, 2, zlib.crc32(b"3\n"))
+        version = _ZipEntry("version", self._after, 2, zlib.crc32(b"3\n"))
         out += version.local() + b"3\n"
         records = [(record, record.crc or 0) for record in (*self._small, version)]
         records[2:2] = zip(self._storages, crcs, strict=True)

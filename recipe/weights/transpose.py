@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of a matrix as the rows of another, a panel at a time.
 
-By a kernel for elements of 16 bits where llvmlite can compile it and the sizes are multiples of its blocks, as a real
-model's are, and by numpy otherwise; both give the same bits.
+A compiled kernel does this for elements of 16 bits, where llvmlite is there and the sizes are multiples of its blocks,
+as a real model's are; numpy does it otherwise. Both give the same bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from recipe.weights.compiled import compiled
 
-# What the sizes must be multiples of for the kernel.
+# The sizes must be multiples of these for the kernel.
 ROWS, COLUMNS = 32, 8
 Kernel = Callable[[NDArray[np.uint16], int, NDArray[np.uint16]], None]
 

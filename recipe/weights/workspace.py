@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an output directory stands: the files that are done, the ledger that survives a kill, and the last move."""
+"""The state of an output directory: the finished files, the ledger that survives a kill, and the final move."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a ledger says: whose job it is, whether it may replace an older output, files done, steps of publishing."""
+    """The content of a ledger: the job's identity, whether it may replace an older output, finished files, and steps of
+    publishing done."""
 
     identity: str
     overwrite: bool
@@ -63,8 +64,8 @@ def read_ledger(output: Path) -> Ledger | None:
             steps.add(record["step"])
         else:
             done[record["name"]] = Finished(**record)
-    whole = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
-    return Ledger(identity, overwrite, whole, frozenset(steps))
+    complete = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
+    return Ledger(identity, overwrite, complete, frozenset(steps))
 
 
 def _is_whole(output: Path, file: Finished, publishing: bool) -> bool:
@@ -304,4 +305,4 @@ class Workspace:
                 sync_directory(path.parent)
                 with contextlib.suppress(OSError):
                     for folder in path.parents:
-                        folder.rmdir()  # until one holds something
+                        folder.rmdir()  # up to the first that is not empty

@@ -61,7 +61,11 @@ def load_rank(worker: Any, checkpoint: Path) -> None:
     if not isinstance(saved, dict):
         raise damaged(_path(checkpoint, 0), "it does not say of which layout")
     if saved != layout:
-        changed = [f"{name} {saved.get(name)}, here {here}" for name, here in layout.items() if saved.get(name) != here]
+        changed = [
+            f"{name} {saved.get(name)}, here {current}"
+            for name, current in layout.items()
+            if saved.get(name) != current
+        ]
         return _seed_anew(worker, checkpoint, f"it was saved by another layout ({'; '.join(changed)})")
     path = _path(checkpoint, worker.rank)
     states = read_states(path)
@@ -69,7 +73,7 @@ def load_rank(worker: Any, checkpoint: Path) -> None:
         set_host_states(states)
         trackers = {name: unpacked(state) for name, state in states["megatron"].items()}
         rollout = unpacked(states["rollout"]) if worker._is_rollout else None
-        # Those that are set later are tried now: a state of the wrong form would end the run in its first step.
+        # States that are set later are tried here, as one of the wrong form would end the run in its first step.
         for state in (*trackers.values(), rollout, unpacked(states["device"])):
             if state is not None:
                 get_torch_device().set_rng_state(state)
@@ -122,7 +126,7 @@ def _ranks_per_engine(worker: Any) -> int:
 
 
 def _layout(worker: Any) -> dict[str, Any]:
-    """What must be equal for rank k of one run to do the work of rank k of another."""
+    """The sizes that must be equal for rank k of one run to do the work of rank k of another."""
     return {
         "device": get_device_name(),
         "ranks": worker.world_size,

@@ -42,7 +42,7 @@ def distributed_optimizer_init(  # NPU-ADAPTATION: npu parameters pass for CUDA 
     when=plain_megatron,
 )
 def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], self: Any) -> dict[str, Any]:
-    """What of the optimizer's state does not belong to parameters."""
+    """The part of the optimizer's state that does not belong to parameters."""
     if isinstance(self.optimizer, HybridDeviceOptimizer) and not self.optimizer.state:
         # NPU-ADAPTATION: this one keeps main parameters among its states, and has a way of its own to make them
         self.optimizer.dummy_step()
@@ -58,16 +58,16 @@ def distributed_optimizer_state_dict(original: Callable[..., dict[str, Any]], se
     return original(self)
 
 
-# What tells one group of parameters from another, and what of a group is state; the rest is the configuration's.
+# The fields that tell one group of parameters from another, and those that are state; the rest are configuration.
 _IDENTITY = ("wd_mult", "lr_mult", "is_expert_parallel", "is_decoupled_lr")
 _STATE = ("lr", "step")
 
 
 def with_saved_state(own: list[dict[str, Any]], saved: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Our groups of parameters with the saved state of each; of one that was not saved, with another's steps only."""
+    """Our groups of parameters with their saved states; a group that was not saved gets another's number of steps."""
     groups = []
     for group in own:
-        same = [one for one in saved if all(one.get(name) == group.get(name) for name in _IDENTITY)]
+        same = [candidate for candidate in saved if all(candidate.get(name) == group.get(name) for name in _IDENTITY)]
         state = same[0] if same else {"step": saved[0]["step"]} if "step" in saved[0] else {}
         groups.append(
             {name: value for name, value in group.items() if name != "params"}

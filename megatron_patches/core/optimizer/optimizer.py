@@ -16,9 +16,9 @@ DENSE, EXPERTS = 0, 1
 
 
 def parts(chained: Any) -> dict[int, Any] | None:
-    """A rank's optimizers by what they are for; None where two are for the same, which nothing here makes."""
-    found = {_part(one): one for one in chained.chained_optimizers}
-    return found if len(found) == len(chained.chained_optimizers) else None
+    """A rank's optimizers by DENSE and EXPERTS; None where two are of one kind, which nothing here makes."""
+    by_part = {_part(optimizer): optimizer for optimizer in chained.chained_optimizers}
+    return by_part if len(by_part) == len(chained.chained_optimizers) else None
 
 
 def _part(optimizer: Any) -> int:
@@ -47,7 +47,8 @@ def sharded_state_dict(
         return original(self, model_sharded_state_dict, is_loading, **kwargs)
     # NPU-ADAPTATION: no part has a prefix of its own, as no parameter is in two
     return {
-        part: one.sharded_state_dict(model_sharded_state_dict, is_loading, **kwargs) for part, one in by_part.items()
+        part: optimizer.sharded_state_dict(model_sharded_state_dict, is_loading, **kwargs)
+        for part, optimizer in by_part.items()
     }
 
 
@@ -66,6 +67,6 @@ def load_state_dict(original: Callable[..., None], self: Any, state_dict: Any) -
     if by_part is None or not saved:
         original(self, state_dict)
         return
-    for part, one in by_part.items():
+    for part, optimizer in by_part.items():
         # NPU-ADAPTATION: what the first rank does not have for this part it has for the other
-        one.load_state_dict({**saved[0], **state_dict[part]})
+        optimizer.load_state_dict({**saved[0], **state_dict[part]})

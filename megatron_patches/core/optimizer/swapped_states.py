@@ -27,7 +27,7 @@ def host_copies(optimizer: Any, main_param: torch.Tensor) -> dict[str, torch.Ten
     if not swaps(optimizer):
         return None
     swapping = sys.modules[_MODULE].SwapDistributedOptimizer
-    # Copies to the host are made beside the computation.
+    # Copies to the host run concurrently with the computation.
     swapping.swap_to_host_stream.synchronize()
     copies: dict[str, torch.Tensor | None] | None = swapping.param_to_cpu_states_map.get(main_param)
     return copies
@@ -35,10 +35,10 @@ def host_copies(optimizer: Any, main_param: torch.Tensor) -> dict[str, torch.Ten
 
 def host_or_device(tensors: dict[str, Any], host: dict[str, torch.Tensor | None] | None) -> dict[str, Any]:
     """`tensors` with the host's copy of each that has no storage, and without those that are None."""
-    there = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     return {
         name: host[name] if host is not None and tensor.untyped_storage().size() == 0 else tensor
-        for name, tensor in there.items()
+        for name, tensor in present.items()
     }
 
 
@@ -58,5 +58,5 @@ def load_swapped(
         copy.copy_(tensors[name])
         if on_device is not None:
             on_device.untyped_storage().resize_(0)
-    # Loading made the optimizer a new dictionary; this one is swapped from now on.
+    # Loading gave the optimizer a new state dictionary, which is registered for swapping here.
     type(optimizer).param_to_device_states_map[main_param] = state

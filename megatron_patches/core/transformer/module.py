@@ -45,8 +45,8 @@ def float16_to_fp32(original: Callable[..., Any], val: Any) -> Any:
     # NPU-ADAPTATION: by dtype, wherever the tensor is
     """`val`, a tensor or nested tuples and lists of tensors and others, with float32 for half precision."""
 
-    def float32(one: Any) -> Any:
-        half = isinstance(one, torch.Tensor) and one.dtype in (torch.bfloat16, torch.float16)
-        return one.float() if half else one
+    def float32(value: Any) -> Any:
+        half = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.float() if half else value
 
     return conversion_helper(original(val), float32)

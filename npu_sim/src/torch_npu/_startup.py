@@ -19,17 +19,17 @@ logger = logging.getLogger("torch_npu")
 def refuse_real_torch_npu() -> None:
     """Raise ImportError where a distribution named torch_npu is installed: two of them cannot share one device name."""
     try:
-        found = importlib.metadata.distribution("torch_npu")
+        installed = importlib.metadata.distribution("torch_npu")
     except importlib.metadata.PackageNotFoundError:
         return
     raise ImportError(
-        f"the simulated NPU (npu-sim) was imported, but the real torch_npu {found.version} is installed as well; "
+        f"the simulated NPU (npu-sim) was imported, but the real torch_npu {installed.version} is installed as well; "
         "keep one: `pip uninstall npu-sim` on a machine with NPUs, `pip uninstall torch_npu` on one without"
     )
 
 
 def stand_in_for_cann() -> None:
-    """Directories that MindSpeed's operator builders look for at import; nothing is read from them."""
+    """Set the directories that MindSpeed's operator builders look for at import; nothing is read from them."""
     for name in ("ASCEND_HOME_PATH", "ATB_HOME_PATH"):
         os.environ.setdefault(name, str(Path(__file__).parent))
 
@@ -107,5 +107,5 @@ def settle_at_exit() -> None:
 
 
 def announce() -> None:
-    """One line per process."""
+    """Print one line that says the device is simulated, once per process."""
     logger.warning("simulated NPU (npu-sim), process %d: results say nothing about speed", os.getpid())

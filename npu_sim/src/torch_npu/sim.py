@@ -7,7 +7,7 @@ from torch_npu import _sim, _startup
 
 
 @dataclass(frozen=True)
-class Memory:
+class DeviceMemory:
     """Bytes on one device. ``free`` counts all processes that share ``NPU_SIM_SLOTS``; the rest is this process."""
 
     allocated: int
@@ -42,11 +42,13 @@ def reset_counts() -> None:
     _startup.load_operators().reset_counts()
 
 
-def memory(device: int = -1) -> Memory:
+def memory(device: int = -1) -> DeviceMemory:
     """Memory of a device (-1: the current one)."""
     stats = _sim.memory_stats(device)
     free, total = _sim.free_and_total(device)
-    return Memory(stats["allocated"], stats["allocated_peak"], stats["reserved"], stats["reserved_peak"], free, total)
+    return DeviceMemory(
+        stats["allocated"], stats["allocated_peak"], stats["reserved"], stats["reserved_peak"], free, total
+    )
 
 
 def live_blocks(device: int = -1) -> list[tuple[int, int]]:

@@ -25,10 +25,10 @@ from recipe.runfile.schema import SIM, RunConfig
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
-    from recipe.audit.fit import Finding as Fit
+    from recipe.audit.fit import Fit
     from recipe.plan.memory import Memory
     from recipe.weights.dcp_metadata import StoredTensor
-    from recipe.weights.layout import Layout as MegatronLayout
+    from recipe.weights.layout import MegatronLayout
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from recipe.reward.grammar.number import Number, same_number
 from recipe.reward.grammar.units import UNITS, same_unit
 from recipe.reward.grammar.values import (
     Collection,
+    ExprNode,
     Group,
     Matrix,
     Measure,
-    Named,
-    Node,
+    NamedValue,
     Num,
     Op,
     Ratio,
@@ -50,7 +50,7 @@ def same_value(answer: Value, truth: Value, effort: Effort | None = None) -> boo
         return answer.brackets == truth.brackets and _in_order(answer.items, truth.items, effort)
     if is_set(answer) or is_set(truth):
         return _same_sets(answer, truth, effort)
-    if isinstance(answer, Named) or isinstance(truth, Named):
+    if isinstance(answer, NamedValue) or isinstance(truth, NamedValue):
         return _same_named(answer, truth, effort)
     if isinstance(answer, Ratio) or isinstance(truth, Ratio):
         return _same_ratio(answer, truth, effort)
@@ -74,7 +74,11 @@ def _same_sets(answer: Value, truth: Value, effort: Effort) -> bool | None:
     answer_relation, truth_relation = as_relation(answer), as_relation(truth)
     if answer_relation is not None and truth_relation is not None:
         # A truth "x = 3" is a value: a relation from which it can be had is no answer.
-        if isinstance(truth, Named) and isinstance(truth.name_node, Symbol) and not symbols(truth_relation.sides[-1]):
+        if (
+            isinstance(truth, NamedValue)
+            and isinstance(truth.name_node, Symbol)
+            and not symbols(truth_relation.sides[-1])
+        ):
             return False
         return same_relation(answer_relation, truth_relation, effort)
     if isinstance(answer, Collection) and isinstance(truth, Collection) and answer.kind == truth.kind:
@@ -83,7 +87,7 @@ def _same_sets(answer: Value, truth: Value, effort: Effort) -> bool | None:
 
 
 def _same_named(answer: Value, truth: Value, effort: Effort) -> bool | None:
-    if isinstance(answer, Named) and isinstance(truth, Named) and answer.name != truth.name:
+    if isinstance(answer, NamedValue) and isinstance(truth, NamedValue) and answer.name != truth.name:
         # Two names differ; but "y = 2x" and "x = y/2" are one equation.
         equation, true_equation = as_relation(answer), as_relation(truth)
         if equation is None or true_equation is None or equation.sides[0] == true_equation.sides[0]:
@@ -94,7 +98,7 @@ def _same_named(answer: Value, truth: Value, effort: Effort) -> bool | None:
 
 def _bare(value: Value) -> Value:
     """The value without its name."""
-    return value.value if isinstance(value, Named) else value
+    return value.value if isinstance(value, NamedValue) else value
 
 
 def _with_unit_of(answer: Measure, truth: Measure) -> Measure:
@@ -175,7 +179,7 @@ def _same_ratio(answer: Value, truth: Value, effort: Effort) -> bool | None:
     return _same_measure(as_measure, value, effort) if ratio is answer else _same_measure(value, as_measure, effort)
 
 
-def _number(node: Node) -> Fraction | None:
+def _number(node: ExprNode) -> Fraction | None:
     return node.value if isinstance(node, Num) else None
 
 
@@ -193,7 +197,7 @@ def _coordinates(named: Collection, group: Group) -> tuple[Value, ...] | None:
     if group.brackets != "()" or len(named.items) != len(group.items):
         return None
     names = [
-        item.name if isinstance(item, Named) and isinstance(item.name_node, Symbol) else "" for item in named.items
+        item.name if isinstance(item, NamedValue) and isinstance(item.name_node, Symbol) else "" for item in named.items
     ]
     if "" in names or names != sorted(set(names)):
         return None
@@ -205,10 +209,10 @@ def _unnamed(items: tuple[Value, ...], other_items: tuple[Value, ...]) -> tuple[
 
     "x = 1 or x = 2" is "1, 2", and so is "x_1 = 1, x_2 = 2"; "x = 1, y = 2" is "1, 2" with its names in order only.
     """
-    if not items or any(isinstance(item, Named) for item in other_items):
+    if not items or any(isinstance(item, NamedValue) for item in other_items):
         return items
-    names = [item.name for item in items if isinstance(item, Named)]
-    if isinstance(items[0], Named) and len(names) == 1:
+    names = [item.name for item in items if isinstance(item, NamedValue)]
+    if isinstance(items[0], NamedValue) and len(names) == 1:
         return (items[0].value, *items[1:])
     stems = {name.partition("_")[0] for name in names}
     if len(names) != len(items) or (len(stems) > 1 and names != sorted(names)):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from recipe.reward.grammar.values import Node, Num, Symbol
+from recipe.reward.grammar.values import ExprNode, Num, Symbol
 
 #: Largest exponent; bits of the largest fraction that is computed; largest factorial; largest binomial.
 LARGEST_EXPONENT, MOST_BITS, LARGEST_FACTORIAL, LARGEST_BINOMIAL = 10**6, 20_000, 3000, 10_000
@@ -26,7 +26,7 @@ class NotExactError(ArithmeticError):
     """The expression is not rational, or it is above a budget."""
 
 
-def exact(node: Node) -> Fraction:
+def exact(node: ExprNode) -> Fraction:
     """The value of a constant. Raises NotExactError, and UndefinedError where it has none."""
     if isinstance(node, Num):
         return node.value
@@ -102,7 +102,7 @@ _EXACT: dict[str, Callable[..., Fraction]] = {
 _RATIONAL = frozenset(("+", "*", "/", "neg"))
 
 
-def degree(node: Node) -> int:
+def degree(node: ExprNode) -> int:
     """An upper bound of the degrees of numerator and denominator together. Raises NotExactError above the budget."""
     if isinstance(node, Num):
         return 0
@@ -117,7 +117,7 @@ def degree(node: Node) -> int:
     return bound
 
 
-def residue(node: Node, point: Mapping[str, int], prime: int) -> int:
+def residue(node: ExprNode, point: Mapping[str, int], prime: int) -> int:
     """The value of a rational function modulo a prime.
 
     Raises NotExactError where it is none, and UndefinedError where it has no value modulo this prime.
@@ -158,7 +158,7 @@ def _divided(above: int, below: int, prime: int) -> int:
     return above * pow(below, -1, prime) % prime
 
 
-def _exponent(node: Node) -> int:
+def _exponent(node: ExprNode) -> int:
     value = exact(node)
     if value.denominator != 1 or abs(value) > LARGEST_EXPONENT:
         raise NotExactError("exponent")

@@ -23,7 +23,7 @@ from recipe.reward.equality.points import (
 from recipe.reward.equality.reals import Effort, Point, Real, UnknownError, close, product, value_at
 from recipe.reward.equality.rests import rests
 from recipe.reward.equality.surds import surd
-from recipe.reward.grammar.values import CONSTANTS, Node, Num, Op, symbols
+from recipe.reward.grammar.values import CONSTANTS, ExprNode, Num, Op, symbols
 
 #: At so many points at least must expressions with variables agree: where all points were tried, and where the effort
 #: was spent before that.
@@ -34,7 +34,7 @@ _STARTS = (10**9 + 7, 10**12 + 39)
 _LARGE_EXPONENT = 1000
 
 
-def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
+def same_function(a: ExprNode, b: ExprNode, effort: Effort) -> bool | None:
     """Whether two expressions have the same value wherever one has any, or None when that cannot be known.
 
     Where ``b``, the truth, is a function of whole numbers, such as a factorial, only those count.
@@ -58,7 +58,7 @@ def same_function(a: Node, b: Node, effort: Effort) -> bool | None:
         return False if same and _rests_differ(a, b, effort) else same
 
 
-def _rests_differ(a: Node, b: Node, effort: Effort) -> bool:
+def _rests_differ(a: ExprNode, b: ExprNode, effort: Effort) -> bool:
     """Whether two expressions with the same real values differ in a rational part that is too small to be seen."""
     for rest_a, rest_b in rests(a, b):
         try:
@@ -68,7 +68,7 @@ def _rests_differ(a: Node, b: Node, effort: Effort) -> bool:
     return False
 
 
-def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bool | None:
+def proportional(a: ExprNode, b: ExprNode, effort: Effort, positive: bool = False) -> bool | None:
     """Whether ``a`` is ``b`` times a constant that is not 0; with ``positive``, one above 0. None: not known."""
     if positive:
         return _same_values(a, b, effort, ratio=True, positive=True)
@@ -88,7 +88,7 @@ def proportional(a: Node, b: Node, effort: Effort, positive: bool = False) -> bo
     return True
 
 
-def varies(node: Node) -> bool:
+def varies(node: ExprNode) -> bool:
     """Whether this is a rational function that is known not to be a constant: then it is equal to no number."""
     names = sorted(symbols(node))
     try:
@@ -100,7 +100,7 @@ def varies(node: Node) -> bool:
     return bool(names) and first != second
 
 
-def constant_value(node: Node, effort: Effort) -> Real | None:
+def constant_value(node: ExprNode, effort: Effort) -> Real | None:
     """The real value of an expression without variables; None where it has none or it is not known."""
     try:
         return value_at(node, {}, effort)
@@ -108,7 +108,7 @@ def constant_value(node: Node, effort: Effort) -> Real | None:
         return None
 
 
-def _of_one_base(a: Node, b: Node) -> tuple[Node, Node] | None:
+def _of_one_base(a: ExprNode, b: ExprNode) -> tuple[ExprNode, ExprNode] | None:
     """The exponents of two powers that are too large to be computed, where they have one base, above 0 and not 1.
 
     Then the powers are equal exactly where the exponents are. None for any other two expressions.
@@ -136,7 +136,7 @@ def _is_tower(node: Op) -> bool:
     )
 
 
-def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]]:
+def _residues(a: ExprNode, b: ExprNode, effort: Effort) -> Iterator[tuple[int, int, int]]:
     """The residues of both at random points, each with its prime. Raises where one is no rational function."""
     names = sorted(symbols(a) | symbols(b) | CONSTANTS)
     for prime in PRIMES:
@@ -144,8 +144,8 @@ def _residues(a: Node, b: Node, effort: Effort) -> Iterator[tuple[int, int, int]
             yield residue(a, point, prime), residue(b, point, prime), prime
 
 
-def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
-    """Whether the real values of both agree at random points: each with each or, with ``ratio``, in their ratio."""
+def _same_values(a: ExprNode, b: ExprNode, effort: Effort, ratio: bool = False, positive: bool = False) -> bool | None:
+    """Whether the real values of both agree at random points or, with ``ratio``, have the same ratio at all of them."""
     names = sorted(symbols(a) | symbols(b))
     agreed, differ = 0, False
     defined_a = defined_b = False
@@ -179,7 +179,7 @@ def _same_values(a: Node, b: Node, effort: Effort, ratio: bool = False, positive
 
 
 def _values(
-    a: Node, b: Node, names: Sequence[str], effort: Effort, whole_numbers: bool
+    a: ExprNode, b: ExprNode, names: Sequence[str], effort: Effort, whole_numbers: bool
 ) -> Iterator[tuple[Real | None, Real | None]]:
     """The values of both at each point where they are known; None where one is not defined."""
     rng = effort.generator
@@ -191,7 +191,7 @@ def _values(
                 return
 
 
-def _or_none(node: Node, point: Point, effort: Effort) -> Real | None:
+def _or_none(node: ExprNode, point: Point, effort: Effort) -> Real | None:
     try:
         return value_at(node, point, effort)
     except UndefinedError:

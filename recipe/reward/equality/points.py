@@ -13,7 +13,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 from recipe.reward.equality.exact import NotExactError, UndefinedError, exact
-from recipe.reward.grammar.values import Node, Op, symbols
+from recipe.reward.grammar.values import ExprNode, Op, symbols
 
 #: Points of each kind for one comparison.
 RESIDUES, WHOLES = 2, 12
@@ -40,7 +40,7 @@ def whole_points(names: Sequence[str], rng: random.Random) -> Iterator[dict[str,
         yield {name: Decimal(rng.randint(1, _LARGEST_WHOLE)) for name in names}
 
 
-def real_points(nodes: Sequence[Node], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
+def real_points(nodes: Sequence[ExprNode], names: Sequence[str], rng: random.Random) -> Iterator[dict[str, Decimal]]:
     """Points of every scale and sign, between and beyond the numbers in ``nodes``; without names one empty point."""
     if not names:
         yield {}
@@ -60,7 +60,7 @@ def _drawn(rng: random.Random, least: float, most: float, sign: int) -> Decimal:
     return size if sign > 0 else size.copy_negate()
 
 
-def _breaks(nodes: Sequence[Node]) -> list[float]:
+def _breaks(nodes: Sequence[ExprNode]) -> list[float]:
     """The sizes of the numbers in the expressions that are at least 1, in order; of many, a few spread evenly."""
     sizes = {min(abs(value), Fraction(_LARGEST_BREAK)) for node in nodes for value in _numbers(node)}
     chosen = sorted(float(size) for size in sizes if size >= 1)
@@ -69,7 +69,7 @@ def _breaks(nodes: Sequence[Node]) -> list[float]:
     return chosen or [100.0]
 
 
-def _numbers(node: Node) -> Iterator[Fraction]:
+def _numbers(node: ExprNode) -> Iterator[Fraction]:
     """The values of the parts that are constants, each with all that belongs to it."""
     try:
         yield exact(node)
@@ -81,7 +81,7 @@ def _numbers(node: Node) -> Iterator[Fraction]:
                 yield from _numbers(part)
 
 
-def of_whole_numbers(node: Node) -> bool:
+def of_whole_numbers(node: ExprNode) -> bool:
     """Whether this is a function of whole numbers.
 
     It is where a variable stands in a factorial, at the bottom of a binomial, or in the exponent of a negative number.

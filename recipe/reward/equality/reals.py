@@ -27,7 +27,7 @@ from recipe.reward.equality.exact import (
     UndefinedError,
     exact,
 )  # fmt: skip
-from recipe.reward.grammar.values import Node, Num, Op, Symbol
+from recipe.reward.grammar.values import ExprNode, Num, Op, Symbol
 
 SHORT, LONG, RESOLVED = 40, 60, 25
 #: Most factors of a binomial; largest argument of a trigonometric function, and of an exponential one.
@@ -59,7 +59,7 @@ class Effort:
         self.budget = budget
         self.texts = texts
         self.point: Point = {}
-        self.known: dict[Node, _Values] = {}
+        self.known: dict[ExprNode, _Values] = {}
 
     @cached_property
     def generator(self) -> random.Random:
@@ -86,7 +86,7 @@ class Real(NamedTuple):
     long: Decimal
 
 
-def value_at(node: Node, point: Point, effort: Effort) -> Real:
+def value_at(node: ExprNode, point: Point, effort: Effort) -> Real:
     """The value of an expression where its variables have the values of ``point``, resolved.
 
     Raises UndefinedError where there is no real value, UnknownError where it is not known.
@@ -135,7 +135,7 @@ def _of_fraction(value: Fraction) -> _Values:
     return _CONTEXTS[0].divide(above, below), _CONTEXTS[1].divide(above, below)
 
 
-def _value(node: Node, point: Point, effort: Effort) -> _Values:
+def _value(node: ExprNode, point: Point, effort: Effort) -> _Values:
     effort.spend(0.1)
     if isinstance(node, Num):
         return _of_fraction(node.value)

@@ -21,11 +21,11 @@ from recipe.reward.equality.reals import Effort, Real, UnknownError, close, valu
 from recipe.reward.grammar.values import (
     TURNED,
     Collection,
+    ExprNode,
     Group,
     Infinity,
     Measure,
-    Named,
-    Node,
+    NamedValue,
     Relation,
     Symbol,
     Value,
@@ -35,7 +35,7 @@ from recipe.reward.grammar.values import (
 
 #: Values of the parameters at which two sets are compared, and at how many of them at least they must not be empty.
 _PARAMETER_POINTS, _FEWEST_POINTS = 12, 3
-#: Conditions that cost the effort of one function.
+#: Number of conditions that count as much effort as one function.
 _CONDITIONS = 100
 
 _HOLDS: dict[str, Callable[[int, int], bool]] = {
@@ -44,22 +44,22 @@ _HOLDS: dict[str, Callable[[int, int], bool]] = {
 
 
 @dataclass(frozen=True)
-class Condition:
-    """The points that stand in the relation ``sign`` to the bound."""
+class Bounded:
+    """The points x for which "x ``sign`` bound" holds."""
 
     sign: str
-    bound: Node
+    bound: ExprNode
 
 
 @dataclass(frozen=True)
 class Joined:
-    r"""Regions together: ``kind`` is ``and``, ``or``, or ``\`` for those points of the first that no other has."""
+    r"""Regions as one: ``kind`` is ``and``, ``or``, or ``\`` for the points of the first that no other region has."""
 
     kind: str
     parts: tuple[Region, ...]
 
 
-Region = Union[Condition, Joined]  # noqa: UP007
+Region = Union[Bounded, Joined]  # noqa: UP007
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def is_set(value: Value) -> bool:
     """Whether a value can only be meant as a set of real numbers: an inequality, an interval, or made of these."""
     if isinstance(value, Relation):
         return True
-    if isinstance(value, Named):
+    if isinstance(value, NamedValue):
         return is_set(value.value)
     if isinstance(value, Collection):
         return value.kind in ("u", "n", "\\") or (
@@ -89,14 +89,14 @@ def is_set(value: Value) -> bool:
 
 def real_set(value: Value) -> RealSet | None:
     """The set that a value is, or None where it is none."""
-    if isinstance(value, Named):
+    if isinstance(value, NamedValue):
         inner = real_set(value.value)
         if inner is None or value.name_node != Symbol(value.name) or inner.variable not in ("", value.name):
             return None
         return RealSet(value.name, inner.region)
     if isinstance(value, Measure):
         plain = not (value.unit or value.percent or value.decimal)
-        return RealSet("", Condition("=", value.node)) if plain else None
+        return RealSet("", Bounded("=", value.node)) if plain else None
     if isinstance(value, Group):
         return _interval(value)
     if isinstance(value, Relation):
@@ -117,7 +117,7 @@ def _interval(value: Group) -> RealSet | None:
             continue
         if not isinstance(item, Measure) or item.unit or item.percent or item.decimal:
             return None
-        conditions.append(Condition(signs[bracket in "[]"], item.node))
+        conditions.append(Bounded(signs[bracket in "[]"], item.node))
     return RealSet("", Joined("and", tuple(conditions)))
 
 
@@ -130,13 +130,13 @@ def _related(value: Relation) -> RealSet | None:
     return None
 
 
-def _conditions(value: Relation, name: str) -> Iterator[Condition]:
+def _conditions(value: Relation, name: str) -> Iterator[Bounded]:
     """The conditions of a chain in which every relation has the variable alone on one side."""
     for left, sign, right in zip(value.sides, value.signs, value.sides[1:], strict=False):
         if left == Symbol(name) and name not in symbols(right):
-            yield Condition(sign, right)
+            yield Bounded(sign, right)
         elif right == Symbol(name) and name not in symbols(left):
-            yield Condition(TURNED[sign], left)
+            yield Bounded(TURNED[sign], left)
 
 
 def _joined(value: Collection) -> RealSet | None:
@@ -183,8 +183,8 @@ def same_set(answer: RealSet, truth: RealSet, effort: Effort) -> bool | None:
     return True if not_empty >= (_FEWEST_POINTS if parameters else 1) else None
 
 
-def _bounds(region: Region) -> Iterator[Node]:
-    if isinstance(region, Condition):
+def _bounds(region: Region) -> Iterator[ExprNode]:
+    if isinstance(region, Bounded):
         yield region.bound
     else:
         for part in region.parts:
@@ -197,9 +197,9 @@ class _Line:
     Of the different bounds in order, number i is place 2 i + 1; the gaps between and beyond them are the even places.
     """
 
-    def __init__(self, bounds: list[Node], point: dict[str, Decimal], effort: Effort) -> None:
+    def __init__(self, bounds: list[ExprNode], point: dict[str, Decimal], effort: Effort) -> None:
         values = {bound: value_at(bound, point, effort) for bound in dict.fromkeys(bounds)}
-        self.places: dict[Node, int] = {}
+        self.places: dict[ExprNode, int] = {}
         self.count = 0
         previous: Real | None = None
         for bound, value in sorted(values.items(), key=lambda item: item[1].long):
@@ -213,14 +213,14 @@ class _Line:
         return [self._has(region, place) for place in range(2 * self.count + 1)]
 
     def _has(self, region: Region, place: int) -> bool:
-        if isinstance(region, Condition):
+        if isinstance(region, Bounded):
             return _HOLDS[region.sign](place, self.places[region.bound])
         inside = [self._has(part, place) for part in region.parts]
         if region.kind == "\\":
             return inside[0] and not any(inside[1:])
         return all(inside) if region.kind == "and" else any(inside)
 
-    def worked_out(self, answer_bounds: list[Node], truth_bounds: list[Node]) -> bool:
+    def worked_out(self, answer_bounds: list[ExprNode], truth_bounds: list[ExprNode]) -> bool:
         """Whether each bound of the answer is written as a number where the truth's is."""
         numbers = {self.places[bound] for bound in truth_bounds if literal_value(bound) is not None}
         return all(literal_value(bound) is not None for bound in answer_bounds if self.places[bound] in numbers)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from recipe.reward.equality.expressions import proportional, same_function
 from recipe.reward.equality.reals import Effort
-from recipe.reward.grammar.values import TURNED, Measure, Named, Node, Op, Relation, Symbol, Value, symbols
+from recipe.reward.grammar.values import TURNED, ExprNode, Measure, NamedValue, Op, Relation, Symbol, Value, symbols
 
 
 def as_relation(value: Value) -> Relation | None:
     """The relation that a value is: itself, or "name = expression" as an equation; None for any other value."""
     if isinstance(value, Relation):
         return value
-    if isinstance(value, Named) and value.name_node is not None and isinstance(value.value, Measure):
+    if isinstance(value, NamedValue) and value.name_node is not None and isinstance(value.value, Measure):
         measure = value.value
         if not (measure.unit or measure.percent or measure.decimal):
             return Relation((value.name_node, measure.node), ("=",))
@@ -46,7 +46,7 @@ def same_relation(answer: Relation, truth: Relation, effort: Effort) -> bool | N
     return proportional(difference, truth_difference, effort, positive=True)
 
 
-def _difference(relation: Relation) -> Node:
+def _difference(relation: Relation) -> ExprNode:
     """The first side less the second, which the relation compares with 0."""
     first, second = relation.sides
     return Op("+", (first, Op("neg", (second,))))

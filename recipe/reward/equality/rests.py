@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
 
-from recipe.reward.grammar.values import Node, Num, Op
+from recipe.reward.grammar.values import ExprNode, Num, Op
 
 _MOST_STEPS = 4
 _ZERO, _ONE = Num(Fraction(0)), Num(Fraction(1))
 
 
-def rests(a: Node, b: Node) -> Iterator[tuple[Node, Node]]:
+def rests(a: ExprNode, b: ExprNode) -> Iterator[tuple[ExprNode, ExprNode]]:
     """Pairs of ever shorter expressions, each equal where ``a`` and ``b`` are, and only there.
 
     Each step takes away the common terms, else the common factors, else a root around both.
@@ -30,7 +30,7 @@ def rests(a: Node, b: Node) -> Iterator[tuple[Node, Node]]:
         yield a, b
 
 
-def _without_common(a: Node, b: Node) -> tuple[Node, Node] | None:
+def _without_common(a: ExprNode, b: ExprNode) -> tuple[ExprNode, ExprNode] | None:
     for parts, kind, unit in ((_terms, "+", _ZERO), (_factors, "*", _ONE)):
         parts_a, parts_b = Counter(parts(a)), Counter(parts(b))
         common = parts_a & parts_b
@@ -41,12 +41,12 @@ def _without_common(a: Node, b: Node) -> tuple[Node, Node] | None:
     return None
 
 
-def _joined(parts: Counter[Node], kind: str, unit: Node) -> Node:
+def _joined(parts: Counter[ExprNode], kind: str, unit: ExprNode) -> ExprNode:
     nodes = list(parts.elements())
     return unit if not nodes else nodes[0] if len(nodes) == 1 else Op(kind, tuple(nodes))
 
 
-def _terms(node: Node, negative: bool = False) -> Iterator[Node]:
+def _terms(node: ExprNode, negative: bool = False) -> Iterator[ExprNode]:
     if isinstance(node, Op) and node.kind == "+":
         for part in node.args:
             yield from _terms(part, negative)
@@ -56,7 +56,7 @@ def _terms(node: Node, negative: bool = False) -> Iterator[Node]:
         yield Op("neg", (node,)) if negative else node
 
 
-def _factors(node: Node, below: bool = False) -> Iterator[Node]:
+def _factors(node: ExprNode, below: bool = False) -> Iterator[ExprNode]:
     if isinstance(node, Op) and node.kind == "*":
         for part in node.args:
             yield from _factors(part, below)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from recipe.reward.equality.exact import MOST_BITS, NotExactError, UndefinedError, exact
-from recipe.reward.grammar.values import Node, Op
+from recipe.reward.grammar.values import ExprNode, Op
 
 #: Largest exponent of a power that is multiplied out.
 MOST_FACTORS = 64
@@ -25,7 +25,7 @@ class Surd(NamedTuple):
     square: Fraction
 
 
-def surd(node: Node) -> Surd:
+def surd(node: ExprNode) -> Surd:
     """The value of a constant. Raises NotExactError where it is no such number, UndefinedError where it has none."""
     try:
         return Surd(exact(node), Fraction(0))

@@ -31,11 +31,11 @@ from recipe.reward.grammar.values import (
     EMPTY,
     REAL_LINE,
     Collection,
+    ExprNode,
     Group,
     Infinity,
     Measure,
-    Named,
-    Node,
+    NamedValue,
     Num,
     Relation,
     Symbol,
@@ -178,7 +178,7 @@ class Answers(Matrices):
             raise GrammarError("a relation behind a name")
         values = both_signs(value)
         named = values[0] if len(values) == 1 else Collection(",", tuple(values))
-        return [Named(label.name, named, label.node)]
+        return [NamedValue(label.name, named, label.node)]
 
     def repeats(self, label: Label, value: Value) -> bool:
         """Whether the value has the name in it: then this is an equation."""
@@ -206,7 +206,7 @@ class Answers(Matrices):
             if self.at(*_RELATIONS):
                 return self.related(value)
             if isinstance(value.node, Symbol) and self.take("\\in"):
-                return Named(value.node.name, self.union(), value.node)
+                return NamedValue(value.node.name, self.union(), value.node)
         return value
 
     def bracketed_item(self) -> Value | None:
@@ -252,7 +252,7 @@ class Answers(Matrices):
             raise GrammarError("a relation with a unit")
         return self.chain(first.node)
 
-    def chain(self, first: Node | None) -> Relation:
+    def chain(self, first: ExprNode | None) -> Relation:
         """A chain of relations whose first side was read; None is infinite, which at either end bounds nothing."""
         sides, signs = [first], []
         while self.at(*_RELATIONS):
@@ -269,7 +269,7 @@ class Answers(Matrices):
             raise GrammarError("an equation between numbers")
         return Relation(tuple(finite), tuple(signs))
 
-    def side(self) -> Node | None:
+    def side(self) -> ExprNode | None:
         """One side of a relation; None where it is infinite."""
         if self.peek(self.at("+", "-")).text == "\\infty":
             self.position += 1 + self.at("+", "-")
@@ -291,7 +291,7 @@ class Answers(Matrices):
                 raise GrammarError("no condition")
             items, kind = self.items()
             conditions = Collection("or" if kind == "or" else "and", tuple(items))
-            value: Value = Named(name, items[0] if len(items) == 1 else conditions, Symbol(name))
+            value: Value = NamedValue(name, items[0] if len(items) == 1 else conditions, Symbol(name))
         else:
             value = Collection(",", tuple(self.items()[0]))
         self.expect("\\}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from recipe.reward.grammar.values import Based
+from recipe.reward.grammar.values import BasedNumber
 
 _NAMES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
@@ -19,7 +19,7 @@ _TEXT = re.compile(r"\\text ?\{ ?([0-9A-Z]+) ?\}")
 _LARGEST = 36
 
 
-def read_based(text: str) -> Based | None:
+def read_based(text: str) -> BasedNumber | None:
     """The number that the whole text is; None for any other text, and where the base lacks one of the digits."""
     if "_" not in text:
         return None
@@ -33,4 +33,4 @@ def read_based(text: str) -> Based | None:
         return None
     if any(int(digit, _LARGEST) >= base for digit in digits):
         return None
-    return Based(match[1] + (digits.lstrip("0") or "0"), base)
+    return BasedNumber(match[1] + (digits.lstrip("0") or "0"), base)

@@ -26,7 +26,7 @@ from recipe.reward.grammar.cursor import END, Cursor
 from recipe.reward.grammar.names import FUNCTIONS, INVERSES, LETTERS, MARKS
 from recipe.reward.grammar.tokens import MOST_DIGITS, GrammarError, Token
 from recipe.reward.grammar.units import UNITS
-from recipe.reward.grammar.values import Node, Num, Op, Symbol, ratio_value
+from recipe.reward.grammar.values import ExprNode, Num, Op, Symbol, ratio_value
 
 MOST_ROOT = 100
 #: Longest run of letters that is a product of variables; a longer one is a word.
@@ -57,13 +57,13 @@ class Expressions(Cursor):
         self.in_function = 0
         self.in_bars = 0
 
-    def sum(self) -> Node:
+    def sum(self) -> ExprNode:
         terms = [self.product()]
         while self.at(*_SIGNS):
             terms.append(_signed(self.next().text, self.product()))
         return terms[0] if len(terms) == 1 else Op("+", tuple(terms))
 
-    def product(self) -> Node:
+    def product(self) -> ExprNode:
         factors = [self.signed()]
         while True:
             token = self.peek()
@@ -98,7 +98,7 @@ class Expressions(Cursor):
         ends = self.peek(1).text in ("", ",", ";", "^", ")", "]", "\\and", "\\or", "\\approx")
         return len(token.text) > 1 and token.text.casefold() in UNITS and ends
 
-    def signed(self) -> Node:
+    def signed(self) -> ExprNode:
         if not self.at(*_SIGNS):
             return self.power()
         sign = self.next().text
@@ -107,7 +107,7 @@ class Expressions(Cursor):
         self.depth -= 1
         return _signed(sign, node)
 
-    def power(self) -> Node:
+    def power(self) -> ExprNode:
         node = self.atom()
         while self.take("!"):
             if self.at("!"):
@@ -127,7 +127,7 @@ class Expressions(Cursor):
             node = Op("!", (node,))
         return node
 
-    def exponent(self) -> Node:
+    def exponent(self) -> ExprNode:
         if self.take("{"):
             exponent = self.enclosed(self.sum, "}")
         elif self.at("("):
@@ -138,7 +138,7 @@ class Expressions(Cursor):
             raise GrammarError("exponent of an exponent without braces")
         return exponent
 
-    def single(self, negative: bool = False) -> Node:
+    def single(self, negative: bool = False) -> ExprNode:
         """An argument without braces, for which LaTeX takes one digit, one letter or one command.
 
         A number of several digits is taken whole, as people mean it; so is one with a sign where ``negative`` is set.
@@ -160,7 +160,7 @@ class Expressions(Cursor):
             return Op("/", (self.part(), self.part()))
         raise GrammarError("no argument")
 
-    def part(self) -> Node:
+    def part(self) -> ExprNode:
         """An argument of \\frac or \\sqrt. "\\frac12" has two arguments in one token."""
         if self.take("{"):
             return self.enclosed(self.inner_sum, "}")
@@ -175,7 +175,7 @@ class Expressions(Cursor):
             return self.atom()
         return self.single()
 
-    def inner_sum(self) -> Node:
+    def inner_sum(self) -> ExprNode:
         """A sum that stands in brackets of its own: bars in it are not those around it."""
         bars, self.in_bars = self.in_bars, 0
         node = self.sum()
@@ -186,7 +186,7 @@ class Expressions(Cursor):
         self.in_bars = bars
         return node
 
-    def atom(self) -> Node:
+    def atom(self) -> ExprNode:
         token = self.peek()
         if token.kind == "number":
             self.next()
@@ -212,7 +212,7 @@ class Expressions(Cursor):
             return Symbol(self.name(token.text))
         raise GrammarError(f"unexpected {token.text!r}")
 
-    def bracketed(self, opening: str) -> Node:
+    def bracketed(self, opening: str) -> ExprNode:
         if opening == "|":
             self.in_bars += 1
             node = self.enclosed(self.sum, "|")
@@ -221,7 +221,7 @@ class Expressions(Cursor):
             node = self.enclosed(self.inner_sum, _CLOSING[opening])
         return Op(_SHAPED[opening], (node,)) if opening in _SHAPED else node
 
-    def root(self) -> Node:
+    def root(self) -> ExprNode:
         degree = Fraction(2)
         if self.take("["):
             degree = self.fraction()
@@ -230,24 +230,24 @@ class Expressions(Cursor):
             raise GrammarError("degree of a root")
         return Op("root", (Num(degree), self.atom() if self.at("(") else self.part()))
 
-    def extreme(self, kind: str) -> Node:
+    def extreme(self, kind: str) -> ExprNode:
         """The arguments of ``\\max`` or ``\\min``."""
         closing = "\\}" if self.at("\\{") else ")"
         if not self.take("\\{", "("):
             raise GrammarError("largest of what")
         return Op(kind, tuple(self.enclosed(self.several_sums, closing)))
 
-    def several_sums(self) -> list[Node]:
+    def several_sums(self) -> list[ExprNode]:
         parts = [self.inner_sum()]
         while self.take(","):
             parts.append(self.inner_sum())
         return parts
 
-    def function(self, name: str) -> Node:
-        base: Node = Num(Fraction(10))
+    def function(self, name: str) -> ExprNode:
+        base: ExprNode = Num(Fraction(10))
         if name == "log" and self.take("_"):
             base = self.part() if self.at("{") else self.single()
-        exponent: Node | None = None
+        exponent: ExprNode | None = None
         if self.take("^"):
             exponent = self.exponent()
             if exponent == Op("neg", (Num(Fraction(1)),)):
@@ -259,7 +259,7 @@ class Expressions(Cursor):
         self.in_function -= 1
         return node if exponent is None else Op("^", (node, exponent))
 
-    def argument(self) -> Node:
+    def argument(self) -> ExprNode:
         """The argument of a function, in brackets or without."""
         if self.at("(", "[", "{", "\\lvert", "\\lfloor", "\\lceil"):
             argument = self.bracketed(self.next().text)
@@ -273,7 +273,7 @@ class Expressions(Cursor):
             raise GrammarError("a fraction behind a function without brackets")
         return product(factors)
 
-    def mixed(self, token: Token) -> Node:
+    def mixed(self, token: Token) -> ExprNode:
         """A number that was read, with the fraction behind it where it is a mixed number."""
         following = self.peek()
         if token.text.isdigit() and following.text == "\\frac":
@@ -306,7 +306,7 @@ class Expressions(Cursor):
         places = len(digits.partition(".")[2])
         return value + Fraction(int(period.text), (10 ** len(period.text) - 1) * 10**places)
 
-    def letters(self) -> Node:
+    def letters(self) -> ExprNode:
         """One variable, or a product of up to three, the last of which may have a subscript."""
         token = self.next()
         if token.text in MARKS:
@@ -355,18 +355,18 @@ def is_function(token: Token) -> bool:
     return token.kind == "command" and token.text[1:] in FUNCTIONS
 
 
-def product(factors: list[Node]) -> Node:
+def product(factors: list[ExprNode]) -> ExprNode:
     """The product of factors; one of them is itself."""
     return factors[0] if len(factors) == 1 else Op("*", tuple(factors))
 
 
-def _signed(sign: str, node: Node) -> Node:
+def _signed(sign: str, node: ExprNode) -> ExprNode:
     if sign == "+":
         return node
     return Op({"-": "neg", "\\pm": "pm", "\\mp": "mp"}[sign], (node,))
 
 
-def _applied(name: str, argument: Node, base: Node) -> Node:
+def _applied(name: str, argument: ExprNode, base: ExprNode) -> ExprNode:
     if name == "exp":
         return Op("^", (Symbol("e"), argument))
     if name == "ln":

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from recipe.reward.grammar.expressions import Expressions, is_function
 from recipe.reward.grammar.names import LETTERS, MARKS
 from recipe.reward.grammar.tokens import GrammarError, Token
-from recipe.reward.grammar.values import Node
+from recipe.reward.grammar.values import ExprNode
 
 LONGEST_LABEL = 30
 
@@ -28,7 +28,7 @@ class Label(NamedTuple):
 
     name: str
     end: int
-    node: Node | None
+    node: ExprNode | None
 
 
 def label_before_equals(tokens: list[Token], start: int) -> Label | None:
@@ -54,7 +54,7 @@ def label_before_equals(tokens: list[Token], start: int) -> Label | None:
     return Label(name, end + 1, _expression(label))
 
 
-def _expression(tokens: list[Token]) -> Node | None:
+def _expression(tokens: list[Token]) -> ExprNode | None:
     """The tokens read as one expression, or None where they are none."""
     parser = Expressions(tokens)
     try:

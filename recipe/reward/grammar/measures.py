@@ -18,8 +18,8 @@ from recipe.reward.grammar.normalise import normalise
 from recipe.reward.grammar.tokens import GrammarError, Token
 from recipe.reward.grammar.units import MULTIPLIERS, SHORT_WORDS, UNITS, WordsError, unit_of
 from recipe.reward.grammar.values import (
+    ExprNode,
     Measure,
-    Node,
     Num,
     Op,
     Ratio,
@@ -79,7 +79,7 @@ class Measures(Expressions):
             return self.with_decimal(measure, exact=False)
         return measure
 
-    def top_sum(self) -> Node:
+    def top_sum(self) -> ExprNode:
         """A sum that is not within brackets; ``\\over`` divides all before it by all behind it."""
         self.degrees = False
         node = self.sum()
@@ -87,7 +87,7 @@ class Measures(Expressions):
             return Op("/", (node, self.sum()))
         return node
 
-    def with_unit(self, node: Node, prefix: list[str]) -> Measure:
+    def with_unit(self, node: ExprNode, prefix: list[str]) -> Measure:
         """The expression with its percent sign or unit; ``prefix`` holds the words that stand before it."""
         if self.take("%", "\\%"):
             if prefix:
@@ -153,7 +153,7 @@ class Measures(Expressions):
         unit = measure.unit or decimal.unit
         return Measure(measure.node, measure.literal, measure.percent, unit, StatedDecimal(value, step, exact))
 
-    def ratio(self, first: Node) -> Ratio:
+    def ratio(self, first: ExprNode) -> Ratio:
         """A ratio whose first part was read."""
         start = self.position - 1
         parts = [first]

@@ -52,8 +52,8 @@ def same_number(a: Number, b: Number) -> bool:
     hundredth = Fraction(1, 100)
     if a.percent == b.percent:
         return a.value == b.value
-    with_sign, without = (a, b) if a.percent else (b, a)
-    return without.value in (with_sign.value, with_sign.value * hundredth)
+    with_sign, without_sign = (a, b) if a.percent else (b, a)
+    return without_sign.value in (with_sign.value, with_sign.value * hundredth)
 
 
 # Each of these reads one rule of the grammar at a position, and returns what it is worth and the position behind it.

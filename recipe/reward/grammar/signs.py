@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from recipe.reward.grammar.tokens import GrammarError
 from recipe.reward.grammar.values import (
+    ExprNode,
     Group,
     Measure,
-    Named,
-    Node,
+    NamedValue,
     Op,
     Ratio,
     Relation,
@@ -29,7 +29,7 @@ def both_signs(value: Value) -> list[Value]:
 def _has_both(value: Value) -> bool:
     if isinstance(value, Measure):
         return _in_node(value.node)
-    if isinstance(value, Named):
+    if isinstance(value, NamedValue):
         return _has_both(value.value)
     if isinstance(value, Group):
         return any(_has_both(item) for item in value.items)
@@ -41,7 +41,7 @@ def _has_both(value: Value) -> bool:
     return False
 
 
-def _in_node(node: Node) -> bool:
+def _in_node(node: ExprNode) -> bool:
     return isinstance(node, Op) and (node.kind in ("pm", "mp") or any(_in_node(part) for part in node.args))
 
 
@@ -51,14 +51,14 @@ def _with_sign(value: Value, upper: bool) -> Value:
             raise GrammarError("\\pm with a decimal")
         node = _signed(value.node, upper)
         return replace(value, node=node, literal=literal_value(node))
-    if isinstance(value, Named):
+    if isinstance(value, NamedValue):
         return replace(value, value=_with_sign(value.value, upper))
     if isinstance(value, Group):
         return replace(value, items=tuple(_with_sign(item, upper) for item in value.items))
     return value
 
 
-def _signed(node: Node, upper: bool) -> Node:
+def _signed(node: ExprNode, upper: bool) -> ExprNode:
     if not isinstance(node, Op):
         return node
     parts = tuple(_signed(part, upper) for part in node.args)

@@ -31,10 +31,10 @@ class Op:
     """
 
     kind: str
-    args: tuple[Node, ...]
+    args: tuple[ExprNode, ...]
 
 
-Node = Union[Num, Symbol, Op]  # noqa: UP007  (evaluated at run time, on Python 3.10 too)
+ExprNode = Union[Num, Symbol, Op]  # noqa: UP007  (evaluated at run time, on Python 3.10 too)
 
 CONSTANTS = frozenset(("\\pi", "e"))
 
@@ -58,7 +58,7 @@ class Measure:
     empty where none is written.
     """
 
-    node: Node
+    node: ExprNode
     literal: Fraction | None
     percent: bool = False
     unit: str = ""
@@ -93,19 +93,19 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedValue:
     """A value after ``name =``; ``name_node`` is the name as an expression, where it can be read as one."""
 
     name: str
     value: Value
-    name_node: Node | None = None
+    name_node: ExprNode | None = None
 
 
 @dataclass(frozen=True)
 class Relation:
     r"""A chain of expressions with a sign (``= \ne < > \le \ge``) between any two of them."""
 
-    sides: tuple[Node, ...]
+    sides: tuple[ExprNode, ...]
     signs: tuple[str, ...]
 
 
@@ -117,7 +117,7 @@ TURNED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "=": "=", "\\ne": 
 class Ratio:
     """``2:3``. ``clock``: it could be a time of day; ``half_of_day`` is am, pm or empty."""
 
-    parts: tuple[Node, ...]
+    parts: tuple[ExprNode, ...]
     clock: bool = False
     half_of_day: str = ""
 
@@ -131,7 +131,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Based:
+class BasedNumber:
     """A number in another base, as its digits; ``base`` is 2 to 36."""
 
     digits: str
@@ -145,13 +145,13 @@ class Text:
     key: str
 
 
-Value = Union[Measure, Infinity, Group, Collection, Named, Relation, Ratio, Matrix, Based, Text]  # noqa: UP007
+Value = Union[Measure, Infinity, Group, Collection, NamedValue, Relation, Ratio, Matrix, BasedNumber, Text]  # noqa: UP007
 
 REAL_LINE = Group("()", (Infinity(-1), Infinity(1)))
 EMPTY = Collection(",", ())
 
 
-def literal_value(node: Node) -> Fraction | None:
+def literal_value(node: ExprNode) -> Fraction | None:
     """The value of a node that is written as a number: decimal, fraction, mixed number or scientific notation.
 
     A fraction that comes to an integer is a division still to be worked out, and has none.
@@ -186,7 +186,7 @@ def ratio_value(node: Op) -> Fraction | None:
     return None if above is None or not below else above / below
 
 
-def symbols(node: Node) -> frozenset[str]:
+def symbols(node: ExprNode) -> frozenset[str]:
     """The names of the variables of an expression; constants are none."""
     names: set[str] = set()
     waiting = [node]
@@ -199,7 +199,7 @@ def symbols(node: Node) -> frozenset[str]:
     return frozenset(names)
 
 
-def _signed_number(node: Node) -> Fraction | None:
+def _signed_number(node: ExprNode) -> Fraction | None:
     if isinstance(node, Op) and node.kind == "neg" and isinstance(node.args[0], Num):
         return -node.args[0].value
     return node.value if isinstance(node, Num) else None

@@ -26,7 +26,7 @@ from recipe.reward.verdict import Verdict
 from recipe.reward.verifiers import DEFAULT, Result, Verifier, get_verifier, verify
 
 WORKER = Path(__file__).with_name("worker.py")
-#: Samples sent to a worker at once, and seconds it has for them; they take it some milliseconds.
+#: Samples sent to a worker at once, and the seconds that it has for them; it needs some milliseconds.
 PART, PART_SECONDS = 64, 20.0
 #: Most processes where a run names no number; one grades some 10,000 typical answers a second.
 MOST_WORKERS = 4
@@ -115,7 +115,7 @@ class Pool:
             for place, (result, _) in enumerate(graded)
             if result.verdict is Verdict.UNPARSEABLE or (mixed and result.verdict not in given_up)
         ]
-        askers: dict[Pair, int] = {}  # the place of one sample that asks about the pair
+        askers: dict[Pair, int] = {}  # the index of one sample with this pair
         for place in places:
 
             def note(answer: str, truth: str, place: int = place) -> Verdict:

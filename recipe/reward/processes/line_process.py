@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 #: Longest answer, in characters: a child that never ends its line must not fill our memory.
 LONGEST_LINE = 10_000
 
-Answer = TypeVar("Answer")
+Reply = TypeVar("Reply")
 
 
 class LineProcess:
@@ -38,9 +38,7 @@ class LineProcess:
         """The id of the process, while it runs."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
-    def ask(
-        self, request: Any, count: int, seconds: float, parse: Callable[[Any], Answer]
-    ) -> tuple[list[Answer], bool]:
+    def ask(self, request: Any, count: int, seconds: float, parse: Callable[[Any], Reply]) -> tuple[list[Reply], bool]:
         """Sends ``request`` and waits for ``count`` answers; with None as request, the process speaks first.
 
         Returns the parsed answers, and whether the process was ended because it was late. Where they are fewer than
@@ -57,7 +55,7 @@ class LineProcess:
         timer = threading.Timer(seconds, kill)
         timer.daemon = True
         timer.start()
-        answers: list[Answer] = []
+        answers: list[Reply] = []
         try:
             if request is not None:
                 process.stdin.write(json.dumps(request) + "\n")

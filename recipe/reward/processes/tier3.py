@@ -21,7 +21,7 @@ from typing import NamedTuple
 from recipe.reward.grammar.answers import read
 from recipe.reward.grammar.normalise import tidy
 from recipe.reward.grammar.tokens import LONGEST_EXPRESSION
-from recipe.reward.grammar.values import Measure, Named
+from recipe.reward.grammar.values import Measure, NamedValue
 from recipe.reward.processes.errors import CanaryError, GraderError
 from recipe.reward.processes.line_process import LineProcess
 from recipe.reward.verdict import Verdict
@@ -88,7 +88,7 @@ def may_be_asked(answer: str, truth: str) -> bool:
     if len(answer) > LONGEST_EXPRESSION:
         return False
     text, value = tidy(answer), read(truth)
-    value = value.value if isinstance(value, Named) else value
+    value = value.value if isinstance(value, NamedValue) else value
     if isinstance(value, Measure) and value.literal is not None:
         number = _ONE_NUMBER.fullmatch(text)
         if number is None or _OPERATOR.search(text) or _WORK.search(text):

@@ -13,7 +13,7 @@ DIE, OFFLOADED, SWAPPED, HOST = OPTIMIZER_PLACES = ("die", "offloaded", "swapped
 
 @dataclass(frozen=True, kw_only=True)
 class Recompute:
-    """Activations that the backward pass computes again."""
+    """Activations that are not kept for the backward pass, but computed again in it."""
 
     granularity: str = key(
         "full: whole layers; selective: attention only",
@@ -33,7 +33,7 @@ class Recompute:
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """The Megatron side; the reference policy is laid out alike."""
+    """Training by Megatron-core; the reference policy has the same layout."""
 
     tensor_parallel: int = key(
         "1 with MindSpeed, which refuses more for multi-latent attention",

@@ -34,6 +34,7 @@ class Cluster:
         None,
         gives="ray_kwargs.ray_init.address",
         on_resume=FREE,
+        per_node=True,
     )
     hosts: list[str] = key(
         "addresses or names of all nodes, the head's too, so that a missing one can be named; default: only counted",
@@ -46,6 +47,7 @@ class Cluster:
         None,
         gives="HCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME, TP_SOCKET_IFNAME",
         on_resume=FREE,
+        per_node=True,
     )
     ray_port: int = key(
         "port of the head node's Ray",
@@ -67,7 +69,9 @@ class Cluster:
         gives="HCCL_IF_BASE_PORT",
         on_resume=FREE,
     )
-    wait_deadline_s: int = key("how long the head waits for the other nodes", 600, unit="s", least=1, on_resume=FREE)
+    wait_deadline_s: int = key(
+        "how long the head waits for the other nodes", 600, unit="s", least=1, on_resume=FREE, per_node=True
+    )
     collective_timeout_s: int = key(
         "longest time of one collective; the first one waits for the slowest rank to compile its graph",
         3600,

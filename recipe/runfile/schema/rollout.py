@@ -10,7 +10,7 @@ from recipe.runfile.typed_toml import CHANGES, FREE, key
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """The vLLM side. Engines: one per tensor-parallel group; an instance is the engines that share their experts."""
+    """Sampling by vLLM. An engine is one tensor-parallel group; an instance is the engines that share their experts."""
 
     tensor_parallel: int = key(
         "dies of one engine", least=1, gives="rollout.tensor_model_parallel_size, VLLM_DP_SIZE", on_resume=FREE

@@ -63,8 +63,8 @@ class Run:
 
     @property
     def most_checkpoints(self) -> int:
-        """So many whole checkpoints there are at most: those to keep, the next one, and that of the best score.
+        """The most whole checkpoints at one time: those to keep, the next one, and the one with the best score.
 
-        While all is well the last one that is known to be good is the newest but one.
+        At least two are kept, as the last one known to be good is usually the newest but one.
         """
         return max(self.keep_checkpoints, 2) + 1 + (self.validate_every > 0)

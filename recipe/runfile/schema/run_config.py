@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run file as a whole: its sections, and what they say together."""
+"""A run file as a whole: its sections, and values that follow from more than one."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class RunConfig:
         Raises:
             ConfigError: a value of another type, or beyond the key's limits.
         """
-        given = {key: value for key, value in changes.items() if value is not None}
-        return dataclasses.replace(self, run=with_values(self.run, given, "--")) if given else self
+        options = {key: value for key, value in changes.items() if value is not None}
+        return dataclasses.replace(self, run=with_values(self.run, options, "--")) if options else self
 
     def with_json_data(self, path: Path, max_response_tokens: int) -> RunConfig:
         """The same run on the problems of a DeepScaleR-schema file, with room for longer answers."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from recipe.runfile.typed_toml import FREE, key
 
-# What a rule does that a run has broken.
+# What a rule does when a run has broken it.
 STOP_RUN, WARN, OFF = ACTIONS = ("stop", "warn", "off")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """The watch over the training: what each rule does when a step has broken it so many times in a row.
+    """The watch over the training: what each rule does once its number of steps in a row has broken it.
 
     stop: it warns, and later ends the run with exit code 3; warn: it only warns; off: it says nothing. docs/WATCH.md
     has the rules, their reasons and their numbers of steps.

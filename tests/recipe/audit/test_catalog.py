@@ -33,14 +33,14 @@ def test_write_then_up_to_date(tree):
     assert f"{catalog.BEGIN}\n**2**: fake 2\n{catalog.END}" in page
     assert f"{catalog.BEGIN}\n**2**: fake 2\n{catalog.END}" in (tree / "README_zh.md").read_text(encoding="utf-8")
     full = (tree / "docs" / "PATCHES.md").read_text()
-    for one in collect(tree):
-        assert one.id in full and str(one.target) in full and one.why in full and one.remove_when in full
+    for patch in collect(tree):
+        assert patch.id in full and str(patch.target) in full and patch.why in full and patch.remove_when in full
     assert full.count("**left out where**: it is off\n") == 1 and "**also at**: `fake.user:f`" in full
-    before, others = full.split("## Beside the patches")
+    before, beside = full.split("## Beside the patches")
     f, m = before.split("### ")[1:]
     assert "**together with**: [`fake_patches/helper.py`](../fake_patches/helper.py)\n" in f and "helper" not in m
-    assert others.count("- ") == 2 and "[`fake_patches/prelude.py`]" in others
-    assert "- [`fake_patches/door.py`](../fake_patches/door.py): What the upstream loads by its name.\n" in others
+    assert beside.count("- ") == 2 and "[`fake_patches/prelude.py`]" in beside
+    assert "- [`fake_patches/door.py`](../fake_patches/door.py): What the upstream loads by its name.\n" in beside
 
 
 def test_a_new_declaration_makes_it_outdated(tree, world):

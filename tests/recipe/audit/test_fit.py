@@ -22,8 +22,8 @@ def other(world):
 
 
 def check(world, name):
-    one = next(one for one in collect(world.root) if one.id.endswith(name))
-    return fit.check(one, [world.root / "other"], [world.root / "up"])
+    patch = next(patch for patch in collect(world.root) if patch.id.endswith(name))
+    return fit.check(patch, [world.root / "other"], [world.root / "up"])
 
 
 def test_same_text_fits(world, other):
@@ -32,10 +32,10 @@ def test_same_text_fits(world, other):
 
 def test_changed_signature_and_body_are_told(world, other):
     other.write_text(other.read_text().replace("def f(x, y=1):\n    return x + y", "def f(x, *, y=1):\n    return x"))
-    found = check(world, ":f")
-    assert found.verdict == "changed" and not found.fits
-    assert found.notes == ("signature (x, y=1) -> (x, *, y=1)", "+2 -2 lines")
-    assert found.fingerprint in found.line and f"{other}:4" in found.line
+    finding = check(world, ":f")
+    assert finding.verdict == "changed" and not finding.fits
+    assert finding.notes == ("signature (x, y=1) -> (x, *, y=1)", "+2 -2 lines")
+    assert finding.fingerprint in finding.line and f"{other}:4" in finding.line
 
 
 def test_changed_method_is_read_with_its_indentation(world, other):
@@ -47,9 +47,9 @@ def test_moved_target_is_looked_for_in_the_package(world, other):
     text = other.read_text()
     other.write_text(text.replace("def f(x, y=1):\n    return x + y\n", ""))
     other.with_name("moved.py").write_text("import os\n\ndef f(x, y=1):\n    return x + y\n")
-    found = check(world, ":f")
-    assert found.verdict == "gone" and found.notes == ("now at fake.moved:f (line 3)?",)
-    assert "has no 'f'" in found.line
+    finding = check(world, ":f")
+    assert finding.verdict == "gone" and finding.notes == ("now at fake.moved:f (line 3)?",)
+    assert "has no 'f'" in finding.line
 
 
 def test_module_that_is_gone(world, other):
@@ -59,8 +59,8 @@ def test_module_that_is_gone(world, other):
 
 def test_package_that_is_not_there_was_not_checked(world, other):
     shutil.rmtree(other.parent)
-    found = [check(world, ":f"), check(world, ":m")]
-    assert {one.verdict for one in found} == {"absent"} and fit.unchecked(found) == ["fake"]
+    findings = [check(world, ":f"), check(world, ":m")]
+    assert {finding.verdict for finding in findings} == {"absent"} and fit.unchecked(findings) == ["fake"]
 
 
 def test_difference_from_the_pinned_text(world, other):

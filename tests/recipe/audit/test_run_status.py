@@ -39,31 +39,31 @@ def test_equal_workers(run):
 
 
 def test_a_worker_without_a_patch_is_a_problem(run):
-    found = run(line(1, "p:one"), line(1, "p:two"), line(2, "p:two", role="WorkerDict rank=1"))
-    assert run_status.read(found).problems() == ["p:one: WorkerDict processes differ: applied in 1, not there in 1"]
-    assert main(["patches", "status", str(found)]) == 1
+    directory = run(line(1, "p:one"), line(1, "p:two"), line(2, "p:two", role="WorkerDict rank=1"))
+    assert run_status.read(directory).problems() == ["p:one: WorkerDict processes differ: applied in 1, not there in 1"]
+    assert main(["patches", "status", str(directory)]) == 1
 
 
 @pytest.mark.parametrize("field", ["fingerprint", "version"])
 def test_another_upstream_in_one_process_is_a_problem(run, field):
-    found = run(line(1, "p:one"), line(2, "p:one", role="TaskRunner", **{field: "other"}))
-    (problem,) = run_status.read(found).problems()
+    directory = run(line(1, "p:one"), line(2, "p:one", role="TaskRunner", **{field: "other"}))
+    (problem,) = run_status.read(directory).problems()
     assert f"p:one: {field} differs" in problem and "other in 1" in problem
 
 
 def test_a_failed_patch_is_a_problem(run):
-    found = run(line(7, "p:one", "failed", reason="p:one has changed\n--- pinned\n+++ found"))
-    (problem,) = run_status.read(found).problems()
+    directory = run(line(7, "p:one", "failed", reason="p:one has changed\n--- pinned\n+++ found"))
+    (problem,) = run_status.read(directory).problems()
     assert problem == "p:one failed in WorkerDict rank=0 (host a, pid 7): p:one has changed"
 
 
 def test_lines_that_were_cut_short_are_counted(run, capsys):
-    found = run(line(1, "p:one"), line(2, "p:one", role="TaskRunner")[:-20])
-    assert run_status.read(found).broken_lines == 1
-    assert main(["patches", "status", str(found)]) == 0
+    directory = run(line(1, "p:one"), line(2, "p:one", role="TaskRunner")[:-20])
+    assert run_status.read(directory).broken_lines == 1
+    assert main(["patches", "status", str(directory)]) == 0
     printed = capsys.readouterr().out
     assert "1 lines of the manifest could not be read" in printed and "the same in all processes of a kind" in printed
-    assert main(["patches", "status", str(found), "--json"]) == 0
+    assert main(["patches", "status", str(directory), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["patches"] == {"p:one": {"applied": {"WorkerDict": 1}}} and shown["broken_lines"] == 1
     assert "verl_patches.protocol:concat" in shown["never_imported"]

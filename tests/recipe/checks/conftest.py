@@ -171,9 +171,9 @@ def write_checkpoint(directory: Path, config: dict[str, Any]) -> None:
     """The headers of a torch_dist checkpoint of this model, every tensor in one file of holes."""
     from recipe.weights.dcp_metadata import FORMAT, Blob, Chunk, StoredTensor, metadata_pickle
     from recipe.weights.key_maps import layout_of
-    from recipe.weights.layout import Layout
+    from recipe.weights.layout import MegatronLayout
 
-    layout: Layout = layout_of(config, directory)
+    layout: MegatronLayout = layout_of(config, directory)
     tensors: dict[str, StoredTensor] = {}
     for place in layout.places:
         for name in place.names:

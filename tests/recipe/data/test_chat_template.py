@@ -87,11 +87,11 @@ def test_verl_renders_it_with_one_beginning_of_sentence_token(base: Path, tmp_pa
 
 
 def test_the_template_of_the_run_file_goes_before_the_tokenizers_own_and_that_before_ours(tmp_path: Path) -> None:
-    given = tmp_path / "given.jinja"
+    template = tmp_path / "given.jinja"
     (tmp_path / "own").mkdir()
     own = model(tmp_path / "own")
     assert chat_template_file(own) is None and has_own(own)
-    assert chat_template_file(own, given) == given
+    assert chat_template_file(own, template) == template
     (own / "tokenizer_config.json").write_text("{}")
     assert chat_template_file(own) == OURS
     (own / "chat_template.jinja").write_text("{{ messages }}")
@@ -100,9 +100,9 @@ def test_the_template_of_the_run_file_goes_before_the_tokenizers_own_and_that_be
 
 
 def test_a_given_template_renders(base: Path, tmp_path: Path) -> None:
-    given = tmp_path / "given.jinja"
-    given.write_text("{% for m in messages %}[{{ m.content }}]{% endfor %}\n")
-    assert PromptTokens(base, given).text(get_template("plain"), "1+1") == "[1+1]"
+    template = tmp_path / "given.jinja"
+    template.write_text("{% for m in messages %}[{{ m.content }}]{% endfor %}\n")
+    assert PromptTokens(base, template).text(get_template("plain"), "1+1") == "[1+1]"
 
 
 @pytest.mark.parametrize("content", [b" \n", b"\xff", b"{{ '$' }}${ x }", None])

@@ -153,12 +153,12 @@ def test_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["--json_path", str(source(tmp_path)), "--output_dir", str(tmp_path)]) == 0
     before = (tmp_path / "train.parquet").read_bytes()
     keys = '{"prompt": "prompt.1.content", "answer": "reward_model.ground_truth", "solution": "extra_info.answer"}'
-    again = ["--json_path", str(tmp_path / "train.parquet"), "--map-keys", keys, "--output_dir"]
-    assert main([*again, str(tmp_path / "x" / "..")]) == 2
+    arguments = ["--json_path", str(tmp_path / "train.parquet"), "--map-keys", keys, "--output_dir"]
+    assert main([*arguments, str(tmp_path / "x" / "..")]) == 2
     assert "train.parquet would be overwritten" in capsys.readouterr().err
     assert (tmp_path / "train.parquet").read_bytes() == before
     # What was written can be read again, into another directory.
-    assert main([*again, str(tmp_path / "again")]) == 0
+    assert main([*arguments, str(tmp_path / "again")]) == 0
     assert pq.read_table(tmp_path / "again/train.parquet").num_rows == 9
 
 

@@ -78,8 +78,8 @@ def test_two_runs_write_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_own_test_file_is_taken_whole_and_must_be_disjoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, other = problems(tmp_path, 20), problems(tmp_path, 5, "other.json", first=100)
-    assert convert(source, tmp_path / "out", "--test_json_path", str(other)) == 0
+    source, test_source = problems(tmp_path, 20), problems(tmp_path, 5, "other.json", first=100)
+    assert convert(source, tmp_path / "out", "--test_json_path", str(test_source)) == 0
     assert pq.read_table(tmp_path / "out/train.parquet").num_rows == 20
     answers = pq.read_table(tmp_path / "out/test.parquet").column("reward_model").to_pylist()
     assert [a["ground_truth"] for a in answers] == ["100", "101", "102", "103", "104"]

@@ -29,16 +29,16 @@ def test_sample_is_usable_whole() -> None:
 
 
 def fraction(text: str) -> Fraction:
-    found = re.fullmatch(r"(-?)\\frac{(\d+)}{(\d+)}", text)
-    return Fraction(text) if not found else Fraction(int(found[1] + found[2]), int(found[3]))
+    match = re.fullmatch(r"(-?)\\frac{(\d+)}{(\d+)}", text)
+    return Fraction(text) if not match else Fraction(int(match[1] + match[2]), int(match[3]))
 
 
 def quadratic(text: str) -> tuple[int, int]:
     """(b, c) of ``x^2 + b x + c``."""
-    found = re.fullmatch(r"x\^2(?: ([+-]) (\d*)x)?(?: ([+-]) (\d+))?", text)
-    assert found, text
-    middle = int(found[1] + (found[2] or "1")) if found[1] else 0
-    return middle, int(found[3] + found[4]) if found[3] else 0
+    match = re.fullmatch(r"x\^2(?: ([+-]) (\d*)x)?(?: ([+-]) (\d+))?", text)
+    assert match, text
+    middle = int(match[1] + (match[2] or "1")) if match[1] else 0
+    return middle, int(match[3] + match[4]) if match[3] else 0
 
 
 def right(problem: str, answer: str) -> tuple[str, bool]:

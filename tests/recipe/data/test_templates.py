@@ -32,9 +32,9 @@ def test_every_template_has_single_backslashes_only() -> None:
 
 
 def test_a_file_of_the_users(tmp_path: Path) -> None:
-    one = tmp_path / "one.toml"
-    one.write_text("[only]\nuser = 'Q: {problem}'\nchat = 'U {user} A'")
-    assert get_template(str(one)).text("p") == "U Q: p A"
+    file = tmp_path / "one.toml"
+    file.write_text("[only]\nuser = 'Q: {problem}'\nchat = 'U {user} A'")
+    assert get_template(str(file)).text("p") == "U Q: p A"
     two = tmp_path / "two.toml"
     two.write_text("[a]\nuser = 'A {problem}'\n[b]\nuser = 'B {problem}'")
     assert get_template(f"{two}:b").messages("p") == [{"role": "user", "content": "B p"}]

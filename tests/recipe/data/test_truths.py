@@ -71,7 +71,9 @@ def test_endless_wrapping_is_refused() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=30),
-    lambda one: st.lists(one, max_size=3) | st.dictionaries(st.sampled_from(["answer", "value", "x"]), one, max_size=2),
+    lambda values: (
+        st.lists(values, max_size=3) | st.dictionaries(st.sampled_from(["answer", "value", "x"]), values, max_size=2)
+    ),
     max_leaves=5,
 )
 
@@ -84,7 +86,7 @@ def test_any_json_is_texts_or_one_line(value: Any) -> None:
     except DataError as error:
         assert "\n" not in str(error)
     else:
-        assert all(one and one == one.strip() for one in answers) and set(taken) <= set(REDUCED)
+        assert all(answer and answer == answer.strip() for answer in answers) and set(taken) <= set(REDUCED)
 
 
 RECORDS: list[dict[str, Any]] = [
@@ -121,10 +123,10 @@ def test_the_conversion_says_what_it_did_to_answers(tmp_path: Path, capsys: pyte
         ],
     }
     assert report["left_out"]["unreadable"] == 2 and report["left_out_first_records"]["unreadable"] == [4, 5]
-    said = capsys.readouterr().out
-    assert "2 with an answer that the reward cannot match (records 4, 5)" in said
-    assert f"answers taken out of {SOLUTION}: 1" in said
-    assert "answers that r1_zero cannot match: 2, left out" in said and "  1 prose\n" in said
+    output = capsys.readouterr().out
+    assert "2 with an answer that the reward cannot match (records 4, 5)" in output
+    assert f"answers taken out of {SOLUTION}: 1" in output
+    assert "answers that r1_zero cannot match: 2, left out" in output and "  1 prose\n" in output
 
 
 def test_they_are_kept_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +189,6 @@ def test_a_parquet_file_without_the_fields_is_told_its_columns(
     file = tmp_path / "in.parquet"
     pq.write_table(pa.table({"question": ["1+1"], "label": ["2"], "solution": ["so"]}), file)
     assert main(["--json_path", str(file), "--output_dir", str(tmp_path / "out")]) == 2
-    said = capsys.readouterr().err
-    assert "field 'problem' is missing, and so is 'answer'" in said
-    assert "the record has 'question', 'label', 'solution', and problem, answer, solution were looked for" in said
+    error = capsys.readouterr().err
+    assert "field 'problem' is missing, and so is 'answer'" in error
+    assert "the record has 'question', 'label', 'solution', and problem, answer, solution were looked for" in error

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from recipe.launch.failure import record_failure
 
-given = dict(word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)
+overrides = dict(word.lstrip("+").split("=", 1) for word in sys.argv[1:] if "=" in word)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-for step in range(1, int(given["trainer.total_training_steps"]) + 1):
+for step in range(1, int(overrides["trainer.total_training_steps"]) + 1):
     data = {"timing_s/step": 0.1, "critic/score/mean": 0.5, "response_length/mean": 9.0}
     with open(os.environ["VERL_FILE_LOGGER_PATH"], "a", encoding="utf-8") as file:
         file.write(json.dumps({"step": step, "data": data}) + "\n")

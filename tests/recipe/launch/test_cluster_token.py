@@ -25,16 +25,16 @@ def read(path: Path, make: bool = False) -> bytes:
 
 
 def test_the_head_makes_the_token_for_its_user_only(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     path = tmp_path / "runs" / ".token"
-    token = read_token(path, make=True, deadline_s=0, say=said.append)
+    token = read_token(path, make=True, deadline_s=0, say=lines.append)
     assert len(token) == 64 and stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert read_token(path, make=True, deadline_s=0, say=said.append) == token
-    assert len(said) == 1 and list(path.parent.iterdir()) == [path]
+    assert read_token(path, make=True, deadline_s=0, say=lines.append) == token
+    assert len(lines) == 1 and list(path.parent.iterdir()) == [path]
 
 
 def test_a_worker_waits_for_the_token(tmp_path: Path) -> None:
-    path, said = tmp_path / ".token", list[str]()
+    path, lines = tmp_path / ".token", list[str]()
 
     def bring() -> None:
         time.sleep(0.3)
@@ -42,9 +42,9 @@ def test_a_worker_waits_for_the_token(tmp_path: Path) -> None:
 
     bringer = threading.Thread(target=bring)
     bringer.start()
-    assert len(read_token(path, make=False, deadline_s=20, say=said.append)) == 64
+    assert len(read_token(path, make=False, deadline_s=20, say=lines.append)) == 64
     bringer.join()
-    assert said == [f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file"]
+    assert lines == [f"waiting for the head's token at {path}; copy it here (mode 600), or give --token-file"]
 
 
 def test_tokens_that_are_none(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def made(path: Path) -> Path:
 
 
 def test_a_link_to_shared_storage_is_followed(tmp_path: Path) -> None:
-    there = made(tmp_path / "shared" / ".token")
-    (tmp_path / "link").symlink_to(there)
-    assert read(tmp_path / "link") == there.read_bytes()
-    there.chmod(0o640)
+    shared = made(tmp_path / "shared" / ".token")
+    (tmp_path / "link").symlink_to(shared)
+    assert read(tmp_path / "link") == shared.read_bytes()
+    shared.chmod(0o640)
     with pytest.raises(ConfigError, match="can be read by others"):
         read(tmp_path / "link")
 

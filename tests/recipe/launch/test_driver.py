@@ -46,9 +46,9 @@ print("head", ray.get_runtime_context().get_node_id() == open(out).read())
 
 @pytest.mark.slow
 def test_the_task_runner_is_on_the_head(tmp_path: Path) -> None:
-    given = [f"hydra.run.dir={tmp_path}", "hydra.output_subdir=null", f"trainer.project_name={tmp_path}/where"]
+    overrides = [f"hydra.run.dir={tmp_path}", "hydra.output_subdir=null", f"trainer.project_name={tmp_path}/where"]
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(TWO_NODES), *DRIVER[2:], *given],
+        [sys.executable, "-c", textwrap.dedent(TWO_NODES), *DRIVER[2:], *overrides],
         cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.stdout.splitlines()[-1:] == ["head True"], done.stdout + done.stderr

@@ -203,21 +203,21 @@ def test_another_program_and_a_silent_one_are_told_apart(monkeypatch: pytest.Mon
             shake_hands(socket.create_connection(silent.getsockname()), TOKEN, server=False)
         silent.accept()[0].close()
         connection = socket.create_connection(silent.getsockname())
-        with silent.accept()[0] as other:
-            other.sendall(b"220 mail.example ESMTP\r\n")
+        with silent.accept()[0] as stranger:
+            stranger.sendall(b"220 mail.example ESMTP\r\n")
             with pytest.raises(ChannelError, match="no launcher of this recipe") as caught:
                 shake_hands(connection, TOKEN, server=False)
         assert not isinstance(caught.value, BrokenChannelError)
 
 
 def test_lines_of_strangers_are_few() -> None:
-    said: list[str] = []
-    lines = FewLines(said.append, first=2, pause_s=0.2)
+    printed: list[str] = []
+    lines = FewLines(printed.append, first=2, pause_s=0.2)
     for number in range(1000):
         lines.add(f"line {number}")
-    assert said[:2] == ["line 0", "line 1"] and len(said) < 10
+    assert printed[:2] == ["line 0", "line 1"] and len(printed) < 10
     lines.flush(at_once=True)
-    assert said[-1].startswith("line 999")
-    before = len(said)
+    assert printed[-1].startswith("line 999")
+    before = len(printed)
     lines.flush(at_once=True)
-    assert len(said) == before
+    assert len(printed) == before

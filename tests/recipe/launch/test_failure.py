@@ -198,9 +198,9 @@ for what in ("work", "die", "init"):
             [sys.executable, "-c", code, temp], env={**os.environ, **environment(paths)},
             capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
-    found = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("cause: ")]
-    assert len(found) == 3, done.stdout + done.stderr
-    assert found[0] == "RuntimeError: shapes differ ValueError: gotcha"
-    assert found[1].startswith("WorkerDict (pid ") and "died" in found[1]
-    assert found[2] == "OSError: no device"
+    causes = [line.partition(": ")[2] for line in done.stdout.splitlines() if line.startswith("cause: ")]
+    assert len(causes) == 3, done.stdout + done.stderr
+    assert causes[0] == "RuntimeError: shapes differ ValueError: gotcha"
+    assert causes[1].startswith("WorkerDict (pid ") and "died" in causes[1]
+    assert causes[2] == "OSError: no device"
     assert json.loads(paths.failure.read_text())["run_id"] == paths.run_id

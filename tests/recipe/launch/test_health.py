@@ -101,7 +101,7 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     assert good.is_dir()
     result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
     assert (result["status"], result["rule"], result["last_good_checkpoint"]) == ("stopped", "zero_gradient", str(good))
-    assert [(one.step, one.kind, one.name) for one in read_marks(run_dir)] == [
+    assert [(mark.step, mark.kind, mark.name) for mark in read_marks(run_dir)] == [
         (4, "warning", "zero_gradient"),
         (5, "stop", "zero_gradient"),
     ]
@@ -110,12 +110,12 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     assert "zero_gradient" in (run_dir / "report.html").read_text(encoding="utf-8")
     # The doctor says the same of what is left.
     assert main(["doctor", str(run_dir)]) == 2
-    said = capsys.readouterr().out.splitlines()
-    assert said[1].startswith("stop at step 5: zero_gradient: ") and str(good) in said[1]
-    assert said[-1] == f"{run_dir}: 5 steps, 12 rules: 1 stops, 1 warnings"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[1].startswith("stop at step 5: zero_gradient: ") and str(good) in printed[1]
+    assert printed[-1] == f"{run_dir}: 5 steps, 12 rules: 1 stops, 1 warnings"
     assert main(["doctor", str(run_dir), "--json"]) == 2
     told = json.loads(capsys.readouterr().out)["findings"]
-    assert [(one["rule"], one["kind"], one["step"]) for one in told] == [
+    assert [(mark["rule"], mark["kind"], mark["step"]) for mark in told] == [
         ("zero_gradient", "warning", 4),
         ("zero_gradient", "stop", 5),
     ]
@@ -170,16 +170,16 @@ def step_of(line: dict[str, Any]) -> Step:
     return Step(line["step"], line["data"])
 
 
-def health(paths: RunPaths, said: list[str], config: RunConfig = SIM) -> Health:
-    return Health(config, 640, paths, said.append)
+def health(paths: RunPaths, lines: list[str], config: RunConfig = SIM) -> Health:
+    return Health(config, 640, paths, lines.append)
 
 
 def test_a_run_that_goes_on_knows_the_steps_before_and_marks_none_of_them_again(paths: RunPaths) -> None:
     lines = changed(going_on(recorded("healthy"), 30), range(8, 31), critic__score__mean=0.01)
     written(paths, lines[:15])
-    said: list[str] = []
-    watched = health(paths, said)
-    assert said == [] and read_marks(paths.run_dir) == []
+    printed: list[str] = []
+    watched = health(paths, printed)
+    assert printed == [] and read_marks(paths.run_dir) == []
     for line in lines[15:]:
         watched.follow(step_of(line))
         if watched.stopped is not None:
@@ -194,11 +194,11 @@ def test_a_mark_that_cannot_be_written_ends_nothing(paths: RunPaths, monkeypatch
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("recipe.launch.health.add_mark", full)
-    said: list[str] = []
-    watched = health(paths, said)
+    lines: list[str] = []
+    watched = health(paths, lines)
     watched.follow(Step(1, {"actor/grad_norm": 0.0}))
-    assert said[0] == "warning: the mark of step 1 cannot be written (No space left on device)"
-    assert said[1].startswith("warning: zero_gradient: ")
+    assert lines[0] == "warning: the mark of step 1 cannot be written (No space left on device)"
+    assert lines[1].startswith("warning: zero_gradient: ")
 
 
 @pytest.mark.parametrize(

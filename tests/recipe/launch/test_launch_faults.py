@@ -81,11 +81,11 @@ class Launch:
 def launch(tmp_path: Path) -> Iterator[Launch]:
     made = Launch(tmp_path)
     yield made
-    for one in made.started:
-        if one.poll() is None:
-            one.send_signal(signal.SIGCONT)
-            one.terminate()
-            one.communicate(timeout=60)
+    for launcher in made.started:
+        if launcher.poll() is None:
+            launcher.send_signal(signal.SIGCONT)
+            launcher.terminate()
+            launcher.communicate(timeout=60)
 
 
 def until(condition: Callable[[], object], limit_s: float = 60) -> None:
@@ -97,17 +97,17 @@ def until(condition: Callable[[], object], limit_s: float = 60) -> None:
 
 def test_a_reader_that_has_seen_enough_does_not_end_the_run(launch: Launch) -> None:
     """As in `... | head -1`."""
-    one = launch.start(wait_after=1)
-    assert one.stdout is not None and one.stderr is not None
-    first = one.stdout.readline()
-    one.stdout.close()
+    launcher = launch.start(wait_after=1)
+    assert launcher.stdout is not None and launcher.stderr is not None
+    first = launcher.stdout.readline()
+    launcher.stdout.close()
     until(lambda: launch.steps() == [1])
     launch.go.touch()
-    with one.stderr:
-        assert (one.wait(60), one.stderr.read()) == (0, "")
+    with launcher.stderr:
+        assert (launcher.wait(60), launcher.stderr.read()) == (0, "")
     assert launch.steps() == [1, 2, 3] and launch.result()["status"] == "finished"
-    said = (launch.run_dir / "logs" / "launcher.log").read_text()
-    assert said.startswith(first) and "step 3 of 3" in said
+    log = (launch.run_dir / "logs" / "launcher.log").read_text()
+    assert log.startswith(first) and "step 3 of 3" in log
     launch.check_nothing_left()
 
 
@@ -115,8 +115,8 @@ def test_a_reader_that_has_seen_enough_does_not_end_the_run(launch: Launch) -> N
 def test_a_full_disk_under_the_output_does_not_end_the_run(launch: Launch, fails: str, code: int) -> None:
     with open("/dev/full", "w") as full:
         launch.go.touch()
-        one = launch.start(wait_after=2, fails=fails, stdout=full, stderr=full)
-        assert one.wait(60) == code
+        launcher = launch.start(wait_after=2, fails=fails, stdout=full, stderr=full)
+        assert launcher.wait(60) == code
     assert launch.result()["status"] == ("failed" if fails else "finished")
     assert fails in str(launch.result()["error"])
 
@@ -129,13 +129,13 @@ def test_a_closed_terminal_does_not_end_the_run(launch: Launch) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     terminal = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
-    one = launch.start(wait_after=1, preexec_fn=own_terminal, **terminal)
+    launcher = launch.start(wait_after=1, preexec_fn=own_terminal, **terminal)
     os.close(theirs)
     until(lambda: launch.steps() == [1])
     os.close(ours)  # the kernel sends SIGHUP, and lets every write fail with EIO
     time.sleep(0.5)
     launch.go.touch()
-    assert one.wait(60) == 0
+    assert launcher.wait(60) == 0
     assert launch.steps() == [1, 2, 3] and launch.result()["status"] == "finished"
 
 
@@ -146,23 +146,23 @@ def test_what_was_ignored_at_the_start_stays_ignored(launch: Launch) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    one = launch.start(wait_after=1, preexec_fn=ignore)
+    launcher = launch.start(wait_after=1, preexec_fn=ignore)
     until(lambda: launch.steps() == [1])
-    one.send_signal(signal.SIGINT)
-    one.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGINT)
+    launcher.send_signal(signal.SIGHUP)
     time.sleep(0.5)
     launch.go.touch()
-    output, error = one.communicate(timeout=60)
-    assert (one.returncode, error) == (0, "") and "step 3 of 3" in output
+    output, error = launcher.communicate(timeout=60)
+    assert (launcher.returncode, error) == (0, "") and "step 3 of 3" in output
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stop_signal_is_one_line(launch: Launch, number: signal.Signals, code: int) -> None:
-    one = launch.start(wait_after=1)
+    launcher = launch.start(wait_after=1)
     until(lambda: launch.steps() == [1])
-    one.send_signal(number)
-    _, error = one.communicate(timeout=60)
-    assert (one.returncode, error) == (code, f"error: stopped by {number.name}\n")
+    launcher.send_signal(number)
+    _, error = launcher.communicate(timeout=60)
+    assert (launcher.returncode, error) == (code, f"error: stopped by {number.name}\n")
     assert launch.result()["error"] == f"stopped by {number.name}"
     launch.check_nothing_left()
 
@@ -205,36 +205,38 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def test_launcher_and_watchdog_are_killed_and_the_next_launch_ends_what_they_left(launch: Launch) -> None:
-    one = launch.start(wait_after=1)
+    launcher = launch.start(wait_after=1)
     until(lambda: launch.steps() == [1])
     first, temp = launch.run_id, launch.temp
-    (watchdog,) = [child for child in psutil.Process(one.pid).children() if "recipe.launch.watchdog" in child.cmdline()]
+    children = psutil.Process(launcher.pid).children()
+    (watchdog,) = [child for child in children if "recipe.launch.watchdog" in child.cmdline()]
     watchdog.suspend()
-    one.kill()
-    one.communicate(timeout=60)
+    launcher.kill()
+    launcher.communicate(timeout=60)
     time.sleep(0.5)
     assert len(marked(first)) == 2 and temp.is_dir(), "a driver and its child"
 
-    again = launch.start()
-    output, error = again.communicate(timeout=60)
-    assert (again.returncode, error) == (0, ""), output
+    second = launch.start()
+    output, error = second.communicate(timeout=60)
+    assert (second.returncode, error) == (0, ""), output
     assert "the last launch of this run was killed: ending what it has left running (2 processes)\n" in output
     assert marked(first) == [] and not temp.exists() and has_ended(watchdog)
     launch.check_nothing_left()
 
 
 def test_a_halted_launcher_is_said_to_be_halted(launch: Launch) -> None:
-    one = launch.start(wait_after=1)
+    halted = launch.start(wait_after=1)
     until(lambda: launch.steps() == [1])
-    one.send_signal(signal.SIGSTOP)
-    until(lambda: psutil.Process(one.pid).status() == psutil.STATUS_STOPPED)
-    other = launch.start()
-    _, error = other.communicate(timeout=60)
-    assert other.returncode == 1 and error.count("\n") == 1
-    assert f"error: another launcher (pid {one.pid}) is at work on run sim, but halted (Ctrl-Z); `kill -CONT" in error
-    one.send_signal(signal.SIGCONT)
+    halted.send_signal(signal.SIGSTOP)
+    until(lambda: psutil.Process(halted.pid).status() == psutil.STATUS_STOPPED)
+    second = launch.start()
+    _, error = second.communicate(timeout=60)
+    assert second.returncode == 1 and error.count("\n") == 1
+    expected = f"error: another launcher (pid {halted.pid}) is at work on run sim, but halted (Ctrl-Z); `kill -CONT"
+    assert expected in error
+    halted.send_signal(signal.SIGCONT)
     launch.go.touch()
-    assert one.communicate(timeout=60)[1] == "" and one.returncode == 0
+    assert halted.communicate(timeout=60)[1] == "" and halted.returncode == 0
 
 
 SMALL = """
@@ -263,16 +265,16 @@ def test_the_end_of_a_run_is_told_on_a_full_disk(launch: Launch, fails: str) -> 
         [*command, str(REPO / "configs" / "sim.toml"), "--steps", "2"], env=environment | {"PYTHONPATH": str(REPO)},
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
-    said, _, rest = done.stdout.partition("{")
+    printed, _, rest = done.stdout.partition("{")
     result, code = json.loads("{" + rest.rpartition("}")[0] + "}"), done.stdout.splitlines()[-1]
     assert "Traceback" not in done.stdout + done.stderr
     if fails:
         assert code == "1" and result["status"] == "failed"
-        assert said.splitlines()[-1] == f"error: {result['error']}"
-        assert "after step 1: the driver failed with exit code 1: OSError: [Errno 28] No space left" in said
+        assert printed.splitlines()[-1] == f"error: {result['error']}"
+        assert "after step 1: the driver failed with exit code 1: OSError: [Errno 28] No space left" in printed
     else:
-        assert code == "0" and result["status"] == "finished", said
-        assert "warning: no report could be made (No space left on device); later `python -m recipe report " in said
+        assert code == "0" and result["status"] == "finished", printed
+        assert "warning: no report could be made (No space left on device); later `python -m recipe report " in printed
 
 
 def refuse(error: Exception) -> Callable[[], None]:

@@ -50,13 +50,13 @@ def killed(paths: RunPaths, **changes: object) -> None:
 
 def test_what_was_left_is_ended_once(paths: RunPaths, left: subprocess.Popen[bytes]) -> None:
     killed(paths)
-    said: list[str] = []
-    end_former(paths.run_dir, said.append)
-    assert said == ["the last launch of this run was killed: ending what it has left running (one process)"]
+    lines: list[str] = []
+    end_former(paths.run_dir, lines.append)
+    assert lines == ["the last launch of this run was killed: ending what it has left running (one process)"]
     left.wait(10)
     assert marked(paths.run_id) == [] and not file(paths).exists()
-    end_former(paths.run_dir, said.append)
-    assert len(said) == 1
+    end_former(paths.run_dir, lines.append)
+    assert len(lines) == 1
 
 
 def test_an_orderly_end_leaves_no_note(paths: RunPaths) -> None:
@@ -79,10 +79,10 @@ def test_a_launcher_at_work_is_left_alone(paths: RunPaths, left: subprocess.Pope
 
 def test_another_machines_launch_is_only_named(paths: RunPaths, left: subprocess.Popen[bytes]) -> None:
     killed(paths, host="elsewhere")
-    said: list[str] = []
-    end_former(paths.run_dir, said.append)
-    assert left.poll() is None and len(said) == 1
-    assert said[0].startswith("warning: the last launch of this run was on elsewhere and did not end in order")
+    lines: list[str] = []
+    end_former(paths.run_dir, lines.append)
+    assert left.poll() is None and len(lines) == 1
+    assert lines[0].startswith("warning: the last launch of this run was on elsewhere and did not end in order")
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,8 @@ def test_a_line_cannot_be_replayed() -> None:
     left.sendall(line)
     with pytest.raises(ChannelError, match="another token"):
         made[0].receive(5.0)
-    for one in (left, right, between, outer):
-        one.close()
+    for end in (left, right, between, outer):
+        end.close()
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:
@@ -347,7 +347,7 @@ def test_a_holder_of_the_token_that_cannot_be_read_is_lost(opened: Open, known: 
     if known:
         until(head.meeting.alarm)
         assert "its launcher cannot be listened to: it sends a line that is no JSON" in str(head.meeting.alarm())
-    until(lambda: any("it sends a line that is no JSON" in said for said in head.said))
+    until(lambda: any("it sends a line that is no JSON" in line for line in head.said))
     head.join("10.0.0.3")
 
 

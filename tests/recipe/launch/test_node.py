@@ -31,13 +31,13 @@ NPU = load(REPO / "configs" / "a3_256die.toml")
 
 def own_address() -> str:
     """An address of this machine that is not loopback, or loopback where there is no other."""
-    found = [
+    addresses = [
         entry.address
         for name, entries in psutil.net_if_addrs().items()
         for entry in entries
         if entry.family == socket.AF_INET and psutil.net_if_stats()[name].isup and not entry.address.startswith("127.")
     ]
-    return found[0] if found else "127.0.0.1"
+    return addresses[0] if addresses else "127.0.0.1"
 
 
 def test_the_node_with_the_head_s_address_leads() -> None:
@@ -132,14 +132,16 @@ def test_gpus_are_gpus(tmp_path: Path) -> None:
     assert command[command.index("--include-dashboard") + 1] == "false"
 
 
-@pytest.mark.parametrize(("version", "there"), [("2.46.0", False), ("2.52.0", True), ("2.60.0", True), ("3.0.0", True)])
-def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, version: str, there: bool) -> None:
+@pytest.mark.parametrize(
+    ("version", "demanded"), [("2.46.0", False), ("2.52.0", True), ("2.60.0", True), ("3.0.0", True)]
+)
+def test_the_token_is_demanded_where_ray_can(monkeypatch: pytest.MonkeyPatch, version: str, demanded: bool) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: version)
-    expected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"} if there else {}
+    expected = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/t"} if demanded else {}
     assert authentication(Path("/t")) == expected
     own, another = own_authentication(), own_authentication()
-    assert (own.pop("RAY_AUTH_TOKEN", "") != another.pop("RAY_AUTH_TOKEN", "")) == there
-    assert own == another == ({"RAY_AUTH_MODE": "token"} if there else {})
+    assert (own.pop("RAY_AUTH_TOKEN", "") != another.pop("RAY_AUTH_TOKEN", "")) == demanded
+    assert own == another == ({"RAY_AUTH_MODE": "token"} if demanded else {})
 
 
 def test_the_code_digest_sees_every_package_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,8 +160,8 @@ def test_the_code_digest_sees_every_package_of_ours(tmp_path: Path, monkeypatch:
 
 def test_nodes_compare_what_must_be_the_same() -> None:
     own = {"head": "10.9.9.9", "interface": "enp1", "wait_deadline_s": 60}
-    there = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, **own))
-    assert comparable(there, TOKEN) == comparable(NPU, TOKEN)
+    other_node = dataclasses.replace(NPU, cluster=dataclasses.replace(NPU.cluster, **own))
+    assert comparable(other_node, TOKEN) == comparable(NPU, TOKEN)
     longer = NPU.with_run(steps=NPU.run.steps + 1)
     assert comparable(longer, TOKEN) != comparable(NPU, TOKEN)
     node = present(NPU, find_place(NPU, head="192.0.2.1", address=own_address()), TOKEN)

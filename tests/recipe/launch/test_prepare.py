@@ -36,12 +36,12 @@ ROW = {
 
 
 def test_the_longest_prompt_that_fits_sets_the_length() -> None:
-    said: list[str] = []
-    assert padded_prompt_tokens([3, 9, 13], 512, said.append) == 16
-    assert padded_prompt_tokens([3, 9, 13], 13, said.append) == 13
-    assert said == []
-    assert padded_prompt_tokens([3, 9, 13], 10, said.append) == 10
-    assert said == ["data: 1 of 3 prompts have over 10 tokens and are left out"]
+    lines: list[str] = []
+    assert padded_prompt_tokens([3, 9, 13], 512, lines.append) == 16
+    assert padded_prompt_tokens([3, 9, 13], 13, lines.append) == 13
+    assert lines == []
+    assert padded_prompt_tokens([3, 9, 13], 10, lines.append) == 10
+    assert lines == ["data: 1 of 3 prompts have over 10 tokens and are left out"]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_is_cached_is_made_once_and_whole(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert sorted(there for _, there in results) == [False, True, True]
+    assert sorted(was_cached for _, was_cached in results) == [False, True, True]
     assert {path.name for path in results[0][0].iterdir()} == {"first", "second"}
 
 
@@ -106,8 +106,8 @@ def test_what_failed_is_not_cached(tmp_path: Path) -> None:
 
     with pytest.raises(LaunchError):
         cached(tmp_path, "kind", "key", fails)
-    path, there = cached(tmp_path, "kind", "key", lambda directory: (directory / "whole").touch())
-    assert not there and [item.name for item in path.iterdir()] == ["whole"]
+    path, was_cached = cached(tmp_path, "kind", "key", lambda directory: (directory / "whole").touch())
+    assert not was_cached and [item.name for item in path.iterdir()] == ["whole"]
 
 
 def test_the_digest_follows_settings_and_contents(tmp_path: Path) -> None:

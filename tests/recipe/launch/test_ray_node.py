@@ -17,7 +17,7 @@ from recipe.__main__ import main
 from recipe.launch import ray_node
 from recipe.launch.processes import end_all, marked
 from recipe.launch.ray_node import RayNode
-from recipe.launch.ray_start import TRIES, again, patiently
+from recipe.launch.ray_start import TRIES, make_retry, patiently
 from recipe.runfile.environment import RUN_ID
 from recipe.runfile.errors import LaunchError
 from tests.scripts.slow_ray import SLOW_RAY
@@ -97,10 +97,10 @@ def start(tmp_path: Path, run_id: str, failures: int) -> RayNode:
 
 
 def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_id: str) -> None:
-    ray, said = start(tmp_path, run_id, failures=2), list[str]()
-    ray.wait_started(again=again(run_id, tmp_path / "ray", 60, said.append))
+    ray, lines = start(tmp_path, run_id, failures=2), list[str]()
+    ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 60, lines.append))
     assert ray.started and ray.problem() is None
-    assert said == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
+    assert lines == [f"Ray's own limit of 30 s has ended its start; starting it again (try {n})" for n in (2, 3)]
     # Of the tries before nothing is left but their logs.
     assert [path.name for path in (tmp_path / "ray").iterdir()] == ["session_3"]
     assert len(marked(run_id)) == 2
@@ -112,7 +112,7 @@ def test_a_ray_that_ends_by_its_own_limit_is_started_again(tmp_path: Path, run_i
 def test_it_is_not_tried_for_ever(tmp_path: Path, run_id: str) -> None:
     ray = start(tmp_path, run_id, failures=10**6)
     with pytest.raises(LaunchError, match="did not start: Exception: The current node timed out during startup"):
-        ray.wait_started(again=again(run_id, tmp_path / "ray", 1.5, lambda line: None))
+        ray.wait_started(retry=make_retry(run_id, tmp_path / "ray", 1.5, lambda line: None))
     assert int((tmp_path / "starts").read_text()) >= 2
 
 
@@ -122,15 +122,15 @@ def test_another_end_is_not_tried_again(tmp_path: Path, run_id: str, alarm: Call
     command = [sys.executable, "-c", "import time; time.sleep(1); raise OSError('no room')"]
     ray = RayNode(command, {**os.environ, RUN_ID: run_id}, tmp_path / "logs" / "ray-start.log")
     with pytest.raises(LaunchError, match=r"the run is over|its Ray did not start: OSError: no room"):
-        ray.wait_started(alarm, again(run_id, tmp_path / "ray", 60, lambda line: pytest.fail(line)))
+        ray.wait_started(alarm, make_retry(run_id, tmp_path / "ray", 60, lambda line: pytest.fail(line)))
 
 
 def test_a_run_that_is_over_is_not_waited_for(tmp_path: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_node, "PAUSE_S", 1e9)
-    ray, said = start(tmp_path, run_id, failures=1), list[str]()
+    ray, lines = start(tmp_path, run_id, failures=1), list[str]()
     with pytest.raises(LaunchError, match="the run is over"):
         ray.wait_started(
-            lambda: "the run is over" if said else None, again(run_id, tmp_path / "ray", 60, said.append)
+            lambda: "the run is over" if lines else None, make_retry(run_id, tmp_path / "ray", 60, lines.append)
         )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ LIMIT = "Exception: The current node timed out during startup. This could happen
     ],
 )
 def test_a_trainer_whose_own_ray_was_too_slow_is_started_again(tmp_path: Path, log: str, times: int) -> None:
-    tried, said = list[int](), list[str]()
+    tried, lines = list[int](), list[str]()
 
     def run() -> None:
         tried.append(1)
@@ -154,12 +154,12 @@ def test_a_trainer_whose_own_ray_was_too_slow_is_started_again(tmp_path: Path, l
         raise LaunchError("during set-up: the driver failed with exit code 1")
 
     with pytest.raises(LaunchError, match="during set-up"):
-        patiently(run, tmp_path / "driver.log", said.append)
-    assert (len(tried), len(said)) == (times, times - 1)
+        patiently(run, tmp_path / "driver.log", lines.append)
+    assert (len(tried), len(lines)) == (times, times - 1)
 
 
 def test_a_trainer_that_starts_the_second_time_has_started(tmp_path: Path) -> None:
-    tried, said = list[int](), list[str]()
+    tried, lines = list[int](), list[str]()
 
     def run() -> None:
         tried.append(1)
@@ -167,5 +167,5 @@ def test_a_trainer_that_starts_the_second_time_has_started(tmp_path: Path) -> No
         if len(tried) == 1:
             raise LaunchError("during set-up: the driver failed with exit code 1")
 
-    patiently(run, tmp_path / "driver.log", said.append)
-    assert said == [f"Ray's own limit of 30 s has ended its start; starting the trainer again (try 2 of {TRIES})"]
+    patiently(run, tmp_path / "driver.log", lines.append)
+    assert lines == [f"Ray's own limit of 30 s has ended its start; starting the trainer again (try 2 of {TRIES})"]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from recipe.launch import attempts, cli, node_cli, resume
+from recipe.launch import attempts, cli, node_cli, options, resume
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.progress import Clock
-from recipe.launch.resume import Asked, Start, begin_attempt, only_launcher, open_run
+from recipe.launch.resume import ResumeRequest, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError, LaunchError
@@ -52,15 +52,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def opened(
-    run_dir: Path, config: RunConfig = SIM, asked: Asked | None = None, checkpoints: Path | None = None
+    run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None, checkpoints: Path | None = None
 ) -> tuple[Start, str]:
-    said = io.StringIO()
-    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), asked or Asked(), Clock(said))
-    return start, said.getvalue()
+    printed = io.StringIO()
+    start = open_run(config, RunPaths(run_dir, "", Path(), checkpoints), request or ResumeRequest(), Clock(printed))
+    return start, printed.getvalue()
 
 
-def gone_on(run_dir: Path, config: RunConfig = SIM, asked: Asked | None = None) -> Start:
-    start, _ = opened(run_dir, config, asked)
+def gone_on(run_dir: Path, config: RunConfig = SIM, request: ResumeRequest | None = None) -> Start:
+    start, _ = opened(run_dir, config, request)
     begin_attempt(start, run_dir / "checkpoints")
     return start
 
@@ -74,9 +74,9 @@ def with_(section: str, **values: Any) -> RunConfig:
 
 
 def test_it_goes_on_after_the_last_checkpoint(run_dir: Path) -> None:
-    start, said = opened(run_dir)
+    start, printed = opened(run_dir)
     assert start.checkpoint == run_dir / "checkpoints" / "global_step_4" and start.step == 4
-    assert f"going on in {run_dir} from its checkpoint of step 4" in said and "passed over" not in said
+    assert f"going on in {run_dir} from its checkpoint of step 4" in printed and "passed over" not in printed
     (run_dir / "nodes" / "10.0.0.2" / "logs").mkdir(parents=True)
     (run_dir / "nodes" / "10.0.0.2" / "logs" / "ray-start.log").write_text("of the first attempt")
     begin_attempt(start, run_dir / "checkpoints")
@@ -108,9 +108,9 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_what_is_not_whole_is_passed_over_and_said(run_dir: Path, how: str) -> None:
     spoil, reason = SPOILT[how]
     spoil(run_dir / "checkpoints" / "global_step_4")
-    start, said = opened(run_dir)
-    assert start.step == 2 and "passed over: global_step_4 (" in said and reason in said
-    assert f"kept, and not gone on from: global_step_4, in {run_dir}/checkpoints/aside" in said
+    start, printed = opened(run_dir)
+    assert start.step == 2 and "passed over: global_step_4 (" in printed and reason in printed
+    assert f"kept, and not gone on from: global_step_4, in {run_dir}/checkpoints/aside" in printed
     begin_attempt(start, run_dir / "checkpoints")
     assert logged(run_dir) == [0, 1, 2]
     assert (run_dir / "checkpoints" / "aside" / "1" / "global_step_4").is_dir()
@@ -130,10 +130,10 @@ def test_verls_note_of_the_last_step_decides_nothing(run_dir: Path, content: str
 def test_a_checkpoint_whose_step_is_not_in_the_metrics_is_done_again(run_dir: Path) -> None:
     lines = (run_dir / "metrics.jsonl").read_text().splitlines(keepends=True)
     (run_dir / "metrics.jsonl").write_text("".join(lines[:4]) + lines[4][:9])
-    start, said = opened(run_dir)
-    assert start.step == 2 and "global_step_4 (metrics.jsonl has no line of step 4)" in said
+    start, printed = opened(run_dir)
+    assert start.step == 2 and "global_step_4 (metrics.jsonl has no line of step 4)" in printed
     # Not where that would lose all of it, or where it is asked for.
-    assert opened(run_dir, asked=Asked(from_step=4))[0].step == 4
+    assert opened(run_dir, request=ResumeRequest(from_step=4))[0].step == 4
     (run_dir / "metrics.jsonl").unlink()
     assert gone_on(run_dir).step == 4
 
@@ -142,17 +142,17 @@ def test_checksums_are_compared_when_that_is_asked_for(run_dir: Path) -> None:
     path = run_dir / "checkpoints" / "global_step_4" / WEIGHTS
     path.write_bytes(bytes(path.stat().st_size))
     assert opened(run_dir)[0].step == 4
-    start, said = opened(run_dir, asked=Asked(verify=True))
-    assert start.step == 2 and f"passed over: global_step_4 ({WEIGHTS} is not what was written" in said
-    assert "global_step_2: every file has the SHA-256 of its manifest" in said
+    start, printed = opened(run_dir, request=ResumeRequest(verify=True))
+    assert start.step == 2 and f"passed over: global_step_4 ({WEIGHTS} is not what was written" in printed
+    assert "global_step_2: every file has the SHA-256 of its manifest" in printed
     with pytest.raises(ConfigError, match=r"--from-step 4: .* \(actor/.* is not what was written"):
-        opened(run_dir, asked=Asked(from_step=4, verify=True))
+        opened(run_dir, request=ResumeRequest(from_step=4, verify=True))
 
 
 def test_an_earlier_checkpoint_by_its_step(run_dir: Path) -> None:
     add_mark(run_dir, Mark(2, WARNING, "entropy", "low"))
     add_mark(run_dir, Mark(5, WARNING, "entropy", "lower"))
-    start = gone_on(run_dir, asked=Asked(from_step=2))
+    start = gone_on(run_dir, request=ResumeRequest(from_step=2))
     assert start.step == 2 and logged(run_dir) == [0, 1, 2]
     assert [mark.step for mark in read_marks(run_dir)] == [2]
     assert len(read_marks(run_dir / "attempts" / "1")) == 2
@@ -167,10 +167,10 @@ def test_a_step_without_a_whole_checkpoint_is_refused_with_those_there_are(run_d
     (run_dir / "checkpoints" / "global_step_4" / "data.pt").unlink()
     before = sorted(run_dir.rglob("*"))
     with pytest.raises(ConfigError, match=rf"--from-step {step}: .*\({why}\); whole are those of steps: 2$"):
-        opened(run_dir, asked=Asked(from_step=step))
+        opened(run_dir, request=ResumeRequest(from_step=step))
     assert sorted(run_dir.rglob("*")) == before
     with pytest.raises(ConfigError, match=r"--from-step 3: there is no .*none, so nothing to go on from"):
-        opened(run_dir.with_name("none"), asked=Asked(from_step=3))
+        opened(run_dir.with_name("none"), request=ResumeRequest(from_step=3))
 
 
 def test_nothing_begins_anew_by_itself_where_there_may_be_a_checkpoint(run_dir: Path) -> None:
@@ -191,31 +191,31 @@ def test_nothing_begins_anew_by_itself_where_there_may_be_a_checkpoint(run_dir: 
 def test_without_a_checkpoint_it_begins_anew_and_keeps_the_earlier(run_dir: Path) -> None:
     shutil.rmtree(run_dir / "checkpoints")
     save_unfinished(run_dir / "checkpoints", 2)
-    start, said = opened(run_dir)
+    start, printed = opened(run_dir)
     assert start == Start(run_dir) and list(run_dir.iterdir()) == [run_dir / "logs"]
-    assert "its first checkpoint was not written to its end" in said
+    assert "its first checkpoint was not written to its end" in printed
     assert (run_dir.with_name("sim.1") / "metrics.jsonl").is_file()
     assert start.overrides() == ["trainer.resume_mode=disable"]
-    start, said = opened(run_dir)
-    assert "it has saved no checkpoint" in said and run_dir.with_name("sim.2").is_dir()
+    start, printed = opened(run_dir)
+    assert "it has saved no checkpoint" in printed and run_dir.with_name("sim.2").is_dir()
 
 
 def test_the_rest_of_a_save_that_was_cut_short_is_out_of_the_way_of_the_next(run_dir: Path) -> None:
     save_unfinished(run_dir / "checkpoints", 6)
-    start, said = opened(run_dir)
-    assert start.step == 4 and "passed over: global_step_6 (it was not written to its end)" in said
-    assert "kept" not in said
+    start, printed = opened(run_dir)
+    assert start.step == 4 and "passed over: global_step_6 (it was not written to its end)" in printed
+    assert "kept" not in printed
     begin_attempt(start, run_dir / "checkpoints")
     assert sorted(path.name for path in (run_dir / "checkpoints").iterdir() if "step" in path.name) == [
         ".removed-global_step_6.1", "global_step_2", "global_step_4",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("asked", ["--fresh", "resume"])
-def test_anew_if_asked(run_dir: Path, asked: str) -> None:
-    config = SIM.with_run(resume="never") if asked == "resume" else SIM
-    start, said = opened(run_dir, config, Asked(fresh=asked == "--fresh"))
-    assert start.checkpoint is None and "asked to begin anew" in said
+@pytest.mark.parametrize("way", ["--fresh", "resume"])
+def test_anew_if_asked(run_dir: Path, way: str) -> None:
+    config = SIM.with_run(resume="never") if way == "resume" else SIM
+    start, printed = opened(run_dir, config, ResumeRequest(fresh=way == "--fresh"))
+    assert start.checkpoint is None and "asked to begin anew" in printed
     assert (run_dir.with_name("sim.1") / "checkpoints" / "global_step_4").is_dir()
 
 
@@ -223,10 +223,10 @@ def test_checkpoints_elsewhere_are_kept_apart_too(run_dir: Path, tmp_path: Path)
     elsewhere = tmp_path / "fast disk" / "sim"
     save(elsewhere, 5, SETTINGS)
     save(elsewhere, 4, SETTINGS)
-    start, _ = opened(run_dir, asked=Asked(from_step=4), checkpoints=elsewhere)
+    start, _ = opened(run_dir, request=ResumeRequest(from_step=4), checkpoints=elsewhere)
     begin_attempt(start, elsewhere)
     assert (elsewhere / "aside" / "1" / "global_step_5").is_dir()
-    opened(run_dir, asked=Asked(fresh=True), checkpoints=elsewhere)
+    opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
     assert not elsewhere.exists() and elsewhere.with_name("sim.1").is_dir()
 
 
@@ -240,10 +240,10 @@ def test_checkpoints_of_an_unknown_run_are_not_touched(tmp_path: Path) -> None:
 def test_settings_that_leave_the_run_what_it_is_differ_freely(run_dir: Path) -> None:
     config = with_("rollout", memory_share=0.2)
     config = dataclasses.replace(config, environment={"LEVEL": "secret value"})
-    start, said = opened(run_dir, config)
+    start, printed = opened(run_dir, config)
     assert start.step == 4 and start.changed == ()
-    assert "the same run under other settings: " in said and "[rollout] memory_share is 0.2 now and " in said
-    assert "[environment] differs in LEVEL" in said and "secret value" not in said
+    assert "the same run under other settings: " in printed and "[rollout] memory_share is 0.2 now and " in printed
+    assert "[environment] differs in LEVEL" in printed and "secret value" not in printed
 
 
 def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> None:
@@ -252,14 +252,14 @@ def test_settings_that_change_the_run_are_accepted_by_name(run_dir: Path) -> Non
     with pytest.raises(
         ConfigError, match=r"\[train\] learning_rate is 1e-06 now and 0\.0003 in the checkpoint"
     ) as error:
-        opened(run_dir, config, Asked(accepted=("rollout.temperature",)))
+        opened(run_dir, config, ResumeRequest(accepted=("rollout.temperature",)))
     assert str(error.value).endswith("give --accept train.learning_rate")
     assert sorted(run_dir.rglob("*")) == before
-    asked = Asked(accepted=("train.learning_rate", "rollout.temperature"))
-    start, said = opened(run_dir, config, asked)
-    assert "another run from here on, as accepted: [rollout] temperature is 0.5" in said
+    request = ResumeRequest(accepted=("train.learning_rate", "rollout.temperature"))
+    start, printed = opened(run_dir, config, request)
+    assert "another run from here on, as accepted: [rollout] temperature is 0.5" in printed
     for _ in range(2):  # the second attempt ends before it has saved anything
-        start = gone_on(run_dir, config, asked)
+        start = gone_on(run_dir, config, request)
         marks = [(mark.step, mark.kind, mark.name) for mark in read_marks(run_dir)]
         assert marks == [(5, SETTING, "rollout.temperature"), (5, SETTING, "train.learning_rate")]
     assert resume.accepted_keys(start.changed) == ["rollout.temperature", "train.learning_rate"]
@@ -269,27 +269,27 @@ def test_another_model_is_no_going_on(run_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"of another model: \[model\] warm_start_steps is 7 now and None in the"):
         opened(run_dir, with_("model", warm_start_steps=7))
     with pytest.raises(ConfigError, match=r"--accept model\.kind: a checkpoint of another model cannot"):
-        opened(run_dir, asked=Asked(accepted=("model.kind",)))
+        opened(run_dir, request=ResumeRequest(accepted=("model.kind",)))
 
 
 @pytest.mark.parametrize(
-    ("named", "said"),
+    ("named", "message"),
     [
         ("train.learning_rat", r"there is no such key; did you mean train\.learning_rate\?"),
         ("x", r"expected SECTION\.KEY, as in train\.learning_rate"),
         ("rollout.memory_share", "it may differ without that; leave the option out"),
     ],
 )
-def test_what_cannot_be_accepted_is_said(run_dir: Path, named: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        opened(run_dir, asked=Asked(accepted=(named,)))
+def test_what_cannot_be_accepted_is_said(run_dir: Path, named: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        opened(run_dir, request=ResumeRequest(accepted=(named,)))
 
 
 def test_the_checkpoint_tells_its_own_settings(run_dir: Path) -> None:
     """What a later attempt tried in vain does not count."""
-    other = json.loads(json.dumps(SETTINGS))
-    other["config"]["train"]["learning_rate"] = 1.0
-    (run_dir / "command.json").write_text(json.dumps(other))
+    settings = json.loads(json.dumps(SETTINGS))
+    settings["config"]["train"]["learning_rate"] = 1.0
+    (run_dir / "command.json").write_text(json.dumps(settings))
     assert opened(run_dir)[0].step == 4
 
 
@@ -317,9 +317,9 @@ def test_keys_that_have_come_and_gone(run_dir: Path) -> None:
     del old["config"]["reward"]
     shutil.rmtree(run_dir / "checkpoints" / "global_step_4")
     save(run_dir / "checkpoints", 4, old)
-    _, said = opened(run_dir)
-    assert "[rollout] spin was 3, and is no key of run files" in said and "[gone] key was 1" in said
-    assert "loss_mode" not in said and "reward" not in said
+    _, printed = opened(run_dir)
+    assert "[rollout] spin was 3, and is no key of run files" in printed and "[gone] key was 1" in printed
+    assert "loss_mode" not in printed and "reward" not in printed
     with pytest.raises(ConfigError, match="loss_mode is 'npu_on_policy' now and 'vanilla' in the checkpoint"):
         opened(run_dir, with_("train", loss_mode="npu_on_policy"))
 
@@ -336,7 +336,7 @@ def test_attempts_are_numbered_above_all_that_there_are(run_dir: Path) -> None:
 def test_a_finished_run_says_so(run_dir: Path) -> None:
     with pytest.raises(AlreadyFinished, match=r"has finished 4 of 4 steps; to go on, raise \[run\] steps"):
         opened(run_dir, SIM.with_run(steps=4))
-    assert opened(run_dir, SIM.with_run(steps=4), Asked(from_step=2))[0].step == 2
+    assert opened(run_dir, SIM.with_run(steps=4), ResumeRequest(from_step=2))[0].step == 2
 
 
 def test_the_options_of_both_commands_say_what_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,8 +345,10 @@ def test_the_options_of_both_commands_say_what_is_asked(capsys: pytest.CaptureFi
         command.register(parser.add_subparsers(dest="command"))
         name = "launch" if command is cli else "node"
         line = [name, "x.toml", "--from-step", "4", "--verify-checkpoint", "--accept", "run.seed", "--accept", "a.b"]
-        assert cli.read_asked(parser.parse_args(line)) == Asked(False, 4, True, ("run.seed", "a.b"))
-        assert cli.read_asked(parser.parse_args([name, "x.toml"])) == Asked()
+        assert options.read_resume_request(parser.parse_args(line)) == ResumeRequest(
+            False, 4, True, ("run.seed", "a.b")
+        )
+        assert options.read_resume_request(parser.parse_args([name, "x.toml"])) == ResumeRequest()
         with pytest.raises(SystemExit):
             parser.parse_args([name, "x.toml", "--from-step", "4", "--fresh"])
         assert "not allowed with argument" in capsys.readouterr().err
@@ -383,27 +385,27 @@ def test_killed_at_any_moment_of_its_beginning_the_next_launch_goes_on(
     kept = tmp_path / "kept"
     shutil.copytree(run_dir, kept)
     config, accepted = with_("train", learning_rate=1e-6), ("train.learning_rate",)
-    asked = Asked(from_step=2, accepted=accepted)
+    request = ResumeRequest(from_step=2, accepted=accepted)
     with monkeypatch.context() as patched:
         calls = _calls(patched, None)
-        gone_on(run_dir, config, asked)
+        gone_on(run_dir, config, request)
     assert len(calls) > 10
     for moment in range(len(calls)):
         # With the same options, and with those that a watchdog script would have given.
-        for again in (asked, Asked(accepted=accepted)):
+        for attempt in (request, ResumeRequest(accepted=accepted)):
             shutil.rmtree(run_dir)
             shutil.copytree(kept, run_dir)
             with monkeypatch.context() as patched:
                 _calls(patched, moment)
                 with pytest.raises(Killed):
-                    gone_on(run_dir, config, asked)
-            step = gone_on(run_dir, config, again).step
-            untouched = again is not asked and step == 4
+                    gone_on(run_dir, config, request)
+            step = gone_on(run_dir, config, attempt).step
+            untouched = attempt is not request and step == 4
             assert step == 2 or untouched, (moment, step)
             assert logged(run_dir) == list(range(step + 1)), moment
             assert [(mark.step, mark.name) for mark in read_marks(run_dir)] == [(step + 1, "train.learning_rate")]
-            whole = [*run_dir.rglob("global_step_*/checkpoint.json")]
-            assert len(whole) == 2, "no checkpoint is lost"
+            manifests = [*run_dir.rglob("global_step_*/checkpoint.json")]
+            assert len(manifests) == 2, "no checkpoint is lost"
             assert sorted(path.name for path in (run_dir / "validation").iterdir()) == (
                 ["0.jsonl", "3.jsonl"] if step == 4 else ["0.jsonl"]
             )
@@ -415,8 +417,8 @@ def test_killed_while_it_begins_anew(run_dir: Path, tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patched:
         _calls(patched, 1)
         with pytest.raises(Killed):
-            opened(run_dir, asked=Asked(fresh=True), checkpoints=elsewhere)
-    start, _ = opened(run_dir, asked=Asked(fresh=True), checkpoints=elsewhere)
+            opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
+    start, _ = opened(run_dir, request=ResumeRequest(fresh=True), checkpoints=elsewhere)
     assert start.checkpoint is None and (tmp_path / "elsewhere.1" / "global_step_4").is_dir()
     assert (tmp_path / "sim.2" / "metrics.jsonl").is_file()
 

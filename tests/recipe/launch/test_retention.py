@@ -28,7 +28,7 @@ SCORE = "val-core/sums/reward/mean@1"
 
 
 def steps_of(directory: Path) -> list[int]:
-    return [one.step for one in look(directory)]
+    return [checkpoint.step for checkpoint in look(directory)]
 
 
 def some(steps: Sequence[int], unfinished: Sequence[int] = (), damaged: Sequence[int] = ()) -> list[Checkpoint]:
@@ -39,10 +39,10 @@ def some(steps: Sequence[int], unfinished: Sequence[int] = (), damaged: Sequence
 
 
 def gone(
-    found: list[Checkpoint], keep: int, scores: dict[int, float] | None = None, marks: Sequence[Mark] = ()
+    checkpoints: list[Checkpoint], keep: int, scores: dict[int, float] | None = None, marks: Sequence[Mark] = ()
 ) -> list[int]:
     steps = [Step(number, {SCORE: score}) for number, score in (scores or {}).items()]
-    return [one.step for one in to_remove(found, keep, steps, marks)]
+    return [checkpoint.step for checkpoint in to_remove(checkpoints, keep, steps, marks)]
 
 
 def test_the_newest_stay_whichever_attempt_saved_them() -> None:
@@ -59,25 +59,25 @@ def test_nothing_goes_for_one_that_is_not_whole() -> None:
 
 
 def test_the_best_validation_score_stays() -> None:
-    found = some([2, 4, 6, 8])
-    assert gone(found, 1, {0: 0.9, 2: 0.5, 4: 0.7, 6: 0.6, 8: 0.1}) == [2, 6]
-    assert gone(found, 1, {2: 0.5, 4: 0.7, 6: 0.7}) == [2, 4], "of equal ones the later"
-    assert gone(found, 1, {3: 0.9, 7: 0.2}) == [2, 6], "validated at 3: 4 is nearest after it"
-    assert gone(found, 1, {2: float("nan"), 4: 0.1}) == [2, 6]
+    checkpoints = some([2, 4, 6, 8])
+    assert gone(checkpoints, 1, {0: 0.9, 2: 0.5, 4: 0.7, 6: 0.6, 8: 0.1}) == [2, 6]
+    assert gone(checkpoints, 1, {2: 0.5, 4: 0.7, 6: 0.7}) == [2, 4], "of equal ones the later"
+    assert gone(checkpoints, 1, {3: 0.9, 7: 0.2}) == [2, 6], "validated at 3: 4 is nearest after it"
+    assert gone(checkpoints, 1, {2: float("nan"), 4: 0.1}) == [2, 6]
 
 
 def test_the_last_one_that_is_known_to_be_good_stays() -> None:
     """A rule needs several steps before it speaks, and those after the good one are saved meanwhile."""
-    found = some([2, 4, 6, 8])
-    assert [one.step for one in to_remove(found, 2, [], [], good_step=5)] == [2]
-    assert [one.step for one in to_remove(found, 2, [], [], good_step=1)] == [2, 4]
+    checkpoints = some([2, 4, 6, 8])
+    assert [checkpoint.step for checkpoint in to_remove(checkpoints, 2, [], [], good_step=5)] == [2]
+    assert [checkpoint.step for checkpoint in to_remove(checkpoints, 2, [], [], good_step=1)] == [2, 4]
 
 
 def test_the_last_one_before_a_rule_was_first_broken_stays() -> None:
-    found = some([2, 4, 6, 8, 10])
+    checkpoints = some([2, 4, 6, 8, 10])
     marks = [Mark(5, WARNING, "entropy", ""), Mark(9, STOP, "entropy", ""), Mark(3, SETTING, "train.learning_rate", "")]
-    assert gone(found, 1, marks=marks) == [2, 6, 8]
-    assert gone(found, 1, marks=[*marks, Mark(2, WARNING, "length", ""), Mark(8, STOP, "gradient", "")]) == [2, 8]
+    assert gone(checkpoints, 1, marks=marks) == [2, 6, 8]
+    assert gone(checkpoints, 1, marks=[*marks, Mark(2, WARNING, "length", ""), Mark(8, STOP, "gradient", "")]) == [2, 8]
 
 
 @given(
@@ -87,12 +87,12 @@ def test_the_last_one_before_a_rule_was_first_broken_stays() -> None:
     st.dictionaries(st.integers(0, 40), st.floats(0, 1)),
 )
 def test_whatever_goes_enough_stays(steps: set[int], cut: set[int], keep: int, scores: dict[int, float]) -> None:
-    found = some(sorted(steps - cut), unfinished=sorted(cut))
-    removed = gone(found, keep, scores)
-    whole = [one.step for one in found if one.whole]
-    left = [step for step in whole if step not in removed]
-    assert whole[-keep:] == left[-keep:] and len(left) <= keep + 1
-    assert all(step < whole[-1] for step in removed)
+    checkpoints = some(sorted(steps - cut), unfinished=sorted(cut))
+    removed = gone(checkpoints, keep, scores)
+    intact = [checkpoint.step for checkpoint in checkpoints if checkpoint.whole]
+    left = [step for step in intact if step not in removed]
+    assert intact[-keep:] == left[-keep:] and len(left) <= keep + 1
+    assert all(step < intact[-1] for step in removed)
 
 
 def test_whole_directories_go_and_leave_nothing(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_a_removal_that_was_cut_short_is_finished_and_never_looked_at(
 
 def test_while_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "LOOK_EVERY_S", 0.01)
-    checkpoints, said = tmp_path / "checkpoints", list[str]()
+    checkpoints, lines = tmp_path / "checkpoints", list[str]()
     checkpoints.mkdir()
     save_unfinished(checkpoints, 1)
-    with Retention(tmp_path, checkpoints, 2, lambda: 0, said.append):
+    with Retention(tmp_path, checkpoints, 2, lambda: 0, lines.append):
         for step in (2, 4, 6):
             save(checkpoints, step)
             save_unfinished(checkpoints, step + 1)
@@ -141,12 +141,12 @@ def test_while_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             while steps_of(checkpoints)[0] < step - 2 and time.monotonic() < until:
                 time.sleep(0.01)
         save(checkpoints, 8)
-    assert steps_of(checkpoints) == [6, 8] and said == []
+    assert steps_of(checkpoints) == [6, 8] and lines == []
 
 
 def test_what_cannot_be_removed_is_said_once_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "LOOK_EVERY_S", 0.01)
-    checkpoints, said, tried = tmp_path / "checkpoints", list[str](), threading.Semaphore(0)
+    checkpoints, lines, tried = tmp_path / "checkpoints", list[str](), threading.Semaphore(0)
     for step in (2, 4):
         save(checkpoints, step)
 
@@ -156,7 +156,8 @@ def test_what_cannot_be_removed_is_said_once_and_ends_nothing(tmp_path: Path, mo
 
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", refused)
-        with Retention(tmp_path, checkpoints, 1, lambda: 0, said.append):
+        with Retention(tmp_path, checkpoints, 1, lambda: 0, lines.append):
             assert all(tried.acquire(timeout=10) for _ in range(3))
-    assert len(said) == 1 and said[0].startswith("old checkpoints are not removed: ") and "Permission denied" in said[0]
+    (line,) = lines
+    assert line.startswith("old checkpoints are not removed: ") and "Permission denied" in line
     assert steps_of(checkpoints) == [4]

@@ -315,8 +315,8 @@ def test_a_watchdog_that_is_killed_is_replaced_and_one_that_is_halted_is_not_wai
         until(lambda: paths.metrics.exists() and watchdogs(paths))
         first = watchdogs(paths)[0]
         first.kill()
-        until(lambda: [one for one in watchdogs(paths) if one != first])
-        replaced.extend(one for one in watchdogs(paths) if one != first)
+        until(lambda: [watchdog for watchdog in watchdogs(paths) if watchdog != first])
+        replaced.extend(watchdog for watchdog in watchdogs(paths) if watchdog != first)
         replaced[0].suspend()
 
     disturber = threading.Thread(target=disturb)
@@ -327,12 +327,12 @@ def test_a_watchdog_that_is_killed_is_replaced_and_one_that_is_halted_is_not_wai
 
 
 def watchdogs(paths: RunPaths) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             if paths.run_id in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def test_a_full_disk_under_what_only_describes_the_run_does_not_end_it(

@@ -46,15 +46,15 @@ def test_sockets_have_room(length: int, monkeypatch: pytest.MonkeyPatch) -> None
 def test_only_what_was_made_here_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is read from a file, in which others may have written."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    ours, other, deeper = tmp_path / "tmp" / "grpo-x", tmp_path / "tmp" / "other", tmp_path / "tmp" / "a" / "grpo-y"
-    for directory in (ours, other, deeper):
+    ours, foreign, deeper = tmp_path / "tmp" / "grpo-x", tmp_path / "tmp" / "other", tmp_path / "tmp" / "a" / "grpo-y"
+    for directory in (ours, foreign, deeper):
         directory.mkdir(parents=True)
     link = tmp_path / "tmp" / "grpo-link"
-    link.symlink_to(other)
-    for path in (ours, other, deeper, link, tmp_path / "tmp", tmp_path / "nowhere", Path()):
+    link.symlink_to(foreign)
+    for path in (ours, foreign, deeper, link, tmp_path / "tmp", tmp_path / "nowhere", Path()):
         remove_temp(path)
     assert not ours.exists()
-    assert other.is_dir() and deeper.is_dir() and link.is_symlink()
+    assert foreign.is_dir() and deeper.is_dir() and link.is_symlink()
 
 
 @pytest.fixture

@@ -33,11 +33,11 @@ def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("there", [None, "an earlier run"])
-def test_checkpoints_in_a_directory_of_each_host_are_refused(gcs: str, tmp_path: Path, there: str | None) -> None:
+@pytest.mark.parametrize("mark", [None, "an earlier run"])
+def test_checkpoints_in_a_directory_of_each_host_are_refused(gcs: str, tmp_path: Path, mark: str | None) -> None:
     """Each node would keep its own part of every checkpoint, and no run could go on from them."""
-    if there is not None:
-        (tmp_path / RUN_MARK).write_text(there)
+    if mark is not None:
+        (tmp_path / RUN_MARK).write_text(mark)
     invitation = {"gcs": gcs, "checkpoints": str(tmp_path), "run_id": "this run"}
     with pytest.raises(LaunchError, match=r"is not the head's directory of that name.* storage that all nodes share"):
         worker._require_usable(invitation)
@@ -70,7 +70,7 @@ def test_a_worker_whose_ray_is_too_slow_comes_all_the_same(
                (REPO / "configs" / "sim.toml").read_text(encoding="utf-8"), flags=re.MULTILINE),
         encoding="utf-8",
     )  # fmt: skip
-    config, token, said = load(tmp_path / "two.toml"), b"the token of this test", list[str]()
+    config, token, lines = load(tmp_path / "two.toml"), b"the token of this test", list[str]()
     monkeypatch.setenv("RECIPE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(ray_node, "PAUSE_S", 0.1)
     monkeypatch.setattr(
@@ -82,7 +82,7 @@ def test_a_worker_whose_ray_is_too_slow_comes_all_the_same(
     own = dataclasses.replace(present(config, find_place(config), token), name="head")
     place = find_place(config, worker=True, address="127.0.0.3", name="slow")
     out = io.StringIO()
-    with Meeting(own, port, token, 2, [], tmp_path / "nodes", said.append) as meeting:
+    with Meeting(own, port, token, 2, [], tmp_path / "nodes", lines.append) as meeting:
         meeting.invite({"gcs": gcs, "run_dir": "/elsewhere", "run_id": "x", "checkpoints": ""})
         ended: list[object] = []
 
@@ -95,9 +95,9 @@ def test_a_worker_whose_ray_is_too_slow_comes_all_the_same(
         worker.work(config, place, token, tmp_path / "token", Clock(out))
         leading.join(30)
     assert ended == [] and not leading.is_alive()
-    assert "slow: Ray's own limit of 30 s has ended its start; starting it again (try 2)" in said
+    assert "slow: Ray's own limit of 30 s has ended its start; starting it again (try 2)" in lines
     assert "starting it again (try 2)" in out.getvalue()
-    assert any(line.startswith("slow has joined Ray") for line in said)
+    assert any(line.startswith("slow has joined Ray") for line in lines)
 
 
 @pytest.mark.parametrize("message", [{"kind": 7}, {}, {"kind": "join", "gcs": "x"}, {"kind": "over"}], ids=str)

@@ -62,10 +62,10 @@ class Walk:
             self.lay_over()
         if not self.imported:
             return
-        skipped = {one["patch"] for one in status() if one["status"] == "skipped"}
-        for one in self.declarations:
-            live = self.live and one.id not in skipped and one.id not in self.refused
-            check(one, live, self.originals, self.ours)
+        skipped = {entry["patch"] for entry in status() if entry["status"] == "skipped"}
+        for patch in self.declarations:
+            live = self.live and patch.id not in skipped and patch.id not in self.refused
+            check(patch, live, self.originals, self.ours)
 
     def bring_in(self) -> None:
         """Import the upstream modules."""
@@ -74,7 +74,7 @@ class Walk:
             import verl_patches
 
             sys.modules["verl_patches.prelude_patch"] = verl_patches.prelude_patch = ModuleType("prelude_patch")
-        for module in dict.fromkeys(one.target.module for one in self.declarations):
+        for module in dict.fromkeys(patch.target.module for patch in self.declarations):
             importlib.import_module(module)
         self.live, self.imported = (self.installed if not self.imported else self.live), True
 
@@ -87,18 +87,18 @@ class Walk:
         else:
             for error in install_each():
                 assert isinstance(error, OverlayError)
-                self.refused |= {one.id: str(error) for one in self.declarations if str(error).startswith(one.id)}
+                self.refused |= {patch.id: str(error) for patch in self.declarations if str(error).startswith(patch.id)}
         self.installed, self.live = True, self.imported
 
     def outcomes(self) -> dict[str, tuple[str, str]]:
         """patch -> (outcome, detail)"""
         from recipe.overlay import status
 
-        found = {one["patch"]: one for one in status()}
+        entries = {entry["patch"]: entry for entry in status()}
         return {
-            one.id: ("refused", self.refused[one.id]) if one.id in self.refused
-            else ("skipped", found[one.id]["reason"]) if found.get(one.id, {}).get("status") == "skipped"
-            else ("live", "") for one in self.declarations
+            patch.id: ("refused", self.refused[patch.id]) if patch.id in self.refused
+            else ("skipped", entries[patch.id]["reason"]) if entries.get(patch.id, {}).get("status") == "skipped"
+            else ("live", "") for patch in self.declarations
         }  # fmt: skip
 
 
@@ -127,42 +127,43 @@ def at(target: Any) -> Any:
     return vars(holder).get(name, GONE)
 
 
-def check(one: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any]) -> None:
+def check(patch: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any]) -> None:
     from recipe.overlay.declare import declared
 
-    if one.kind == "source":
+    if patch.kind == "source":
         return
-    found = at(one.target)
-    if one.kind == "submodule" and found is GONE:
-        found = sys.modules.get(one.target.submodule, GONE)
-    home = getattr(getattr(found, "__func__", found), "__module__", None) or getattr(found, "__name__", None)
+    live_object = at(patch.target)
+    if patch.kind == "submodule" and live_object is GONE:
+        live_object = sys.modules.get(patch.target.submodule, GONE)
+    function = getattr(live_object, "__func__", live_object)
+    home = getattr(function, "__module__", None) or getattr(live_object, "__name__", None)
     if not live:
-        if found is not originals.setdefault(one.id, found):
-            raise Wrong(f"{one.id}: another original than before: {found!r}, not {originals[one.id]!r}")
-        if found is ours.get(one.id) or str(home).partition(".")[0].endswith("_patches"):
-            raise Wrong(f"{one.id}: still ours: {found!r}")
-        for alias in one.aliases:
-            if alias.module in sys.modules and at(alias) is not found:
-                raise Wrong(f"{one.id}: alias {alias} is still {at(alias)!r}")
+        if live_object is not originals.setdefault(patch.id, live_object):
+            raise Wrong(f"{patch.id}: another original than before: {live_object!r}, not {originals[patch.id]!r}")
+        if live_object is ours.get(patch.id) or str(home).partition(".")[0].endswith("_patches"):
+            raise Wrong(f"{patch.id}: still ours: {live_object!r}")
+        for alias in patch.aliases:
+            if alias.module in sys.modules and at(alias) is not live_object:
+                raise Wrong(f"{patch.id}: alias {alias} is still {at(alias)!r}")
         return
-    if one.id in ours and one.kind == "replace" and found is not ours[one.id]:
-        raise Wrong(f"{one.id}: applied again as something else: {found!r}")
-    ours[one.id] = found
-    if one.id in originals and found is originals[one.id]:
-        raise Wrong(f"{one.id}: not applied: {found!r}")
-    declaration = next(each for each in declared() if each.id == one.id)
-    if one.kind == "wrap":
-        inside = getattr(found, "__func__", found).__wrapped__
+    if patch.id in ours and patch.kind == "replace" and live_object is not ours[patch.id]:
+        raise Wrong(f"{patch.id}: applied again as something else: {live_object!r}")
+    ours[patch.id] = live_object
+    if patch.id in originals and live_object is originals[patch.id]:
+        raise Wrong(f"{patch.id}: not applied: {live_object!r}")
+    declaration = next(each for each in declared() if each.id == patch.id)
+    if patch.kind == "wrap":
+        inside = getattr(live_object, "__func__", live_object).__wrapped__
         if getattr(inside, "__wrapped__", None) is not None and "_patches" in str(getattr(inside, "__code__", "")):
-            raise Wrong(f"{one.id}: wrapped twice")
-        original = originals.get(one.id)
+            raise Wrong(f"{patch.id}: wrapped twice")
+        original = originals.get(patch.id)
         if original is not None and inside is not getattr(original, "__func__", original):
-            raise Wrong(f"{one.id}: wraps {inside!r}, not {original!r}")
-    elif one.kind == "replace" and getattr(found, "__func__", found) is not declaration.ours:
-        raise Wrong(f"{one.id}: {found!r} is not what the declaration holds")
-    for alias in one.aliases:
-        if alias.module in sys.modules and at(alias) is not found:
-            raise Wrong(f"{one.id}: alias {alias} is {at(alias)!r}")
+            raise Wrong(f"{patch.id}: wraps {inside!r}, not {original!r}")
+    elif patch.kind == "replace" and getattr(live_object, "__func__", live_object) is not declaration.ours:
+        raise Wrong(f"{patch.id}: {live_object!r} is not what the declaration holds")
+    for alias in patch.aliases:
+        if alias.module in sys.modules and at(alias) is not live_object:
+            raise Wrong(f"{patch.id}: alias {alias} is {at(alias)!r}")
 
 
 def tell(order: str, outcomes: dict[str, tuple[str, str]]) -> None:
@@ -192,7 +193,7 @@ def fork(walk: Walk, gone: str, orders: list[str]) -> int:
     except BaseException as error:
         detail = str(error) if isinstance(error, Wrong) else traceback.format_exc()[-2000:]
         for order in orders:
-            tell(order, {one.id: ("wrong", detail) for one in walk.declarations})
+            tell(order, {patch.id: ("wrong", detail) for patch in walk.declarations})
     os._exit(0)
 
 
@@ -203,8 +204,8 @@ def main() -> None:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     groups: dict[str, list[Any]] = {}
-    for one in collect():
-        groups.setdefault(one.package, []).append(one)
+    for patch in collect():
+        groups.setdefault(patch.package, []).append(patch)
     running: set[int] = set()
     for package, letter in itertools.product(sys.argv[1:], "PIR"):
         if len(running) >= (os.cpu_count() or 1):

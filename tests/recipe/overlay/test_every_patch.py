@@ -38,7 +38,7 @@ def outcomes_of(packages: set[str], upstream: Path) -> Outcomes:
 @pytest.fixture(scope="module")
 def outcomes() -> Outcomes:
     upstream = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream"))
-    return outcomes_of({one.package for one in PATCHES} - {"mindspeed"}, upstream)
+    return outcomes_of({patch.package for patch in PATCHES} - {"mindspeed"}, upstream)
 
 
 @pytest.fixture(scope="module")
@@ -47,31 +47,31 @@ def mindspeed_outcomes(mindspeed_upstream: Path) -> Outcomes:
 
 
 def of(*packages: str) -> list[Declaration]:
-    return [one for one in PATCHES if one.package in packages]
+    return [patch for patch in PATCHES if patch.package in packages]
 
 
 def test_there_are_at_least_seventeen_orders():
     assert len(set(ORDERS)) >= 17 and all(set(order) <= set("IPR") and "I" in order for order in ORDERS)
 
 
-def check(found: dict[str, str], patch: Declaration, order: str) -> None:
-    if found["outcome"] == "skipped":
-        assert found["detail"] == patch.otherwise != ""
+def check(outcome: dict[str, str], patch: Declaration, order: str) -> None:
+    if outcome["outcome"] == "skipped":
+        assert outcome["detail"] == patch.otherwise != ""
     elif patch.kind == "submodule" and order.startswith("I"):
-        assert found["outcome"] == "refused" and "was imported before the overlay" in found["detail"]
+        assert outcome["outcome"] == "refused" and "was imported before the overlay" in outcome["detail"]
     else:
-        assert found["outcome"] == "live", found["detail"]
+        assert outcome["outcome"] == "live", outcome["detail"]
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("patch", of("megatron", "verl", "vllm", "vllm_ascend"), ids=lambda one: one.id)
+@pytest.mark.parametrize("patch", of("megatron", "verl", "vllm", "vllm_ascend"), ids=lambda patch: patch.id)
 def test_order(outcomes: Outcomes, patch: Declaration, order: str) -> None:
     check(outcomes[patch.id, order], patch, order)
 
 
 @pytest.mark.mindspeed
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("patch", of("mindspeed"), ids=lambda one: one.id)
+@pytest.mark.parametrize("patch", of("mindspeed"), ids=lambda patch: patch.id)
 def test_order_of_a_patch_on_mindspeed(mindspeed_outcomes: Outcomes, patch: Declaration, order: str) -> None:
     check(mindspeed_outcomes[patch.id, order], patch, order)
 

@@ -203,12 +203,12 @@ def test_module_that_runs_as_main_is_refused_for_it_would_stay_unpatched(world):
 
 def test_mirror_of_another_checkout_on_the_path_is_refused(world, tmp_path):
     world.mirror("mod.py", world.decl("fake.mod:f", OURS))
-    other = tmp_path / "other" / "fake_patches"
-    other.mkdir(parents=True)
-    (other / "__init__.py").write_text("")
-    (other / "mod.py").write_text("")
+    foreign = tmp_path / "other" / "fake_patches"
+    foreign.mkdir(parents=True)
+    (foreign / "__init__.py").write_text("")
+    (foreign / "mod.py").write_text("")
     last = world.fails(
-        f"import sys; sys.path.insert(0, {str(other.parent)!r})\nfrom pathlib import Path\n"
+        f"import sys; sys.path.insert(0, {str(foreign.parent)!r})\nfrom pathlib import Path\n"
         f"from recipe.overlay import install\ninstall(Path({str(world.root)!r}))\nimport fake.mod"
     )
     assert "check PYTHONPATH" in last

@@ -49,7 +49,7 @@ def test_what_is_recorded_is_not_parsed_again(record, tmp_path, monkeypatch):
     start_process(monkeypatch)
     seen = parses(monkeypatch)
     assert [source.find(file, name) for name in ("f", "A.m", None)] == first and seen == []
-    assert [one.plain for one in first] == [False, True, False]
+    assert [excerpt.plain for excerpt in first] == [False, True, False]
 
 
 def test_a_changed_file_is_parsed(record, tmp_path, monkeypatch):

@@ -34,18 +34,18 @@ def test_one_line_per_process_and_patch(world, tmp_path):
         os.waitpid(child, 0)
         """
     world.ok(code, env={"RECIPE_RUN_DIR": str(run), "RANK": "3"})
-    found = lines(run)
-    assert len({line["pid"] for line in found}) == 2
-    first = [line for line in found if line["pid"] == found[0]["pid"]]
+    written = lines(run)
+    assert len({line["pid"] for line in written}) == 2
+    first = [line for line in written if line["pid"] == written[0]["pid"]]
     assert [(line["patch"], line["status"], line["reason"]) for line in first] == [
         ("fake_patches.mod:f", "applied", ""),
         ("fake_patches.mod:m", "skipped", "not here"),
     ]
     keys = {"time", "host", "pid", "role", "patch", "target", "status", "reason", "fingerprint", "kind", "upstream"}
     keys.add("version")
-    assert all(line.keys() == keys for line in found)
-    assert found[0]["role"] == "worker rank=3" and found[0]["upstream"] == "fake==1" and found[0]["kind"] == "wrap"
-    assert len(found) == len({(line["pid"], line["patch"]) for line in found})
+    assert all(line.keys() == keys for line in written)
+    assert [written[0][key] for key in ("role", "upstream", "kind")] == ["worker rank=3", "fake==1", "wrap"]
+    assert len(written) == len({(line["pid"], line["patch"]) for line in written})
 
 
 def test_failure_is_written_too(world, tmp_path):

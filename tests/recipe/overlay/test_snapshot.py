@@ -38,8 +38,8 @@ def test_the_odd_one_out_is_named():
 
 def test_many_are_counted_and_the_majority_is_right():
     some = [process(pid) for pid in range(256)]
-    for one in some[:100]:
-        one["patches"]["p:one"] = copy.deepcopy(one["patches"]["p:one"]) | {"fingerprint": "sha256:old"}
+    for state in some[:100]:
+        state["patches"]["p:one"] = copy.deepcopy(state["patches"]["p:one"]) | {"fingerprint": "sha256:old"}
     (line,) = compare(some)
     assert "and 97 more" in line and "applied sha256:1 in 156 of 256 processes" in line
 
@@ -55,8 +55,8 @@ def test_snapshot_of_a_process(world):
     world.mirror("never.py", world.decl("fake.never:g", "def g(original): pass"))
     out = world.ok("import json, fake_patches.prelude, fake.mod, fake_patches.never\n"
                    "from recipe.overlay import snapshot\nprint(json.dumps(snapshot()))")  # fmt: skip
-    found = json.loads(out)
-    assert found["patches"]["fake_patches.mod:f"]["status"] == "applied"
-    assert found["patches"]["fake_patches.mod:f"]["fingerprint"] == world.fingerprint("fake.mod:f")
-    assert found["patches"]["fake_patches.mod:m"] == {"status": "skipped", "fingerprint": "", "reason": "not here"}
-    assert found["upstreams"] == {"fake==1": ""} and found["pid"] > 1 and found["host"]
+    state = json.loads(out)
+    assert state["patches"]["fake_patches.mod:f"]["status"] == "applied"
+    assert state["patches"]["fake_patches.mod:f"]["fingerprint"] == world.fingerprint("fake.mod:f")
+    assert state["patches"]["fake_patches.mod:m"] == {"status": "skipped", "fingerprint": "", "reason": "not here"}
+    assert state["upstreams"] == {"fake==1": ""} and state["pid"] > 1 and state["host"]

@@ -174,9 +174,9 @@ with open(os.devnull) as E:
      ("C", 1), ("TABLE", 2), ("D", 1), ("F", 1), ("other", 1)],
 )  # fmt: skip
 def test_finds_every_statement_that_binds_the_name(tmp_path, name, count):
-    found = source.find(write(tmp_path, CLASS), name)
-    assert len(found.lines) == count
-    assert name.split(".")[-1] in found.source()
+    excerpt = source.find(write(tmp_path, CLASS), name)
+    assert len(excerpt.lines) == count
+    assert name.split(".")[-1] in excerpt.source()
 
 
 @pytest.mark.parametrize("name", ["missing", "Outer.missing", "Outer.Inner.missing", "g.x", "pkg", "deep"])
@@ -186,16 +186,16 @@ def test_says_what_it_did_not_find(tmp_path, name):
 
 
 def test_a_change_elsewhere_in_the_file_does_not_count(tmp_path):
-    one = source.find(write(tmp_path, CLASS), "Outer.Inner.deep").fingerprint
+    expected = source.find(write(tmp_path, CLASS), "Outer.Inner.deep").fingerprint
     assert (
         source.find(write(tmp_path, "X = 1\n" + CLASS.replace("return 2", "return 3")), "Outer.Inner.deep").fingerprint
-        == one
+        == expected
     )
 
 
 def test_decorator_line_and_span(tmp_path):
-    found = source.find(write(tmp_path, BODY), "f")
-    assert found.lines[0][0] == 2 and found.where.endswith("m.py:2") and found.source().startswith("@register")
+    excerpt = source.find(write(tmp_path, BODY), "f")
+    assert excerpt.lines[0][0] == 2 and excerpt.where.endswith("m.py:2") and excerpt.source().startswith("@register")
 
 
 def test_module_and_submodule_targets(tmp_path):
@@ -203,10 +203,10 @@ def test_module_and_submodule_targets(tmp_path):
     package.mkdir()
     (package / "__init__.py").write_text("X = 1\n")
     (package / "sub.py").write_text('"""Doc."""\nY = 1\n')
-    whole = source.find_target(parse_target("pkg:sub"), "submodule", [tmp_path])
-    assert whole == source.find_target(parse_target("pkg:sub"), None, [tmp_path])
+    excerpt = source.find_target(parse_target("pkg:sub"), "submodule", [tmp_path])
+    assert excerpt == source.find_target(parse_target("pkg:sub"), None, [tmp_path])
     (package / "sub.py").write_text('"""Another."""\n\n\nY = 1  # one\n')
-    assert source.find_target(parse_target("pkg:sub"), "submodule", [tmp_path]).fingerprint == whole.fingerprint
+    assert source.find_target(parse_target("pkg:sub"), "submodule", [tmp_path]).fingerprint == excerpt.fingerprint
     with pytest.raises(MissingTarget, match="no source of module gone"):
         source.find_target(parse_target("gone:x"), None, [tmp_path])
 

@@ -87,15 +87,15 @@ def test_unpatched_source_stops_the_import_and_the_patched_one_is_recorded(world
 
 def test_tools_know_source_patches(world):
     file = put(world, header(world) + "\n" + DIFF)
-    (one,) = collect(world.root)
-    assert one.kind == "source" and one.file == file and one.why == "because it is so"
+    (patch,) = collect(world.root)
+    assert patch.kind == "source" and patch.file == file and patch.why == "because it is so"
     roots = [world.root / "up"]
-    unapplied = fit.check(one, roots)
+    unapplied = fit.check(patch, roots)
     assert unapplied.verdict == "changed" and "python -m recipe sync" in unapplied.line
-    assert fit.check(one, roots, want_patched=False).verdict == "pinned"
+    assert fit.check(patch, roots, want_patched=False).verdict == "pinned"
     upstream = roots[0] / "fake" / "mod.py"
     upstream.write_text(upstream.read_text().replace("return x + y", "return x - y"))
-    assert fit.check(one, roots).verdict == "same"
+    assert fit.check(patch, roots).verdict == "same"
     assert unmarked(world.root) == []
     put(world, file.read_text().replace("  # NPU-ADAPTATION: the other way round", ""))
     assert "has no NPU-ADAPTATION comment" in unmarked(world.root)[0]

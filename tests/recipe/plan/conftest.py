@@ -68,8 +68,8 @@ class Layout:
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
         model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})
-        of = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
-        return dataclasses.replace(of, fused=self.mindspeed, stacked=self.mindspeed)
+        run = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
+        return dataclasses.replace(run, fused=self.mindspeed, stacked=self.mindspeed)
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Workers:
         self.mindspeed = mindspeed
         self._ranks = Ranks("tests.recipe.plan.worker_process", log=log)
 
-    def run(self, of: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
+    def run(self, planned: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
         """What each rank counted."""
-        config, layout = of.config, of.layout
+        config, layout = planned.config, planned.layout
         paths = RunPaths(directory, "plan", directory / "ray")
         job = {
-            "overrides": self._overrides(of, made, paths),
+            "overrides": self._overrides(planned, made, paths),
             "prompt": PROMPT,
             "response": RESPONSE,
             "rollout_sequences": layout.rollout_sequences_per_engine,
@@ -127,10 +127,10 @@ class Workers:
     def close(self) -> None:
         self._ranks.close()
 
-    def _overrides(self, of: Subject, made: Made, paths: RunPaths) -> list[str]:
+    def _overrides(self, planned: Subject, made: Made, paths: RunPaths) -> list[str]:
         nowhere = paths.run_dir / "none.parquet"
         inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT)
-        derived = derive_run(of.config, inputs, paths, upstream=self.mindspeed or paths.run_dir)
+        derived = derive_run(planned.config, inputs, paths, upstream=self.mindspeed or paths.run_dir)
         return [o for o in derived.overrides if not o.startswith("hydra.")] + [
             "actor_rollout_ref.actor.optim.total_training_steps=10"  # the trainer sets it
         ]
@@ -140,18 +140,18 @@ class Workers:
         return path if self.mindspeed is None else os.pathsep.join([str(REPO), str(self.mindspeed), path])
 
 
-def comparison(of: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
+def comparison(run: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """{"die, kind": (counted, planned)} in bytes; planned for the tokens that the die's experts were sent."""
-    pinned = sum(found["points"]["ref.begin"]["pinned"] for found in counted)
-    out = {"host, page-locked": (pinned, host(of).pinned_total)}
-    for rank, found in enumerate(counted):
-        stage = rank * of.layout.actor_pipeline // of.layout.dies
-        out |= {f"die {rank}, {name}": pair for name, pair in _kinds(of, stage, found).items()}
+    pinned = sum(rank_counts["points"]["ref.begin"]["pinned"] for rank_counts in counted)
+    out = {"host, page-locked": (pinned, host(run).pinned_total)}
+    for rank, rank_counts in enumerate(counted):
+        stage = rank * run.layout.actor_pipeline // run.layout.dies
+        out |= {f"die {rank}, {name}": pair for name, pair in _kinds(run, stage, rank_counts).items()}
     return out
 
 
-def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    points, planned = found["points"], memory(of)
+def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    points, planned = rank_counts["points"], memory(run)
 
     def held(point: str) -> int:
         return int(points[point]["allocated"])
@@ -160,7 +160,7 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
         return held(f"rollout.{name}") - held(f"rollout.before_{name}")
 
     def most(phase: str, *at: str) -> tuple[int, int]:
-        sent = dataclasses.replace(of, expert_load=found["expert_load"].get(phase, 1.0))
+        sent = dataclasses.replace(run, expert_load=rank_counts["expert_load"].get(phase, 1.0))
         name = "rollout" if phase == "switch" else phase
         return max(points[f"{name}.{point}"]["peak"] for point in at), memory(sent).dies[stage].total(phase)
 
@@ -171,7 +171,7 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
     kinds = {
         "rollout weights": (brought("resume_weights"), phases["switch"]["rollout weights"]),
         "derived weights": (brought("update_weights"), phases["switch"]["derived weights"]),
-        "KV cache": (found["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
+        "KV cache": (rank_counts["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
         "KV cache, aligned": (brought("resume_kv_cache"), cache + alignment),
         "actor weights": (held(f"log_prob.{load}") - held("log_prob.begin"), phases["log_prob"]["actor weights"]),
         "reference weights": (held(f"ref.{load}") - held("ref.begin"), phases["ref"]["reference weights"]),
@@ -185,11 +185,11 @@ def _kinds(of: Subject, stage: int, found: dict[str, Any]) -> dict[str, tuple[in
     if "optimizer" in phases["update"]:
         counted = held("update.load_megatron_optimizer") - held(f"update.{load}")
         kinds["optimizer"] = (counted, phases["update"]["optimizer"])
-    if of.config.actor.optimizer == SWAPPED:
+    if run.config.actor.optimizer == SWAPPED:
         counted = points["update.step"]["peak"] - held("update.before_step")
         kinds["optimizer swapped in"] = (
             counted,
-            swapped_in_bytes(stage_tensors(of, stage), stage_buffers(of, stage)),
+            swapped_in_bytes(stage_tensors(run, stage), stage_buffers(run, stage)),
         )
     return kinds
 
@@ -224,10 +224,10 @@ def plan_and_count(
 
     def run(**fields: Any) -> dict[str, tuple[int, int]]:
         layout = Layout(**fields)
-        of = layout.planned()
+        planned = layout.planned()
         workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
         made = tiny_made(layout.expert_width)
-        return comparison(of, workers.run(of, made, tmp_path, layout.on_first_half, layout.seed))
+        return comparison(planned, workers.run(planned, made, tmp_path, layout.on_first_half, layout.seed))
 
     return run
 
@@ -235,19 +235,19 @@ def plan_and_count(
 @pytest.fixture(scope="session")
 def table() -> Iterator[dict[str, dict[str, tuple[int, int]]]]:
     """What each layout's `comparison` found; printed at the end as the table of docs/PLAN.md."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    yield found
-    print(*markdown(found), sep="\n")
+    comparisons: dict[str, dict[str, tuple[int, int]]] = {}
+    yield comparisons
+    print(*markdown(comparisons), sep="\n")
 
 
-def markdown(found: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[str]:
+def markdown(comparisons: Mapping[str, Mapping[str, tuple[int, int]]]) -> Iterator[str]:
     """A table, with the die that is farthest off in each cell."""
-    kinds = list(dict.fromkeys(kind.partition(", ")[2] for pairs in found.values() for kind in pairs))
-    yield f"\n| planned / counted - 1, % | {' | '.join(found)} |"
-    yield "|---|" + "---:|" * len(found)
+    kinds = list(dict.fromkeys(kind.partition(", ")[2] for pairs in comparisons.values() for kind in pairs))
+    yield f"\n| planned / counted - 1, % | {' | '.join(comparisons)} |"
+    yield "|---|" + "---:|" * len(comparisons)
     for name in kinds:
         cells = []
-        for pairs in found.values():
+        for pairs in comparisons.values():
             off = [b / a - 1 for kind, (a, b) in pairs.items() if kind.partition(", ")[2] == name]
             cells.append(f"{100 * max(off, key=abs):+.1f}" if off else "")
         yield f"| {name} | {' | '.join(cells)} |"

@@ -50,8 +50,8 @@ def test_planned_bytes_are_within_3_percent_of_the_counted(
     plan_and_count: Callable[..., dict[str, tuple[int, int]]],
     table: dict[str, dict[str, tuple[int, int]]],
 ) -> None:
-    found = table[name] = plan_and_count(**LAYOUTS[name])
-    lines = [f"{kind:36} {a:>12,} {b:>12,} {b / a - 1:+7.2%}" for kind, (a, b) in found.items()]
+    pairs = table[name] = plan_and_count(**LAYOUTS[name])
+    lines = [f"{kind:36} {a:>12,} {b:>12,} {b / a - 1:+7.2%}" for kind, (a, b) in pairs.items()]
     print(name, *lines, sep="\n")
-    wrong = [kind for kind, (counted, planned) in found.items() if abs(planned / counted - 1) > TOLERANCE]
+    wrong = [kind for kind, (counted, planned) in pairs.items() if abs(planned / counted - 1) > TOLERANCE]
     assert not wrong, "\n".join(lines)

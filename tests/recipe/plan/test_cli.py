@@ -63,11 +63,11 @@ def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) ->
 def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     from recipe.plan.cluster import smallest_cluster
 
-    of = subject(load(CONFIGS / "sim_4die.toml"))
-    found = smallest_cluster(of)
-    assert found is not None
-    assert memory(found.of).fits
-    assert found.of.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
+    run = subject(load(CONFIGS / "sim_4die.toml"))
+    smallest = smallest_cluster(run)
+    assert smallest is not None
+    assert memory(smallest.run).fits
+    assert smallest.run.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
 
 
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["none.toml"], "none.toml: cannot be read"),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
@@ -129,11 +129,11 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.startswith("error: ") and error.count("\n") == 1
 
 

@@ -42,18 +42,18 @@ def test_the_big_run_by_hand() -> None:
     assert die.phases["update"]["gradients"] == 2 * die.phases["update"]["actor weights"]
     # A node of 16 such dies: bf16 of actor and reference, 12 bytes for every expert parameter and a 32nd of the others.
     states = 12 * (64 * expert + (count - 64 * expert) / 32)
-    found = host(subject(BIG))
-    assert found.total == pytest.approx(16 * (4 * count + states), rel=1e-3)
-    assert found.pinned_total == pinned_bytes_per_host(BIG) == found.total
+    needed = host(subject(BIG))
+    assert needed.total == pytest.approx(16 * (4 * count + states), rel=1e-3)
+    assert needed.pinned_total == pinned_bytes_per_host(BIG) == needed.total
 
 
 def test_every_phase_is_reported_with_what_torch_does_not_count() -> None:
-    found = memory(subject(BIG))
+    needed = memory(subject(BIG))
     by_phase = memory_by_phase(BIG)
     assert tuple(by_phase) == PHASES
-    outside = found.dies[0].outside_total
+    outside = needed.dies[0].outside_total
     assert outside > 4 * GIB
-    assert by_phase["update"] == max(die.total("update") for die in found.dies) + outside
+    assert by_phase["update"] == max(die.total("update") for die in needed.dies) + outside
 
 
 def test_swapping_takes_the_optimizer_off_the_die_and_pins_what_offloading_pins() -> None:
@@ -79,14 +79,14 @@ def test_an_optimizer_on_the_host_is_there_with_pinned_gradients_and_not_on_the_
 
 def test_what_the_host_does_not_update_stays_on_the_die_in_every_phase() -> None:
     h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
-    whole = with_(h20, "actor", optimizer="host", optimizer_host_share=None)
-    most = with_(whole, "actor", optimizer_host_share=0.75)
-    resident = with_(whole, "actor", optimizer="die")
+    all_on_host = with_(h20, "actor", optimizer="host", optimizer_host_share=None)
+    most = with_(all_on_host, "actor", optimizer_host_share=0.75)
+    resident = with_(all_on_host, "actor", optimizer="die")
     for phase in ("log_prob", "ref", "update"):
         on_die = memory(subject(resident)).dies[1].phases[phase]["optimizer"]
-        assert "optimizer" not in memory(subject(whole)).dies[1].phases[phase]
+        assert "optimizer" not in memory(subject(all_on_host)).dies[1].phases[phase]
         assert memory(subject(most)).dies[1].phases[phase]["optimizer"] == pytest.approx(on_die / 4, rel=1e-6)
-    assert host(subject(most)).parts["optimizer"] == pytest.approx(0.75 * host(subject(whole)).parts["optimizer"])
+    assert host(subject(most)).parts["optimizer"] == pytest.approx(0.75 * host(subject(all_on_host)).parts["optimizer"])
 
 
 def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() -> None:
@@ -118,19 +118,19 @@ def test_recomputation_trades_activations() -> None:
 @given(share=st.floats(0.5, 0.95), samples=st.sampled_from([8, 16, 32]))
 def test_weights_and_cache_fill_the_share_and_no_more(share: float, samples: int) -> None:
     config = with_(with_(BIG, "rollout", samples_per_prompt=samples), "rollout", memory_share=share)
-    found = memory(subject(config))
-    used = found.dies[0].phases["rollout"]
+    needed = memory(subject(config))
+    used = needed.dies[0].phases["rollout"]
     filled = used["rollout weights"] + used["derived weights"] + used["KV cache"] + used["engine step"]
-    block = found.cache.bytes_per_token * 128
-    assert filled + found.dies[0].outside_total <= share * found.limit
-    assert filled + found.dies[0].outside_total + used["engine buffers"] > share * found.limit - 2 * block
+    block = needed.cache.bytes_per_token * 128
+    assert filled + needed.dies[0].outside_total <= share * needed.limit
+    assert filled + needed.dies[0].outside_total + used["engine buffers"] > share * needed.limit - 2 * block
 
 
 def test_a_cache_without_room_for_a_sequence_does_not_fit() -> None:
-    found = memory(subject(with_(BIG, "rollout", memory_share=0.3)))
-    assert not found.cache.holds_one
-    assert not found.fits
-    assert not found.too_full
+    needed = memory(subject(with_(BIG, "rollout", memory_share=0.3)))
+    assert not needed.cache.holds_one
+    assert not needed.fits
+    assert not needed.too_full
 
 
 def test_stages_that_are_not_the_models_are_refused() -> None:

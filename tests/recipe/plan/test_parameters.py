@@ -30,17 +30,17 @@ def test_the_big_model_has_its_published_number_of_parameters() -> None:
 )
 def test_the_stages_of_any_layout_hold_the_whole_model_together(cuts: list[int], expert: int, tensor: int) -> None:
     edges = [0, *sorted(cuts), BIG.layers]
-    experts = others = 0
+    experts = rest = 0
     for start, end in itertools.pairwise(edges):
         held = actor_parameters(
             BIG, start, end - start, tensor=tensor, expert=expert, first=start == 0, last=end == BIG.layers
         )
         experts += sum(t.elements for t in held if t.expert)
-        others += sum(t.elements for t in held if not t.expert)
+        rest += sum(t.elements for t in held if not t.expert)
     norms = BIG.hidden + BIG.layers * (2 * BIG.hidden + BIG.q_lora_rank + BIG.kv_lora_rank)
     routers = BIG.moe_layers * BIG.experts * BIG.hidden
     # Only norms and routers are whole on every tensor parallel rank.
-    assert experts * expert + (others - norms - routers) * tensor + norms + routers == total_parameters(BIG)
+    assert experts * expert + (rest - norms - routers) * tensor + norms + routers == total_parameters(BIG)
 
 
 @settings(deadline=None)
@@ -60,7 +60,7 @@ def test_engines_hold_the_experts_once_and_the_rest_by_tensor_rank(tensor: int, 
     held = rollout_parameters(BIG, tensor=tensor, expert=expert, replicate_shared=False)
     experts = sum(t.elements for t in held if t.expert)
     assert experts * expert == BIG.moe_layers * BIG.experts * 3 * BIG.moe_intermediate * BIG.hidden
-    whole = rollout_parameters(BIG, tensor=tensor, expert=expert, replicate_shared=True)
-    assert sum(t.elements for t in whole) - sum(t.elements for t in held) == (
+    replicated = rollout_parameters(BIG, tensor=tensor, expert=expert, replicate_shared=True)
+    assert sum(t.elements for t in replicated) - sum(t.elements for t in held) == (
         BIG.moe_layers * 3 * BIG.moe_intermediate * BIG.hidden * (tensor - 1) // tensor
     )

@@ -10,7 +10,7 @@ import pytest
 from recipe.plan.comparison import memory_table, phases, planned, time_table
 from recipe.plan.duration import calibrated
 from recipe.plan.memory import memory
-from recipe.plan.published import NPUS, R1_ASCEND, RANDOM_INIT, ROWS, TRUE_WEIGHT, Row
+from recipe.plan.published import NPUS, R1_ASCEND, RANDOM_INIT, ROWS, TRUE_WEIGHT, PublishedStep
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = REPO / "configs"
@@ -18,7 +18,7 @@ BIG = sorted(path.stem for path in CONFIGS.glob("*.toml") if not path.stem.start
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
-def test_the_published_figures_agree_with_one_another(row: Row) -> None:
+def test_the_published_figures_agree_with_one_another(row: PublishedStep) -> None:
     tokens = row.sequences * (row.prompt + row.response)
     assert tokens / row.step / NPUS == pytest.approx(row.tokens_per_second_per_npu, rel=1e-3)
     parts = row.generation + row.switches + row.reward + row.log_prob + row.ref + row.update
@@ -27,12 +27,12 @@ def test_the_published_figures_agree_with_one_another(row: Row) -> None:
 
 
 def test_the_step_that_the_constants_come_from_is_met() -> None:
-    found = phases(R1_ASCEND, planned(R1_ASCEND, CONFIGS))
+    seconds = phases(R1_ASCEND, planned(R1_ASCEND, CONFIGS))
     for name in ("generation and switches", "reward", "update", "step"):
-        published, estimated = found[name]
+        published, estimated = seconds[name]
         assert estimated == pytest.approx(published, rel=0.005), name
     # One rate for both passes without gradients, which took 105.5 and 92.7 s for the same work.
-    assert found["log_prob"][1] + found["ref"][1] == pytest.approx(105.5 + 92.7, rel=0.005)
+    assert seconds["log_prob"][1] + seconds["ref"][1] == pytest.approx(105.5 + 92.7, rel=0.005)
 
 
 def test_the_update_of_another_published_step_is_predicted() -> None:
@@ -41,10 +41,10 @@ def test_the_update_of_another_published_step_is_predicted() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.config)
-def test_what_has_run_on_64_gb_dies_fits_by_the_plan(row: Row) -> None:
-    found = memory(planned(row, CONFIGS))
-    assert found.limit == 64 * 2**30
-    assert found.fits, found.too_full
+def test_what_has_run_on_64_gb_dies_fits_by_the_plan(row: PublishedStep) -> None:
+    needed = memory(planned(row, CONFIGS))
+    assert needed.limit == 64 * 2**30
+    assert needed.fits, needed.too_full
 
 
 def test_the_documented_tables_are_the_computed_ones() -> None:

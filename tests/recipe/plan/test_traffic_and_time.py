@@ -28,44 +28,44 @@ def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
 
 
 def sent(config: RunConfig, **means: float) -> dict[str, int]:
-    of = subject(config)
-    return traffic(of, lengths(of, **means))
+    run = subject(config)
+    return traffic(run, lengths(run, **means))
 
 
 def test_the_stock_sync_brings_all_experts_to_every_die() -> None:
-    found = sent(BIG)
+    nbytes = sent(BIG)
     experts = MODEL.moe_layers * MODEL.experts * 3 * MODEL.moe_intermediate * MODEL.hidden * 2
-    assert found["reshard, expert all-gather"] == experts * 31 // 32
-    assert "reshard, tensor all-gather" not in found
+    assert nbytes["reshard, expert all-gather"] == experts * 31 // 32
+    assert "reshard, tensor all-gather" not in nbytes
 
 
 def test_experts_receive_each_token_once_a_pass_and_chosen_expert() -> None:
-    found = sent(BIG, prompt=100, response=400)
+    nbytes = sent(BIG, prompt=100, response=400)
     tokens = 256 * 500  # of the sequences of one of 32 data parallel ranks
     one_pass = tokens * 8 * 8 * (2 * 7168 * 2 + 8) * 31 / 32  # 8 layers of the fullest stage, 8 experts a token
-    assert found["expert all-to-all, ref"] == pytest.approx(one_pass, rel=1e-6)
+    assert nbytes["expert all-to-all, ref"] == pytest.approx(one_pass, rel=1e-6)
     # Forward, recomputed forward, and backward.
-    assert found["expert all-to-all, update"] == pytest.approx(3 * one_pass, rel=1e-6)
+    assert nbytes["expert all-to-all, update"] == pytest.approx(3 * one_pass, rel=1e-6)
 
 
 def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16() -> None:
-    one = sent(BIG)["gradients and parameters"]
+    nbytes = sent(BIG)["gradients and parameters"]
     shared = max(  # the first and the last stage have a vocabulary beside their layers
         sum(t.elements for t in stage_tensors(subject(BIG), stage) if not t.expert) for stage in range(8)
     )
-    assert one == pytest.approx((4 + 2) * shared * 31 / 32, rel=1e-4)
-    assert sent(with_(BIG, "train", updates_per_step=2))["gradients and parameters"] == pytest.approx(2 * one)
+    assert nbytes == pytest.approx((4 + 2) * shared * 31 / 32, rel=1e-4)
+    assert sent(with_(BIG, "train", updates_per_step=2))["gradients and parameters"] == pytest.approx(2 * nbytes)
 
 
 def test_without_the_pass_for_the_old_log_probs_there_is_none_of_its_traffic_and_time() -> None:
     without = with_(BIG, "train", loss_mode=ON_POLICY)
     assert "expert all-to-all, log_prob" not in sent(without)
     assert sent(without)["host, offloads"] < sent(BIG)["host, offloads"]
-    of = subject(without)
-    found = estimate(of, lengths(of))
-    assert found is not None
-    assert found.phases["log_prob"] == 0
-    assert found.phases["ref"] > 0
+    run = subject(without)
+    estimated = estimate(run, lengths(run))
+    assert estimated is not None
+    assert estimated.phases["log_prob"] == 0
+    assert estimated.phases["ref"] > 0
 
 
 def test_one_stage_sends_nothing_down_a_pipeline() -> None:
@@ -87,16 +87,16 @@ def test_a_pipeline_waits_less_with_more_micro_batches() -> None:
 
 def test_twice_the_dies_take_about_half_the_time_in_training_and_not_in_generation() -> None:
     means = {"prompt": 175.0, "response": 1385.0}
-    of, more = subject(BIG), subject(with_(with_(BIG, "cluster", nodes=32), "rollout", instances=2))
-    one, two = estimate(of, lengths(of, **means)), estimate(more, lengths(more, **means))
-    assert one is not None and two is not None
-    assert two.phases["update"] / one.phases["update"] == pytest.approx(0.5, abs=0.03)
-    assert two.phases["generation and switches"] / one.phases["generation and switches"] > 0.9
+    run, doubled = subject(BIG), subject(with_(with_(BIG, "cluster", nodes=32), "rollout", instances=2))
+    single, double = estimate(run, lengths(run, **means)), estimate(doubled, lengths(doubled, **means))
+    assert single is not None and double is not None
+    assert double.phases["update"] / single.phases["update"] == pytest.approx(0.5, abs=0.03)
+    assert double.phases["generation and switches"] / single.phases["generation and switches"] > 0.9
 
 
 def test_simulated_dies_have_no_speed() -> None:
-    of = subject(SIM4)
-    assert estimate(of, lengths(of)) is None
+    run = subject(SIM4)
+    assert estimate(run, lengths(run)) is None
 
 
 def test_an_optimizer_on_the_host_takes_gradients_and_gives_weights() -> None:

@@ -180,14 +180,14 @@ def test_the_page_is_self_contained_and_escapes_what_models_write(run_dir: Path)
 def test_marks_are_on_the_curves_on_the_page_and_in_the_summary(run_dir: Path) -> None:
     make_report(run_dir)
     curves = [run_dir / f"{name}.png" for name in ("reward", "validation_score", "gradient_norm")]
-    others = [run_dir / f"{name}.png" for name in ("device_memory", "host_memory")]
-    before = {path: path.read_bytes() for path in (*curves, *others)}
+    unmarked = [run_dir / f"{name}.png" for name in ("device_memory", "host_memory")]
+    before = {path: path.read_bytes() for path in (*curves, *unmarked)}
     add_mark(run_dir, Mark(2, WARNING, "cut_off", HOSTILE))
     for name in ("$x$", "a_rule_whose_long_name_does_not_fit_the_height_of_the_picture"):
         add_mark(run_dir, Mark(3, STOP, name, "text"))
     make_report(run_dir)
     assert all(path.read_bytes() != before[path] for path in curves)
-    assert all(path.read_bytes() == before[path] for path in others)
+    assert all(path.read_bytes() == before[path] for path in unmarked)
     page = Page()
     page.feed((run_dir / "report.html").read_text(encoding="utf-8"))
     assert HOSTILE in page.text and "script" not in page.elements

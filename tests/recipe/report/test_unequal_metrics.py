@@ -21,8 +21,8 @@ TRAINED = (
 )
 
 
-def unequal(directory: Path, one: dict[int, dict[str, float]], other: dict[int, dict[str, float]]) -> list[str]:
-    for name, steps in (("one", one), ("other", other)):
+def unequal(directory: Path, left: dict[int, dict[str, float]], right: dict[int, dict[str, float]]) -> list[str]:
+    for name, steps in (("one", left), ("other", right)):
         lines = [json.dumps({"step": step, "data": data}) + "\n" for step, data in steps.items()]
         (directory / name).write_text("".join(lines), encoding="utf-8")
     return unequal_metrics(read_steps(directory / "one"), read_steps(directory / "other"))
@@ -35,13 +35,13 @@ def test_what_the_machine_did_may_differ(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_last_digit_counts(tmp_path: Path, name: str) -> None:
-    found = unequal(tmp_path, {1: {name: 0.1}, 2: {name: 0.3}}, {1: {name: 0.1}, 2: {name: 0.1 + 0.2}})
-    assert found == [f"step 2: {name} is 0.3 and 0.30000000000000004"]
+    lines = unequal(tmp_path, {1: {name: 0.1}, 2: {name: 0.3}}, {1: {name: 0.1}, 2: {name: 0.1 + 0.2}})
+    assert lines == [f"step 2: {name} is 0.3 and 0.30000000000000004"]
 
 
 def test_a_step_or_a_metric_that_only_one_has_is_unequal(tmp_path: Path) -> None:
-    found = unequal(tmp_path, {1: {"a": 1.0, "b": 2.0}, 2: {}}, {1: {"a": 1.0}, 3: {}})
-    assert found == [
+    lines = unequal(tmp_path, {1: {"a": 1.0, "b": 2.0}, 2: {}}, {1: {"a": 1.0}, 3: {}})
+    assert lines == [
         "step 2: only one of them has it",
         "step 3: only one of them has it",
         "step 1: b is 2.0 and None",

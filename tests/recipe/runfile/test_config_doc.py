@@ -29,7 +29,7 @@ def keys() -> Iterator[tuple[str, Any]]:
         for field in dataclasses.fields(cls):
             if field.name == "recompute":
                 yield from (
-                    (f"actor.recompute.{one.name}", one.metadata) for one in dataclasses.fields(schema.Recompute)
+                    (f"actor.recompute.{field.name}", field.metadata) for field in dataclasses.fields(schema.Recompute)
                 )
             else:
                 yield f"{section}.{field.name}", field.metadata
@@ -170,7 +170,7 @@ def settings(config: RunConfig) -> dict[str, str]:
 
 
 def gives(name: str) -> set[str]:
-    return {one for one in ABOUT[name]["gives"].split(", ") if one}
+    return {setting for setting in ABOUT[name]["gives"].split(", ") if setting}
 
 
 def test_the_page_is_what_the_program_says() -> None:
@@ -189,8 +189,12 @@ def test_a_key_gives_what_it_is_said_to_give(name: str) -> None:
     before, differing = settings(base), set()
     for after in (settings(changed(base, values)) for values in (other, AGAIN.get(name, other))):
         differing |= {key for key in {*before, *after} if before.get(key) != after.get(key)}
-    said = gives(name)
-    missing = {one for one in said if one not in differing and not any(key.startswith(one + ".") for key in differing)}
+    promised = gives(name)
+    missing = {
+        setting for setting in promised if not any(key == setting or key.startswith(f"{setting}.") for key in differing)
+    }
     assert not missing, f"{name} is said to give {missing}, which stay as they are"
-    surplus = {key for key in differing if key not in said and not any(key.startswith(one + ".") for one in said)}
+    surplus = {
+        key for key in differing if not any(key == setting or key.startswith(f"{setting}.") for setting in promised)
+    }
     assert surplus == ALSO.get(name, set())

@@ -122,8 +122,8 @@ def test_the_micro_batch_is_the_largest_that_divides_and_fits_however_large_the_
     """Trying every number up to 16 * 10**12 would take hours; a mistyped batch is to be told at once."""
     layout = lay_out(dataclasses.replace(SIM, train=dataclasses.replace(SIM.train, prompts_per_step=10**12)))
     fitting = SIM.actor.micro_batch_tokens // (SIM.data.max_prompt_tokens + SIM.data.max_response_tokens)
-    whole = layout.update_sequences_per_rank
-    assert layout.micro_batch == max(size for size in range(1, fitting + 1) if whole % size == 0) > 1
+    sequences = layout.update_sequences_per_rank
+    assert layout.micro_batch == max(size for size in range(1, fitting + 1) if sequences % size == 0) > 1
 
 
 def test_a_warm_up_that_outlasts_the_run_is_refused() -> None:

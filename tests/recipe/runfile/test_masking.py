@@ -132,17 +132,17 @@ def test_show_does_not_show_them(file: Path, form: list[str], capsys: pytest.Cap
     assert form == ["--shell"] or HIDDEN in told
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_shell_script_takes_them_from_where_it_is_started(file: Path, tmp_path: Path, is_set: bool) -> None:
     script = tmp_path / "run.sh"
     script.write_text(as_shell(derive_run(load(file)).complete()), encoding="utf-8")
     (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s %s" "$WANDB_API_KEY" "$VLLM_API_KEY"\n', encoding="ascii")
     (tmp_path / "python").chmod(0o755)
-    given_values = {"WANDB_API_KEY": SECRET, "VLLM_API_KEY": "another"} if there else {"WANDB_API_KEY": SECRET}
+    given_values = {"WANDB_API_KEY": SECRET, "VLLM_API_KEY": "another"} if is_set else {"WANDB_API_KEY": SECRET}
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", **given_values}
     command = ["bash", str(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
-    if there:
+    if is_set:
         assert (done.returncode, done.stdout) == (0, f"{SECRET} another")
     else:
         assert done.returncode != 0 and done.stdout == ""

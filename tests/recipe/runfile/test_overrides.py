@@ -218,10 +218,10 @@ def test_the_environment_drops_what_another_job_left() -> None:
     config = load(SIM)
     derived = derive_run(config, paths=PATHS).environment
     left = {"VLLM_DP_SIZE": "64", "RAY_ADDRESS": "10.0.0.1:6379", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "HOME": "/root"}
-    whole = full_environment(derived, left)
-    assert whole["VLLM_DP_SIZE"] == "2"
-    assert "RAY_ADDRESS" not in whole and "TORCH_DEVICE_BACKEND_AUTOLOAD" not in whole
-    assert whole["HOME"] == "/root"
+    environment = full_environment(derived, left)
+    assert environment["VLLM_DP_SIZE"] == "2"
+    assert "RAY_ADDRESS" not in environment and "TORCH_DEVICE_BACKEND_AUTOLOAD" not in environment
+    assert environment["HOME"] == "/root"
 
 
 def test_the_path_keeps_what_cann_has_put_there_behind_ours_and_nothing_else() -> None:
@@ -231,8 +231,8 @@ def test_the_path_keeps_what_cann_has_put_there_behind_ours_and_nothing_else() -
     theirs = [f"{home}/python/site-packages", f"{home}/opp/built-in/op_impl/ai_core/tbe"]
     left = {"PYTHONPATH": ":".join([*theirs, "/home/me/lib", ""])}
     assert full_environment(derived, left)["PYTHONPATH"] == derived["PYTHONPATH"]
-    whole = full_environment(derived, {**left, "ASCEND_TOOLKIT_HOME": home})
-    assert whole["PYTHONPATH"].split(":") == [*derived["PYTHONPATH"].split(":"), *theirs]
+    environment = full_environment(derived, {**left, "ASCEND_TOOLKIT_HOME": home})
+    assert environment["PYTHONPATH"].split(":") == [*derived["PYTHONPATH"].split(":"), *theirs]
 
 
 def through_verl(texts: list[str]) -> list[object]:
@@ -247,10 +247,10 @@ def through_verl(texts: list[str]) -> list[object]:
     seen = [OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)]
     OmegaConf.resolve(config)
     seen.append(OmegaConf.to_container(config, resolve=True))
-    again = OmegaConf.create(seen[-1])
-    OmegaConf.resolve(again)
-    seen.append(OmegaConf.to_container(again, resolve=True))
-    assert all(one == seen[0] for one in seen)
+    resolved = OmegaConf.create(seen[-1])
+    OmegaConf.resolve(resolved)
+    seen.append(OmegaConf.to_container(resolved, resolve=True))
+    assert all(resolved_once == seen[0] for resolved_once in seen)
     values = seen[0]["here"]["there"]  # type: ignore[index, call-overload]
     assert isinstance(values, list)
     return values

@@ -49,10 +49,10 @@ def test_the_same_run_file_has_no_differences() -> None:
 
 def test_a_table_that_was_not_there_before() -> None:
     after = dataclasses.replace(SIM, actor=dataclasses.replace(SIM.actor, recompute=Recompute(granularity="selective")))
-    (one,) = differences(BEFORE, after)
-    assert (one.key, one.on_resume) == ("actor.recompute.granularity", FREE)
+    (change,) = differences(BEFORE, after)
+    assert (change.key, change.on_resume) == ("actor.recompute.granularity", FREE)
     back = json.loads(json.dumps(dataclasses.asdict(after)))
-    assert [one.key for one in differences(back, SIM)] == ["actor.recompute.granularity"]
+    assert [change.key for change in differences(back, SIM)] == ["actor.recompute.granularity"]
 
 
 def test_masked_values_of_the_environment_tell_nothing() -> None:
@@ -60,12 +60,12 @@ def test_masked_values_of_the_environment_tell_nothing() -> None:
     before = {**BEFORE, "environment": {"WANDB_API_KEY": HIDDEN, "LEVEL": "2"}}
     assert differences(before, after) == []
     before["environment"] = {"WANDB_API_KEY": HIDDEN, "LEVEL": "1", "GONE": "1"}
-    assert [one.text for one in differences(before, after)] == ["[environment] differs in GONE, LEVEL"]
+    assert [change.text for change in differences(before, after)] == ["[environment] differs in GONE, LEVEL"]
 
 
 def test_what_is_not_accepted_is_named_with_the_option_that_accepts_it() -> None:
     train = dataclasses.replace(SIM.train, learning_rate=1.0, kl_coefficient=0.5)
-    found = differences(BEFORE, dataclasses.replace(SIM, train=train))
+    changes = differences(BEFORE, dataclasses.replace(SIM, train=train))
     with pytest.raises(ConfigError, match=r"give --accept train\.learning_rate --accept train\.kl_coefficient$"):
-        require_continuable(found, (), "it cannot go on")
-    require_continuable(found, ("train.learning_rate", "train.kl_coefficient"), "it cannot go on")
+        require_continuable(changes, (), "it cannot go on")
+    require_continuable(changes, ("train.learning_rate", "train.kl_coefficient"), "it cannot go on")

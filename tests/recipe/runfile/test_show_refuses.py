@@ -49,15 +49,15 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "edit", "said"), REFUSED, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "edit", "message"), REFUSED, ids=lambda value: str(value)[:30])
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_what_preflight_refuses_is_not_shown(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: tuple[str, str], said: str, form: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, edit: tuple[str, str], message: str, form: list[str]
 ) -> None:
     code, out, errors = shown(capsys, changed(tmp_path, name, edit), *form)
     assert (code, out) == (2, "")
     lines = errors.splitlines()
-    assert any(line.startswith(f"error: {said}") for line in lines) and all(
+    assert any(line.startswith(f"error: {message}") for line in lines) and all(
         line.startswith("error: ") for line in lines
     )
 

@@ -96,8 +96,8 @@ def test_another_tree_is_synced_checked_and_restored_where_recipe_upstream_says(
     assert json.loads(checkout.sync("--json", **place).stdout)["upstream"] == str(tree)
     (tree / "alpha" / "__init__.py").unlink()
     (checkout.upstream / "beta" / "__init__.py").write_text("changed\n")
-    found = checkout.sync("--check", **place)
-    assert found.returncode == 1 and "missing: alpha/__init__.py" in found.stdout
+    checked = checkout.sync("--check", **place)
+    assert checked.returncode == 1 and "missing: alpha/__init__.py" in checked.stdout
     assert "changed: beta/__init__.py" in checkout.sync("--check").stdout
     assert checkout.sync("--restore", **place).returncode == 0
     assert (tree / "alpha" / "worker.py").read_text() == checkout.worker
@@ -106,8 +106,8 @@ def test_another_tree_is_synced_checked_and_restored_where_recipe_upstream_says(
 
 def test_a_directory_of_somebody_else_is_not_replaced(checkout, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    said = checkout.fails(code=2, RECIPE_UPSTREAM=str(tmp_path))
-    assert f"RECIPE_UPSTREAM={tmp_path} was not made by sync" in said
+    message = checkout.fails(code=2, RECIPE_UPSTREAM=str(tmp_path))
+    assert f"RECIPE_UPSTREAM={tmp_path} was not made by sync" in message
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 

@@ -18,7 +18,7 @@ def test_killed_download_restarts_cleanly(checkout):
     for event in ("open", "os.rename"):
         for at in range(6):
             shutil.rmtree(checkout.cache, ignore_errors=True)
-            if not checkout.killed(lambda name, of, event=event: name == event and "cache/" in str(of[0]), at):
+            if not checkout.killed(lambda name, args, event=event: name == event and "cache/" in str(args[0]), at):
                 break
             count += 1
             for file in (checkout.cache / "sources").glob("*.*"):
@@ -49,10 +49,10 @@ def test_killed_while_a_commit_is_brought(checkout):
 
 def test_what_a_killed_download_has_left_does_not_count(checkout):
     (checkout.cache / "sources").mkdir(parents=True)
-    whole = (checkout.archives / WHEEL).read_bytes()
-    (checkout.cache / "sources" / f".part-1-{WHEEL}").write_bytes(whole[:100])
+    content = (checkout.archives / WHEEL).read_bytes()
+    (checkout.cache / "sources" / f".part-1-{WHEEL}").write_bytes(content[:100])
     assert checkout.sync().returncode == 0
-    assert (checkout.cache / "sources" / WHEEL).read_bytes() == whole
+    assert (checkout.cache / "sources" / WHEEL).read_bytes() == content
     assert not list(checkout.cache.rglob(".part-*"))
 
 
@@ -74,10 +74,10 @@ def test_archive_from_a_local_place(checkout, tmp_path, how):
 
 def test_local_archive_that_is_another(checkout, tmp_path):
     checkout.sync()
-    other = tmp_path / WHEEL
-    other.write_bytes((checkout.archives / WHEEL).read_bytes()[:-1])
-    line = checkout.fails("--from", f"alpha={other}")
-    assert str(other) in line and "another file than the pinned one, or not whole" in line
+    archive = tmp_path / WHEEL
+    archive.write_bytes((checkout.archives / WHEEL).read_bytes()[:-1])
+    line = checkout.fails("--from", f"alpha={archive}")
+    assert str(archive) in line and "another file than the pinned one, or not whole" in line
     # The good one in the cache has not been touched.
     assert (checkout.cache / "sources" / WHEEL).read_bytes() == (checkout.archives / WHEEL).read_bytes()
     assert not list(checkout.cache.rglob(".part-*"))
@@ -87,9 +87,9 @@ def test_local_place_without_the_archive(checkout, tmp_path):
     repository, _ = checkout.repository()
     empty = tmp_path / "empty"
     empty.mkdir()
-    for place, found in ((repository, "a git repository"), (empty, "no such file"), (tmp_path / "no", "nothing")):
+    for place, kind in ((repository, "a git repository"), (empty, "no such file"), (tmp_path / "no", "nothing")):
         line = checkout.fails("--from", f"alpha={place}")
-        assert f"found {found}, expected {WHEEL}" in line and "among the files of alpha 1.0" in line
+        assert f"found {kind}, expected {WHEEL}" in line and "among the files of alpha 1.0" in line
 
 
 def test_truncated_archive_whose_hash_is_pinned(checkout):

@@ -62,10 +62,10 @@ def test_the_commit_counts_not_the_work_tree(checkout, kind):
 
 def test_a_repository_around_or_named_by_the_environment_has_no_say(checkout):
     path, commit = checkout.repository()
-    other, _ = checkout.repository("other", {"gamma/__init__.py": "G = 'other'\n"})
+    foreign, _ = checkout.repository("other", {"gamma/__init__.py": "G = 'other'\n"})
     checkout.pin_git(commit)
-    ties = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "no"),
-            "GIT_OBJECT_DIRECTORY": str(other / ".git" / "objects")}  # fmt: skip
+    ties = {"GIT_DIR": str(foreign / ".git"), "GIT_WORK_TREE": str(foreign), "GIT_INDEX_FILE": str(foreign / "no"),
+            "GIT_OBJECT_DIRECTORY": str(foreign / ".git" / "objects")}  # fmt: skip
     done = checkout.sync("--with", "gamma", "--from", f"gamma={path}", **ties)
     assert done.returncode == 0, done.stderr
     assert checkout.content()["gamma/__init__.py"] == "G = 1\n"

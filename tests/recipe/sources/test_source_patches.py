@@ -83,7 +83,7 @@ def test_changed_or_removed_patch_makes_the_tree_anew(patched):
 def test_patch_of_an_upstream_that_is_not_in_the_tree_is_left_alone(patched):
     write(patched, "--- a/gamma/x.py\n", "gamma_patches/x.patch", Target="gamma.x:f")
     assert patched.sync().returncode == 0
-    assert [one["file"] for one in patched.manifest["source_patches"]] == [NAME]
+    assert [entry["file"] for entry in patched.manifest["source_patches"]] == [NAME]
     path, commit = patched.repository(files={"gamma/x.py": "def f():\n    return 1\n"})
     patched.pin_git(commit)
     line = patched.fails("--with", "gamma", "--from", f"gamma={path}")
@@ -222,11 +222,11 @@ def test_restore_and_back(patched):
     assert patched.manifest["state"] == "pristine" and patched.manifest["prelude"] is None
     assert patched.manifest["source_patches"] == [] and patched.manifest["changed"] == {}
     assert "up to date" in patched.sync("--restore").stdout
-    found = patched.sync("--check")
-    assert found.returncode == 1 and found.stdout.count("\n") == 1
+    checked = patched.sync("--check")
+    assert checked.returncode == 1 and checked.stdout.count("\n") == 1
     says = "pristine: the prelude line is missing from alpha/worker.py and 1 source patch is not applied"
-    assert says in found.stdout
-    assert "run: python -m recipe sync" in found.stdout
+    assert says in checked.stdout
+    assert "run: python -m recipe sync" in checked.stdout
     (patched.upstream / "alpha" / "__init__.py").write_text("V = 9\n")
     assert "changed: alpha/__init__.py" in patched.sync("--check").stdout
     assert "synced" in patched.sync().stdout and patched.content() == ours

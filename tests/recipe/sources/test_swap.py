@@ -41,7 +41,7 @@ def test_killed_at_any_moment_leaves_no_half_tree(checkout, way, monkeypatch):
 
     monkeypatch.setattr(shutil, "rmtree", manifest_first)
     if way == "two renames":
-        monkeypatch.setattr(swap, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(swap, "_exchange", lambda first, second: False)
     checkout.sync()
     wanted = checkout.content()
     mine = checkout.upstream / "mindspeed" / "mine.py"
@@ -51,11 +51,12 @@ def test_killed_at_any_moment_leaves_no_half_tree(checkout, way, monkeypatch):
     while True:
         (checkout.upstream / "alpha" / "__init__.py").write_text("changed")  # so that there is something to do
         killed = checkout.killed(changes, step)
-        found = checkout.content()
-        without += not found
-        found.pop("mindspeed/mine.py", None)
-        if found or way == "exchange":
-            assert found in (wanted, {**wanted, "alpha/__init__.py": "changed"}), f"half a tree after operation {step}"
+        content = checkout.content()
+        without += not content
+        content.pop("mindspeed/mine.py", None)
+        if content or way == "exchange":
+            changed = {**wanted, "alpha/__init__.py": "changed"}
+            assert content in (wanted, changed), f"half a tree after operation {step}"
         if not killed:
             break
         repaired = checkout.sync()
@@ -99,7 +100,7 @@ def test_second_rename_fails(checkout, monkeypatch):
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, target)
 
-    monkeypatch.setattr(swap, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(swap, "_exchange", lambda first, second: False)
     (checkout.upstream / "alpha" / "__init__.py").write_text("changed")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", failing)

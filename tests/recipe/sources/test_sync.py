@@ -41,8 +41,8 @@ def test_is_idempotent_and_needs_no_network_then(checkout):
     stamps = {file: file.stat().st_mtime_ns for file in checkout.upstream.rglob("*")}
     checkout.archives.rename(checkout.archives.with_name("gone"))
     start = time.process_time()
-    again = checkout.sync()
-    assert again.returncode == 0 and "up to date" in again.stdout
+    repeated = checkout.sync()
+    assert repeated.returncode == 0 and "up to date" in repeated.stdout
     assert time.process_time() - start < 2
     assert {file: file.stat().st_mtime_ns for file in checkout.upstream.rglob("*")} == stamps
     assert checkout.sync("--check").returncode == 0
@@ -59,9 +59,9 @@ def test_check_and_repair(checkout):
     (checkout.upstream / "beta" / "core" / "__init__.py").unlink()
     (checkout.upstream / "alpha" / "__pycache__").mkdir()
     (checkout.upstream / "alpha" / "__pycache__" / "x.pyc").write_text("")
-    found = checkout.sync("--check")
-    assert found.returncode == 1
-    assert found.stdout.splitlines()[:3] == [
+    checked = checkout.sync("--check")
+    assert checked.returncode == 1
+    assert checked.stdout.splitlines()[:3] == [
         "changed: alpha/__init__.py", "missing: beta/core/__init__.py", "not ours: alpha/extra.py"]  # fmt: skip
     assert json.loads(checkout.sync("--check", "--json").stdout)["differences"][0] == "changed: alpha/__init__.py"
     assert "synced" in checkout.sync().stdout
@@ -130,7 +130,7 @@ def test_restore_without_source_patches(checkout):
     ours = checkout.content()
     assert "synced" in checkout.sync("--restore").stdout
     assert checkout.content() == {**ours, "alpha/worker.py": checkout.worker}
-    found = checkout.sync("--check")
-    assert found.returncode == 1
-    assert "pristine: the prelude line is missing from alpha/worker.py; run: python -m recipe sync" in found.stdout
+    checked = checkout.sync("--check")
+    assert checked.returncode == 1
+    assert "pristine: the prelude line is missing from alpha/worker.py; run: python -m recipe sync" in checked.stdout
     assert "synced" in checkout.sync().stdout and checkout.content() == ours

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from recipe.report.metrics import parse
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import Watch
 from recipe.watch.history import Context
-from recipe.watch.watch import Finding, Watch
+from recipe.watch.watch import Breach, Watcher
 
 HERE = Path(__file__).parent
 VOCABULARY = 640
@@ -52,19 +52,19 @@ def changed(lines: list[Line], steps: Iterable[int], **values: Any) -> list[Line
     return lines
 
 
-def findings(lines: Iterable[Line], context: Context = SIM, settings: Settings | None = None) -> list[Finding]:
+def findings(lines: Iterable[Line], context: Context = SIM, settings: Watch | None = None) -> list[Breach]:
     """What the rules say of these lines, the way the launcher reads them: until the first stop."""
-    watch = Watch(settings or Settings(), context)
-    found: list[Finding] = []
+    watch = Watcher(settings or Watch(), context)
+    breaches: list[Breach] = []
     for line in lines:
         step = parse(json.loads(json.dumps(line)))
         assert step is not None
-        found += watch.feed(step)
-        if any(one.kind == "stop" for one in found):
+        breaches += watch.feed(step)
+        if any(breach.kind == "stop" for breach in breaches):
             break
-    return found
+    return breaches
 
 
-def said(found: Iterable[Finding]) -> list[tuple[str, str, int]]:
+def said(breaches: Iterable[Breach]) -> list[tuple[str, str, int]]:
     """Rule, kind and step of each finding."""
-    return [(one.rule, one.kind, one.step) for one in found]
+    return [(breach.rule, breach.kind, breach.step) for breach in breaches]

@@ -13,13 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.report.metrics import Step, parse
-from recipe.runfile.schema import ACTIONS
-from recipe.runfile.schema import Watch as Settings
+from recipe.runfile.schema import ACTIONS, Watch
 from recipe.watch import page
 from recipe.watch.history import Context, context_of
 from recipe.watch.rule import Rules
 from recipe.watch.rules import RULES
-from recipe.watch.watch import QUIET_STEPS, Watch
+from recipe.watch.watch import QUIET_STEPS, Watcher
 from tests.recipe.watch.recorded import SIM, VOCABULARY, changed, findings, going_on, recorded, said
 
 HEALTHY = recorded("healthy")
@@ -31,8 +30,8 @@ LATER = range(6, 61)
 NOT_COMPARED = dataclasses.replace(SIM, compares=False)
 PEARSON, KL = "training__rollout_actor_probs_pearson_corr", "training__rollout_actor_kl"
 NO_AGREEMENT = {PEARSON: ..., KL: ..., "rollout_corr__kl": ...}
-SOLVED = {f"critic__score__{one}": 1.0 for one in ("mean", "min", "max")}
-ALL_WRONG = {f"critic__score__{one}": 0.0 for one in ("mean", "min", "max")}
+SOLVED = {f"critic__score__{figure}": 1.0 for figure in ("mean", "min", "max")}
+ALL_WRONG = {f"critic__score__{figure}": 0.0 for figure in ("mean", "min", "max")}
 SCORE = next(name for name in HEALTHY[0]["data"] if name.startswith("val-core/")).replace("/", "__")
 VALIDATED = [line["step"] for line in HEALTHY if SCORE.replace("__", "/") in line["data"]]
 
@@ -50,11 +49,11 @@ def test_a_healthy_run_has_no_finding() -> None:
 
 
 def test_the_dead_policy_is_stopped_within_five_steps() -> None:
-    found = findings(DEAD)
-    stops = [one for one in found if one.kind == "stop"]
-    assert stops and stops[0].step <= 5 and {one.rule for one in stops} <= {"zero_gradient", "entropy_high"}
+    breaches = findings(DEAD)
+    stops = [breach for breach in breaches if breach.kind == "stop"]
+    assert stops and stops[0].step <= 5 and {breach.rule for breach in stops} <= {"zero_gradient", "entropy_high"}
     # The first update ruined it: no checkpoint is good.
-    assert {one.good for one in stops} == {0}
+    assert {breach.good for breach in stops} == {0}
 
 
 WARNS = [
@@ -84,9 +83,9 @@ WARNS = [
 
 @pytest.mark.parametrize(("rule", "step", "steps", "values"), WARNS)
 def test_a_rule_warns_after_its_number_of_bad_steps(rule: str, step: int, steps: Any, values: dict[str, Any]) -> None:
-    found = [one for one in findings(changed(LONG, steps, **values)) if one.rule == rule]
-    assert (found[0].kind, found[0].step) == ("warning", step), found
-    assert len(found[0].text) < 200 and "\n" not in found[0].text
+    breaches = [breach for breach in findings(changed(LONG, steps, **values)) if breach.rule == rule]
+    assert (breaches[0].kind, breaches[0].step) == ("warning", step), breaches
+    assert len(breaches[0].text) < 200 and "\n" not in breaches[0].text
 
 
 STOPS = [
@@ -94,7 +93,7 @@ STOPS = [
       for name in ("actor__pg_loss", "actor__grad_norm", "actor__kl_loss", KL, "critic__score__mean")
       for value in (NAN, INF, -INF, None, "nan")),
     ("zero_gradient", 7, LATER, {"actor__grad_norm": 0.0}),
-    ("equal_rewards", 25, LATER, {f"critic__score__{one}": 0.6 for one in ("mean", "min", "max")}),
+    ("equal_rewards", 25, LATER, {f"critic__score__{figure}": 0.6 for figure in ("mean", "min", "max")}),
     ("entropy_high", 7, LATER, {"actor__entropy": math.log(VOCABULARY)}),
     ("reward_drop", 17, LATER, {"critic__score__mean": 0.01}),
     ("validation_drop", VALIDATED[2], VALIDATED[1:], {SCORE: 0.0}),
@@ -104,35 +103,35 @@ STOPS = [
 
 @pytest.mark.parametrize(("rule", "step", "steps", "values"), STOPS)
 def test_a_rule_stops_after_its_number_of_bad_steps(rule: str, step: int, steps: Any, values: dict[str, Any]) -> None:
-    found = findings(changed(LONG, steps, **values))
-    assert (rule, "stop", step) in said(found)
+    breaches = findings(changed(LONG, steps, **values))
+    assert (rule, "stop", step) in said(breaches)
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])
 def test_every_rule_is_tried_and_says_nothing_when_it_is_off(rule: str) -> None:
-    tried = [one for one in (*WARNS, *STOPS) if one[0] == rule]
+    tried = [case for case in (*WARNS, *STOPS) if case[0] == rule]
     assert tried
     for _, _, steps, values in tried:
-        settings = dataclasses.replace(Settings(), **{rule: "off"})
-        assert rule not in {one.rule for one in findings(changed(LONG, steps, **values), settings=settings)}
+        settings = dataclasses.replace(Watch(), **{rule: "off"})
+        assert rule not in {breach.rule for breach in findings(changed(LONG, steps, **values), settings=settings)}
 
 
-@pytest.mark.parametrize("rule", sorted({one[0] for one in STOPS}))
+@pytest.mark.parametrize("rule", sorted({case[0] for case in STOPS}))
 def test_a_rule_that_only_warns_lets_the_run_go_on(rule: str) -> None:
-    _, _, steps, values = next(one for one in STOPS if one[0] == rule)
-    settings = dataclasses.replace(Settings(), **{rule.name: "warn" for rule in RULES})
-    found = findings(changed(LONG, steps, **values), settings=settings)
-    assert rule in {one.rule for one in found} and {one.kind for one in found} == {"warning"}
+    _, _, steps, values = next(case for case in STOPS if case[0] == rule)
+    settings = dataclasses.replace(Watch(), **{rule.name: "warn" for rule in RULES})
+    breaches = findings(changed(LONG, steps, **values), settings=settings)
+    assert rule in {breach.rule for breach in breaches} and {breach.kind for breach in breaches} == {"warning"}
 
 
 def test_the_watch_can_be_off_as_a_whole() -> None:
-    assert findings(DEAD, settings=dataclasses.replace(Settings(), enabled=False)) == []
+    assert findings(DEAD, settings=dataclasses.replace(Watch(), enabled=False)) == []
 
 
 def test_solved_problems_end_no_run() -> None:
     # Without an advantage and with the reference's pull gone the gradient may be 0; the policy is right all the same.
-    found = findings(changed(LONG, LATER, **SOLVED, actor__grad_norm=0.0, actor__kl_loss=0.0))
-    assert said(found) == [("solved", "warning", 15)]
+    breaches = findings(changed(LONG, LATER, **SOLVED, actor__grad_norm=0.0, actor__kl_loss=0.0))
+    assert said(breaches) == [("solved", "warning", 15)]
 
 
 def test_a_hard_start_without_any_reward_is_given_time() -> None:
@@ -168,7 +167,7 @@ def test_the_entropy_has_no_upper_bound_where_the_vocabulary_is_not_known() -> N
 
 def test_a_step_without_a_finding_begins_the_count_anew_and_one_without_the_metric_leaves_it() -> None:
     def stops(lines: Any) -> list[int]:
-        return [one.step for one in findings(lines) if one.kind == "stop"]
+        return [breach.step for breach in findings(lines) if breach.kind == "stop"]
 
     assert stops(changed(LONG, [6, 8], actor__grad_norm=0.0)) == []
     assert stops(changed(changed(LONG, [6, 8], actor__grad_norm=0.0), [7], actor__grad_norm=...)) == [8]
@@ -176,7 +175,7 @@ def test_a_step_without_a_finding_begins_the_count_anew_and_one_without_the_metr
 
 def test_a_rule_that_comes_and_goes_warns_once_in_a_while() -> None:
     flapping = changed(LONG, range(6, 61, 2), actor__grad_norm=0.0)
-    steps = [one.step for one in findings(flapping) if one.rule == "zero_gradient"]
+    steps = [breach.step for breach in findings(flapping) if breach.rule == "zero_gradient"]
     assert steps == [6, *range(6 + QUIET_STEPS + 2, 61, QUIET_STEPS + 2)]
 
 
@@ -194,24 +193,25 @@ GOOD = [
 def test_the_last_good_checkpoint_is_one_that_a_good_step_speaks_for(
     rule: str, steps: Any, values: dict[str, Any], good: int
 ) -> None:
-    (stop,) = [one for one in findings(changed(LONG, steps, **values)) if one.kind == "stop" and one.rule == rule]
+    breaches = findings(changed(LONG, steps, **values))
+    (stop,) = [breach for breach in breaches if breach.kind == "stop" and breach.rule == rule]
     assert stop.good == good
 
 
 def test_another_broken_rule_can_speak_against_a_checkpoint() -> None:
     both = changed(changed(LONG, range(4, 61), actor__entropy=6.46), range(5, 61), actor__grad_norm=0.0)
-    assert {one.good for one in findings(both) if one.step > 4} == {2}
+    assert {breach.good for breach in findings(both) if breach.step > 4} == {2}
 
 
 def test_a_run_that_is_started_again_after_a_stop_is_stopped_by_the_next_bad_step() -> None:
-    watch = Watch(Settings(), NOT_COMPARED)
+    watch = Watcher(Watch(), NOT_COMPARED)
     for number in range(1, 12):
-        found = watch.feed(Step(number, {"actor/grad_norm": 0.5 if number < 6 else 0.0}))
-    assert said(found) == [("zero_gradient", "stop", 11)] and watch.good == 4
+        breaches = watch.feed(Step(number, {"actor/grad_norm": 0.5 if number < 6 else 0.0}))
+    assert said(breaches) == [("zero_gradient", "stop", 11)] and watch.good == 4
 
 
 def test_good_follows_the_run() -> None:
-    watch = Watch(Settings(), NOT_COMPARED)
+    watch = Watcher(Watch(), NOT_COMPARED)
     assert watch.good == 0
     goods = []
     for number in range(1, 9):
@@ -221,7 +221,7 @@ def test_good_follows_the_run() -> None:
 
 
 def test_every_rule_has_its_keys_in_the_run_file() -> None:
-    fields = {field.name: field for field in dataclasses.fields(Settings)}
+    fields = {field.name: field for field in dataclasses.fields(Watch)}
     named = ["enabled", *(name for rule in RULES for name in (rule.name, *rule.bounds))]
     assert sorted(fields) == sorted(named)
     for rule in RULES:
@@ -270,7 +270,7 @@ ODD = st.fixed_dictionaries({}, optional={name: VALUES for name in NAMES})
 @hypothesis.settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.integers(-3, 10**9), ODD), max_size=8), st.booleans(), st.booleans())
 def test_no_metrics_whatever_make_a_rule_fail(lines: list[Any], compares: bool, learns: bool) -> None:
-    watch = Watch(Settings(), Context(VOCABULARY, compares, 0.001, learns))
+    watch = Watcher(Watch(), Context(VOCABULARY, compares, 0.001, learns))
     for number, data in lines:
         for line in (data, HEALTHY[-1]["data"] | data):
             step = _parsed(number, line)
@@ -287,6 +287,6 @@ def _parsed(number: int, data: dict[str, Any]) -> Step:
 @hypothesis.settings(deadline=None, max_examples=30)
 @given(st.sampled_from(HEALTHY[1:]), st.integers(1, 80))
 def test_a_healthy_figure_that_stays_as_it_is_is_never_a_finding(line: dict[str, Any], steps: int) -> None:
-    watch = Watch(Settings(), SIM)
+    watch = Watcher(Watch(), SIM)
     for number in range(1, steps + 1):
         assert watch.feed(_parsed(number, line["data"])) == []

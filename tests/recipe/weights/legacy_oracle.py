@@ -38,8 +38,8 @@ class _Rank:
         self.weights, self.config, self.options = weights, config, options
         self.rank, self.expert = tensor, expert
 
-    def part(self, whole: torch.Tensor, axis: int) -> torch.Tensor:
-        return torch.chunk(whole, self.options.tensor, dim=axis)[self.rank]
+    def part(self, tensor: torch.Tensor, axis: int) -> torch.Tensor:
+        return torch.chunk(tensor, self.options.tensor, dim=axis)[self.rank]
 
     def model(self, layers: list[int], stage: int) -> Tensors:
         out: Tensors = {}

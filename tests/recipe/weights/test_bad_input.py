@@ -78,8 +78,8 @@ def corrupt_header(c: Checkpoint) -> None:
 
 
 def duplicate(c: Checkpoint) -> None:
-    other = next(file for file in sorted(c.directory.glob("*.safetensors")) if file != c.file)
-    save_file(load_file(other) | {LAST: load_file(c.file)[LAST]}, other)
+    shard = next(file for file in sorted(c.directory.glob("*.safetensors")) if file != c.file)
+    save_file(load_file(shard) | {LAST: load_file(c.file)[LAST]}, shard)
 
 
 Spoil = Callable[[Checkpoint], object]
@@ -153,10 +153,10 @@ def test_one_line_exit_2_and_nothing_written(
     source = tmp_path / "hf"
     shutil.copytree(good, source)
     checkpoint = Checkpoint(source)
-    spoil, said = {**BAD, **BAD_MODEL}[kind]
+    spoil, words = {**BAD, **BAD_MODEL}[kind]
     spoil(checkpoint)
     line = refusal(lambda: TOOLS[tool](source, tmp_path / "out"), capsys)
-    for word in said:
+    for word in words:
         assert (checkpoint.file.name if word == "FILE" else word) in line, line
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 
@@ -174,7 +174,7 @@ def test_an_output_in_or_around_the_input(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--target-pipeline-parallel-size", "2", "--num-layer-list", "2,2"], "--num-layer-list 2,2 sums to 4"),
         (["--target-pipeline-parallel-size", "2", "--num-layer-list", "2;1"], "--num-layer-list 2;1"),
@@ -183,10 +183,10 @@ def test_an_output_in_or_around_the_input(
     ],
 )
 def test_a_split_that_the_model_has_not(
-    options: list[str], said: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], message: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--load-dir", str(good), "--save-dir", str(tmp_path / "out"), *LEGACY, *options]
-    assert said in refusal(lambda: convert.main(arguments), capsys)
+    assert message in refusal(lambda: convert.main(arguments), capsys)
     assert not list(tmp_path.iterdir())
 
 

@@ -158,9 +158,9 @@ def change(directory: Path, file: str, at: Callable[[dict[str, Any], int], None]
 
 def overlap(header: dict[str, Any], _: int) -> None:
     begin = header["model.norm.weight"]["data_offsets"]
-    other = header["model.layers.2.embed_tokens.weight"]
-    size = other["data_offsets"][1] - other["data_offsets"][0]
-    other["data_offsets"] = [begin[0], begin[0] + size]
+    entry = header["model.layers.2.embed_tokens.weight"]
+    size = entry["data_offsets"][1] - entry["data_offsets"][0]
+    entry["data_offsets"] = [begin[0], begin[0] + size]
 
 
 def spoil(kind: str, directory: Path, shards: dict[str, Tensors]) -> None:
@@ -242,15 +242,15 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "said"), BAD, ids=[kind for kind, _ in BAD])
+@pytest.mark.parametrize(("kind", "words"), BAD, ids=[kind for kind, _ in BAD])
 def test_bad_input_gets_one_line_and_leaves_nothing(
-    kind: str, said: list[str], shards: dict[str, Tensors], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str, words: list[str], shards: dict[str, Tensors], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(kind, tmp_path / "in", shards)
     assert cast(tmp_path) == 2
     err = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("written:")]
     assert len(err) == 1 and err[0].startswith("error: ")
-    assert all(word in err[0] for word in said), err
+    assert all(word in err[0] for word in words), err
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 

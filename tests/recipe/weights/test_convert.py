@@ -123,9 +123,11 @@ def test_fp8_is_dequantised_on_the_way(hf: Any, tmp_path: Path) -> None:
     convert(tmp_path / "bf16", tmp_path / "same")
     for file in ("common.pt", "metadata.json"):
         assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "same" / file).read_bytes()
-    one, other = flat(read_back(tmp_path / "out")), flat(read_back(tmp_path / "same"))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one if isinstance(one[name], torch.Tensor))
+    from_fp8, from_bf16 = flat(read_back(tmp_path / "out")), flat(read_back(tmp_path / "same"))
+    assert from_fp8.keys() == from_bf16.keys()
+    assert all(
+        torch.equal(from_fp8[name], from_bf16[name]) for name in from_fp8 if isinstance(from_fp8[name], torch.Tensor)
+    )
 
 
 def test_extra_states_and_sizes(source: Path, tmp_path: Path) -> None:
@@ -222,7 +224,7 @@ def damage(hf: Any, directory: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "words"),
     [
         ("empty", ["model-00001-of-00002.safetensors", "0 bytes"]),
         ("lying header", ["lm_head.weight", "takes 368 bytes", "gives it 384"]),
@@ -235,13 +237,13 @@ def damage(hf: Any, directory: Path, kind: str) -> None:
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(
-    hf: Any, kind: str, said: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hf: Any, kind: str, words: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(hf, source, kind)
     assert main(["--load-dir", str(source), "--save-dir", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1
-    assert all(word in err for word in said), err
+    assert all(word in err for word in words), err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
 
 
@@ -328,8 +330,8 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(
     hf: Any, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--load-dir", str(source), "--save-dir", str(tmp_path / "out"), "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert f"{len(hf.tensors(torch.bfloat16))} tensors" in said and "bytes needed" in said and "layers" in said
+    output = capsys.readouterr().out
+    assert f"{len(hf.tensors(torch.bfloat16))} tensors" in output and "bytes needed" in output and "layers" in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hf"]
 
 

@@ -55,10 +55,10 @@ def by_torch(tensors: dict[str, StoredTensor], objects: list[str], empty: Blob) 
 def test_torch_reads_what_it_would_have_written(
     tensors: dict[str, StoredTensor], objects: list[str], empty: Blob
 ) -> None:
-    found = pickle.loads(metadata_pickle(tensors, objects, empty))
-    assert found == by_torch(tensors, objects, empty)
+    metadata = pickle.loads(metadata_pickle(tensors, objects, empty))
+    assert metadata == by_torch(tensors, objects, empty)
     # Equality does not look at these: the number is a hint for readers, the attribute Megatron-core's own.
-    assert [index.index for index in found.storage_data] == [
+    assert [index.index for index in metadata.storage_data] == [
         *(number for tensor in tensors.values() for number in range(len(tensor.chunks))), *(None for _ in objects)
     ]  # fmt: skip
-    assert found.mcore_data == {name: {} for name in tensors}
+    assert metadata.mcore_data == {name: {} for name in tensors}

@@ -49,11 +49,11 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_reads_what_torch_saves(saved: Path) -> None:
-    found = read_metadata(saved, Everything())
-    assert {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()} == {
+    tensors = read_metadata(saved, Everything())
+    assert {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()} == {
         "a.w": ("F32", (3, 4)), "b": ("BF16", (5,))
     }  # fmt: skip
-    (chunk,) = found["a.w"].chunks
+    (chunk,) = tensors["a.w"].chunks
     assert (chunk.offsets, chunk.shape) == ((0, 0), (3, 4))
     storage = read_storage(saved, "a.w", chunk, "F32", Reader())
     raw = storage.entry.file.read_bytes()[storage.entry.begin :][: storage.entry.nbytes]
@@ -90,7 +90,7 @@ def test_nothing_that_an_archive_names_is_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         ("no directory", "no Megatron distributed checkpoint"),
         ("zarr", "format is 'zarr'"),
@@ -101,7 +101,7 @@ def test_nothing_that_an_archive_names_is_run(tmp_path: Path) -> None:
         ("piece beyond", "lies outside of"),
     ],
 )
-def test_damaged_metadata_is_one_line(damage: str, said: str, saved: Path) -> None:
+def test_damaged_metadata_is_one_line(damage: str, message: str, saved: Path) -> None:
     file = saved / ".metadata"
     content = file.read_bytes()
     if damage == "no directory":
@@ -117,10 +117,10 @@ def test_damaged_metadata_is_one_line(damage: str, said: str, saved: Path) -> No
     elif damage == "outside":
         file.write_bytes(content.replace(b"__0_0.distcp", b"../../passwd"))
     else:
-        found = pickle.loads(content)
-        found.state_dict_metadata["b"].size = torch.Size([4])
-        file.write_bytes(pickle.dumps(found))
-    with pytest.raises(WeightsError, match=said) as caught:
+        metadata = pickle.loads(content)
+        metadata.state_dict_metadata["b"].size = torch.Size([4])
+        file.write_bytes(pickle.dumps(metadata))
+    with pytest.raises(WeightsError, match=message) as caught:
         read_metadata(saved, Everything())
     assert "\n" not in str(caught.value)
 
@@ -132,7 +132,7 @@ def archive(tensor: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (archive(torch.ones(2, 3)), r"\[2, 3\].*\[3, 2\]"),
         (archive(torch.ones(3, 2).bfloat16()), "holds BF16"),
@@ -142,9 +142,9 @@ def archive(tensor: Any) -> bytes:
         (archive(torch.nn.Parameter(torch.ones(3, 2))), "_rebuild_parameter"),
     ],
 )
-def test_an_archive_of_something_else_is_one_line(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_archive_of_something_else_is_one_line(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(content)
-    with pytest.raises(WeightsError, match=said) as caught:
+    with pytest.raises(WeightsError, match=message) as caught:
         read_storage(tmp_path, "w", Chunk((0, 0), (3, 2), Blob("f", 0, len(content))), "F32", Reader())
     assert "\n" not in str(caught.value) and "f: w at byte 0" in str(caught.value)
 
@@ -155,8 +155,9 @@ def test_a_storage_that_is_too_small(tmp_path: Path) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive(torch.ones(30, 2)))) as large, zipfile.ZipFile(out, "w") as mixed:
         for info in large.infolist():
-            with zipfile.ZipFile(io.BytesIO(small)) as other:
-                mixed.writestr(info.filename, (other if "data/" in info.filename else large).read(info.filename))
+            with zipfile.ZipFile(io.BytesIO(small)) as small_archive:
+                origin = small_archive if "data/" in info.filename else large
+                mixed.writestr(info.filename, origin.read(info.filename))
     (tmp_path / "f").write_bytes(out.getvalue())
     with pytest.raises(WeightsError, match="element 59 of a storage of 24 bytes"):
         read_storage(tmp_path, "w", Chunk((0, 0), (30, 2), Blob("f", 0, len(out.getvalue()))), "F32", Reader())

@@ -15,7 +15,7 @@ from recipe.weights import dense, mcore_to_hf, torch_dist
 from recipe.weights.convert import convert
 from recipe.weights.errors import WeightsError
 from recipe.weights.key_maps import KEY_MAPS, droppable
-from recipe.weights.layout import Layout
+from recipe.weights.layout import MegatronLayout
 
 HIDDEN, HEAD, GROUPS, LAYERS = 150, 40, 3, 2
 
@@ -28,7 +28,7 @@ def config(model_type: str, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def names(layout: Layout, layer: str) -> set[str]:
+def names(layout: MegatronLayout, layer: str) -> set[str]:
     return {place.hf_name.removeprefix(layer) for place in layout.places if place.hf_name.startswith(layer)}
 
 
@@ -79,25 +79,25 @@ def test_queries_keys_and_values_by_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"num_key_value_heads": 4}, "num_key_value_heads 4 does not divide num_attention_heads 6"),
         ({"intermediate_size": None}, "intermediate_size is missing"),
     ],
 )
-def test_a_config_that_does_not_fit(changes: dict[str, Any], said: str) -> None:
+def test_a_config_that_does_not_fit(changes: dict[str, Any], message: str) -> None:
     settings = {name: value for name, value in config("llama", **changes).items() if value is not None}
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         dense.layout(settings)
 
 
 def test_what_is_left_behind_depends_on_the_model() -> None:
-    found = ["lm_head.weight", "model.layers.2.eh_proj.weight", "model.layers.9.x", "a.rotary_emb.inv_freq"]
-    assert droppable(found, config("qwen2")) == ("a.rotary_emb.inv_freq",)
-    assert droppable(found, config("qwen2", tie_word_embeddings=True)) == ("a.rotary_emb.inv_freq", "lm_head.weight")
+    names = ["lm_head.weight", "model.layers.2.eh_proj.weight", "model.layers.9.x", "a.rotary_emb.inv_freq"]
+    assert droppable(names, config("qwen2")) == ("a.rotary_emb.inv_freq",)
+    assert droppable(names, config("qwen2", tie_word_embeddings=True)) == ("a.rotary_emb.inv_freq", "lm_head.weight")
     # One prediction layer, as published; more only where config.json says so.
-    assert droppable(found, config("deepseek_v3")) == ("a.rotary_emb.inv_freq", "model.layers.2.eh_proj.weight")
-    assert "model.layers.9.x" in droppable(found, config("deepseek_v3", num_nextn_predict_layers=8))
+    assert droppable(names, config("deepseek_v3")) == ("a.rotary_emb.inv_freq", "model.layers.2.eh_proj.weight")
+    assert "model.layers.9.x" in droppable(names, config("deepseek_v3", num_nextn_predict_layers=8))
     assert {"deepseek_v3", "llama", "qwen2", "qwen3"} <= KEY_MAPS.keys()
 
 
@@ -123,7 +123,7 @@ def test_fp8_whose_groups_end_within_blocks(model_type: str, tmp_path: Path, mon
     convert(tmp_path / "hf", tmp_path / "mcore")
     arguments = ["--load-dir", str(tmp_path / "mcore"), "--save-dir", str(tmp_path / "back")]
     assert mcore_to_hf.main([*arguments, "--hf-config", str(tmp_path / "hf")]) == 0
-    found = load_file(tmp_path / "back" / "model-00001-of-00001.safetensors")
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    tensors = load_file(tmp_path / "back" / "model-00001-of-00001.safetensors")
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
     assert "quantization_config" not in json.loads((tmp_path / "back" / "config.json").read_text())

@@ -109,11 +109,11 @@ def test_where_llvm_fails_torch_does_it_and_one_line_says_so(
     raw, out = np.array([0x38, 0xB8], np.uint8), np.empty(2, np.uint16)  # 1.0 and -1.0
     with ThreadPoolExecutor(4) as workers:
         done = [workers.submit(fp8.dequantise, raw, 0, 2, np.full((1, 1), 2, np.float32), out) for _ in range(8)]
-    assert all(one.result() for one in done)
+    assert all(future.result() for future in done)
     assert out.tolist() == [0x4000, 0xC000]
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and said.startswith("warning: no kernel from llvmlite (")
-    assert " ".join(str(fault).split()) in said and "torch, a quarter as fast" in said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("warning: no kernel from llvmlite (")
+    assert " ".join(str(fault).split()) in error and "torch, a quarter as fast" in error
 
 
 def test_without_llvm_and_torch_it_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +141,8 @@ def test_a_library_that_does_not_load_is_survived_by_the_tool(tmp_path: Path) ->
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and "wrong ELF class" in done.stderr, done.stderr
-    whole, made = (json.loads((tmp_path / name / "weights_manifest.json").read_text()) for name in ("whole", "cast"))
-    assert made["files"] == whole["files"]
+    expected, made = (json.loads((tmp_path / name / "weights_manifest.json").read_text()) for name in ("whole", "cast"))
+    assert made["files"] == expected["files"]
 
 
 @pytest.mark.parametrize(

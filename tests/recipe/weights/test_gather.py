@@ -52,10 +52,10 @@ def cuts(draw: st.DrawFn, size: int) -> list[tuple[int, int]]:
 def saved_tensors(draw: st.DrawFn) -> tuple[torch.Tensor, list[tuple[Any, torch.Tensor]]]:
     """A tensor, and pieces of it as a rank may hold them: transposed in memory, or within a larger storage."""
     shape = draw(st.lists(st.integers(1, 6), min_size=2, max_size=3))
-    whole = torch.arange(1, 1 + int(np.prod(shape)), dtype=torch.float32).reshape(shape).to(torch.bfloat16)
+    tensor = torch.arange(1, 1 + int(np.prod(shape)), dtype=torch.float32).reshape(shape).to(torch.bfloat16)
     pieces = []
     for place in itertools.product(*(draw(cuts(size)) for size in shape)):
-        piece = whole[tuple(slice(at, at + size) for at, size in place)].clone()
+        piece = tensor[tuple(slice(at, at + size) for at, size in place)].clone()
         kind = draw(st.sampled_from(["plain", "transposed", "inside"]))
         if kind == "transposed":
             piece = piece.transpose(-1, -2).contiguous().transpose(-1, -2)
@@ -64,7 +64,7 @@ def saved_tensors(draw: st.DrawFn) -> tuple[torch.Tensor, list[tuple[Any, torch.
             larger[3 : 3 + piece.numel()] = piece.flatten()
             piece = larger[3 : 3 + piece.numel()].view(piece.shape)
         pieces.append((place, piece))
-    return whole, pieces
+    return tensor, pieces
 
 
 def write(directory: Path, pieces: list[tuple[Any, torch.Tensor]], shape: tuple[int, ...]) -> ChunkIndex:
@@ -84,20 +84,20 @@ def write(directory: Path, pieces: list[tuple[Any, torch.Tensor]], shape: tuple[
 @settings(max_examples=80, deadline=None)
 @given(saved_tensors(), st.data())
 def test_rows_of_any_box(saved: tuple[torch.Tensor, list[tuple[Any, torch.Tensor]]], data: st.DataObject) -> None:
-    whole, pieces = saved
-    leading = whole.dim() - 2
-    at = [data.draw(st.integers(0, size - 1)) for size in whole.shape[:leading]]
-    first = data.draw(st.integers(0, whole.shape[leading] - 1))
-    rows = data.draw(st.integers(1, whole.shape[leading] - first))
-    box = Box((*at, first, 0), (*[1] * leading, rows, whole.shape[-1]))
+    tensor, pieces = saved
+    leading = tensor.dim() - 2
+    at = [data.draw(st.integers(0, size - 1)) for size in tensor.shape[:leading]]
+    first = data.draw(st.integers(0, tensor.shape[leading] - 1))
+    rows = data.draw(st.integers(1, tensor.shape[leading] - first))
+    box = Box((*at, first, 0), (*[1] * leading, rows, tensor.shape[-1]))
     sink = Collected()
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(gather, "_BATCH_BYTES", data.draw(st.sampled_from([1, 20, 10**6])))
         patch.setattr(gather, "_WHOLE_BYTES", data.draw(st.sampled_from([1, 10**6])))
-        index = write(Path(name), pieces, tuple(whole.shape))
+        index = write(Path(name), pieces, tuple(tensor.shape))
         part = Gather("w", "BF16", (Section("w", box, leading, index.covering(box)),), Path(name))
         part.emit(sink, Reader())
-    expected = whole[(*at, slice(first, first + rows))].contiguous()
+    expected = tensor[(*at, slice(first, first + rows))].contiguous()
     assert part.nbytes == len(sink.content) == 2 * expected.numel()
     assert torch.equal(torch.frombuffer(sink.content, dtype=torch.bfloat16).view(expected.shape), expected)
 
@@ -107,9 +107,9 @@ def test_rows_of_any_box(saved: tuple[torch.Tensor, list[tuple[Any, torch.Tensor
 def test_a_piece_that_is_not_there_is_noticed(
     saved: tuple[torch.Tensor, list[tuple[Any, torch.Tensor]]], data: st.DataObject
 ) -> None:
-    whole, pieces = saved
+    tensor, pieces = saved
     pieces.remove(data.draw(st.sampled_from(pieces)))
     with tempfile.TemporaryDirectory() as name:
-        index = write(Path(name), pieces, tuple(whole.shape))
+        index = write(Path(name), pieces, tuple(tensor.shape))
     with pytest.raises(WeightsError, match=r"w at \[0, 0.*is the checkpoint complete"):
-        index.covering(Box((0,) * whole.dim(), tuple(whole.shape)))
+        index.covering(Box((0,) * tensor.dim(), tuple(tensor.shape)))

@@ -18,7 +18,7 @@ import pytest
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
 from recipe.weights.job import Copy, Job, Literal, OutputFile, identity_of, layer_of, run_job, verify_job
-from recipe.weights.output import FileTarget, Sink
+from recipe.weights.output import FileDestination, Sink
 from recipe.weights.source import Reader, Source
 from recipe.weights.workspace import LEDGER, MANIFEST, WORK, is_complete
 
@@ -86,13 +86,13 @@ def test_writes_the_files_and_a_manifest_of_their_checksums(job: Job, workers: i
     done: list[int] = []
     assert run_job(job, workers=workers, progress=done.append)
     data = (job.input / "data").read_bytes()
-    found = content(job.output)
-    assert set(found) == {*(f"part{n % 2}/file{n}" for n in range(6)), "config.json", "index.json", MANIFEST}
+    files = content(job.output)
+    assert set(files) == {*(f"part{n % 2}/file{n}" for n in range(6)), "config.json", "index.json", MANIFEST}
     for n in range(6):
-        assert found[f"part{n % 2}/file{n}"] == b"head%d" % n + data[n * SIZE + 100 : (n + 1) * SIZE]
-    listed = json.loads(found[MANIFEST])["files"]
+        assert files[f"part{n % 2}/file{n}"] == b"head%d" % n + data[n * SIZE + 100 : (n + 1) * SIZE]
+    listed = json.loads(files[MANIFEST])["files"]
     assert {r["name"]: (r["bytes"], r["crc32"]) for r in listed} == {
-        name: (len(raw), zlib.crc32(raw)) for name, raw in found.items() if name != MANIFEST
+        name: (len(raw), zlib.crc32(raw)) for name, raw in files.items() if name != MANIFEST
     }
     assert listed[-1]["name"] == "index.json"
     assert sum(done) == job.nbytes
@@ -105,13 +105,13 @@ def test_a_second_run_does_nothing_and_other_input_is_refused(job: Job) -> None:
     seen: list[str] = []
     assert not run_job(spied(job, seen)) and not seen
     os.utime(job.input / "data", ns=(1, 1))
-    other = replace(job, identity=identity_of("test", [p.source.entry for f in job.files for p in f.parts[1:]], {}))
-    assert other.identity != job.identity
+    other_job = replace(job, identity=identity_of("test", [p.source.entry for f in job.files for p in f.parts[1:]], {}))
+    assert other_job.identity != job.identity
     with pytest.raises(WeightsError, match="made from other input or options"):
-        run_job(other)
+        run_job(other_job)
     assert content(job.output) == before
-    assert run_job(other, overwrite=True)
-    assert json.loads((job.output / MANIFEST).read_text())["identity"] == other.identity
+    assert run_job(other_job, overwrite=True)
+    assert json.loads((job.output / MANIFEST).read_text())["identity"] == other_job.identity
 
 
 class Killed(BaseException):
@@ -170,12 +170,12 @@ def test_an_unfinished_job_over_other_input_is_refused(job: Job) -> None:
     with pytest.raises(Killed):
         run_job(spied(job, [], "layers.3.w", kill), workers=1)
     before = content(job.output)
-    other = replace(job, identity="other")
+    other_job = replace(job, identity="other")
     with pytest.raises(WeightsError, match="unfinished job over other input"):
-        run_job(other)
+        run_job(other_job)
     assert content(job.output) == before
     seen: list[str] = []
-    assert run_job(spied(other, seen), overwrite=True)
+    assert run_job(spied(other_job, seen), overwrite=True)
     assert len(seen) == 12
 
 
@@ -219,10 +219,10 @@ def test_stopped_at_any_call_that_changes_the_disk(old: bool, job: Job, monkeypa
         except Killed:
             if (here.output / "index.json").exists():  # the commit point, of the older output or of this one
                 verify_job(here if (here.output / "part1" / "file5").exists() else older)
-        again: list[str] = []
+        repeated: list[str] = []
         published = is_complete(here.output) and (here.output / "part1" / "file5").exists()
-        assert run_job(spied(here, again), overwrite=old and not published) != published
-        assert len({*first} & {*again} - {"header"}) <= 1, moment
+        assert run_job(spied(here, repeated), overwrite=old and not published) != published
+        assert len({*first} & {*repeated} - {"header"}) <= 1, moment
         assert content(here.output) == content(straight.output), moment
     assert moment > 40
 
@@ -253,16 +253,16 @@ def test_bad_input_leaves_nothing(job: Job) -> None:
 
 
 def test_a_full_disk_keeps_what_is_done(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = FileTarget.put, [0]
+    real, calls = FileDestination.put, [0]
 
-    def put(self: FileTarget, data: memoryview, offset: int) -> None:
+    def put(self: FileDestination, data: memoryview, offset: int) -> None:
         calls[0] += 1
         if calls[0] == 4:
             raise self._failed(OSError(errno.ENOSPC, "No space left on device"))
         real(self, data, offset)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileTarget, "put", put)
+        patch.setattr(FileDestination, "put", put)
         with pytest.raises(InterruptedJobError, match="No space left"):
             run_job(job, workers=1)
     seen: list[str] = []
@@ -350,14 +350,14 @@ def test_verify_finds_damage_and_names_it(damage: str, job: Job) -> None:
         manifest = json.loads((job.output / MANIFEST).read_text())
         manifest["files"][3]["crc32"] += 1
         (job.output / MANIFEST).write_text(json.dumps(manifest))
-    said = {
+    message = {
         "flip": r"file3: byte 1234 \(layers.3.w\) differs",
         "cut": r"file3: byte 4800 \(layers.3.w\) differs",
         "gone": "file3: cannot be read",
         "small": "config.json: differs",
         "manifest": "manifest's checksum of part",
     }[damage]
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         verify_job(job)
 
 

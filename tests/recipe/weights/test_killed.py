@@ -39,7 +39,7 @@ def content(directory: Path) -> dict[str, str]:
 def whole_files(output: Path) -> dict[str, tuple[int, int]]:
     """Inode and time of the files that the ledger of an unfinished run lists; renaming changes neither."""
     ledger = output / WORK / LEDGER
-    found = {}
+    marks = {}
     for line in ledger.read_text().splitlines() if ledger.exists() else ():
         try:
             name = json.loads(line).get("name")
@@ -47,8 +47,8 @@ def whole_files(output: Path) -> dict[str, tuple[int, int]]:
             continue
         for place in (output / WORK / str(name), output / str(name)):
             if name and place.exists():
-                found[name] = (place.stat().st_ino, place.stat().st_mtime_ns)
-    return found
+                marks[name] = (place.stat().st_ino, place.stat().st_mtime_ns)
+    return marks
 
 
 def start_and_kill(tool: Tool, inputs: Inputs, output: Path, delay: float) -> None:

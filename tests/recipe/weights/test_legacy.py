@@ -247,8 +247,8 @@ def test_where_llvm_fails_numpy_transposes_and_one_line_says_so(
     for _ in range(2):
         transpose.columns_as_rows(matrix, 8, out)
     assert np.array_equal(out, matrix[:, 8:24].T)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "RuntimeError: unknown processor" in said and "numpy, a tenth as fast" in said
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "RuntimeError: unknown processor" in error and "numpy, a tenth as fast" in error
 
 
 @pytest.mark.parametrize(
@@ -275,17 +275,17 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("options", "said"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
-def test_a_split_that_the_model_has_not_is_refused(options: LegacyOptions, said: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "words"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
+def test_a_split_that_the_model_has_not_is_refused(options: LegacyOptions, words: list[str], tmp_path: Path) -> None:
     """Before any tensor is looked at: the directory holds nothing but config.json and an empty shard."""
     source = write(tmp_path / "hf", {"x": torch.zeros(1)}, CONFIG, shards=1)
     with pytest.raises(WeightsError) as caught:
         legacy.plan(source, tmp_path / "out", options)
-    assert all(word in str(caught.value) for word in said) and "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"model_type": "qwen2"}, "model_type"),
         ({"q_lora_rank": None}, "q_lora_rank"),
@@ -296,9 +296,9 @@ def test_a_split_that_the_model_has_not_is_refused(options: LegacyOptions, said:
         ({"moe_intermediate_size": 9}, "size 9"),
     ],
 )
-def test_a_model_that_has_no_such_layout_is_refused(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_model_that_has_no_such_layout_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = write(tmp_path / "hf", {"x": torch.zeros(1)}, CONFIG | change, shards=1)
-    with pytest.raises(WeightsError, match=said):
+    with pytest.raises(WeightsError, match=message):
         legacy.plan(source, tmp_path / "out", LegacyOptions(tensor=2))
 
 

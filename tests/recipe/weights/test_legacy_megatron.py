@@ -89,7 +89,7 @@ def ranks(output: Path, options: LegacyOptions, place: Place) -> Iterator[Tensor
             yield torch.load(output / "iter_0000001" / name / "model_optim_rng.pt", weights_only=True)["model"]
 
 
-def load(module: torch.nn.Module, model: Tensors, prefix: str, whole: Tensors) -> None:
+def load(module: torch.nn.Module, model: Tensors, prefix: str, tensors: Tensors) -> None:
     """Load the tensors below a prefix, and put each where the module's sharded state says that it belongs."""
     state = {name.removeprefix(prefix): tensor for name, tensor in model.items() if name.startswith(prefix)}
     missing = module.load_state_dict(state, strict=False)
@@ -105,7 +105,7 @@ def load(module: torch.nn.Module, model: Tensors, prefix: str, whole: Tensors) -
             empty = torch.full(item.global_shape, torch.nan, dtype=item.dtype)
             sizes = (1,) * item.prepend_axis_num + item.local_shape
             box = tuple(slice(at, at + size) for at, size in zip(item.global_offset, sizes, strict=True))
-            whole.setdefault(item.key, empty)[box] = item.data.reshape(sizes)
+            tensors.setdefault(item.key, empty)[box] = item.data.reshape(sizes)
 
 
 def gate_up(weights: Tensors, at: str) -> torch.Tensor:
@@ -131,12 +131,12 @@ def converted(config: dict[str, Any], options: LegacyOptions, directory: Path) -
 )
 def test_grouped_experts(options: LegacyOptions, place: Place, tmp_path: Path) -> None:
     weights = converted(MOE, options, tmp_path)
-    whole: Tensors = {}
+    tensors: Tensors = {}
     for model in ranks(tmp_path / "out", options, place):
         module = experts.GroupedMLP(MOE["n_routed_experts"] // place.experts, settings(MOE, place))
-        load(module, model, MG + "mlp.experts.", whole)
+        load(module, model, MG + "mlp.experts.", tensors)
     at = [f"{HF}mlp.experts.{expert}." for expert in range(MOE["n_routed_experts"])]
-    fc1, fc2 = whole["experts.linear_fc1.weight"], whole["experts.linear_fc2.weight"]
+    fc1, fc2 = tensors["experts.linear_fc1.weight"], tensors["experts.linear_fc2.weight"]
     assert torch.equal(fc1, torch.stack([gate_up(weights, name) for name in at]))
     assert torch.equal(fc2, torch.stack([weights[name + "down_proj.weight"] for name in at]))
 
@@ -152,14 +152,14 @@ def test_gated_mlps(kind: str, tensor: int, place: Place, tmp_path: Path) -> Non
         "shared_experts": ("mlp.shared_experts.", "mlp.shared_experts.", config["moe_intermediate_size"]),
         "local expert": ("mlp.experts.5.", "mlp.experts.local_experts.5.", config["moe_intermediate_size"]),
     }[kind]
-    whole: Tensors = {}
+    tensors: Tensors = {}
     for model in ranks(tmp_path / "out", options, place):
         made = settings(config, place)
         made.ffn_hidden_size = width
         parts = MLPSubmodules(linear_fc1=layers.ColumnParallelLinear, linear_fc2=layers.RowParallelLinear)
-        load(MLP(made, parts), model, MG + mg, whole)
-    assert torch.equal(whole["linear_fc1.weight"], gate_up(weights, HF + hf))
-    assert torch.equal(whole["linear_fc2.weight"], weights[HF + hf + "down_proj.weight"])
+        load(MLP(made, parts), model, MG + mg, tensors)
+    assert torch.equal(tensors["linear_fc1.weight"], gate_up(weights, HF + hf))
+    assert torch.equal(tensors["linear_fc2.weight"], weights[HF + hf + "down_proj.weight"])
 
 
 def test_embedding_and_linears_of_attention(place: Place, tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_embedding_and_linears_of_attention(place: Place, tmp_path: Path) -> Non
     weights = converted(DENSE, options, tmp_path)
     hidden, heads = DENSE["hidden_size"], DENSE["num_attention_heads"]
     attention = MG + "self_attention."
-    whole: dict[str, Tensors] = {}
+    tensors: dict[str, Tensors] = {}
     for model in ranks(tmp_path / "out", options, place):
         made = settings(DENSE, place)
         both: dict[str, Any] = {"config": made, "init_method": made.init_method}
@@ -180,7 +180,7 @@ def test_embedding_and_linears_of_attention(place: Place, tmp_path: Path) -> Non
             attention + "linear_proj.": layers.RowParallelLinear(heads * 5, hidden, input_is_parallel=True, **common),
         }  # fmt: skip
         for prefix, module in modules.items():
-            load(module, model, prefix, whole.setdefault(prefix, {}))
+            load(module, model, prefix, tensors.setdefault(prefix, {}))
     for prefix, name in (
         ("embedding.word_embeddings.", "model.embed_tokens.weight"),
         ("output_layer.", "lm_head.weight"),
@@ -188,4 +188,4 @@ def test_embedding_and_linears_of_attention(place: Place, tmp_path: Path) -> Non
         (attention + "linear_kvb.", HF + "self_attn.kv_b_proj.weight"),
         (attention + "linear_proj.", HF + "self_attn.o_proj.weight"),
     ):
-        assert torch.equal(whole[prefix]["weight"], weights[name]), prefix
+        assert torch.equal(tensors[prefix]["weight"], weights[name]), prefix

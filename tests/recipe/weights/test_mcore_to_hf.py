@@ -26,11 +26,11 @@ def tensors(directory: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in directory.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert tensors.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert found[name].dtype == tensor.dtype, name
-        assert torch.equal(found[name].view(torch.uint8), tensor.contiguous().view(torch.uint8)), name
+        assert tensors[name].dtype == tensor.dtype, name
+        assert torch.equal(tensors[name].view(torch.uint8), tensor.contiguous().view(torch.uint8)), name
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -52,9 +52,9 @@ def test_there_and_back(hf: Any, dtype: torch.dtype, tmp_path: Path, monkeypatch
     monkeypatch.setattr(mcore_to_hf, "SHARD_BYTES", 1200)
     hf.write(tmp_path / "hf", hf.tensors(dtype), shards=3)
     (tmp_path / "hf" / "tokenizer.json").write_text("{}")
-    for source, there, back in (("hf", "m1", "b1"), ("b1", "m2", "b2")):
-        convert(tmp_path / source, tmp_path / there)
-        arguments = ["--load-dir", str(tmp_path / there), "--save-dir", str(tmp_path / back)]
+    for source, target, back in (("hf", "m1", "b1"), ("b1", "m2", "b2")):
+        convert(tmp_path / source, tmp_path / target)
+        arguments = ["--load-dir", str(tmp_path / target), "--save-dir", str(tmp_path / back)]
         assert main([*arguments, "--hf-config", str(tmp_path / source), "--verify"]) == 0
     assert_same(tensors(tmp_path / "b1"), hf.tensors(dtype))
     files = contents(tmp_path / "b1")
@@ -112,7 +112,7 @@ def test_a_rerun_does_nothing_and_a_changed_checkpoint_refuses(
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "words"),
     [
         ("no file", ["__1_0.distcp", "is missing", "ends at byte"]),
         ("short file", ["__1_0.distcp", "has 100 bytes"]),
@@ -129,7 +129,7 @@ def test_a_rerun_does_nothing_and_a_changed_checkpoint_refuses(
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    damage: str, said: list[str], command: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: str, words: list[str], command: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, config = tmp_path / "mcore" / "__1_0.distcp", source / "config.json"
     if damage == "no file":
@@ -161,7 +161,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert main(command) == 2
     error = capsys.readouterr().err.splitlines()
     assert [line for line in error if not line.startswith("written")] == error[-1:], error
-    assert error[-1].startswith("error: ") and all(word in error[-1] for word in said), error
+    assert error[-1].startswith("error: ") and all(word in error[-1] for word in words), error
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.keys() == before.keys()
 
 

@@ -46,9 +46,9 @@ def resident(tool: Tool, inputs: Inputs, output: Path) -> float:
 
 @pytest.mark.parametrize("tool", TOOLS, ids=[tool.name for tool in TOOLS])
 def test_memory_does_not_grow_with_the_model(tool: Tool, inputs: dict[str, Inputs], tmp_path: Path) -> None:
-    measured = {name: resident(tool, given, tmp_path / name) for name, given in inputs.items()}
-    assert all(found <= RESIDENT[tool.name] for found in measured.values()), measured
+    measured = {name: resident(tool, directory, tmp_path / name) for name, directory in inputs.items()}
+    assert all(mib <= RESIDENT[tool.name] for mib in measured.values()), measured
     # More of the output than of the memory, so that holding it would show.
     assert sum(file.stat().st_size for file in (tmp_path / "as it is").rglob("*")) > 80 * MIB
-    for name, found in measured.items():
-        assert found <= 1.05 * measured["as it is"], (name, measured)
+    for name, mib in measured.items():
+        assert mib <= 1.05 * measured["as it is"], (name, measured)

@@ -30,7 +30,7 @@ def test_other_models_need_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"scoring_func": "softmax"}, "scoring_func='softmax'"),
         ({"norm_topk_prob": False}, "norm_topk_prob"),
@@ -41,6 +41,6 @@ def test_other_models_need_nothing() -> None:
         ({"rope_scaling": {"rope_type": "linear", "factor": 2}}, "linear"),
     ],
 )
-def test_refuses_what_would_be_computed_otherwise(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_refuses_what_would_be_computed_otherwise(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         transformer_overrides({**V3, **changes})

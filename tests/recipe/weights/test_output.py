@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recipe.weights.errors import InterruptedJobError
-from recipe.weights.output import CompareTarget, FileTarget, Sink
+from recipe.weights.output import CompareDestination, FileDestination, Sink
 
 SMALL = 8192
 PIECES = st.lists(st.tuples(st.sampled_from(["write", "fill"]), st.integers(0, 3 * SMALL)), max_size=12)
@@ -45,7 +45,7 @@ def test_files_are_what_was_written(files: list[Any], direct: bool, tmp_path: Pa
     sink = Sink(SMALL)
     for number, pieces in enumerate(files):
         path = tmp_path / str(number)
-        target = FileTarget(path)
+        target = FileDestination(path)
         if not direct:
             target._buffered()
         sink.begin(target)
@@ -53,7 +53,7 @@ def test_files_are_what_was_written(files: list[Any], direct: bool, tmp_path: Pa
         assert sink.finish() == (len(expected), zlib.crc32(expected))
         target.close()
         assert path.read_bytes() == expected
-        comparison = CompareTarget(path)
+        comparison = CompareDestination(path)
         sink.begin(comparison)
         emit(sink, pieces)
         sink.finish()
@@ -66,7 +66,7 @@ def test_files_are_what_was_written(files: list[Any], direct: bool, tmp_path: Pa
 def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: Path) -> None:
     path = tmp_path / "file"
     pieces, sink = [("write", 3 * SMALL), ("fill", 100)], Sink(SMALL)
-    target = FileTarget(path)
+    target = FileDestination(path)
     sink.begin(target)
     good = bytearray(emit(sink, pieces))
     sink.finish()
@@ -75,7 +75,7 @@ def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: P
         good[at] ^= 1
         good[at + 4000] ^= 1
     path.write_bytes({"flip": good, "cut": good[:at], "longer": good + b"x", "empty": b""}[change])
-    comparison = CompareTarget(path)
+    comparison = CompareDestination(path)
     sink.begin(comparison)
     emit(sink, pieces)
     sink.finish()
@@ -84,7 +84,7 @@ def test_a_comparison_finds_the_first_byte_that_differs(change: str, tmp_path: P
 
 def test_pieces_asked_for_are_even_where_all_is_even(tmp_path: Path) -> None:
     sink, sizes = Sink(SMALL), []
-    target = FileTarget(tmp_path / "file")
+    target = FileDestination(tmp_path / "file")
     sink.begin(target)
     sink.write(bytes(4094))
 
@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_clear_error(call: str, tmp_path: Path, monkeypatch: 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    sink, target = Sink(SMALL), FileTarget(tmp_path / "file")
+    sink, target = Sink(SMALL), FileDestination(tmp_path / "file")
     monkeypatch.setattr(os, call, full)
     sink.begin(target)
     with pytest.raises(InterruptedJobError, match=r"file cannot be written \(No space left on device\)"):

@@ -13,7 +13,7 @@ import pytest
 
 from recipe.weights import progress
 from recipe.weights.job import Job, Literal, OutputFile
-from recipe.weights.progress import Progress, show
+from recipe.weights.progress import ProgressLine, show
 from recipe.weights.report import layer_table
 
 
@@ -27,7 +27,7 @@ def test_lines_in_a_log_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     log = io.StringIO()
-    with Progress("written", 40_000_000_000, log) as bar:
+    with ProgressLine("written", 40_000_000_000, log) as bar:
         for _ in range(40):
             now[0] += 1
             bar(1_000_000_000)
@@ -39,14 +39,14 @@ def test_lines_in_a_log_are_far_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_log_of_a_failure_does_not_end_as_if_all_were_well() -> None:
     log = io.StringIO()
-    with pytest.raises(KeyError), Progress("written", 10, log):
+    with pytest.raises(KeyError), ProgressLine("written", 10, log):
         raise KeyError
     assert log.getvalue() == ""
 
 
 def test_a_bar_on_a_terminal() -> None:
     main, side = pty.openpty()
-    with os.fdopen(side, "w") as terminal, Progress("written", 2_000_000, terminal) as bar:
+    with os.fdopen(side, "w") as terminal, ProgressLine("written", 2_000_000, terminal) as bar:
         bar(2_000_000)
     written = b""
     with os.fdopen(main, "rb", buffering=0) as reader, contextlib.suppress(OSError):  # the end of a terminal is EIO

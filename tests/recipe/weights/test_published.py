@@ -49,9 +49,9 @@ def test_the_sizes_are_those_of_the_published_files(model: Path) -> None:
 def planned(main: Callable[[list[str]], int], arguments: list[str], capsys: pytest.CaptureFixture[str]) -> list[int]:
     """Bytes in and out of a dry run, which this machine's disk is too small for."""
     assert main([*arguments, "--dry-run"]) == 2
-    said = capsys.readouterr()
-    assert "make room" in said.err and said.err.count("\n") == 1
-    lines = said.out.splitlines()
+    captured = capsys.readouterr()
+    assert "make room" in captured.err and captured.err.count("\n") == 1
+    lines = captured.out.splitlines()
     rows = [line.split() for line in lines if line.startswith(" ")]
     # Three dense layers alike, 58 mixture layers alike.
     assert [row[0] for row in rows] == ["layers", "outside", "0-2", "3-60", "all"]
@@ -96,13 +96,13 @@ def test_legacy_bytes_from_the_sizes_alone() -> None:
         + mixture * expert * c["n_shared_experts"]
         + 2 * c["vocab_size"] * hidden
     )
-    whole = layers * ((low + rope) * hidden + 2 * hidden + low) + mixture * c["n_routed_experts"] * hidden
+    undivided = layers * ((low + rope) * hidden + 2 * hidden + low) + mixture * c["n_routed_experts"] * hidden
     bias = mixture * c["n_routed_experts"]
     experts = mixture * c["n_routed_experts"] * expert
     for ranks, total in LEGACY_OUT.items():
-        each = 2 * divided + 4 * (2 * (whole + hidden) + 4 * bias)
+        each = 2 * divided + 4 * (2 * (undivided + hidden) + 4 * bias)
         assert ranks * each + 2 * experts == total
-    assert 2 * (divided + whole + hidden + experts) + 4 * bias == BF16_OUT
+    assert 2 * (divided + undivided + hidden + experts) + 4 * bias == BF16_OUT
 
 
 def test_a_directory_that_is_there_is_left_alone(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

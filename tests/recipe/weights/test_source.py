@@ -50,14 +50,14 @@ def expected(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 
 def test_what_comes_out(file: Path, expected: dict[str, bytes]) -> None:
-    found = make_sources(read_header(file))
-    assert {name: (s.dtype, s.shape, s.nbytes) for name, s in found.items()} == {
+    sources = make_sources(read_header(file))
+    assert {name: (s.dtype, s.shape, s.nbytes) for name, s in sources.items()} == {
         "fp8": ("BF16", (ROWS, COLUMNS), len(expected["fp8"])),
         "bf16": ("BF16", (7, 30), len(expected["bf16"])),
         "f32": ("F32", (50,), len(expected["f32"])),
     }
-    assert [found[name].row_bytes for name in ("fp8", "bf16", "f32")] == [2 * COLUMNS, 60, 4]
-    assert found["fp8"].where == "model.safetensors: fp8"
+    assert [sources[name].row_bytes for name in ("fp8", "bf16", "f32")] == [2 * COLUMNS, 60, 4]
+    assert sources["fp8"].where == "model.safetensors: fp8"
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

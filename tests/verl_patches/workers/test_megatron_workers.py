@@ -106,8 +106,12 @@ def test_the_ranks_meet_on_the_address_they_are_given(monkeypatch: pytest.Monkey
 
     def meet(self: Any) -> None:
         store = torch.distributed.TCPStore("127.0.0.1", port, 1, True, multi_tenant=True) if rank == 0 else None
-        found = psutil.Process().net_connections("tcp")
-        listening = [one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN and one.laddr.port == port]
+        connections = psutil.Process().net_connections("tcp")
+        listening = [
+            connection.laddr.ip
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+        ]
         del store
         raise Met(listening)
 

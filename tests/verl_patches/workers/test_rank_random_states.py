@@ -47,26 +47,26 @@ def worker(rank: int = 0, seed: int = 1, rollout_tensor: int = 1, **fields: Any)
     return SimpleNamespace(**(plain | fields))
 
 
-def seeded(one: Any, seed: int = 5) -> Any:
+def seeded(rank_worker: Any, seed: int = 5) -> Any:
     set_random_seed(seed)
-    seed_rollout(one, step=0)
-    return one
+    seed_rollout(rank_worker, step=0)
+    return rank_worker
 
 
-def draws(one: Any) -> list[Any]:
+def draws(rank_worker: Any) -> list[Any]:
     """Numbers from every generator a rank has: host, device, Megatron's, and the rollout's as verl switches to it."""
     numbers = [random.random(), np.random.rand(), torch.rand(2).tolist(), torch.rand(2, device="npu").tolist()]
     for name in tensor_parallel.get_cuda_rng_tracker().get_states():
         with tensor_parallel.get_cuda_rng_tracker().fork(name):
             numbers.append(torch.rand(2, device="npu").tolist())
-    return [*numbers, samples(one)]
+    return [*numbers, samples(rank_worker)]
 
 
-def samples(one: Any) -> Any:
+def samples(rank_worker: Any) -> Any:
     before = torch.npu.get_rng_state()
-    torch.npu.set_rng_state(one.gen_random_states)
+    torch.npu.set_rng_state(rank_worker.gen_random_states)
     drawn = torch.rand(2, device="npu").tolist()
-    one.gen_random_states = torch.npu.get_rng_state()
+    rank_worker.gen_random_states = torch.npu.get_rng_state()
     torch.npu.set_rng_state(before)
     return drawn
 
@@ -78,9 +78,9 @@ def test_every_generator_goes_on_as_it_would_have(tmp_path: Path, caplog: pytest
     expected = [draws(saved), draws(saved)]
     resumed = seeded(worker(), seed=6)
     load_rank(resumed, tmp_path / "global_step_2")
-    found = [draws(resumed), draws(resumed)]
-    assert found == expected
-    assert all(one != other for one, other in zip(first, expected[0], strict=True)), "each generator has moved"
+    drawn = [draws(resumed), draws(resumed)]
+    assert drawn == expected
+    assert all(before != after for before, after in zip(first, expected[0], strict=True)), "each generator has moved"
     assert not caplog.records
 
 
@@ -88,11 +88,11 @@ def test_every_generator_goes_on_as_it_would_have(tmp_path: Path, caplog: pytest
     "verl_patches.workers.megatron_workers:save_checkpoint", "verl_patches.workers.megatron_workers:load_checkpoint"
 )
 def test_verls_worker_saves_and_loads_them_with_its_checkpoint(tmp_path: Path) -> None:
-    def with_manager(one: Any) -> Any:
+    def with_manager(rank_worker: Any) -> Any:
         nothing = SimpleNamespace(save_checkpoint=lambda **_: None, load_checkpoint=lambda **_: set_random_seed(9))
-        one._is_offload_param = one._is_offload_optimizer = False
-        one.checkpoint_mananager = nothing
-        return one
+        rank_worker._is_offload_param = rank_worker._is_offload_optimizer = False
+        rank_worker.checkpoint_mananager = nothing
+        return rank_worker
 
     saved, actor = with_manager(seeded(worker())), str(tmp_path / "global_step_2" / "actor")
     ActorRolloutRefWorker.save_checkpoint(saved, actor, None, 2, max_ckpt_to_keep=2)
@@ -116,18 +116,18 @@ def test_states_of_another_layout_are_not_taken(tmp_path: Path, caplog: pytest.L
 
 
 def check_seeded_anew(checkpoints: Path, caplog: pytest.LogCaptureFixture, why: str) -> None:
-    found = {}
+    draws_by_case = {}
     for step, seed, rank in ((2, 1, 0), (2, 1, 1), (4, 1, 0), (2, 2, 0)):
-        for again in (False, True):
-            one = seeded(worker(rank=rank, seed=seed), seed=7 + again)
-            load_rank(one, checkpoints / f"global_step_{step}")
-            drawn = draws(one)
-            assert found.setdefault((step, seed, rank), drawn) == drawn, "the same each time"
-    other_engine, other_step, other_seed = found[2, 1, 1], found[4, 1, 0], found[2, 2, 0]
+        for repeated in (False, True):
+            rank_worker = seeded(worker(rank=rank, seed=seed), seed=7 + repeated)
+            load_rank(rank_worker, checkpoints / f"global_step_{step}")
+            drawn = draws(rank_worker)
+            assert draws_by_case.setdefault((step, seed, rank), drawn) == drawn, "the same each time"
+    other_engine, other_step, other_seed = draws_by_case[2, 1, 1], draws_by_case[4, 1, 0], draws_by_case[2, 2, 0]
     # Ranks that work on one sequence must agree in training; Megatron's trackers tell them apart where they must not.
-    assert other_engine[:-1] == found[2, 1, 0][:-1] and other_engine[-1] != found[2, 1, 0][-1]
-    for other in (other_step, other_seed):
-        assert all(one != two for one, two in zip(found[2, 1, 0], other, strict=True))
+    assert other_engine[:-1] == draws_by_case[2, 1, 0][:-1] and other_engine[-1] != draws_by_case[2, 1, 0][-1]
+    for other_draws in (other_step, other_seed):
+        assert all(left != right for left, right in zip(draws_by_case[2, 1, 0], other_draws, strict=True))
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 6 and all(why in text and "\n" not in text for text in warnings), "rank 0 says it"
 
@@ -160,9 +160,9 @@ def test_states_that_cannot_be_used_end_the_load_in_one_line(tmp_path: Path, ran
 
 def test_engines_and_seeds_sample_differently_and_the_ranks_of_an_engine_alike() -> None:
     def first(rank: int, seed: int, tensor: int = 1) -> Any:
-        one = worker(rank=rank, seed=seed, rollout_tensor=tensor)
-        seed_rollout(one, step=0)
-        return samples(one)
+        rank_worker = worker(rank=rank, seed=seed, rollout_tensor=tensor)
+        seed_rollout(rank_worker, step=0)
+        return samples(rank_worker)
 
     assert first(0, seed=1) == first(0, seed=1)
     assert len({str(first(rank, seed)) for rank in range(4) for seed in (1, 2)}) == 8
@@ -188,14 +188,14 @@ def test_an_engine_that_seeds_the_process_changes_neither_training_nor_rollout(
     monkeypatch.setattr(
         megatron_workers, "omega_conf_to_dataclass", lambda *_, **__: SimpleNamespace(name="vllm", mode="sync")
     )
-    one = worker(
+    rank_worker = worker(
         seed=seed, actor=SimpleNamespace(actor_module=[]), _register_dispatch_collect_info=lambda *_, **__: None
     )
-    one.config.rollout.update(name="vllm", free_cache_engine=True)
-    one.config.model = {}
-    one.trainer_mode = lambda: ActorRolloutRefWorker.trainer_mode(one)
+    rank_worker.config.rollout.update(name="vllm", free_cache_engine=True)
+    rank_worker.config.model = {}
+    rank_worker.trainer_mode = lambda: ActorRolloutRefWorker.trainer_mode(rank_worker)
     set_random_seed(5)
     expected = draws(seeded(worker(seed=seed)))
     set_random_seed(5)
-    ActorRolloutRefWorker._build_rollout(one)
-    assert draws(one) == expected
+    ActorRolloutRefWorker._build_rollout(rank_worker)
+    assert draws(rank_worker) == expected

@@ -28,11 +28,11 @@ from recipe.checkpoints import (
 )
 from recipe.files import sync_directory
 
-# What Megatron-core's writers of a rank are called: __RANK_NUMBER.distcp.
+# Names of the files that Megatron-core's writers of a rank make: __RANK_NUMBER.distcp.
 _OF_RANK = re.compile(r"(?:.*/)?__([0-9]+)_[0-9]+\.distcp")
 # A rank writes two such files.
 THREADS = 2
-# Of the save that is complete but for its manifest.
+# Checkpoint and manifest of the save that only lacks its manifest; empty without one.
 _held: list[tuple[Path, Manifest]] = []
 
 
@@ -63,12 +63,12 @@ def finish_save(checkpoint: Path, step: int, workers: Sequence[Any]) -> None:
     """
     sizes = list_files(checkpoint)
     parts = share_out(list(sizes), len(workers))
-    asked = [
+    pending = [
         worker.__ray_call__.remote(_sum, str(checkpoint), names) for worker, names in zip(workers, parts, strict=True)
     ]
     sums: dict[str, FileSum] = {}
-    for part in ray.get(asked):
-        sums |= {name: FileSum(*one) for name, one in part.items()}
+    for part in ray.get(pending):
+        sums |= {name: FileSum(*values) for name, values in part.items()}
     if problem := _disagreement(sizes, sums):
         raise NotWhole(f"{checkpoint}: {problem}; expected storage on which all nodes see the same files")
     _held[:] = [(checkpoint, Manifest(step, dict(sorted(sums.items())), run_settings()))]
@@ -86,27 +86,27 @@ def declare(metrics: int | None) -> None:
 
 
 def share_out(names: Sequence[str], ranks: int) -> list[list[str]]:
-    """Who sums which files: each rank its own, and whatever names no rank in turn.
+    """The files that each rank sums: its own, and in turn those whose names have no rank.
 
     >>> share_out(["__1_0.distcp", "common.pt", "data.pt"], 2)
     [['common.pt'], ['__1_0.distcp', 'data.pt']]
     """
     parts: list[list[str]] = [[] for _ in range(ranks)]
-    others = 0
+    unranked = 0
     for name in names:
         match = _OF_RANK.fullmatch(name)
         if match and int(match[1]) < ranks:
             parts[int(match[1])].append(name)
         else:
-            parts[others % ranks].append(name)
-            others += 1
+            parts[unranked % ranks].append(name)
+            unranked += 1
     return parts
 
 
 def _sum(worker: Any, checkpoint: str, names: list[str]) -> dict[str, tuple[int, str]]:
-    """Runs in the worker's process; plain values, so that what goes back needs no class of ours."""
+    """Sum files, in the worker's process; plain values, so that the answer needs no class of ours."""
     sums = sum_files(Path(checkpoint), names, THREADS, sync=True)
-    return {name: (one.bytes, one.sha256) for name, one in sums.items()}
+    return {name: (file_sum.bytes, file_sum.sha256) for name, file_sum in sums.items()}
 
 
 def _disagreement(sizes: Mapping[str, int], sums: Mapping[str, FileSum]) -> str | None:
@@ -119,7 +119,7 @@ def _disagreement(sizes: Mapping[str, int], sums: Mapping[str, FileSum]) -> str 
 
 
 def run_settings() -> dict[str, Any]:
-    """What the launcher wrote down of the run when it started it; empty where no launcher did."""
+    """The settings that the launcher wrote into the run's command.json; empty where no launcher started the run."""
     try:
         value = json.loads(Path(os.environ["RECIPE_RUN_DIR"], "command.json").read_text(encoding="utf-8"))
         return {"config": value["config"], "accepted": value["accepted"]}

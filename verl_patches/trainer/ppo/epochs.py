@@ -13,13 +13,13 @@ _steps_per_epoch: int | None = None
 
 
 def count_epochs(steps_per_epoch: int) -> None:
-    """From here on `with_epoch` knows how many steps an epoch of this process's training has."""
+    """Note for `with_epoch` how many steps an epoch of this process's training has."""
     global _steps_per_epoch
     _steps_per_epoch = steps_per_epoch
 
 
 def with_epoch(metrics: Mapping[str, Any], step: int) -> Mapping[str, Any]:
-    """`metrics` of `step` (from 1) with the epoch (from 0) by the step's number, where there is such a metric."""
+    """`metrics` of `step` (from 1) with the epoch (from 0) that follows from it, where they have an epoch."""
     if METRIC not in metrics or not _steps_per_epoch:
         return metrics
     return {**metrics, METRIC: (step - 1) // _steps_per_epoch}

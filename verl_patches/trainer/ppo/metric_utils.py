@@ -34,8 +34,8 @@ def verdict_counts(columns: dict[str, Any]) -> dict[str, int]:
     """
     counts: dict[str, int] = {}
     if "verdict" in columns:
-        found = Counter(map(str, columns["verdict"]))
-        counts = {f"reward/{verdict.value}": found[verdict.value] for verdict in Verdict}
+        by_verdict = Counter(map(str, columns["verdict"]))
+        counts = {f"reward/{verdict.value}": by_verdict[verdict.value] for verdict in Verdict}
     if "lost_workers" in columns:
         counts["reward/lost_workers"] = int(sum(columns["lost_workers"]))
     return counts

@@ -27,9 +27,11 @@ def require_same_overlay(trainer: Any) -> None:
         OverlayError: workers differ; names host, process, role and patch of each that does.
     """
     groups = _groups(trainer)
-    answers = [ray.get([one.__ray_call__.remote(_snapshot) for one in group], timeout=ANSWER_S) for group in groups]
+    answers = [
+        ray.get([worker.__ray_call__.remote(_snapshot) for worker in group], timeout=ANSWER_S) for group in groups
+    ]
     differences = [line for snapshots in answers for line in compare(snapshots)]
-    patches = sorted({patch for snapshots in answers for one in snapshots for patch in one["patches"]})
+    patches = sorted({patch for snapshots in answers for snapshot in snapshots for patch in snapshot["patches"]})
     record("overlay", workers=sum(map(len, groups)), patches=len(patches), differences=differences)
     if differences:
         raise OverlayError(
@@ -44,10 +46,10 @@ def _groups(trainer: Any) -> list[list[Any]]:
     for name in GROUPS:
         group = getattr(trainer, name, None)
         if group is not None:
-            distinct.setdefault(frozenset(one._actor_id.hex() for one in group.workers), list(group.workers))
+            distinct.setdefault(frozenset(worker._actor_id.hex() for worker in group.workers), list(group.workers))
     return list(distinct.values())
 
 
 def _snapshot(worker: Any) -> Snapshot:
-    """Runs in the worker's process."""
+    """The overlay's state in the worker's process, where this runs."""
     return snapshot()

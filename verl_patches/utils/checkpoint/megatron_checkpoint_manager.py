@@ -20,7 +20,7 @@ NAME = "transformer_engine"
 
 
 def _installed() -> bool:
-    """Whether the real package is there. What MindSpeed puts in its place cannot be found on the import path."""
+    """Whether the real Transformer Engine is installed: MindSpeed's substitute cannot be found on the import path."""
     return importlib.machinery.PathFinder.find_spec(NAME) is not None
 
 
@@ -68,7 +68,7 @@ def _is_random(name: str) -> bool:
 
 @contextlib.contextmanager
 def _with_schedule(manager: Any) -> Iterator[None]:
-    """While the block runs `manager` loads how far the learning rate's schedule is.
+    """While the block runs, `manager` also loads the position in the learning rate's schedule.
 
     verl's setting of that name would also keep the saved learning rate against the configuration's; the schedule itself
     was made without it, so its rates stay those of the configuration.

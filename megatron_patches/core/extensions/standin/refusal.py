@@ -12,9 +12,9 @@ class StandInRefusal(RuntimeError):
     """A feature of Transformer Engine was asked for that the plain-torch stand-ins do not have."""
 
 
-def refuse(name: str, found: str, what_to_do: str) -> NoReturn:
+def refuse(name: str, problem: str, what_to_do: str) -> NoReturn:
     """Raise StandInRefusal naming the module, what it was given and what to do about it."""
-    raise StandInRefusal(f"{name} (plain-torch stand-in for Transformer Engine): {found}; {what_to_do}")
+    raise StandInRefusal(f"{name} (plain-torch stand-in for Transformer Engine): {problem}; {what_to_do}")
 
 
 def refuse_fp8(name: str, config: Any) -> None:

@@ -45,7 +45,7 @@ def is_initialized() -> bool:
 
 
 def _lazy_call(function: Any, **kwargs: Any) -> None:
-    """Run now: there is no driver to wait for."""
+    """Call the function at once: there is no driver to wait for."""
     function()
 
 
@@ -103,7 +103,7 @@ class device_of(device):
 
 
 def synchronize(device: Any = None) -> None:
-    """Everything has run already; only the device is checked."""
+    """Check the device; there is nothing to wait for."""
     index_of(device)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Something to do right after a module's first import, without importing it for that."""
+"""Calls an action right after a module is imported, without importing it."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -31,15 +31,15 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != self._name:
             return None
-        others = [finder for finder in sys.meta_path if finder is not self]
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in others)), None)
+        finders = [finder for finder in sys.meta_path if finder is not self]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in finders)), None)
         if spec is not None and spec.loader is not None:
             _follow(spec.loader, self._action)
         return spec
 
 
 def _follow(loader: Any, action: Action) -> None:
-    # On the instance: the loader keeps its class, by which others find the source.
+    # Set on the instance: others find the source by the loader's class, which stays.
     execute = loader.exec_module
 
     def exec_module(module: ModuleType) -> None:

@@ -90,9 +90,9 @@ def npu_ring_mla(
     checks.true(name, "head_num", head_num % kv_head_num == 0, head_num, f"a multiple of kv_head_num={kv_head_num}")
     checks.dtype(name, "seqlen", seqlen, checks.INT32)
     checks.rank(name, "seqlen", seqlen, 1, 2)
-    both = seqlen if seqlen.dim() == 2 else seqlen.expand(2, -1)
-    checks.shape(name, "seqlen", both, (2, -1))
-    q_lens, kv_lens = check_lengths(name, "seqlen", both[0]), check_lengths(name, "seqlen", both[1])
+    both_lengths = seqlen if seqlen.dim() == 2 else seqlen.expand(2, -1)
+    checks.shape(name, "seqlen", both_lengths, (2, -1))
+    q_lens, kv_lens = check_lengths(name, "seqlen", both_lengths[0]), check_lengths(name, "seqlen", both_lengths[1])
     checks.true(
         name,
         "seqlen",
@@ -341,9 +341,9 @@ def npu_fused_infer_attention_score(
         batch, heads, steps, _ = query.shape
         checks.shape(name, "query", query, (lengths.numel(), num_heads, -1, latent))
         checks.absent(name, atten_mask=atten_mask)
-        whole = torch.cat((query, query_rope), -1).transpose(1, 2).reshape(batch * steps, heads, -1)
+        full_query = torch.cat((query, query_rope), -1).transpose(1, 2).reshape(batch * steps, heads, -1)
         out = _latent_decode(
-            whole,
+            full_query,
             lengths,
             block_table,
             size,

@@ -245,8 +245,8 @@ def npu_fusion_attention(
         if band is not None:
             hidden = band.hidden(torch.tensor([q_len]), torch.tensor([kv_len]), q_len, kv_len)[0]
         if sparse_mode in (0, 1):
-            given = atten_mask.bool()
-            hidden = given if hidden is None else given | hidden
+            explicit = atten_mask.bool()
+            hidden = explicit if hidden is None else explicit | hidden
     out, peak, total = _softmax_mix(q, k, v, hidden, scale)
     return _join_heads(input_layout, out).to(query.dtype), *_eight(peak, total), empty, 0, 0, 0
 

@@ -25,24 +25,24 @@ def unsupported(op: str, argument: str, value: Any, accepted: Any) -> NotImpleme
     return NotImplementedError(f"{op} (simulated NPU): {argument}={shown} is not simulated; use {accepted}")
 
 
-def only(op: str, accepted: Any, /, **given: Any) -> None:
-    """Raise NotImplementedError for the first of ``given`` that is not ``accepted`` (nor in it, when it is a tuple)."""
-    for argument, value in given.items():
+def only(op: str, accepted: Any, /, **arguments: Any) -> None:
+    """Raise NotImplementedError for the first argument that is not ``accepted``, nor in it when it is a tuple."""
+    for argument, value in arguments.items():
         allowed = accepted if isinstance(accepted, tuple) else (accepted,)
         if isinstance(value, Tensor) or value not in allowed:
             raise unsupported(op, argument, value, " or ".join(map(repr, allowed)))
 
 
-def absent(op: str, /, **given: Any) -> None:
-    """Raise NotImplementedError for the first of ``given`` that is not None."""
-    for argument, value in given.items():
+def absent(op: str, /, **arguments: Any) -> None:
+    """Raise NotImplementedError for the first of ``arguments`` that is not None."""
+    for argument, value in arguments.items():
         if value is not None:
             raise unsupported(op, argument, value, "None")
 
 
-def invalid(op: str, argument: str, found: Any, expected: Any) -> ValueError:
+def invalid(op: str, argument: str, actual: Any, expected: Any) -> ValueError:
     """The error for a value that the real operator refuses as well."""
-    return ValueError(f"{op}: {argument} is {found}, expected {expected}")
+    return ValueError(f"{op}: {argument} is {actual}, expected {expected}")
 
 
 def dtype(op: str, argument: str, tensor: Tensor, accepted: Iterable[torch.dtype]) -> None:
@@ -75,12 +75,12 @@ def rank(op: str, argument: str, tensor: Tensor, *accepted: int) -> None:
 
 def shape(op: str, argument: str, tensor: Tensor, expected: Sequence[int]) -> None:
     """Check one tensor's shape; -1 in ``expected`` stands for any size."""
-    found = tensor.shape
-    if len(found) != len(expected) or any(e not in (-1, f) for e, f in zip(expected, found, strict=True)):
-        raise invalid(op, argument, f"of shape {tuple(found)}", f"{tuple(expected)} (-1: any)")
+    actual = tensor.shape
+    if len(actual) != len(expected) or any(e not in (-1, f) for e, f in zip(expected, actual, strict=True)):
+        raise invalid(op, argument, f"of shape {tuple(actual)}", f"{tuple(expected)} (-1: any)")
 
 
-def true(op: str, argument: str, condition: bool, found: Any, expected: Any) -> None:
-    """Check any other condition."""
+def true(op: str, argument: str, condition: bool, actual: Any, expected: Any) -> None:
+    """Raise ValueError unless `condition` holds."""
     if not condition:
-        raise invalid(op, argument, found, expected)
+        raise invalid(op, argument, actual, expected)

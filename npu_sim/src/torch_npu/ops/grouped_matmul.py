@@ -15,15 +15,17 @@ def group_bounds(
     name: str, group_list: Tensor | Sequence[int], group_list_type: int, groups: int, rows: int
 ) -> list[int]:
     """Row bounds 0, e1, ..., eG of the groups; type 0 = cumulative ends, 1 = counts per group."""
-    given = group_list.tolist() if isinstance(group_list, Tensor) else [int(v) for v in group_list]
-    if len(given) != groups:
-        raise checks.invalid(name, "group_list", f"for {len(given)} groups", f"one entry for each of {groups} weights")
+    entries = group_list.tolist() if isinstance(group_list, Tensor) else [int(v) for v in group_list]
+    if len(entries) != groups:
+        raise checks.invalid(
+            name, "group_list", f"for {len(entries)} groups", f"one entry for each of {groups} weights"
+        )
     bounds = [0]
-    for entry in given:
+    for entry in entries:
         bounds.append(bounds[-1] + entry if group_list_type == 1 else entry)
     if any(b < a for a, b in itertools.pairwise(bounds)) or bounds[-1] > rows:
         kind = "counts" if group_list_type == 1 else "cumulative ends"
-        raise checks.invalid(name, "group_list", given, f"{kind} that never fall and stay within {rows} rows")
+        raise checks.invalid(name, "group_list", entries, f"{kind} that never fall and stay within {rows} rows")
     return bounds
 
 
@@ -102,8 +104,8 @@ def npu_grouped_matmul(
     )
     checks.only(name, 0, act_type=act_type)
     checks.only(name, (0, 1), group_list_type=group_list_type)
-    for label, given in (("x", x), ("weight", weight)):
-        if isinstance(given, Tensor):
+    for label, tensors in (("x", x), ("weight", weight)):
+        if isinstance(tensors, Tensor):
             raise checks.invalid(name, label, "a tensor", "a list of tensors")
     checks.dtype(name, "x", x[0], checks.FLOATS)
     for pair in zip(x, weight, strict=False):

@@ -137,8 +137,8 @@ def npu_kv_rmsnorm_rope_cache(
         scatter_slots(name, rows, index.flatten())
     else:
         checks.true(name, "index", index.numel() == tokens, f"{index.numel()} slots", f"one per token ({tokens})")
-        for _, one, cache in rows:
-            scatter_nz(name, one, cache, index.flatten())
+        for _, values, cache in rows:
+            scatter_nz(name, values, cache, index.flatten())
     return (k_cache, ckv_cache, k_rope, c_kv) if is_output_kv else (k_cache, ckv_cache, None, None)
 
 

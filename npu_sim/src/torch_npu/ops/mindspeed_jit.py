@@ -54,17 +54,17 @@ def npu_gmm(
     checks.only(name, (0, 1), group_list_type=group_list_type)
     if bias:
         raise checks.unsupported(name, "bias", bias[0], "no bias")
-    rows, other = x[0], weight[0]
+    rows, factor = x[0], weight[0]
     checks.dtype(name, "x", rows, checks.FLOATS)
-    checks.same_dtype(name, x=rows, weight=other)
+    checks.same_dtype(name, x=rows, weight=factor)
     if group_type == 0:
-        checks.shape(name, "weight", other, (-1, rows.shape[1], -1))
+        checks.shape(name, "weight", factor, (-1, rows.shape[1], -1))
         return [
-            multiply_groups(rows, other, group_bounds(name, groups, group_list_type, other.shape[0], rows.shape[0]))
+            multiply_groups(rows, factor, group_bounds(name, groups, group_list_type, factor.shape[0], rows.shape[0]))
         ]
-    checks.shape(name, "weight", other, (rows.shape[1], -1))
-    bounds = group_bounds(name, groups, group_list_type, len(groups), other.shape[0])
-    return [weight_gradient(rows.t(), other, bounds)]
+    checks.shape(name, "weight", factor, (rows.shape[1], -1))
+    bounds = group_bounds(name, groups, group_list_type, len(groups), factor.shape[0])
+    return [weight_gradient(rows.t(), factor, bounds)]
 
 
 @op("mindspeed.npu_gmm_backward")

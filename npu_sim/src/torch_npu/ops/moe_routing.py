@@ -242,8 +242,8 @@ def npu_moe_token_permute_with_routing_map_grad(
     checks.shape(name, "routing_map", routing_map, (tokens_num, experts_num))
     grad = permuted_token_out_grad
     tokens = torch.zeros(tokens_num, grad.shape[1]).index_add_(0, sorted_indices.long(), grad.float()).to(grad.dtype)
-    given = probs_grad is not None and probs_grad.numel() > 0
-    return tokens, _spread(probs_grad, routing_map) if given else grad.new_empty(0)
+    has_probs = probs_grad is not None and probs_grad.numel() > 0
+    return tokens, _spread(probs_grad, routing_map) if has_probs else grad.new_empty(0)
 
 
 @op()

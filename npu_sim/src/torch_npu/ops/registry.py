@@ -164,11 +164,11 @@ class _Replay(torch.autograd.Function):
             for o, g in zip(outputs, grads, strict=True)
             if isinstance(o, Tensor) and o.requires_grad and g is not None
         ]
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             [o for o, _ in used], [views[i] for i in wanted], [g for _, g in used], allow_unused=True
         )
         result: list[Tensor | None] = [None] * len(views)
-        for i, grad in zip(wanted, found, strict=True):
+        for i, grad in zip(wanted, gradients, strict=True):
             result[i] = None if grad is None else sim().as_npu(grad.contiguous(), ctx.device)
         return (None, None, None, *result)
 

@@ -19,7 +19,7 @@ from recipe.reward.equality.reals import FUNCTIONS, Effort, UnknownError, value_
 from recipe.reward.equality.surds import surd
 from recipe.reward.grade import grade_answer
 from recipe.reward.grammar.answers import read
-from recipe.reward.grammar.values import Measure, Node, Num, Op
+from recipe.reward.grammar.values import ExprNode, Measure, Num, Op
 from recipe.reward.verdict import Verdict
 
 # Expressions that come to nothing, each by another way.
@@ -67,7 +67,7 @@ PLACES = [
 ]
 
 
-def node(text: str) -> Node:
+def node(text: str) -> ExprNode:
     value = read(text)
     assert isinstance(value, Measure), text
     return value.node

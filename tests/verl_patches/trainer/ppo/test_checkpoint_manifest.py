@@ -78,14 +78,15 @@ def logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
 @pytest.mark.proves(PATCH, LOG)
 def test_a_save_ends_with_a_manifest_of_every_file(trainer: Any, logger: Tracking, tmp_path: Path) -> None:
     RayPPOTrainer._save_checkpoint(trainer)
-    (found,) = look(tmp_path / "saved")
-    assert found.unfinished, "the metrics of the step are not there"
+    (checkpoint,) = look(tmp_path / "saved")
+    assert checkpoint.unfinished, "the metrics of the step are not there"
     logger.log(data={"loss": 1.0}, step=4)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["step"] == 4
-    (found,) = look(tmp_path / "saved")
-    assert found.whole and found.step == 4 and found.manifest is not None
-    assert found.manifest.run == {"config": {"run": {"steps": 9}}, "accepted": ["train.learning_rate"]}
-    assert {"data.pt", "random/trainer.json"} <= found.manifest.files.keys() and len(found.manifest.files) == 11
+    (checkpoint,) = look(tmp_path / "saved")
+    assert checkpoint.whole and checkpoint.step == 4 and checkpoint.manifest is not None
+    assert checkpoint.manifest.run == {"config": {"run": {"steps": 9}}, "accepted": ["train.learning_rate"]}
+    files = checkpoint.manifest.files
+    assert {"data.pt", "random/trainer.json"} <= files.keys() and len(files) == 11
     group = trainer.actor_rollout_wg
     for rank, worker in enumerate(group.workers):
         shards = [name for name in worker.names if name.endswith(".distcp")]
@@ -107,8 +108,8 @@ def test_a_worker_that_sees_another_file_leaves_the_save_unfinished(
     with pytest.raises(NotWhole, match=r"__1_0\.distcp has 1000 bytes for the trainer and 1001 for the worker"):
         RayPPOTrainer._save_checkpoint(trainer)
     logger.log(data={}, step=4)
-    (found,) = look(tmp_path / "saved")
-    assert found.unfinished and not found.whole
+    (checkpoint,) = look(tmp_path / "saved")
+    assert checkpoint.unfinished and not checkpoint.whole
 
 
 def test_a_worker_that_answers_for_less_is_noticed(trainer: Any, tmp_path: Path) -> None:

@@ -65,22 +65,22 @@ def trainer(directory: Path, resumed_from: int | None = None) -> Any:
     )
 
 
-def train(one: Any, until: int, save_at: int | None = None) -> list[Any]:
+def train(trainer_under_test: Any, until: int, save_at: int | None = None) -> list[Any]:
     """verl's loop: of every step the epoch that verl counts, its problems, and what the process draws in it."""
-    seed = 1 if one.config.trainer.resume_mode == "disable" else 2  # a resumed process has other states
+    seed = 1 if trainer_under_test.config.trainer.resume_mode == "disable" else 2  # a resumed process has other states
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    RayPPOTrainer._load_checkpoint(one)
+    RayPPOTrainer._load_checkpoint(trainer_under_test)
     done = []
     for epoch in itertools.count():
-        for batch in one.train_dataloader:
-            one.global_steps += 1
+        for batch in trainer_under_test.train_dataloader:
+            trainer_under_test.global_steps += 1
             drawn = [random.random(), np.random.rand(), torch.rand(1).item()]
-            done.append((logged({"training/epoch": epoch}, one.global_steps), batch.tolist(), drawn))
-            if one.global_steps == save_at:
-                RayPPOTrainer._save_checkpoint(one)
-            if one.global_steps == until:
+            done.append((logged({"training/epoch": epoch}, trainer_under_test.global_steps), batch.tolist(), drawn))
+            if trainer_under_test.global_steps == save_at:
+                RayPPOTrainer._save_checkpoint(trainer_under_test)
+            if trainer_under_test.global_steps == until:
                 return done
     raise AssertionError
 
@@ -100,10 +100,10 @@ def logged(metrics: dict[str, Any], step: int) -> Any:
 )
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 6, 7])
 def test_a_resumed_trainer_is_the_one_that_saved(tmp_path: Path, step: int) -> None:
-    whole = train(trainer(tmp_path / "whole"), until=3 * EPOCH)
-    assert [line[0] for line, _, _ in whole] == [(k, (k - 1) // EPOCH) for k in range(1, 3 * EPOCH + 1)]
+    uninterrupted = train(trainer(tmp_path / "whole"), until=3 * EPOCH)
+    assert [line[0] for line, _, _ in uninterrupted] == [(k, (k - 1) // EPOCH) for k in range(1, 3 * EPOCH + 1)]
     train(trainer(tmp_path), until=step, save_at=step)
-    assert train(trainer(tmp_path, resumed_from=step), until=3 * EPOCH) == whole[step:]
+    assert train(trainer(tmp_path, resumed_from=step), until=3 * EPOCH) == uninterrupted[step:]
 
 
 def test_a_checkpoint_without_states_is_gone_on_from_with_a_warning(

@@ -55,7 +55,7 @@ def workers(cluster: None) -> list[Any]:
             getattr(importlib.import_module("recipe.overlay"), action)(patch)
 
     started = [ray.remote(num_cpus=1)(Worker).remote(rank) for rank in range(2)]
-    ray.get([one.pid.remote() for one in started], timeout=180)
+    ray.get([actor.pid.remote() for actor in started], timeout=180)
     return started
 
 

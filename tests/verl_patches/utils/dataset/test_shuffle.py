@@ -30,8 +30,8 @@ def data_config() -> Any:
     paths = RunPaths(Path("/runs/sim"), "id", Path("/tmp/grpo-1"))
     overrides = derive_run(config, paths=paths).overrides
     parts = ("data.seed=", "data.sampler.", "data.dataloader_num_workers=")
-    given = OmegaConf.from_dotlist([item for item in overrides if item.startswith(parts)]).data
-    return OmegaConf.merge({"shuffle": True, "sampler": {"class_path": None, "class_name": None}}, given)
+    derived = OmegaConf.from_dotlist([item for item in overrides if item.startswith(parts)]).data
+    return OmegaConf.merge({"shuffle": True, "sampler": {"class_path": None, "class_name": None}}, derived)
 
 
 def loader(data_config: Any) -> StatefulDataLoader:

@@ -66,8 +66,8 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
         ValueError: a combination vLLM-Ascend would refuse or, worse, run wrongly.
     """
     args = dict(stock)
-    asked = dict(args.get("additional_config") or {})
-    graph = _graph_mode(asked, bool(args.get("enforce_eager", False)))
+    additional_config = dict(args.get("additional_config") or {})
+    graph = _graph_mode(additional_config, bool(args.get("enforce_eager", False)))
     chunked = needs_chunked_prefill(args["max_num_batched_tokens"], args["max_model_len"])
 
     derived: dict[str, Any] = {
@@ -85,9 +85,9 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
             "enable_frozen_parameter": False,
             "enable_view_optimize": False,
         }
-        if asked.get(GRAPH_KEY, {}).get("graph_batch_sizes_init"):
+        if additional_config.get(GRAPH_KEY, {}).get("graph_batch_sizes_init"):
             del derived[GRAPH_KEY]["graph_batch_sizes"]
-    merged = deep_merge(derived, asked)
+    merged = deep_merge(derived, additional_config)
     _check(merged, graph, chunked, prefix_caching=args.get("enable_prefix_caching") is not False)
 
     args["additional_config"] = merged
@@ -98,8 +98,8 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
-def _graph_mode(asked: dict[str, Any], enforce_eager: bool) -> bool:
-    enabled = asked.get(GRAPH_KEY, {}).get("enabled", not enforce_eager)
+def _graph_mode(additional_config: dict[str, Any], enforce_eager: bool) -> bool:
+    enabled = additional_config.get(GRAPH_KEY, {}).get("enabled", not enforce_eager)
     if not isinstance(enabled, bool):
         raise ValueError(
             f"additional_config.{GRAPH_KEY}.enabled is {enabled!r} ({type(enabled).__name__}); write true or false"

@@ -58,10 +58,10 @@ def check_block_count(core: Any) -> None:
     """Raise RuntimeError unless every layer's cache holds exactly the blocks the scheduler's pool hands out."""
     pool = core.scheduler.kv_cache_manager.block_pool.num_gpu_blocks
     planned = core.scheduler.kv_cache_config.num_blocks
-    found = sorted({int(_first_tensor(cache).shape[0]) for cache in _runner(core).kv_caches})
-    if found != [planned] or pool != planned:
+    counts = sorted({int(_first_tensor(cache).shape[0]) for cache in _runner(core).kv_caches})
+    if counts != [planned] or pool != planned:
         raise RuntimeError(
-            f"the KV cache has {found} blocks per layer, the scheduler's configuration {planned}, its pool {pool}: "
+            f"the KV cache has {counts} blocks per layer, the scheduler's configuration {planned}, its pool {pool}: "
             "they must be one number, or block ids point outside the cache"
         )
 

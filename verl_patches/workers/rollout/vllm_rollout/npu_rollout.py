@@ -140,7 +140,7 @@ class NPURollout(vLLMRollout):
         self.inference_engine.reset_prefix_cache()
         if not self.config.free_cache_engine:
             return
-        # What generation left in reference cycles may hold device memory. Not counted: garbage of others goes too.
+        # Reference cycles that generation left may hold device memory. This is not counted, as other garbage goes too.
         gc.collect()
         with self._ledger.counting():
             if self._kv_cache_present:
@@ -151,7 +151,7 @@ class NPURollout(vLLMRollout):
         self._record("released")
 
     def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The engine's part of a generation: what it leaves on the device is the rollout's, verl's batch is not."""
+        """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch."""
         with self._ledger.counting():
             return generate(*args, **kwargs)
 

@@ -27,7 +27,7 @@ class _View:
 
 
 @dataclass(frozen=True)
-class _Storage:
+class _SharedStorage:
     """One storage and the parameters that view it."""
 
     elements: int
@@ -45,7 +45,7 @@ class ReleasedWeights:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._released: list[_Storage] | None = None
+        self._released: list[_SharedStorage] | None = None
 
     @property
     def on_device(self) -> bool:
@@ -69,7 +69,7 @@ class ReleasedWeights:
                 view.parameter.data = flat.as_strided(view.size, view.stride, view.offset)
         self._released = None
 
-    def _layout(self) -> list[_Storage]:
+    def _layout(self) -> list[_SharedStorage]:
         by_storage: dict[tuple[torch.device, int], list[nn.Parameter]] = {}
         for parameter in self._module.parameters():
             pointer = parameter.untyped_storage().data_ptr()
@@ -77,7 +77,7 @@ class ReleasedWeights:
             by_storage.setdefault((parameter.device, pointer or -id(parameter)), []).append(parameter)
         return [self._describe(parameters) for parameters in by_storage.values()]
 
-    def _describe(self, parameters: list[nn.Parameter]) -> _Storage:
+    def _describe(self, parameters: list[nn.Parameter]) -> _SharedStorage:
         first = parameters[0]
         if any(parameter.dtype != first.dtype for parameter in parameters):
             names = [name for name, p in self._module.named_parameters() if any(p is q for q in parameters)]
@@ -85,7 +85,7 @@ class ReleasedWeights:
                 f"parameters {', '.join(names)} share one storage with different dtypes "
                 f"({', '.join(sorted({str(p.dtype) for p in parameters}))}); such a layout cannot be restored"
             )
-        return _Storage(
+        return _SharedStorage(
             elements=first.untyped_storage().nbytes() // first.element_size(),
             dtype=first.dtype,
             device=first.device,
@@ -106,15 +106,15 @@ def poison(module: nn.Module) -> None:
 
 def check_no_poison(module: nn.Module) -> None:
     """Raise RuntimeError naming every parameter that holds a NaN."""
-    left = [
+    poisoned = [
         name
         for name, parameter in module.named_parameters()
         if parameter.is_floating_point() and bool(torch.isnan(parameter).any())
     ]
-    if left:
+    if poisoned:
         raise RuntimeError(
-            f"after the weight sync {len(left)} rollout parameters still hold NaN: {_some(left)}. Either the sync did "
-            "not bring all of their elements, or the actor's own weights are NaN"
+            f"after the weight sync {len(poisoned)} rollout parameters still hold NaN: {_some(poisoned)}. Either the "
+            "sync did not bring all of their elements, or the actor's own weights are NaN"
         )
 
 
