@@ -50,10 +50,7 @@ def _lead_nowhere(stream: TextIO) -> None:
 
 def never_fail() -> None:
     """Let no `print` of this process fail from now on."""
-    sys.stdout, sys.stderr = (
-        stream if stream is None else Unfailing(stream)
-        for stream in (sys.stdout, sys.stderr)
-    )
+    sys.stdout, sys.stderr = (stream if stream is None else Unfailing(stream) for stream in (sys.stdout, sys.stderr))
 
 
 @contextmanager
