@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import REPO, text
+from tests.docs.pages import FOLLOWED, REPO, files, text
 
-PAGE = "CONTRIBUTING.md"
 _UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM", REPO / "upstream")).resolve()
-# A fenced block, with the line above it that names its file if there is one.
-_BLOCK = re.compile(r"(?:^`(?P<file>[\w./]+)`:\n\n)?^```(?P<language>\w*)\n(?P<content>.*?)^```", re.M | re.S)
+_FILES = {content: name for name, content in files(FOLLOWED).items()}
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,9 @@ class Step:
 
 def examples() -> dict[str, list[Step]]:
     """The blocks of each section of the page, below its heading."""
-    sections = re.split(r"^## (.*)$", text(PAGE), flags=re.M)[1:]
+    sections = re.split(r"^## (.*)$", text(FOLLOWED), flags=re.MULTILINE)[1:]
     return {
-        heading: [Step(match["file"], match["language"], match["content"]) for match in _BLOCK.finditer(section)]
+        heading: [Step(_FILES.get(content), language, content) for language, content in _BLOCK.findall(section)]
         for heading, section in zip(sections[::2], sections[1::2], strict=True)
     }
 
@@ -48,13 +47,13 @@ def changed(before: str, hunk: str) -> str:
     lines = hunk.splitlines(keepends=True)
     old = "".join(line[1:] for line in lines if line[0] in " -")
     new = "".join(line[1:] for line in lines if line[0] in " +")
-    assert before.count(old) == 1, f"{PAGE}: stands {before.count(old)} times in the file, not once:\n{old}"
+    assert before.count(old) == 1, f"{FOLLOWED}: stands {before.count(old)} times in the file, not once:\n{old}"
     return before.replace(old, new)
 
 
 def differences(content: str) -> Iterator[tuple[str, str]]:
     """Path and hunk, for each hunk of a block of differences."""
-    for path, hunks in re.findall(r"^--- a/(\S+)\n\+\+\+ b/\1\n(.*?)(?=^--- |\Z)", content, re.M | re.S):
+    for path, hunks in re.findall(r"^--- a/(\S+)\n\+\+\+ b/\1\n(.*?)(?=^--- |\Z)", content, re.MULTILINE | re.DOTALL):
         for hunk in hunks.split("@@\n")[1:]:
             yield path, hunk
 
@@ -64,7 +63,7 @@ def follow(steps: list[Step], tree: Path) -> None:
     printed = ""
     for step in steps:
         if step.file:
-            assert not (tree / step.file).exists(), f"{PAGE}: {step.file} is there already"
+            assert not (tree / step.file).exists(), f"{FOLLOWED}: {step.file} is there already"
             (tree / step.file).parent.mkdir(parents=True, exist_ok=True)
             (tree / step.file).write_text(step.content, encoding="utf-8")
         elif step.language == "diff":
@@ -75,7 +74,7 @@ def follow(steps: list[Step], tree: Path) -> None:
             printed = "".join(run(line, tree) for line in step.content.splitlines())
         else:
             for line in step.content.splitlines():
-                assert line in printed, f"{PAGE}: {line!r} is not in what was printed:\n{printed}"
+                assert line in printed, f"{FOLLOWED}: {line!r} is not in what was printed:\n{printed}"
 
 
 def run(line: str, tree: Path) -> str:
@@ -86,7 +85,7 @@ def run(line: str, tree: Path) -> str:
     done = subprocess.run(
         ["bash", "-c", line], cwd=tree, env=kept, capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.returncode == 0, f"{PAGE}: {line}\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"{FOLLOWED}: {line}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
