@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import hypothesis
 import pytest
 
 # Packages whose import takes seconds.
@@ -23,7 +24,9 @@ HEAVY = {"torch", "torch_npu", "transformers", "ray", "verl", "vllm", "vllm_asce
 # Over in an instant.
 QUICK_PROGRAMS = {"git"}
 # What a test and each of its fixtures' set-ups may take: of the processor, and by the clock, as a machine may be busy.
-LONGEST = (0.7, 5.0)
+LONGEST = (0.4, 3.0)
+# Of a property, for which the suite tries a hundred.
+EXAMPLES = 10
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 _TIMERS = (signal.ITIMER_PROF, signal.ITIMER_REAL)
 
@@ -80,6 +83,9 @@ _watch = _Watch()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("fast", hypothesis.settings.default, max_examples=EXAMPLES)
+    hypothesis.settings.load_profile("fast")
+    config.addinivalue_line("filterwarnings", "ignore::ResourceWarning")  # what is ended leaves its files open
     sys.addaudithook(_watch.on_event)
     signal.signal(signal.SIGPROF, _watch.on_time)
     signal.signal(signal.SIGALRM, _watch.on_time)
@@ -118,14 +124,14 @@ def pytest_runtest_makereport(
     # What a fixture of several tests was left out for is raised to each of them.
     if call.excinfo is not None and isinstance(call.excinfo.value, LeftOut):
         _watch.reason = _watch.reason or call.excinfo.value.msg
-    return _marked(report)
+    return report if call.when == "teardown" and report.passed else _marked(report)
 
 
 def _marked(report: Any) -> Any:
     """The report of what was left out says so, whatever became of it: the code under test may have caught the end."""
     if _watch.reason is not None:
         report.outcome, report.left_out = "skipped", _watch.reason
-        report.longrepr = ("", 0, _watch.reason)
+        report.longrepr = (report.nodeid, 0, _watch.reason)  # xdist tells the same one only once
     return report
 
 

@@ -122,7 +122,7 @@ def test_an_example_does_what_the_page_says(heading: str, tree: Path) -> None:
         ([Step("README.md", "", "")], "README.md is there already"),
         ([Step(None, "diff", "--- a/README.md\n+++ b/README.md\n@@\n+x\n no such line\n")], "stands 0 times"),
         ([Step(None, "bash", "echo one\nexit 3\n")], "exit 3"),
-        ([Step(None, "bash", "echo one\n"), Step(None, "", "two\n")], "'two' is not in what was printed:\none"),
+        ([Step(None, "bash", "echo one\n"), Step(None, "", "two\n")], "'two' is not in what was printed:\n  one"),
     ],
 )
 def test_a_page_that_is_wrong_is_found(steps: list[Step], said: str, tmp_path: Path) -> None:
