@@ -12,12 +12,16 @@ REPO = Path(__file__).resolve().parents[2]
 PAGES = tuple(
     str(path.relative_to(REPO))
     for path in (
-        *sorted(REPO.glob("README*.md")),
+        *sorted(REPO.glob("*.md")),
         *sorted(REPO.glob("docs/**/*.md")),
         REPO / "npu_sim" / "README.md",
     )
 )
+# Its commands are about files that it tells its reader to write: tests/docs/test_contributing.py follows it.
+FOLLOWED = "CONTRIBUTING.md"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# A block that is a file, below the line that names it.
+_FILE_BLOCK = re.compile(r"^`([\w./]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 # What a line of an unlabelled block, or inline code, begins with when it is something to type.
 _TYPED = re.compile(
@@ -33,6 +37,11 @@ def text(page: str) -> str:
 def blocks(page: str) -> list[tuple[str, str]]:
     """Language and content of each fenced block."""
     return _BLOCK.findall(text(page))
+
+
+def files(page: str) -> dict[str, str]:
+    """The files that the page shows whole, for its reader to write."""
+    return dict(_FILE_BLOCK.findall(text(page)))
 
 
 def spans(page: str) -> list[str]:

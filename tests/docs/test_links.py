@@ -51,11 +51,19 @@ def test_the_readmes_lead_to_every_page() -> None:
 def test_every_file_of_ours_that_is_named_is_there(page: str) -> None:
     for span in pages.spans(page):
         word = span.split()[0]
+        if word in pages.files(page):
+            continue
         if re.fullmatch(r"[\w./-]+", word) and "/" in word and word.partition("/")[0] in TOPS:
             ours = original(page) != OF_UPSTREAMS or word.startswith(ITS_OWN)
             assert not ours or (REPO / word).exists(), f"{page}: {word}"
         elif re.fullmatch(r"\w+\.(?:py|sh|md|toml|bats)", word) and word not in MADE and original(page) != OF_UPSTREAMS:
             assert word in NAMES, f"{page}: {word}"
+
+
+@pytest.mark.parametrize("drawing", sorted(REPO.glob("docs/*.svg")), ids=lambda file: file.name)
+def test_every_directory_that_a_drawing_names_is_there(drawing: Path) -> None:
+    for word in re.findall(r"[\w.]+(?:/[\w.]*)+", re.sub(r"<[^>]*>", " ", drawing.read_text(encoding="utf-8"))):
+        assert word.partition("/")[0] not in TOPS or (REPO / word).exists(), f"{drawing.name}: {word}"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -38,6 +38,13 @@ suite() { bash "$BATS_TEST_TMPDIR/scripts/test.sh" "$@"; }
     said "bats --tap --print-output-on-failure tests/scripts" "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -x"
 }
 
+@test "--fast leaves bats and what is not quick out, and says so" {
+    run -0 suite --fast tests/recipe
+    said "-m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m not slow -p tests.fast -rfE tests/recipe"
+    [[ "$output" != *"bats --tap"* ]]
+    [ "$(printf '%s|' "${lines[@]: -2}")" = "[bats: left out]|7 passed|" ]
+}
+
 @test "a failure in bats fails the suite, after pytest" {
     tool "$bin/bats" 'printf "ok 1 a\nnot ok 2 b\n"; exit 1'
     run -1 suite
@@ -57,8 +64,8 @@ suite() { bash "$BATS_TEST_TMPDIR/scripts/test.sh" "$@"; }
 }
 
 @test "a linter's failure ends it before any test" {
-    for name in ruff mypy; do
-        tool "$bin/python" "[ \$2 != $name ]"
+    for name in "ruff check" "ruff format" mypy; do
+        tool "$bin/python" "case \"\$*\" in *'$name'*) exit 1 ;; esac"
         run -1 suite
         [[ "$output" != *"test: bats"* ]]
     done

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 Results = list[list[dict[str, Any]]]
-SCALE = (
-    "mindspeed_patches.core.transformer.flash_attention.flash_attention.adaptor:dot_product_attention_forward_impl"
-)
+SCALE = "mindspeed_patches.core.transformer.flash_attention.flash_attention.adaptor:dot_product_attention_forward_impl"
 EXPERT_PARALLEL = {"task": "step", "layout": {"ep": 2}}
 TASKS = [
     {"task": "log_probs", "backward": True},
@@ -51,9 +49,7 @@ def test_with_upstreams_softmax_scale_it_does_not(
     assert other > 0
 
 
-def test_the_backward_equals_that_without_mindspeed(
-    adapted: list[dict[str, Any]], plain: list[dict[str, Any]]
-) -> None:
+def test_the_backward_equals_that_without_mindspeed(adapted: list[dict[str, Any]], plain: list[dict[str, Any]]) -> None:
     assert adapted[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-6)
     assert adapted[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=1e-5)
     assert adapted[0]["without_gradient"] == []
@@ -90,9 +86,7 @@ def test_a_step_of_two_expert_parallel_processes_equals_that_of_one(
         assert rank[0]["grad_norm"] == pytest.approx(plain[1]["grad_norm"], rel=1e-4)
 
 
-def test_the_checkpoint_loads_as_without_mindspeed(
-    adapted: list[dict[str, Any]], plain: list[dict[str, Any]]
-) -> None:
+def test_the_checkpoint_loads_as_without_mindspeed(adapted: list[dict[str, Any]], plain: list[dict[str, Any]]) -> None:
     """In bfloat16, with the router's bias in float32: our patch of Float16Module outlives MindSpeed's."""
     with_it, without = ({(name, at): piece for name, at, piece in one[2]["pieces"]} for one in (adapted, plain))
     assert with_it.keys() == without.keys()

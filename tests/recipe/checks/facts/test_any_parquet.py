@@ -122,17 +122,7 @@ def test_one_long_type_does_not_fill_the_line(files: Any) -> None:
         {"extra_info": pa.nulls(1)},
         {"more": pa.array([b"of another recipe's"])},
     ],
-    ids=[
-        *(
-            "a large list",
-            "a list of fixed size",
-            "a large string",
-            "a dictionary of strings",
-            "an integer",
-            "a fraction",
-        ),
-        *("several truths", "nothing more", "bytes of another recipe"),
-    ],
+    ids=lambda columns: ", ".join(f"{name} {getattr(values, 'type', values)}" for name, values in columns.items())[:60],
 )
 def test_other_types_of_the_same_thing_are_right(files: Any, columns: Any) -> None:
     found = told(files, table(**columns))
