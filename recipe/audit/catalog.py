@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The catalogue of patches, generated from the declarations into the READMEs and docs/PATCHES.md."""
+"""The catalogue of patches in docs/PATCHES.md and their number in the READMEs, generated from the declarations."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,6 @@ BEGIN = "<!-- patches: written by `python -m recipe patches catalog` -->"
 END = "<!-- patches: end -->"
 SUMMARY_IN = ("README.md", "README_zh.md")
 CATALOG = "docs/PATCHES.md"
-_HEADINGS = {"README.md": ("upstream", "kind", "left out where"), "README_zh.md": ("上游", "种类", "不使用的情形")}
 
 _PREFACE = """# The patches
 
@@ -41,7 +41,7 @@ configuration, or imports them by the one line of ours in it.
 def files(root: Path = REPOSITORY) -> dict[Path, str]:
     """What the catalogue's files are to hold: path -> text.
 
-    Raises OverlayError when a README has no place for the table.
+    Raises OverlayError when a README has no place for the number of patches.
     """
     declarations = collect(root)
     texts = {root / CATALOG: _catalog(declarations, root)}
@@ -51,7 +51,7 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
         if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
             raise OverlayError(f"{file} must have the line {BEGIN!r} once and, below it, the line {END!r} once")
         before, rest = text.split(BEGIN)
-        texts[file] = f"{before}{BEGIN}\n{_summary(declarations, _HEADINGS[name], root)}{END}{rest.split(END)[1]}"
+        texts[file] = f"{before}{BEGIN}\n{_summary(declarations)}\n{END}{rest.split(END)[1]}"
     return texts
 
 
@@ -84,12 +84,11 @@ def _by_package(declarations: Iterable[Declaration]) -> dict[str, list[Declarati
     return packages
 
 
-def _summary(declarations: list[Declaration], headings: tuple[str, ...], root: Path) -> str:
-    lines = [_row(headings), "|---|---|---|"]
-    for patch in declarations:
-        place = f"[`{patch.target}`]({patch.file.relative_to(root)})"
-        lines.append(_row((place, patch.kind, patch.otherwise)))
-    return "\n".join(lines) + "\n"
+def _summary(declarations: list[Declaration]) -> str:
+    """How many there are, and of each upstream, the most first; the same in every language."""
+    upstreams = Counter(patch.upstream.partition("==")[0] for patch in declarations)
+    counts = " · ".join(f"{name} {count}" for name, count in upstreams.most_common())
+    return f"**{len(declarations)}**: {counts}"
 
 
 def _catalog(declarations: list[Declaration], root: Path) -> str:
@@ -118,7 +117,3 @@ def _catalog(declarations: list[Declaration], root: Path) -> str:
 def _link(file: Path, root: Path) -> str:
     name = file.relative_to(root)
     return f"[`{name}`](../{name})"
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -61,7 +61,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fingerprint.add_argument("target", help="package.module:Class.member")
     fingerprint.add_argument("--kind", help="the patch's kind, where it cannot be told from the target")
     add("markers", _markers, "check that NPU-ADAPTATION comments stand in all that declarations use, and nowhere else")
-    listing = add("catalog", _catalog, "write the table of patches into the READMEs and docs/PATCHES.md")
+    listing = add("catalog", _catalog, "write docs/PATCHES.md, and the number of patches into the READMEs")
     listing.add_argument("--check", action="store_true", help="change nothing; exit 1 when a file is out of date")
     status = add("status", _status, "what was live where in a run, and in which processes it was not the same")
     status.add_argument("run", type=Path, metavar="RUN_DIR", help="directory of a run, runs/<name>")

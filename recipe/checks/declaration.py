@@ -135,9 +135,6 @@ class Catalogue:
     def __iter__(self) -> Iterator[Check]:
         return iter(sorted(self._checks.values(), key=lambda check: check.id))
 
-    def __len__(self) -> int:
-        return len(self._checks)
-
     def __getitem__(self, id: str) -> Check:
         return self._checks[id]
 

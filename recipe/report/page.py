@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from recipe.report.answers import Answer
+from recipe.report.colours import VARIABLES
 from recipe.text import printable, printable_lines
 
-STYLE = """
-:root { color-scheme: light dark; --text: #1c2430; --back: #fff; --line: #dde3ea; --note: #5a6675; --failed: #a02020; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #d7dde5; --back: #14181d; --line: #333b45; --note: #98a4b3; --failed: #ff8a80; }
-}
+STYLE = (
+    VARIABLES
+    + """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem;
   color: var(--text); background: var(--back); }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -31,6 +30,7 @@ li { overflow-wrap: anywhere; } summary { cursor: pointer; margin-top: 1rem; }
 img { width: 100%; background: #fff; border-radius: 4px; }
 .note { color: var(--note); } .failed { color: var(--failed); }
 """
+)
 SIMULATED = (
     "The devices were simulated NPUs: the results show that the stack works together, and say nothing about speed."
 )

@@ -8,18 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from recipe.recorder import read_events
+from recipe.report.curves import Points, curves
 from recipe.report.marks import SETTING, STOP, WARNING, Mark, read_marks
-from recipe.report.metrics import (
-    CUT_OFF,
-    ENTROPY,
-    GRADIENT_NORM,
-    PEARSON,
-    REFERENCE_KL,
-    RESPONSE_LENGTH,
-    REWARD,
-    Step,
-    read_steps,
-)
+from recipe.report.metrics import Step, read_steps
 
 # verl's timers that follow one another in a step; what the step takes beyond their sum is shown as "other". Validation
 # is not part of a step's time.
@@ -42,20 +33,9 @@ def draw_all(run_dir: Path) -> dict[str, Path]:
     events = read_events(run_dir)
     marks = read_marks(run_dir)
     drawn: dict[str, Path] = {}
-    for title, name, label, series in (
-        ("Reward", "reward", "mean reward of the samples", _series(trained, REWARD)),
-        ("Validation score", "validation_score", "score on unseen problems", _scores(steps)),
-        ("Response length", "response_length", "mean tokens", _series(trained, RESPONSE_LENGTH)),
-        ("Answers cut off", "cut_off", "share at the length limit", _series(trained, CUT_OFF)),
-        ("Entropy", "entropy", "nats per token", _series(trained, ENTROPY)),
-        ("KL to the reference policy", "reference_kl", "estimate, nats per token", _series(trained, REFERENCE_KL)),
-        ("Gradient norm", "gradient_norm", "before clipping", _series(trained, GRADIENT_NORM)),
-        ("Rollout against actor", "agreement", "Pearson of probabilities", _series(trained, PEARSON)),
-    ):
-        if series:
-            # An agreement a little below 1 is a flat line on an axis from 0.
-            path, from_zero = run_dir / f"{name}.png", name != "agreement"
-            drawn[title] = _line(path, title, label, series, from_zero=from_zero, marks=marks)
+    for curve in curves(steps):
+        path = run_dir / f"{curve.name}.png"
+        drawn[curve.title] = _line(path, curve.title, curve.label, curve.points, from_zero=curve.from_zero, marks=marks)
     if trained:
         drawn["Step time"] = _step_times(run_dir / "step_time.png", trained)
     memory = [event for event in events if event.get("kind") == "memory"]
@@ -69,14 +49,6 @@ def draw_all(run_dir: Path) -> dict[str, Path]:
             run_dir / "host_memory.png", "Host memory", "GiB, all processes", points, across="seconds"
         )
     return drawn
-
-
-def _series(steps: list[Step], name: str) -> list[tuple[float, float]]:
-    return [(step.number, value) for step in steps if (value := step.get(name)) is not None]
-
-
-def _scores(steps: list[Step]) -> list[tuple[float, float]]:
-    return [(step.number, score) for step in steps if (score := step.validation_score) is not None]
 
 
 def _axes(title: str, across: str, up: str) -> Any:
@@ -103,7 +75,7 @@ def _line(
     path: Path,
     title: str,
     up: str,
-    points: list[tuple[float, float]],
+    points: Points,
     across: str = "step",
     from_zero: bool = True,
     marks: Sequence[Mark] = (),

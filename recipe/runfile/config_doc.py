@@ -38,7 +38,7 @@ Dies are `nodes x dies_per_node`; sequences are answers with their prompts.
 | chunked prefill of the Ascend scheduler | on where `rollout.max_batched_tokens` < `max_model_len` |
 | pipeline stages of the actor | the length of `actor.stage_layers` |
 | data parallel ranks of the actor | dies / (stages x `actor.tensor_parallel`) |
-| copies of an expert, where its data parallel ranks hold it | dies / (stages x `actor.expert_parallel`) |
+| copies of each expert in the actor (its expert data parallel size) | dies / (stages x `actor.expert_parallel`) |
 | `actor.ppo_mini_batch_size` | `train.prompts_per_step` / `train.updates_per_step` |
 | `actor.ppo_micro_batch_size_per_gpu` | the largest divisor of a rank's sequences within `actor.micro_batch_tokens` |
 | `*.log_prob_micro_batch_size_per_gpu` | the same within `actor.log_prob_micro_batch_tokens` |

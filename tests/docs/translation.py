@@ -62,13 +62,13 @@ def original(page: str) -> str:
 @cache
 def blocks(page: str) -> list[Block]:
     """The blocks of a page, without the line that leads to the other language."""
-    found = parse(text(page), page)
-    return [block for block in found if block is not switch(found)]
+    whole_page = parse(text(page), page)
+    return [block for block in whole_page if block is not switch(whole_page)]
 
 
-def switch(found: list[Block]) -> Block:
+def switch(whole_page: list[Block]) -> Block:
     """Where the line stands that leads to the other language: below the title."""
-    return found[1]
+    return whole_page[1]
 
 
 def parse(markdown: str, page: str) -> list[Block]:
@@ -78,11 +78,11 @@ def parse(markdown: str, page: str) -> list[Block]:
 
 def written(page: str) -> tuple[list[Block], list[Block]]:
     """The blocks of an English page that are written by hand, and those that a program makes."""
-    found = blocks(page)
+    all_blocks = blocks(page)
     if page not in MADE_FROM:
-        return found, []
-    begins = next(n for n, block in enumerate(found) if block.content.startswith(MADE_FROM[page]))
-    return found[:begins], found[begins:]
+        return all_blocks, []
+    begin = next(n for n, block in enumerate(all_blocks) if block.content.startswith(MADE_FROM[page]))
+    return all_blocks[:begin], all_blocks[begin:]
 
 
 def _pieces(markdown: str) -> Iterator[tuple[str, str]]:
@@ -139,32 +139,38 @@ def target(link: str, page: str) -> str:
 
 def differences(english: list[Block], chinese: list[Block]) -> list[str]:
     """What one has and the other lacks, a text for each place; nothing when both say the same."""
-    for a, b in zip(english, chinese, strict=False):
-        if a.kind != b.kind:
-            return [f"{a.kind} {a.content[:120]!r} stands where the translation has {b.kind} {b.content[:120]!r}"]
+    pairs = list(zip(english, chinese, strict=False))
+    for block, translated in pairs:
+        if block.kind != translated.kind:
+            return [
+                f"{block.kind} {block.content[:120]!r} stands where the translation has "
+                f"{translated.kind} {translated.content[:120]!r}"
+            ]
     beyond = [*english[len(chinese) :], *chinese[len(english) :]]
-    found = [_difference(a, b) for a, b in zip(english, chinese, strict=False)]
-    return [*filter(None, found), *(f"in one language only: {block.content[:120]!r}" for block in beyond)]
+    unlike = filter(None, (_difference(block, translated) for block, translated in pairs))
+    return [*unlike, *(f"in one language only: {block.content[:120]!r}" for block in beyond)]
 
 
 def _difference(english: Block, chinese: Block) -> str:
     where = f"{english.kind} {english.content!r}\n  and {chinese.content!r}"
     if len(english.facts) != len(chinese.facts):
         return f"{where}\n  have {len(english.facts)} and {len(chinese.facts)} cells or lines"
-    for one, other in zip(english.facts, chinese.facts, strict=True):
-        if one != other:
-            return f"{where}\n  differ in {_unlike(one, other)}"
+    for facts, translated in zip(english.facts, chinese.facts, strict=True):
+        if facts != translated:
+            return f"{where}\n  differ in {_unlike(facts, translated)}"
     added = _added(english.content, chinese.content) if chinese.kind == "block of text" else set()
     return f"{where}\n  differ in {added}" if added else ""
 
 
-def _unlike(one: tuple[object, ...], other: tuple[object, ...]) -> str:
-    """What one has and the other lacks, both ways."""
-    counts = [
-        (a - b, b - a) for a, b in zip(one, other, strict=True) if isinstance(a, Counter) and isinstance(b, Counter)
+def _unlike(facts: tuple[object, ...], translated: tuple[object, ...]) -> str:
+    """What one language has and the other lacks, both ways."""
+    counters = [
+        (english - chinese, chinese - english)
+        for english, chinese in zip(facts, translated, strict=True)
+        if isinstance(english, Counter) and isinstance(chinese, Counter)
     ]
-    unlike = [f"{sorted(a.elements())} and {sorted(b.elements())}" for a, b in counts if a or b]
-    return "; ".join(unlike) or f"{one} and {other}"
+    unlike = [f"{sorted(lost.elements())} and {sorted(added.elements())}" for lost, added in counters if lost or added]
+    return "; ".join(unlike) or f"{facts} and {translated}"
 
 
 def _added(english: str, chinese: str) -> set[str]:

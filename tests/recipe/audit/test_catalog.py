@@ -30,7 +30,8 @@ def test_write_then_up_to_date(tree):
     assert catalog.outdated(tree) == [] and catalog.write(tree) == []
     page = (tree / "README.md").read_text()
     assert page.startswith("# Title\n\nbefore\n") and page.endswith("\nafter\n") and "\nold\n" not in page
-    assert "| [`fake.mod:A.m`](fake_patches/mod.py) | wrap | it is off |" in page
+    assert f"{catalog.BEGIN}\n**2**: fake 2\n{catalog.END}" in page
+    assert f"{catalog.BEGIN}\n**2**: fake 2\n{catalog.END}" in (tree / "README_zh.md").read_text(encoding="utf-8")
     full = (tree / "docs" / "PATCHES.md").read_text()
     for patch in collect(tree):
         assert patch.id in full and str(patch.target) in full and patch.why in full and patch.remove_when in full

@@ -103,6 +103,11 @@ def run_dir(tmp_path: Path) -> Path:
     return run
 
 
+def reported(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipe", "report", *arguments]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_every_figure_of_the_summary(run_dir: Path) -> None:
     summary = summarise(run_dir)
     upstreams, runtime, processes = summary.pop("upstreams"), summary.pop("runtime"), summary.pop("processes")
@@ -211,12 +216,26 @@ def test_the_report_can_be_made_again(run_dir: Path) -> None:
     made = {path.name: path.read_bytes() for path in run_dir.iterdir() if path.is_file()}
     for name in ("summary.json", "report.html", "reward.png"):
         (run_dir / name).unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "recipe", "report", str(run_dir)], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
+    done = reported(str(run_dir))
     assert done.returncode == 0, done.stderr
     assert (run_dir / "summary.json").read_bytes() == made["summary.json"]
     assert (run_dir / "report.html").read_bytes() == made["report.html"]
+
+
+def test_a_picture_is_drawn_where_it_is_asked_for(run_dir: Path, tmp_path: Path) -> None:
+    done = reported(str(run_dir), "--picture", str(tmp_path / "run.svg"))
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines()[-1] == str(tmp_path / "run.svg")
+    svg = (tmp_path / "run.svg").read_text(encoding="utf-8")
+    for said in ("0.250 → 0.750", "0.400 → 0.600", "11.0 → 13.0", "made-up: 3 steps of GRPO, seed 4, simulated NPUs"):
+        assert f">{said}</text>" in svg
+
+
+def test_a_picture_that_cannot_be_drawn_or_written_is_an_error(run_dir: Path, tmp_path: Path) -> None:
+    done = reported(str(run_dir), "--picture", str(tmp_path / "nowhere" / "run.svg"))
+    assert done.returncode == 2 and done.stderr.endswith("run.svg cannot be written: No such file or directory\n")
+    (run_dir / "metrics.jsonl").write_text("", encoding="utf-8")
+    done = reported(str(run_dir), "--picture", str(tmp_path / "run.svg"))
+    assert done.returncode == 2 and "has no steps to draw" in done.stderr and not (tmp_path / "run.svg").exists()
 
 
 @pytest.mark.parametrize("device", ["npu", "cuda"])
@@ -238,8 +257,6 @@ def test_a_run_that_failed_early_still_has_a_report(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "recipe", "report", str(tmp_path)], cwd=REPO, capture_output=True, text=True, timeout=60
-    )
+    done = reported(str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "metrics.jsonl" in done.stderr

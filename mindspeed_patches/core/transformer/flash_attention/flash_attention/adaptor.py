@@ -18,7 +18,7 @@ from recipe.overlay import patch
     "compute different models",
     upstream="mindspeed==0.12.1",
     fingerprint="sha256:2e20fb782a4eb058bf6f39b45ecce03a755103596bad3b6ee98746e5b47d8c7a",
-    remove_when="MindSpeed's flash attention reads self.softmax_scale, which Megatron-core's layer always has",
+    remove_when="MindSpeed's commit b49b42bb, since which its flash attention reads self.softmax_scale, is in the pin",
 )
 def dot_product_attention_forward_impl(
     original: Callable[..., torch.Tensor], self: Any, *args: Any, **kwargs: Any
