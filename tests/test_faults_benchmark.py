@@ -74,8 +74,8 @@ def test_what_is_wrong_with_a_run_is_counted(tmp_path: Path) -> None:
     other = lines[3].replace("0.5", "0.5000001").replace('"timing_s/step": 3', '"timing_s/step": 9')
     (run_dir / "metrics.jsonl").write_text("\n".join([*lines[:3], other, lines[2], lines[5]]) + "\n")
     (run_dir / "result.json").write_text("")
-    outcome = faults.Outcome("a trial")
-    faults.check_metrics(run_dir, faults.Reference(reference, 0.0, 0.0), outcome)
+    outcome = faults.TrialOutcome("a trial")
+    faults.check_metrics(run_dir, faults.UndisturbedRun(reference, 0.0, 0.0), outcome)
     faults.check_result(run_dir, outcome)
     assert outcome.counts["steps_twice"] == 2, outcome.notes
     assert outcome.counts["unequal_metrics"] >= 1, outcome.notes
@@ -89,8 +89,8 @@ def test_an_undisturbed_run_counts_nothing(tmp_path: Path) -> None:
     (tmp_path / "reference.jsonl").write_text("\n".join(lines) + "\n")
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(lines).replace('step": 1}', 'step": 2}') + "\n")
     (tmp_path / "run" / "result.json").write_text('{"status": "finished"}')
-    outcome = faults.Outcome("a trial")
-    faults.check_metrics(tmp_path / "run", faults.Reference(tmp_path / "reference.jsonl", 0.0, 0.0), outcome)
+    outcome = faults.TrialOutcome("a trial")
+    faults.check_metrics(tmp_path / "run", faults.UndisturbedRun(tmp_path / "reference.jsonl", 0.0, 0.0), outcome)
     faults.check_result(tmp_path / "run", outcome)
     assert not outcome.counts, outcome.notes
 
@@ -98,10 +98,12 @@ def test_an_undisturbed_run_counts_nothing(tmp_path: Path) -> None:
 def test_a_run_that_ends_before_its_fault_is_counted_with_its_last_line(tmp_path: Path) -> None:
     bench = faults.Bench(tmp_path, 1, None)
     bench.printed("run").write_text("[0:00] run\nerror: set-up took too long\n", encoding="utf-8")
-    outcome = faults.Outcome("a trial")
+    outcome = faults.TrialOutcome("a trial")
     (trial,) = fault_kinds.draw(1, 1, 5, False)
     with subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) as launcher:
-        faults.place(trial, bench, tmp_path / "run", launcher, faults.Reference(tmp_path / "none", 0.1, 0.1), outcome)
+        faults.place(
+            trial, bench, tmp_path / "run", launcher, faults.UndisturbedRun(tmp_path / "none", 0.1, 0.1), outcome
+        )
     assert outcome.counts == {"wrong_exit": 1}
     assert outcome.notes == ["wrong_exit: 1 before the fault: error: set-up took too long"]
 
