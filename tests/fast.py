@@ -27,9 +27,9 @@ HEAVY = {
 # Over in an instant.
 QUICK_PROGRAMS = {"git"}
 # What a test and each of its fixtures' set-ups may take: of the processor, and by the clock, as a machine may be busy.
-LONGEST = (0.2, 2.0)
+LONGEST = (0.1, 1.0)
 # Of a property, for which the suite tries a hundred.
-EXAMPLES = 10
+EXAMPLES = 5
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 _TIMERS = (signal.ITIMER_PROF, signal.ITIMER_REAL)
 
