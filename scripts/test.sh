@@ -5,7 +5,7 @@
 # usage: scripts/test.sh [--fast | --all] [PYTEST OPTIONS]
 #   --fast  linters, types, and of pytest's tests those that turn out to be quick: about a minute
 #   --all   also the tests that are slow, more than a minute each: hours
-# Without either: 20 to 25 minutes. pytest runs in two processes; -n 0 keeps it to one, as --pdb needs.
+# Without either: about twelve minutes. pytest runs in two processes; -n 0 keeps it to one, as --pdb needs.
 #
 # example: bash scripts/test.sh -x
 # exit code: 0 all passed; else that of what failed
