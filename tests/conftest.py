@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,12 @@ MINDSPEED_COMMAND = "python -m recipe sync --with mindspeed"
 _not_run = pytest.StashKey[dict[str, list[str]]]()
 # As they were before this file set them.
 _OUTSIDE = {name: os.environ.get(name) for name in ("TMPDIR", "RECIPE_UPSTREAM", "PYTHONPATH")}
+
+
+def _heed_interrupts() -> None:
+    """A background job of a shell ignores Ctrl-C, and so would all that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _own_temporary_directory() -> None:
@@ -68,6 +75,7 @@ def _manifest_without_mindspeed() -> None:
     (UPSTREAM / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
 
+_heed_interrupts()
 _own_temporary_directory()
 UPSTREAM = _without_mindspeed(_GIVEN) if _HAS_MINDSPEED else _GIVEN
 if _HAS_MINDSPEED or "RECIPE_UPSTREAM" in os.environ:

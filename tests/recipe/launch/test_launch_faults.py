@@ -29,11 +29,6 @@ from recipe.runfile.paths import REPO
 HARNESS = Path(__file__).with_name("launch_with_stand_in.py")
 
 
-def heed_interrupts() -> None:
-    """A background job of a shell, as these tests may be, ignores SIGINT, and so does what it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Launch:
     """Launches of one run, in a directory of their own. Those that a failed test leaves are ended."""
 
@@ -50,7 +45,7 @@ class Launch:
             "STAND_IN_FAILS": fails,
         }
         command = [sys.executable, str(HARNESS), "launch", str(REPO / "configs" / "sim.toml"), "--steps", str(steps)]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed_interrupts, **options}
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         self.started.append(subprocess.Popen(command, cwd=REPO, env=environment, text=True, **options))
         return self.started[-1]
 
@@ -174,7 +169,6 @@ def test_ctrl_c_in_the_first_second_is_one_line(tmp_path: Path, delay: float) ->
         [sys.executable, "-X", "importtime", "-m", "recipe", "launch", "configs/sim.toml"],
         cwd=REPO, env={**os.environ, "RECIPE_RUNS": str(tmp_path)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=heed_interrupts,
     )  # fmt: skip
     try:
         assert launcher.stderr is not None
