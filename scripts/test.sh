@@ -4,7 +4,7 @@
 #
 # usage: scripts/test.sh [--fast | --all] [PYTEST OPTIONS]
 #   --fast  linters, types, and of pytest's tests those that turn out to be quick: about a minute
-#   --all   also the tests that are slow, more than a minute each: hours
+#   --all   also the tests that are slow, more than a minute each
 # Without either: about twelve minutes. pytest runs in two processes; -n 0 keeps it to one, as --pdb needs.
 #
 # example: bash scripts/test.sh -x

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import HCCL_PORTS, NPU, RunConfig
+from recipe.runfile.schema import NPU, RunConfig
 
 LAST = 65535
 # Ports that Ray's workers get besides one for each die: the trainer, its helpers, and Ray's own input and output.
@@ -83,7 +83,7 @@ def planned(config: RunConfig, first: int | None = None, leads: bool = True) -> 
     if leads:
         ports["Ray's dashboard ([cluster] dashboard_port)"] = range(cluster.dashboard_port, cluster.dashboard_port + 1)
     if cluster.device == NPU:
-        ports["HCCL ([cluster] hccl_base_port)"] = range(cluster.hccl_base_port, cluster.hccl_base_port + HCCL_PORTS)
+        ports["HCCL ([cluster] hccl_base_port)"] = cluster.hccl_ports
     return ports
 
 

@@ -12,7 +12,7 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.runfile.overrides import OBJECT_STORE_BYTES
-from recipe.runfile.schema import CUDA, GIB, HCCL_PORTS, NPU, SIM
+from recipe.runfile.schema import CUDA, GIB, NPU, SIM
 from recipe.sizes import size_text, told_apart
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
@@ -205,8 +205,7 @@ def _ephemeral(facts: Facts) -> Iterator[Complaint]:
     if facts.machine.ephemeral_ports is None:
         raise CannotTell("the kernel's range of ephemeral ports cannot be read")
     low, high = facts.machine.ephemeral_ports
-    first = facts.config.cluster.hccl_base_port
-    wanted = range(first, first + HCCL_PORTS)
+    wanted = facts.config.cluster.hccl_ports
     if facts.machine.hands_out(wanted):
         ranges = f"HCCL's ports {wanted[0]} to {wanted[-1]}, ephemeral ports {low} to {high}"
         yield doubtful(ranges, "no port in both")

@@ -117,11 +117,11 @@ def _pins(facts: Facts) -> Iterator[Complaint]:
     fix="run: python -m recipe patches verify, and python -m recipe sync when the sources are not the pinned ones",
 )  # fmt: skip
 def _overlay(facts: Facts) -> Iterator[Complaint]:
-    from recipe.audit.fit import unchecked, verify
+    from recipe.audit.fit import unchecked
 
     if not (facts.upstream / "verl").is_dir():
         raise CannotTell(f"{facts.upstream} holds no verl (P003)")
-    fits = verify([facts.upstream])
+    fits = facts.fits.values()
     drifted = [fit.line.splitlines()[0] for fit in fits if not fit.fits]
     for line in drifted[:SHOWN]:
         yield bad(line, "the function the patch was written for")

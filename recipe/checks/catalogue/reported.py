@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
-from recipe.runfile.schema import CUDA, HCCL_PORTS, NPU, Cluster
+from recipe.runfile.schema import CUDA, NPU
 
 SYNC = "run: python -m recipe sync"
 ROLLOUT = "verl_patches.workers.rollout.base:sync_rollout"
@@ -23,6 +23,13 @@ def _patch_fits(facts: Facts, patch: str) -> Iterator[Complaint]:
         yield bad(fit.line.splitlines()[0], f"sources that the patch {patch} fits", SYNC)
 
 
+def _logged(facts: Facts, pattern: str, expected: str, fix: str | None = None) -> Iterator[Complaint]:
+    """The last line of the latest run's log that matches, where there is one."""
+    line = facts.latest_run.logged(pattern)
+    if line:
+        yield bad(line, expected, fix)
+
+
 @check(
     "X001", "the rollout's memory comes back without sleep mode", needs="runs",
     why="vLLM's sleep mode does not free its pool on NPUs of several nodes (vllm-ascend#977, #9563); our rollout runs "
@@ -31,11 +38,8 @@ def _patch_fits(facts: Facts, patch: str) -> Iterator[Complaint]:
 )  # fmt: skip
 def _sleep_mode(facts: Facts) -> Iterator[Complaint]:
     yield from _patch_fits(facts, ROLLOUT)
-    line = facts.latest_run.logged(
-        r"Sleep mode (can only be|is not (supported|enabled))|used for one instance per process"
-    )
-    if line:
-        yield bad(line, "a rollout without sleep mode", "remove enable_sleep_mode from engine_kwargs")
+    pattern = r"Sleep mode (can only be|is not (supported|enabled))|used for one instance per process"
+    yield from _logged(facts, pattern, "a rollout without sleep mode", "remove enable_sleep_mode from engine_kwargs")
 
 
 @check(
@@ -47,10 +51,8 @@ def _sleep_mode(facts: Facts) -> Iterator[Complaint]:
 def _residual(facts: Facts) -> Iterator[Complaint]:
     for leftover in facts.machine.left_by_runs():
         yield doubtful(leftover, "none, unless that run is going on")
-    line = facts.latest_run.logged(r"OutOfMemoryError|out of memory")
-    if line:
-        fix = "see python -m recipe plan RUN.toml; then lower memory_share, recompute, or use more dies"
-        yield bad(line, "phases that fit into a die", fix)
+    fix = "see python -m recipe plan RUN.toml; then lower memory_share, recompute, or use more dies"
+    yield from _logged(facts, r"OutOfMemoryError|out of memory", "phases that fit into a die", fix)
 
 
 @check(
@@ -85,9 +87,8 @@ def _noset(facts: Facts) -> Iterator[Complaint]:
     for name, value in sorted(facts.machine.environ.items()):
         if name.startswith("RAY_EXPERIMENTAL_NOSET_") and value not in ("", "0"):
             yield bad(f"{name}={value}", "not set", f"run: unset {name}")
-    line = facts.latest_run.logged(r"(?i)invalid device (ordinal|id)|LOCAL_RANK.*out of")
-    if line:
-        yield bad(line, "one die for each worker", "start Ray by scripts/launch.sh only")
+    pattern = r"(?i)invalid device (ordinal|id)|LOCAL_RANK.*out of"
+    yield from _logged(facts, pattern, "one die for each worker", "start Ray by scripts/launch.sh only")
 
 
 @check(
@@ -125,17 +126,15 @@ def _everywhere(facts: Facts) -> Iterator[Complaint]:
 def _hccl_ports(facts: Facts) -> Iterator[Complaint]:
     if facts.device != NPU:
         raise NoMatter
-    cluster: Cluster = facts.config.cluster
-    wanted = range(cluster.hccl_base_port, cluster.hccl_base_port + HCCL_PORTS)
+    wanted = facts.config.cluster.hccl_ports
     taken = sorted(facts.machine.listening & set(wanted))
     if taken:
         yield bad(f"something listens on port {', '.join(map(str, taken))}", f"{wanted[0]} to {wanted[-1]} free")
     ephemeral = facts.machine.ephemeral_ports
     if ephemeral and facts.machine.hands_out(wanted):
         yield doubtful(f"ephemeral ports {ephemeral[0]} to {ephemeral[1]}", f"none of {wanted[0]} to {wanted[-1]}")
-    line = facts.latest_run.logged(r"(?i)hccl.*(port|bind|address).*(use|occupied|fail)")
-    if line:
-        yield bad(line, "ports that are free on every node")
+    pattern = r"(?i)hccl.*(port|bind|address).*(use|occupied|fail)"
+    yield from _logged(facts, pattern, "ports that are free on every node")
 
 
 @check(
@@ -150,11 +149,8 @@ def _kv_memory(facts: Facts) -> Iterator[Complaint]:
         _ = facts.latest_run.directory
     except CannotTell:
         raise NoMatter from None
-    line = facts.latest_run.logged(
-        r"No available memory for the cache blocks|KV cache.*(negative|larger than the available)"
-    )
-    if line:
-        yield bad(line, "room for at least one sequence")
+    pattern = r"No available memory for the cache blocks|KV cache.*(negative|larger than the available)"
+    yield from _logged(facts, pattern, "room for at least one sequence")
 
 
 @check(

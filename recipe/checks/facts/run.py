@@ -255,13 +255,11 @@ class Facts:
     @cached_property
     def fits(self) -> dict[str, Fit]:
         """Whether each patch fits the upstream sources, by its id. CannotTell where there are no sources."""
-        from recipe.audit.declarations import collect
-        from recipe.audit.fit import check
+        from recipe.audit.fit import verify
 
         if not (self.upstream / "verl").is_dir():
             raise CannotTell(f"{self.upstream} holds no verl; run: python -m recipe sync")
-        # Not fit.verify, which keeps what it found on the disk.
-        return {patch.id: check(patch, [self.upstream]) for patch in collect()}
+        return {fit.declaration.id: fit for fit in verify([self.upstream])}
 
     @cached_property
     def latest_run(self) -> LatestRun:

@@ -88,6 +88,11 @@ class Cluster:
         return self.device == SIM and self.nodes == 1
 
     @property
+    def hccl_ports(self) -> range:
+        """The ports that HCCL listens on on every node."""
+        return range(self.hccl_base_port, self.hccl_base_port + HCCL_PORTS)
+
+    @property
     def ray_address(self) -> str:
         """Where the nodes of a cluster find the head's Ray."""
         return f"{self.head or '127.0.0.1'}:{self.ray_port}"
