@@ -55,9 +55,7 @@ def _driver(facts: Facts) -> str:
 
 
 def _sources(facts: Facts) -> str:
-    from recipe.sources.swap import read_manifest
-
-    manifest = read_manifest(facts.upstream)
+    manifest = facts.upstream_manifest
     if manifest is None:
         return f"{facts.upstream}: not synced"
     versions = ", ".join(f"{name} {source.get('version')}" for name, source in manifest.get("upstreams", {}).items())

@@ -54,9 +54,7 @@ def _versions(facts: Facts) -> Iterator[Complaint]:
     fix=SYNC,
 )  # fmt: skip
 def _upstream(facts: Facts) -> Iterator[Complaint]:
-    from recipe.sources.swap import read_manifest
-
-    manifest = read_manifest(facts.upstream)
+    manifest = facts.upstream_manifest
     if manifest is None:
         yield bad(f"{facts.upstream} was not made by sync, or is not whole", "the pinned sources")
     elif manifest.get("state") != "ours":
@@ -69,10 +67,9 @@ def _upstream(facts: Facts) -> Iterator[Complaint]:
     fix=SYNC + " (it puts every file back)",
 )  # fmt: skip
 def _unchanged(facts: Facts) -> Iterator[Complaint]:
-    from recipe.sources.swap import read_manifest
     from recipe.sources.tree import differences
 
-    manifest = read_manifest(facts.upstream)
+    manifest = facts.upstream_manifest
     if manifest is None:
         raise CannotTell(f"{facts.upstream} has no manifest (P003)")
     lines = differences(facts.upstream, manifest["files"])
@@ -92,9 +89,8 @@ def _pins(facts: Facts) -> Iterator[Complaint]:
     from recipe.sources.compose import wanted
     from recipe.sources.errors import SourcesError
     from recipe.sources.pins import read_pins
-    from recipe.sources.swap import read_manifest
 
-    manifest = read_manifest(facts.upstream)
+    manifest = facts.upstream_manifest
     if manifest is None:
         raise CannotTell(f"{facts.upstream} has no manifest (P003)")
     name = str(manifest.get("profile"))

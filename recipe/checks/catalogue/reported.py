@@ -179,9 +179,8 @@ def _plugins(facts: Facts) -> Iterator[Complaint]:
 )  # fmt: skip
 def _commits(facts: Facts) -> Iterator[Complaint]:
     from recipe.sources.pins import read_pins
-    from recipe.sources.swap import read_manifest
 
-    manifest = read_manifest(facts.upstream)
+    manifest = facts.upstream_manifest
     if manifest is None:
         raise CannotTell(f"{facts.upstream} was not made by sync; run: python -m recipe sync")
     profile = read_pins(facts.repo / "upstreams.toml").profiles.get(str(manifest.get("profile")))

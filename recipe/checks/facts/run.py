@@ -253,6 +253,13 @@ class Facts:
             raise CannotTell(f"the chat template cannot be read (W005): {error}") from None
 
     @cached_property
+    def upstream_manifest(self) -> dict[str, Any] | None:
+        """What `sync` has noted of the upstream sources; None where it has not made them, or not whole."""
+        from recipe.sources.swap import read_manifest
+
+        return read_manifest(self.upstream)
+
+    @cached_property
     def fits(self) -> dict[str, Fit]:
         """Whether each patch fits the upstream sources, by its id. CannotTell where there are no sources."""
         from recipe.audit.fit import verify
