@@ -39,6 +39,7 @@ from torch_npu._version import __version__  # noqa: E402
 _ops = _startup.load_operators()
 globals().update(_ops.PUBLIC)
 
+_startup.become_strict()
 _startup.settle_at_exit()
 _startup.announce()
 

@@ -106,6 +106,20 @@ def settle_at_exit() -> None:
         atexit.register(wait)
 
 
+def become_strict() -> None:
+    """Switch on what ``NPU_SIM_STRICT`` asks for."""
+    from torch_npu.limits.strictness import level_of_environment, set_level
+
+    set_level(level_of_environment())
+
+
 def announce() -> None:
-    """Print one line that says the device is simulated, once per process."""
-    logger.warning("simulated NPU (npu-sim), process %d: results say nothing about speed", os.getpid())
+    """Print one line that says the device is simulated and how strict it is, once per process."""
+    from torch_npu.limits import Level, level
+
+    said = {
+        Level.OFF: "sizes and dtypes that no NPU takes are computed too",
+        Level.STRICT: "strict: what an NPU does not take is refused",
+        Level.FLOAT32: "strict, but for float32 in fused operators of half types",
+    }[level()]
+    logger.warning("simulated NPU (npu-sim), process %d: results say nothing about speed; %s", os.getpid(), said)

@@ -9,6 +9,7 @@ CPU tensors:
 * writes of the body into its arguments are writes to device memory (caches, ``out`` buffers);
 * an argument returned by the body comes back as the caller's own tensor; every other result is wrapped as a device
   tensor and accounted, so a body must never return a *view* of an argument;
+* where the strict level is on, the call is held against the operator's limits (:mod:`torch_npu.limits`) first;
 * ``trained=True`` makes the operator differentiable: one autograd node keeps the inputs only and runs the body again in
   backward, which gives the memory footprint of a fused kernel. Without it a call that would need a gradient raises.
 
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch_npu.limits import strictness
 
 CALLS: Counter[str] = Counter()
 """Calls per operator name in this process since the last :func:`reset_counts`."""
@@ -196,7 +198,8 @@ def op(
 
     def decorate(body: Callable) -> Callable:
         label = name or body.__name__
-        names = list(inspect.signature(body).parameters)
+        signature = inspect.signature(body)
+        names = list(signature.parameters)
         on_host = frozenset(host)
         replayed = grad_body or body
 
@@ -211,6 +214,10 @@ def op(
             to_cpu = moved.to_cpu
             if len(args) > len(names):
                 raise TypeError(f"{label}: takes {len(names)} arguments, {len(args)} were given")
+            if strictness.limited(label):
+                bound = signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                strictness.check(label, bound.arguments)
             positional = [to_cpu(names[i], value) for i, value in enumerate(args)]
             keyword = {key: to_cpu(key, value) for key, value in kwargs.items()}
             if moved.device is None:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one row of the table of limits is: an operator, one of its arguments, what is documented, and where."""
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+class Level(enum.Enum):
+    """How much is refused; the values are those of ``NPU_SIM_STRICT``."""
+
+    OFF = "0"
+    STRICT = "1"
+    FLOAT32 = "float32"
+
+
+class Refused(RuntimeError):
+    """An NPU does not take this call, by a document or by its source; the message names both."""
+
+
+Arguments = Mapping[str, Any]
+"""A call's arguments by name, defaults included; tensors are the caller's own."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a fact can be looked up."""
+
+    project: str
+    """Name and version of what is documented or implemented there, such as ``op-plugin 7.1.0``."""
+    place: str
+    """A file of that project, or the title of a page."""
+
+    def __str__(self) -> str:
+        return f"{self.project}, {self.place}"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One limit, in words."""
+
+    operator: str
+    argument: str
+    documented: str
+    """What the argument is where an NPU takes it, as in "bfloat16 or float16"; completes "x must be ..."."""
+    source: Source | None
+    """None: expected from how the hardware works, but found in no document; such a row only warns."""
+
+    def message(self, found: str) -> str:
+        """The line for a call outside this limit."""
+        where = f" ({self.source})" if self.source else "; expected, though no document says so"
+        return f"{self.operator}: {self.argument} is {found}, an NPU takes {self.documented}{where}"
+
+
+@dataclass(frozen=True)
+class CallLimit(Fact):
+    """A limit of a fused operator, looked at before each call."""
+
+    outside: Callable[[Arguments], str | None]
+    """What was found, where the call is outside the limit; else None."""
+    half_types_only: bool = False
+    """Whether the limit is that float32 is not taken: it does not hold at ``Level.FLOAT32``."""
+
+
+@dataclass(frozen=True)
+class DtypeLimit(Fact):
+    """Dtypes that operators of torch take on an NPU: ``operator`` is one name as ``aten::mm``, all overloads of it."""
+
+    dtypes: frozenset[torch.dtype] = frozenset()
+    """The accepted ones."""
+
+
+@dataclass(frozen=True)
+class CollectiveLimit(Fact):
+    """What a collective of HCCL takes: ``operator`` is ``hccl`` and the name in c10d, as in ``hccl allreduce``."""
+
+    dtypes: frozenset[torch.dtype] | None = None
+    """The accepted ones; None where this row is not about them."""
+    reductions: frozenset[str] | None = None
+    """The accepted ones by their names in ``torch.distributed.ReduceOp``; None where this row is not about them."""

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/STRICTNESS.md, made from the table of limits: `python -m torch_npu.limits.page FILE` writes it."""
+
+import sys
+from itertools import groupby
+from pathlib import Path
+
+from torch_npu.limits.fact import CallLimit, Fact
+from torch_npu.limits.table import TABLE
+
+_HEAD = """\
+# What the simulated NPU refuses
+
+With `NPU_SIM_STRICT=1` the simulator refuses the calls that, by a document or by the source of the pinned versions,
+an NPU does not take. `NPU_SIM_STRICT=float32` does the same, but lets float32 pass where a fused operator takes half
+types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of the
+quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
+
+A refusal is one line: operator, argument, what was found, what is taken, and where that is written. A row without a
+source is expected from how the hardware works, was found in no document, and only warns. Nothing here was tried on an
+NPU. This page is made from `npu_sim/src/torch_npu/limits/` by `python -m torch_npu.limits.page docs/STRICTNESS.md`;
+tests check that it is current and that every row is refused.
+"""
+
+
+def text() -> str:
+    """The page."""
+    parts = [_HEAD]
+    for operator, facts in groupby(TABLE, key=lambda fact: fact.operator):
+        rows = "\n".join(_row(fact) for fact in facts)
+        parts.append(f"## {operator}\n\n| argument | taken | source |\n|---|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+def _row(fact: Fact) -> str:
+    mark = " *" if isinstance(fact, CallLimit) and fact.half_types_only else ""
+    return f"| `{fact.argument}` | {fact.documented}{mark} | {fact.source or 'none found: warns'} |"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("name the file to write, as in: python -m torch_npu.limits.page docs/STRICTNESS.md")
+    Path(sys.argv[1]).write_text(text(), encoding="utf-8")
