@@ -5,8 +5,12 @@ Runs every check on all ranks in the same order and writes {check: null or error
 """
 
 import json
+import os
 import sys
+import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -193,6 +197,54 @@ def cpu_tensors_are_refused_by_name():
         assert "cpu" in str(error)
 
 
+def expect(message: str, call, *arguments, **options) -> None:
+    try:
+        call(*arguments, **options)
+    except Exception as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(f"accepted; expected: {message}")
+
+
+@contextmanager
+def standard_error() -> Iterator[list[str]]:
+    """The lines that C++ writes to stderr meanwhile; complete when the context is left."""
+    lines: list[str] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile("w+") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().splitlines()
+
+
+def tables_of_refusals():
+    torch_npu._sim.refuse_collective("allreduce", [torch.float64], [], "HCCL sums no float64")
+    torch_npu._sim.refuse_collective("allreduce", [], ["BAND", "BOR"], "HCCL has no bitwise reductions")
+    torch_npu._sim.refuse_collective("reduce", [torch.int64], ["PRODUCT"], "no int64 products")
+    torch_npu._sim.refuse_collective("broadcast", [torch.int8], [], "not documented", warn=True)
+    try:
+        message = "HCCL sums no float64 (found torch.float64 reduced by SUM in allreduce)"
+        expect(message, dist.all_reduce, full(1, 2, dtype=torch.float64))
+        message = "HCCL has no bitwise reductions (found torch.int32 reduced by BOR in allreduce)"
+        expect(message, dist.all_reduce, full(1, 2, dtype=torch.int32), op=dist.ReduceOp.BOR)
+        expect("no int64 products", dist.reduce, full(1, 2, dtype=torch.int64), 0, op=dist.ReduceOp.PRODUCT)
+        for allowed in (torch.float32, torch.int64):
+            dist.all_reduce(full(1, 2, dtype=allowed))
+            dist.reduce(full(1, 2, dtype=allowed), 0)
+        with standard_error() as lines:
+            for _ in range(2):
+                dist.broadcast(full(1, 2, dtype=torch.int8), 0)
+        assert len(lines) == 1 and "not documented (found torch.int8 in broadcast)" in lines[0], lines
+    finally:
+        torch_npu._sim.clear_refusals()
+    dist.all_reduce(full(1, 2, dtype=torch.float64))
+
+
 def groups_by_name():
     options = torch_npu._C._distributed_c10d.ProcessGroupHCCL.Options()
     options.hccl_config = {"hccl_buffer_size": 200}
@@ -279,6 +331,7 @@ CHECKS = [
     coalescing,
     objects_and_barrier,
     cpu_tensors_are_refused_by_name,
+    tables_of_refusals,
     groups_by_name,
     a_group_made_by_hand,
     traffic_is_counted,
