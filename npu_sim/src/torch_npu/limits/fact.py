@@ -66,18 +66,25 @@ class CallLimit(Fact):
 
 
 @dataclass(frozen=True)
-class DtypeLimit(Fact):
-    """Dtypes that operators of torch take on an NPU: ``operator`` is one name as ``aten::mm``, all overloads of it."""
+class TypeLimit(Fact):
+    """Dtypes that are not taken, looked at in C++ before each call."""
 
-    dtypes: frozenset[torch.dtype] = frozenset()
-    """The accepted ones."""
+    refused: frozenset[torch.dtype]
+    """Empty: every dtype, where ``reductions`` are named."""
+
+    def rule(self) -> str:
+        """The line for a call outside this limit, before what was found."""
+        return f"{self.operator}: an NPU takes {self.documented} ({self.source})"
 
 
 @dataclass(frozen=True)
-class CollectiveLimit(Fact):
-    """What a collective of HCCL takes: ``operator`` is ``hccl`` and the name in c10d, as in ``hccl allreduce``."""
+class OperatorTypes(TypeLimit):
+    """Of an operator of torch: ``operator`` is a name as ``aten::mm``, for all its overloads."""
 
-    dtypes: frozenset[torch.dtype] | None = None
-    """The accepted ones; None where this row is not about them."""
-    reductions: frozenset[str] | None = None
-    """The accepted ones by their names in ``torch.distributed.ReduceOp``; None where this row is not about them."""
+
+@dataclass(frozen=True)
+class CollectiveTypes(TypeLimit):
+    """Of a collective of HCCL: ``operator`` is ``hccl`` and c10d's name, as ``hccl allreduce``."""
+
+    reductions: tuple[str, ...] = ()
+    """The refused ones by their names in ``torch.distributed.ReduceOp``; none: the row is about dtypes."""

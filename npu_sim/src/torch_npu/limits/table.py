@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """All limits: the one table from which the checks and docs/STRICTNESS.md are made."""
 
-from torch_npu.limits import rotary
-from torch_npu.limits.fact import CallLimit, CollectiveLimit, DtypeLimit, Fact
+from torch_npu.limits import collectives, rotary, torch_operators
+from torch_npu.limits.fact import CallLimit, Fact, TypeLimit
 
-TABLE: tuple[Fact, ...] = (*rotary.LIMITS,)
+TABLE: tuple[Fact, ...] = (*rotary.LIMITS, *torch_operators.LIMITS, *collectives.LIMITS)
 
 
 def calls() -> dict[str, list[CallLimit]]:
@@ -16,11 +16,6 @@ def calls() -> dict[str, list[CallLimit]]:
     return found
 
 
-def dtypes() -> list[DtypeLimit]:
-    """Limits of torch's own operators."""
-    return [fact for fact in TABLE if isinstance(fact, DtypeLimit)]
-
-
-def collectives() -> list[CollectiveLimit]:
-    """Limits of HCCL."""
-    return [fact for fact in TABLE if isinstance(fact, CollectiveLimit)]
+def types() -> list[TypeLimit]:
+    """Limits of torch's own operators and of HCCL."""
+    return [fact for fact in TABLE if isinstance(fact, TypeLimit)]
