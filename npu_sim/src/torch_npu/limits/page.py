@@ -13,8 +13,8 @@ _HEAD = """\
 
 With `NPU_SIM_STRICT=1` the simulator refuses the calls that, by a document or by the source of the pinned versions,
 an NPU does not take. `NPU_SIM_STRICT=float32` does the same, but lets float32 pass where a fused operator takes half
-types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of the
-quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
+types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of
+the quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
 
 A refusal is one line: operator, argument, what was found, what is taken, and where that is written. A row without a
 source is expected from how the hardware works, was found in no document, and only warns. Nothing here was tried on an
