@@ -62,7 +62,7 @@ def check(operator: str, arguments: Arguments) -> None:
         found = limit.outside(arguments)
         if found is None:
             continue
-        if limit.source:
+        if not limit.only_warns:
             raise Refused(limit.message(found))
         if limit not in _warned:
             _warned.add(limit)
