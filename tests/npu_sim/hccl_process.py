@@ -18,6 +18,9 @@ import torch
 import torch.distributed as dist
 import torch_npu
 from torch.distributed import _coalescing_manager
+from torch_npu.limits import Level, set_level
+from torch_npu.limits.fact import CollectiveTypes
+from torch_npu.limits.table import types
 
 RANK, SIZE = int(sys.argv[1]), int(sys.argv[2])
 OTHER = 1 - RANK
@@ -316,6 +319,34 @@ def what_is_through_has_given_its_bytes_back():
         assert torch.npu.memory_allocated() == before
 
 
+def the_strict_level_refuses_what_is_not_reduced():
+    calls = {
+        "allreduce": lambda x, op: dist.all_reduce(x, op=op),
+        "reduce": lambda x, op: dist.reduce(x, 0, op=op),
+        "reduce_scatter": lambda x, op: dist.reduce_scatter(x[:1].clone(), list(x.split(1)), op=op),
+        "_reduce_scatter_base": lambda x, op: dist.reduce_scatter_tensor(x[:1].clone(), x, op=op),
+    }
+    rows = [row for row in types() if isinstance(row, CollectiveTypes)]
+    assert {row.operator for row in rows} == {f"hccl {name}" for name in calls}
+    set_level(Level.STRICT)
+    try:
+        for row in rows:
+            call = calls[row.operator.removeprefix("hccl ")]
+            # Complex numbers are none: torch.distributed hands them over as pairs of real ones.
+            outside = [(full(1, 2, dtype=dtype), "SUM") for dtype in (torch.float64, torch.uint8)]
+            if row.reductions:
+                outside = [(full(1, 2, dtype=torch.int32), name) for name in row.reductions if name != "PREMUL_SUM"]
+            for x, reduction in outside:
+                try:
+                    call(x, getattr(dist.ReduceOp, reduction))
+                    raise AssertionError(f"{row.operator} of {x.dtype} by {reduction} was computed")
+                except RuntimeError as error:
+                    assert str(error).startswith(row.rule()), error
+            call(full(1, 2), dist.ReduceOp.AVG)
+    finally:
+        set_level(Level.OFF)
+
+
 CHECKS = [
     allreduce,
     average,
@@ -332,6 +363,7 @@ CHECKS = [
     objects_and_barrier,
     cpu_tensors_are_refused_by_name,
     tables_of_refusals,
+    the_strict_level_refuses_what_is_not_reduced,
     groups_by_name,
     a_group_made_by_hand,
     traffic_is_counted,

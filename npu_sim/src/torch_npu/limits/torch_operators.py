@@ -3,8 +3,8 @@
 
 The documents list the dtypes that each function of torch takes. Taken over are matrix products and convolutions, which
 take nothing else than what is listed, and, for reductions, orderings, norms, activations and losses, the wide types
-(float64 and complex numbers) that are not. Left out are functions that may run on the host by the same documents, and
-those that are listed under two names with different types.
+(float64 and complex numbers) that are not. Left out are functions that may run on the host by the same documents, those
+that are listed under two names with different types, and those that torch makes of others before the device sees them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,14 +37,13 @@ def _not_complex(names: str, source: Source) -> Iterator[OperatorTypes]:
 
 LIMITS = (
     *_only("mm bmm addmm baddbmm", ("bfloat16", "float16", "float32"), sources.TORCH_FUNCTIONS),
-    *_only("addbmm mv vdot", ("float16", "float32"), sources.TORCH_FUNCTIONS),
+    *_only("addbmm vdot", ("float16", "float32"), sources.TORCH_FUNCTIONS),
     *_only("convolution convolution_backward", ("bfloat16", "float16", "float32"), sources.NN_FUNCTIONS),
     *_not_wide(
-        "amax amin aminmax max min logsumexp median var sort kthvalue cummax tanh addcdiv lerp", sources.TORCH_FUNCTIONS
+        "amax amin aminmax max min logsumexp median var sort kthvalue tanh addcdiv lerp", sources.TORCH_FUNCTIONS
     ),
     *_not_wide(
-        "_log_softmax silu gelu relu native_layer_norm native_group_norm native_batch_norm nll_loss_forward embedding "
-        "softplus mish smooth_l1_loss",
+        "_log_softmax silu gelu relu native_batch_norm nll_loss_forward softplus mish smooth_l1_loss",
         sources.NN_FUNCTIONS,
     ),
     *_not_complex(
