@@ -20,7 +20,7 @@ _COMPLEX = frozenset({torch.complex64, torch.complex128})
 def _only(names: str, taken: Iterable[str], source: Source) -> Iterator[OperatorTypes]:
     refused = _DTYPES - {getattr(torch, name) for name in taken}
     for name in names.split():
-        yield OperatorTypes(f"aten::{name}", "every tensor", " or ".join(taken), source, refused)
+        yield OperatorTypes(f"aten::{name}", "every tensor", ", ".join(taken), source, refused)
 
 
 def _not_wide(names: str, source: Source) -> Iterator[OperatorTypes]:
