@@ -97,8 +97,7 @@ class Actor:
         "bias, the router in float32 on GPUs too, and no fused rotary embedding",
         "default",
         choices=("default", "stable"),
-        gives="moe_router_load_balancing_type, moe_aux_loss_coeff, moe_router_bias_update_rate, moe_router_dtype, "
-        "apply_rope_fusion",
+        gives="moe_router_load_balancing_type, moe_aux_loss_coeff, moe_router_bias_update_rate, apply_rope_fusion",
         on_resume=CHANGES,
     )
 
