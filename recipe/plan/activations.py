@@ -83,8 +83,10 @@ def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int, router: 
     """
     h, k, experts, width = model.hidden, model.experts_per_token, model.experts, model.moe_intermediate
     kept: float = norm(h, fused) + h * BF16
-    # The router's input, its logits and scores, and the chosen ones; the sigmoid is in float32 whatever the router's.
-    kept += h * router + experts * (2 * router + FP32 + 1 + router) + k * (INT64 + router) + 2 * router
+    # The router's input, its logits and scores, and the chosen ones; the sigmoid, which is in float32 whatever the
+    # router's type, is the scores themselves where that is float32.
+    sigmoid = 0 if router == FP32 else FP32
+    kept += h * router + experts * (2 * router + sigmoid + 1 + router) + k * (INT64 + router) + 2 * router
     kept += experts * (router + 1)  # probabilities and routing map, which the dispatcher holds until its next use
     kept += k * (INT64 + router)  # the permutation and the probabilities that went along
     kept += (
@@ -165,8 +167,9 @@ def head_kept(vocabulary: int) -> int:
 
 
 def head_backward_most(vocabulary: int) -> int:
-    """Bytes of the head's backward pass beyond the kept softmax: the logits' gradient, and its copy in bfloat16."""
-    return vocabulary * (FP32 + BF16)
+    """Bytes of the head's backward pass beyond the kept softmax, in whose memory its gradient is made: the gradient of
+    the logits before the temperature. Its copy in bfloat16 comes when the softmax is given back."""
+    return vocabulary * FP32
 
 
 def forward_pass(
