@@ -102,9 +102,7 @@ def layer(model: Architecture, number: int, fused: bool, load: float, tensor: in
     return attention(model, fused) + mlp
 
 
-def forward_most(
-    model: Architecture, load: float, tensor: int, tokens: float, stacked: int, router: int
-) -> float:
+def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int, router: int) -> float:
     """Most bytes at once in an expert layer's forward pass without gradients, beside the hidden states.
 
     The moments: the experts' first product and their second, each beside the copy of its weights where there is one;
