@@ -76,7 +76,11 @@ def test_in_another_layout_and_back(tiny: Any, run_job: Callable[..., Results], 
             assert other["losses"] == pytest.approx(step["losses"], rel=1e-3)
             assert other["grad_norm"] == pytest.approx(step["grad_norm"], rel=1e-3)
     for steps, (again, _, one_for_all, host, _) in zip(wanted, back, strict=True):
-        assert again["steps"] == steps and host["steps"] == steps
+        assert again["steps"] == steps
+        # The host's AdamW is torch's fused one, which rounds the last bit of some updates otherwise.
+        for step, other in zip(steps, host["steps"], strict=True):
+            assert other["losses"] == pytest.approx(step["losses"], rel=1e-4)
+            assert other["grad_norm"] == pytest.approx(step["grad_norm"], rel=1e-4)
         # Without expert parallelism sums are taken in another order.
         assert one_for_all["steps"][0]["losses"] == pytest.approx(steps[0]["losses"], rel=1e-3)
         assert one_for_all["steps"][1]["losses"] == pytest.approx(steps[1]["losses"], rel=2e-2)
