@@ -45,7 +45,8 @@ c10::intrusive_ptr<ProcessGroupHCCL> make_group(const py::object& store, int ran
   gloo_options.attr("_timeout") = timeout;
   const py::object prefix = distributed.attr("PrefixStore")("hccl_sim/", store);
   const py::object gloo = gloo_class(prefix, rank, size, gloo_options);
-  auto group = c10::make_intrusive<ProcessGroupHCCL>(gloo.cast<c10::intrusive_ptr<c10d::Backend>>(), rank, size, hccl_options);
+  auto group = c10::make_intrusive<ProcessGroupHCCL>(gloo.cast<c10::intrusive_ptr<c10d::Backend>>(), prefix.cast<c10::intrusive_ptr<c10d::Store>>(), rank, size,
+                                                          hccl_options);
   register_comm_name(group);
   return group;
 }

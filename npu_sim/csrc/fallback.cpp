@@ -50,6 +50,9 @@ constexpr std::string_view kBlocked[] = {
     "aten::_empty_per_channel_affine_quantized", "aten::to_mkldnn", "aten::mkldnn", "aten::_mkldnn", "aten::_nested", "aten::_make_per",
 };
 
+// Composite kernels that ask for the device's name or call a kernel of it below the dispatcher: they must find the CPU.
+constexpr const char* kWantTheCpu[] = {"mode.values", "conj_physical_"};
+
 struct Op {
   Counter* counter = nullptr;
   const Refusals* refusals = nullptr;
@@ -271,6 +274,7 @@ void install_direct_fallbacks() {
     const std::string local = c10::toString(name).substr(6);
     library->impl(local.c_str(), torch::CppFunction::makeFromBoxedFunction<&fallback>());
   }
+  for (const char* name : kWantTheCpu) library->impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
 }
 
 }  // namespace npu_sim

@@ -2,21 +2,12 @@
 // Over 400 lines, because it is one class with one short method for each collective of torch's interface.
 #include "hccl.h"
 
-#include "counters.h"
-#include "memory.h"
-#include "refusals.h"
-
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/csrc/autograd/grad_mode.h>
-#include <torch/csrc/distributed/c10d/Work.hpp>
+#include <ATen/ops/view_as_real.h>
 
-#include <chrono>
-#include <functional>
 #include <mutex>
 #include <numeric>
-#include <thread>
 #include <utility>
 
 namespace npu_sim {
@@ -32,56 +23,6 @@ std::map<std::string, c10::weak_intrusive_ptr<ProcessGroupHCCL>>& names() {
   return *m;
 }
 
-// gloo's thread says that a work is through before it lets go of its tensors; who is told must find their bytes given back.
-void until_let_go(const WorkPtr& work) {
-  const auto limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
-  while (work.use_count() > 1 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
-}
-
-// One or more gloo works and what remains to be done on this rank once they are through.
-class HcclWork final : public c10d::Work {
- public:
-  HcclWork(std::vector<WorkPtr> parts, std::vector<std::function<void()>> then, Tensors outputs)
-      : parts_(std::move(parts)), then_(std::move(then)), outputs_(std::move(outputs)) {}
-
-  bool isCompleted() override {
-    for (auto& part : parts_)
-      if (!part->isCompleted()) return false;
-    return true;
-  }
-  bool isSuccess() const override {
-    for (auto& part : parts_)
-      if (!part->isSuccess()) return false;
-    return true;
-  }
-  bool wait(std::chrono::milliseconds timeout) override {
-    for (auto& part : parts_) part->wait(timeout);
-    for (auto& part : parts_)
-      if (!dynamic_cast<HcclWork*>(part.get())) until_let_go(part);
-    std::call_once(once_, [this] {
-      torch::autograd::AutoGradMode no_grad(false);
-      for (auto& step : then_) step();
-    });
-    return true;
-  }
-  void synchronize() override { wait(kNoTimeout); }
-  void blockCurrentStream() override { wait(kNoTimeout); }
-  int sourceRank() const override { return parts_.at(0)->sourceRank(); }
-  std::vector<Tensor> result() override { return outputs_; }
-  c10::intrusive_ptr<c10::ivalue::Future> getFuture() override {  // complete when handed out
-    wait(kNoTimeout);
-    auto future = c10::make_intrusive<c10::ivalue::Future>(c10::ListType::create(c10::TensorType::get()));
-    future->markCompleted(c10::IValue(outputs_));
-    return future;
-  }
-
- private:
-  std::vector<WorkPtr> parts_;
-  std::vector<std::function<void()>> then_;
-  Tensors outputs_;
-  std::once_flag once_;
-};
-
 // Contiguous tensors as flat bytes, so that gloo moves every dtype.
 Tensor bytes_of(const Tensor& t) { return t.view(-1).view(at::kByte); }
 
@@ -91,78 +32,35 @@ bool all_equal_numel(const Tensors& list) {
   return true;
 }
 
-c10d::ReduceOp gloo_op(const c10d::ReduceOp& op, const Tensor& t, const char* name) {
-  TORCH_CHECK_NOT_IMPLEMENTED(op.op_ != c10d::ReduceOp::PREMUL_SUM, "hccl ", name, ": ReduceOp.PREMUL_SUM is not simulated");
-  if (op.op_ != c10d::ReduceOp::AVG) return op;
-  TORCH_CHECK(t.is_floating_point() || t.is_complex(), "hccl ", name, ": ReduceOp.AVG needs a floating dtype, got ", t.dtype());
-  return c10d::ReduceOp(c10d::ReduceOp::SUM);
+// Two tensors that one collective moves between: bytes of one dtype must not become those of another.
+void check_dtype(const char* name, const Tensor& expected, const Tensor& found) {
+  TORCH_CHECK(found.scalar_type() == expected.scalar_type(), "hccl ", name, ": input and output must have one dtype, got ", dtype_name(expected.scalar_type()),
+              " and ", dtype_name(found.scalar_type()));
 }
 
-std::string_view name_of(const c10d::ReduceOp& op) {
-  constexpr std::string_view names[] = {"SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR", "PREMUL_SUM"};
-  return op.op_ < std::size(names) ? names[op.op_] : "unknown";
-}
+// What a rank brings to a broadcast. The root's goes ahead of its tensor, so that another dtype or size is an error and not garbage.
+struct Announcement {
+  Tensor words;  // dtype, elements
 
-// gloo knows neither complex numbers nor booleans and int16 in reductions.
-Tensor reducible(const Tensor& t, const char* name) {
-  const auto dtype = t.scalar_type();
-  TORCH_CHECK(dtype != at::kBool && !isFloat8Type(dtype) && dtype != at::kShort, "hccl ", name, ": dtype ", dtype, " is not supported in reductions");
-  return t.is_complex() ? at::view_as_real(t) : t;
+  explicit Announcement(const Tensor& t) : words(at::empty({2}, at::kLong)) {
+    words.mutable_data_ptr<int64_t>()[0] = static_cast<int64_t>(t.scalar_type());
+    words.mutable_data_ptr<int64_t>()[1] = t.numel();
+  }
+  c10::ScalarType dtype() const { return static_cast<c10::ScalarType>(words.const_data_ptr<int64_t>()[0]); }
+  int64_t elements() const { return words.const_data_ptr<int64_t>()[1]; }
+  bool operator==(const Announcement& other) const { return dtype() == other.dtype() && elements() == other.elements(); }
+};
+
+void check_announced(const Announcement& root, const Announcement& here, int64_t root_rank) {
+  TORCH_CHECK(root == here, "hccl broadcast: rank ", root_rank, " sends ", root.elements(), " elements of ", dtype_name(root.dtype()),
+              ", this rank expects ", here.elements(), " of ", dtype_name(here.dtype()));
 }
 
 }  // namespace
 
-// One collective under way: its CPU views, gloo works and last steps.
-class ProcessGroupHCCL::Call {
- public:
-  Call(ProcessGroupHCCL& group, const char* name, const c10d::ReduceOp* reduction = nullptr)
-      : name(name), counter_(collective_counter(name)), refusals_(refusals_of_collective(name)),
-        reduction_(reduction ? name_of(*reduction) : "") {
-    group.sequence_++;
-    counter_.calls.fetch_add(1, std::memory_order_relaxed);
-  }
-
-  const char* name;
-  std::vector<WorkPtr> parts;
-  std::vector<std::function<void()>> then;
-  Tensors outputs;
-
-  // The tensor's bytes, contiguous; counted as traffic of this rank.
-  Tensor input(const Tensor& t) {
-    counter_.bytes.fetch_add(static_cast<int64_t>(t.nbytes()), std::memory_order_relaxed);
-    return checked(t).contiguous();
-  }
-  // A contiguous tensor that ends up in t.
-  Tensor output(const Tensor& t, bool keep_contents = false) {
-    outputs.push_back(t);
-    Tensor cpu = checked(t);
-    if (cpu.is_contiguous()) return cpu;
-    Tensor buffer = keep_contents ? cpu.contiguous() : at::empty(cpu.sizes(), cpu.options());
-    then.emplace_back([cpu, buffer] { cpu.copy_(buffer); });
-    return buffer;
-  }
-  Tensor in_out(const Tensor& t) {
-    counter_.bytes.fetch_add(static_cast<int64_t>(t.nbytes()), std::memory_order_relaxed);
-    return output(t, true);
-  }
-  void average(const Tensor& t, const c10d::ReduceOp& op, int size) {
-    if (op.op_ == c10d::ReduceOp::AVG) then.insert(then.begin(), [t, size] { Tensor(t).div_(size); });
-  }
-
- private:
-  Tensor checked(const Tensor& t) const {
-    TORCH_CHECK(t.device().type() == kNPU, "hccl ", name, ": expected npu tensors, got one on ", t.device(),
-                " (use a gloo group for CPU tensors)");
-    refusals_.check(t.scalar_type(), reduction_);
-    return as_cpu(t);
-  }
-  Counter& counter_;
-  const Refusals& refusals_;
-  std::string_view reduction_;
-};
-
-ProcessGroupHCCL::ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, int rank, int size, c10::intrusive_ptr<HcclOptions> options)
-    : Backend(rank, size), gloo_(std::move(gloo)), options_(std::move(options)) {
+ProcessGroupHCCL::ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                                   c10::intrusive_ptr<HcclOptions> options)
+    : Backend(rank, size), gloo_(std::move(gloo)), device_(std::move(store), rank), options_(std::move(options)) {
   static std::atomic<int64_t> serial{0};
   comm_name_ = "sim_hccl_" + std::to_string(serial++);
 }
@@ -185,7 +83,8 @@ void register_comm_name(const c10::intrusive_ptr<ProcessGroupHCCL>& group) {
   names().insert_or_assign(group->comm_name(), c10::weak_intrusive_ptr<ProcessGroupHCCL>(group));
 }
 
-WorkPtr ProcessGroupHCCL::finish(Call&& call) {
+WorkPtr ProcessGroupHCCL::finish(HcclCall&& call) {
+  sequence_++;
   auto work = c10::make_intrusive<HcclWork>(std::move(call.parts), std::move(call.then), std::move(call.outputs));
   if (coalescing_) coalesced_.push_back(work);
   return work;
@@ -220,21 +119,36 @@ WorkPtr ProcessGroupHCCL::together(F&& body) {
 }
 
 WorkPtr ProcessGroupHCCL::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
-  Call call(*this, "broadcast");
+  HcclCall call("broadcast", device_);
   for (auto& t : tensors) {
     Tensors one{bytes_of(call.in_out(t))};
+    const Announcement here(t), root(t);
+    Tensors words{root.words};
+    const WorkPtr announced = gloo_->broadcast(words, opts);
+    if (rank_ != opts.rootRank && !opts.asyncOp && !coalescing_) {
+      announced->wait();
+      if (root != here) {  // the root must still get rid of what it sends
+        const auto bytes = root.elements() * static_cast<int64_t>(c10::elementSize(root.dtype()));
+        Tensors unwanted{at::empty({bytes}, at::kByte)};
+        if (bytes) gloo_->broadcast(unwanted, opts)->wait();
+        check_announced(root, here, opts.rootRank);
+      }
+    } else {
+      call.parts.push_back(announced);
+      call.then.insert(call.then.begin(), [root, here, from = opts.rootRank] { check_announced(root, here, from); });
+    }
     if (one[0].numel()) call.parts.push_back(gloo_->broadcast(one, opts));
   }
   return finish(std::move(call));
 }
 
 WorkPtr ProcessGroupHCCL::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
-  Call call(*this, "allreduce", &opts.reduceOp);
+  HcclCall call("allreduce", device_, &opts.reduceOp);
   for (auto& t : tensors) {
-    Tensor buffer = reducible(call.in_out(t), call.name);
     auto gloo_opts = opts;
-    gloo_opts.reduceOp = gloo_op(opts.reduceOp, t, call.name);
-    call.average(buffer, opts.reduceOp, size_);
+    gloo_opts.reduceOp = call.gloo_reduction(t);
+    Tensor buffer = call.reduced(call.in_out(t));
+    call.average(buffer, size_);
     Tensors one{buffer};
     if (buffer.numel()) call.parts.push_back(gloo_->allreduce(one, gloo_opts));
   }
@@ -246,14 +160,14 @@ WorkPtr ProcessGroupHCCL::allreduce_coalesced(Tensors& tensors, const c10d::Allr
 }
 
 WorkPtr ProcessGroupHCCL::reduce(Tensors& tensors, const c10d::ReduceOptions& opts) {
-  Call call(*this, "reduce", &opts.reduceOp);
+  HcclCall call("reduce", device_, &opts.reduceOp);
   for (auto& t : tensors) {
-    Tensor target = reducible(call.in_out(t), call.name);
+    auto gloo_opts = opts;
+    gloo_opts.reduceOp = call.gloo_reduction(t);
+    Tensor target = call.reduced(call.in_out(t));
     // gloo uses the buffers of other ranks as scratch; theirs must stay as they are
     Tensor buffer = rank_ == opts.rootRank ? target : target.clone();
-    auto gloo_opts = opts;
-    gloo_opts.reduceOp = gloo_op(opts.reduceOp, t, call.name);
-    if (rank_ == opts.rootRank) call.average(buffer, opts.reduceOp, size_);
+    if (rank_ == opts.rootRank) call.average(buffer, size_);
     Tensors one{buffer};
     if (buffer.numel()) call.parts.push_back(gloo_->reduce(one, gloo_opts));
   }
@@ -261,13 +175,16 @@ WorkPtr ProcessGroupHCCL::reduce(Tensors& tensors, const c10d::ReduceOptions& op
 }
 
 WorkPtr ProcessGroupHCCL::allgather(TensorLists& outputs, Tensors& inputs, const c10d::AllgatherOptions& opts) {
-  Call call(*this, "allgather");
+  HcclCall call("allgather", device_);
   TORCH_CHECK(outputs.size() == inputs.size(), "hccl allgather: ", inputs.size(), " inputs, but ", outputs.size(), " output lists");
   for (size_t i = 0; i < inputs.size(); i++) {
     TORCH_CHECK(static_cast<int>(outputs[i].size()) == size_, "hccl allgather: expected ", size_, " outputs, got ", outputs[i].size());
     const Tensor own = call.input(inputs[i]);
     Tensors buffers;
-    for (auto& t : outputs[i]) buffers.push_back(bytes_of(call.output(t)));
+    for (auto& t : outputs[i]) {
+      check_dtype(call.name, inputs[i], t);
+      buffers.push_back(bytes_of(call.output(t, true)));
+    }
     const Tensor source = bytes_of(own);
     TORCH_CHECK(buffers[rank_].numel() == source.numel(), "hccl allgather: this rank gives ", source.numel(), " bytes, but its place in the output holds ",
                 buffers[rank_].numel());
@@ -290,7 +207,8 @@ WorkPtr ProcessGroupHCCL::allgather(TensorLists& outputs, Tensors& inputs, const
 }
 
 WorkPtr ProcessGroupHCCL::_allgather_base(Tensor& output, Tensor& input, const c10d::AllgatherOptions& opts) {
-  Call call(*this, "_allgather_base");
+  HcclCall call("_allgather_base", device_);
+  check_dtype(call.name, input, output);
   Tensor in = bytes_of(call.input(input));
   Tensor out = bytes_of(call.output(output));
   TORCH_CHECK(out.numel() == in.numel() * size_, "hccl allgather: the output holds ", out.numel(), " bytes, expected ", size_, " times the input's ",
@@ -306,30 +224,19 @@ WorkPtr ProcessGroupHCCL::allgather_into_tensor_coalesced(Tensors& outputs, Tens
   });
 }
 
-WorkPtr ProcessGroupHCCL::gather(TensorLists& outputs, Tensors& inputs, const c10d::GatherOptions& opts) {
-  Call call(*this, "gather");
-  Tensors in{bytes_of(call.input(inputs.at(0)))};
-  TensorLists out;
-  if (rank_ == opts.rootRank) {
-    out.emplace_back();
-    for (auto& t : outputs.at(0)) {
-      out[0].push_back(bytes_of(call.output(t)));
-      TORCH_CHECK(out[0].back().numel() == in[0].numel(), "hccl gather: every rank must give ", in[0].numel(), " bytes, an output holds ",
-                  out[0].back().numel());
-    }
-  }
-  if (in[0].numel()) call.parts.push_back(gloo_->gather(out, in, opts));
-  return finish(std::move(call));
+WorkPtr ProcessGroupHCCL::gather(TensorLists&, Tensors&, const c10d::GatherOptions&) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "hccl gather: HCCL has none; torch.distributed.gather on npu tensors is an all-gather");
 }
 
 WorkPtr ProcessGroupHCCL::scatter(Tensors& outputs, TensorLists& inputs, const c10d::ScatterOptions& opts) {
-  Call call(*this, "scatter");
+  HcclCall call("scatter", device_);
   Tensors out{bytes_of(call.output(outputs.at(0)))};
   TensorLists in;
   if (rank_ == opts.rootRank) {
     in.emplace_back();
     for (auto& t : inputs.at(0)) {
-      in[0].push_back(bytes_of(call.input(t)));
+      check_dtype(call.name, t, outputs[0]);
+      in[0].push_back(bytes_of(call.input(t, true)));
       TORCH_CHECK(in[0].back().numel() == out[0].numel(), "hccl scatter: every rank must get ", out[0].numel(), " bytes, an input holds ",
                   in[0].back().numel());
     }
@@ -340,14 +247,15 @@ WorkPtr ProcessGroupHCCL::scatter(Tensors& outputs, TensorLists& inputs, const c
 
 // Chunk r, summed over ranks, ends on rank r: one reduction per rank, on copies, since gloo overwrites what it reduces.
 WorkPtr ProcessGroupHCCL::reduce_scatter(Tensors& outputs, TensorLists& inputs, const c10d::ReduceScatterOptions& opts) {
-  Call call(*this, "reduce_scatter", &opts.reduceOp);
+  HcclCall call("reduce_scatter", device_, &opts.reduceOp);
   const Tensors& chunks = inputs.at(0);
   TORCH_CHECK(static_cast<int>(chunks.size()) == size_, "hccl reduce_scatter: expected ", size_, " inputs, got ", chunks.size());
   const Tensor out = call.output(outputs.at(0));
   for (int root = 0; root < size_; root++) {
-    const Tensor copy = reducible(call.input(chunks[root]), call.name).clone();
+    check_dtype(call.name, chunks[root], out);
     c10d::ReduceOptions to;
-    to.reduceOp = gloo_op(opts.reduceOp, chunks[root], call.name);
+    to.reduceOp = call.gloo_reduction(chunks[root]);
+    const Tensor copy = call.addend(call.input(chunks[root], true)).clone();
     to.rootRank = root;
     to.timeout = opts.timeout;
     Tensors one{copy};
@@ -360,21 +268,22 @@ WorkPtr ProcessGroupHCCL::reduce_scatter(Tensors& outputs, TensorLists& inputs, 
                 chunks[root].numel());
     const Tensor target = out.is_complex() ? at::view_as_real(out) : out;
     call.then.insert(call.then.begin(), [target, copy] { target.view(-1).copy_(copy.view(-1)); });
-    call.average(copy, opts.reduceOp, size_);
+    call.average(copy, size_);
   }
   return finish(std::move(call));
 }
 
 WorkPtr ProcessGroupHCCL::_reduce_scatter_base(Tensor& output, Tensor& input, const c10d::ReduceScatterOptions& opts) {
-  Call call(*this, "_reduce_scatter_base", &opts.reduceOp);
-  Tensor in = reducible(call.input(input), call.name).view(-1);
-  const Tensor out = reducible(call.output(output), call.name);
+  HcclCall call("_reduce_scatter_base", device_, &opts.reduceOp);
+  check_dtype(call.name, input, output);
+  auto gloo_opts = opts;
+  gloo_opts.reduceOp = call.gloo_reduction(input);
+  Tensor in = call.addend(call.input(input)).view(-1);
+  const Tensor out = call.reduced(call.output(output));
   Tensor flat = out.view(-1);
   TORCH_CHECK(in.numel() == flat.numel() * size_, "hccl reduce_scatter: the input holds ", in.numel(), " elements, expected ", size_,
               " times the output's ", flat.numel());
-  auto gloo_opts = opts;
-  gloo_opts.reduceOp = gloo_op(opts.reduceOp, input, call.name);
-  call.average(out, opts.reduceOp, size_);
+  call.average(out, size_);
   if (in.numel()) call.parts.push_back(gloo_->_reduce_scatter_base(flat, in, gloo_opts));
   return finish(std::move(call));
 }
@@ -388,10 +297,10 @@ WorkPtr ProcessGroupHCCL::reduce_scatter_tensor_coalesced(Tensors& outputs, Tens
 
 WorkPtr ProcessGroupHCCL::alltoall_base(Tensor& output, Tensor& input, std::vector<int64_t>& output_splits, std::vector<int64_t>& input_splits,
                                         const c10d::AllToAllOptions& opts) {
-  Call call(*this, "alltoall_base");
+  HcclCall call("alltoall_base", device_);
   Tensor in = call.input(input);
   Tensor out = call.output(output);
-  TORCH_CHECK(in.scalar_type() == out.scalar_type(), "hccl alltoall: input is ", in.dtype(), ", output is ", out.dtype());
+  check_dtype(call.name, in, out);
   const auto in_bytes_splits = [&](const Tensor& t, const std::vector<int64_t>& splits, const char* what) {
     const int64_t rows = t.dim() ? t.size(0) : 1;
     const auto total = static_cast<int64_t>(t.nbytes());
@@ -413,12 +322,13 @@ WorkPtr ProcessGroupHCCL::alltoall_base(Tensor& output, Tensor& input, std::vect
 }
 
 WorkPtr ProcessGroupHCCL::alltoall(Tensors& outputs, Tensors& inputs, const c10d::AllToAllOptions& opts) {
-  Call call(*this, "alltoall");
+  HcclCall call("alltoall", device_);
   TORCH_CHECK(static_cast<int>(outputs.size()) == size_ && static_cast<int>(inputs.size()) == size_, "hccl alltoall: expected ", size_,
               " inputs and outputs, got ", inputs.size(), " and ", outputs.size());
   std::vector<int64_t> send, receive;
   Tensors in, out;
   for (int r = 0; r < size_; r++) {
+    check_dtype(call.name, inputs[r], outputs[r]);
     in.push_back(bytes_of(call.input(inputs[r])));
     out.push_back(bytes_of(call.output(outputs[r])));
     send.push_back(in.back().numel());
@@ -438,7 +348,7 @@ WorkPtr ProcessGroupHCCL::alltoall(Tensors& outputs, Tensors& inputs, const c10d
 }
 
 WorkPtr ProcessGroupHCCL::send(Tensors& tensors, int destination, int tag) {
-  Call call(*this, "send");
+  HcclCall call("send", device_);
   for (auto& t : tensors) {
     Tensors one{bytes_of(call.input(t))};
     call.parts.push_back(gloo_->send(one, destination, tag));
@@ -448,7 +358,7 @@ WorkPtr ProcessGroupHCCL::send(Tensors& tensors, int destination, int tag) {
 }
 
 WorkPtr ProcessGroupHCCL::recv(Tensors& tensors, int source, int tag) {
-  Call call(*this, "recv");
+  HcclCall call("recv", device_);
   for (auto& t : tensors) {
     Tensors one{bytes_of(call.output(t))};
     call.parts.push_back(gloo_->recv(one, source, tag));
@@ -456,17 +366,12 @@ WorkPtr ProcessGroupHCCL::recv(Tensors& tensors, int source, int tag) {
   return finish(std::move(call));
 }
 
-WorkPtr ProcessGroupHCCL::recvAnysource(Tensors& tensors, int tag) {
-  Call call(*this, "recv");
-  for (auto& t : tensors) {
-    Tensors one{bytes_of(call.output(t))};
-    call.parts.push_back(gloo_->recvAnysource(one, tag));
-  }
-  return finish(std::move(call));
+WorkPtr ProcessGroupHCCL::recvAnysource(Tensors&, int) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, "hccl recv: HCCL receives from a named rank only; give a source");
 }
 
 WorkPtr ProcessGroupHCCL::barrier(const c10d::BarrierOptions& opts) {
-  Call call(*this, "barrier");
+  HcclCall call("barrier", device_);
   call.parts.push_back(gloo_->barrier(opts));
   return finish(std::move(call));
 }

@@ -2,6 +2,8 @@
 // "hccl": a c10d backend that hands the bytes of npu tensors to gloo.
 #pragma once
 
+#include "hccl_call.h"
+
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 
 #include <map>
@@ -23,7 +25,8 @@ class ProcessGroupHCCL final : public c10d::Backend {
   using TensorLists = std::vector<std::vector<at::Tensor>>;
   using WorkPtr = c10::intrusive_ptr<c10d::Work>;
 
-  ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, int rank, int size, c10::intrusive_ptr<HcclOptions> options);
+  ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                   c10::intrusive_ptr<HcclOptions> options);
   ~ProcessGroupHCCL() override;
 
   const std::string getBackendName() const override { return "hccl"; }
@@ -64,12 +67,12 @@ class ProcessGroupHCCL final : public c10d::Backend {
   void shutdown() override { gloo_->shutdown(); }
 
  private:
-  class Call;
-  WorkPtr finish(Call&& call);
+  WorkPtr finish(HcclCall&& call);
   template <typename F>
   WorkPtr together(F&& body);
 
   c10::intrusive_ptr<Backend> gloo_;
+  HcclDevice device_;
   c10::intrusive_ptr<HcclOptions> options_;
   std::string comm_name_;
   uint64_t sequence_ = 0;

@@ -96,7 +96,7 @@ void Refusals::refuse(c10::ScalarType dtype, std::string_view part) const {
     if (!is_among(part, refusal.parts)) continue;
     if (refusal.warn && entry->said.exchange(true)) continue;
     const std::string role = part.empty() ? "" : c10::str(" ", as_, " ", part);
-    const std::string found = c10::str(" (found torch.", c10::getDtypeNames(dtype).first, role, " in ", owner_, ")");
+    const std::string found = c10::str(" (found ", dtype_name(dtype), role, " in ", owner_, ")");
     TORCH_CHECK(refusal.warn, refusal.message, found);
     TORCH_WARN(refusal.message, found);
   }

@@ -14,6 +14,8 @@
 
 namespace npu_sim {
 
+inline std::string dtype_name(c10::ScalarType dtype) { return "torch." + std::string(c10::getDtypeNames(dtype).first); }
+
 struct Refusal {
   std::vector<c10::ScalarType> dtypes;  // empty: every dtype
   std::vector<std::string> parts;       // arguments of an operator, reductions of a collective; empty: every one

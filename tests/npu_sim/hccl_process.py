@@ -39,9 +39,19 @@ def allreduce():
     x = full(RANK, 2)
     dist.all_reduce(x, op=dist.ReduceOp.MAX)
     assert x.tolist() == [1, 1]
-    x = torch.arange(6.0, device=DEVICE).view(2, 3).t()  # not contiguous
-    dist.all_reduce(x)
-    assert x.tolist() == [[0, 6], [2, 8], [4, 10]]
+    for dtype in (torch.int16, torch.int8, torch.uint8):  # which wrap
+        x = torch.tensor([RANK + 1, torch.iinfo(dtype).max], dtype=dtype, device=DEVICE)
+        dist.all_reduce(x)
+        assert x.tolist() == [3, (torch.tensor([0], dtype=dtype) + torch.iinfo(dtype).max * 2).item()], (dtype, x)
+    both = torch.tensor([True, RANK == 0, False], device=DEVICE)
+    for op, expected in (("SUM", [1, 1, 0]), ("MAX", [1, 1, 0]), ("MIN", [1, 0, 0]), ("PRODUCT", [1, 0, 0])):
+        x = both.clone()
+        dist.all_reduce(x, op=getattr(dist.ReduceOp, op))
+        assert x.dtype == torch.bool and x.tolist() == expected, (op, x)
+    options = dist.AllreduceOptions()
+    options.reduceOp = dist.ReduceOp.PRODUCT
+    message = "torch.complex64 is not supported in reductions by PRODUCT"
+    expect(message, dist.group.WORLD._get_backend(DEVICE).allreduce, [full(1, 2).to(torch.complex64)], options)
 
 
 def average():
@@ -79,6 +89,25 @@ def broadcast():
     dist.broadcast(full(0, 0), 0)
 
 
+def a_broadcast_of_another_tensor_is_refused():
+    for mine, other in ((full(1, 4), full(1, 4, dtype=torch.float64)), (full(1, 4), full(1, 4, dtype=torch.int32)),
+                        (full(1, 4), full(1, 2)), (full(1, 4), full(1, 0))):  # fmt: skip
+        for root in range(SIZE):
+            x = mine if root == RANK else other
+            if root == RANK:
+                dist.broadcast(x, root)
+            else:
+                message = f"rank {root} sends 4 elements of torch.float32, this rank expects {x.numel()} of torch."
+                expect(message, dist.broadcast, x, root)
+    x = full(1, 2) if RANK == 0 else full(1, 2, dtype=torch.float64)
+    work = dist.broadcast(x, 0, async_op=True)
+    if RANK == 0:
+        work.wait()
+    else:
+        expect("rank 0 sends 2 elements of torch.float32, this rank expects 2 of torch.float64", work.wait)
+    broadcast()  # and the group still works
+
+
 def reduce():
     x = full(RANK + 1, 2)
     dist.reduce(x, 1, op=dist.ReduceOp.AVG)
@@ -90,6 +119,8 @@ def all_gather_even():
     outputs = [torch.empty(2, 2, dtype=torch.int16, device=DEVICE).t() for _ in range(SIZE)]
     dist.all_gather(outputs, x)
     assert [o.tolist() for o in outputs] == [[[0, 1], [2, 3]], [[10, 11], [12, 13]]]
+    message = "input and output must have one dtype, got torch.int16 and torch.int32"
+    expect(message, dist.group.WORLD._get_backend(DEVICE).allgather, [[o.int() for o in outputs]], [x])
     y = torch.empty(4, 2, dtype=torch.int16, device=DEVICE)
     dist.all_gather_into_tensor(y, x)
     assert y.tolist() == [[0, 1], [2, 3], [10, 11], [12, 13]]
@@ -134,19 +165,34 @@ def reduce_scatter():
     y = torch.empty(1 if RANK == 0 else 3, device=DEVICE)
     dist.reduce_scatter(y, inputs)
     assert y.tolist() == ([3] if RANK == 0 else [5, 5, 5]) and inputs[0].item() == RANK + 1
+    y = torch.empty(1, dtype=torch.int16, device=DEVICE)
+    dist.reduce_scatter_tensor(y, torch.tensor([RANK, 7], dtype=torch.int16, device=DEVICE))
+    assert y.item() == (1 if RANK == 0 else 14)
+    dist.reduce_scatter(y, [torch.tensor([n + RANK], dtype=torch.int16, device=DEVICE) for n in (0, 7)])
+    assert y.item() == (1 if RANK == 0 else 15)
 
 
-def gather_and_scatter():
-    outputs = [torch.empty(2, device=DEVICE) for _ in range(SIZE)] if RANK == 0 else None
-    dist.gather(full(RANK, 2), outputs, dst=0)
-    assert RANK or [o.tolist() for o in outputs] == [[0, 0], [1, 1]]
+def gather_and_scatter():  # torch_npu replaces torch.distributed.gather, since the backend has none
+    torch_npu.sim.reset_counts()
+    outputs = [torch.empty(2 + rank, device=DEVICE) for rank in range(SIZE)] if RANK == 0 else None
+    dist.gather(full(RANK, 2 + RANK), outputs, dst=0)
+    assert RANK or [o.tolist() for o in outputs] == [[0, 0], [1, 1, 1]]
+    assert torch_npu.sim.collective_counts()["allgather"].calls == 1
+    on_cpu = [torch.empty(1) for _ in range(SIZE)] if RANK == 1 else None
+    dist.gather(torch.full((1,), float(RANK)), on_cpu, dst=1)
+    assert RANK == 0 or on_cpu == [0, 1]
+    objects = [None] * SIZE if RANK == 1 else None
+    dist.gather_object({"rank": RANK}, objects, dst=1, group=dist.new_group(backend="hccl"))
+    assert RANK == 0 or objects == [{"rank": 0}, {"rank": 1}]
+    backend = dist.group.WORLD._get_backend(DEVICE)
+    expect("hccl gather: HCCL has none", backend.gather, [[full(0, 2), full(0, 2)]] if RANK == 0 else [], [full(1, 2)])
     y = torch.empty(2, dtype=torch.bool, device=DEVICE)
     dist.scatter(y, [full(rank, 2).bool() for rank in range(SIZE)] if RANK == 1 else None, src=1)
     assert y.tolist() == [bool(RANK)] * 2
 
 
 def point_to_point():
-    received = torch.empty(2, 3, device=DEVICE).t()
+    received = torch.empty(3, 2, device=DEVICE)
     sends = [dist.P2POp(dist.isend, full(RANK, 3, 2), OTHER), dist.P2POp(dist.irecv, received, OTHER)]
     for work in dist.batch_isend_irecv(sends):
         work.wait()
@@ -155,7 +201,46 @@ def point_to_point():
         dist.send(full(7, 2), 1)
     else:
         x = torch.empty(2, device=DEVICE)
-        assert dist.recv(x) == 0 and x.tolist() == [7, 7]
+        assert dist.recv(x, 0) == 0 and x.tolist() == [7, 7]
+    expect("HCCL receives from a named rank only", dist.recv, torch.empty(2, device=DEVICE))
+
+
+def what_hccl_cannot_reach_is_refused():
+    transposed = torch.ones(2, 3, device=DEVICE).t()
+    for call in (lambda x: dist.all_reduce(x), lambda x: dist.broadcast(x, 0), lambda x: dist.send(x, OTHER),
+                 lambda x: dist.all_gather_into_tensor(torch.empty(6, 2, device=DEVICE), x)):  # fmt: skip
+        expect("expected contiguous tensors, got sizes [3, 2] with strides [1, 3]", call, transposed)
+    elsewhere = torch.ones(2, device=f"npu:{OTHER}")
+    expect(f"this group works on npu:{RANK}, got a tensor on npu:{OTHER}", dist.all_reduce, elsewhere)
+    group = dist.new_group(backend="hccl")
+    if RANK == 0:
+        dist.all_reduce(full(1, 0), group=group)  # which takes npu:0 and waits for nobody
+    dist.barrier()
+    if RANK == 1:
+        expect(
+            "rank 1 brings a tensor on npu:0, which is the device of another rank",
+            dist.all_reduce,
+            elsewhere,
+            group=group,
+        )
+
+
+def lazily_conjugated_and_negated_tensors():
+    x = torch.complex(full(1, 2), full(RANK + 1, 2))
+    conjugated, negated = x.conj(), x.conj().imag
+    assert conjugated.is_conj() and negated.is_neg()
+    gathered = [torch.empty(2, dtype=torch.complex64, device=DEVICE) for _ in range(SIZE)]
+    dist.all_gather(gathered, conjugated)
+    assert [g[0].item() for g in gathered] == [1 - 1j, 1 - 2j]
+    dist.all_gather([g.conj() for g in gathered], conjugated)
+    assert [g[0].item() for g in gathered] == [1 + 1j, 1 + 2j]
+    dist.group.WORLD._get_backend(DEVICE).allreduce([conjugated]).wait()  # torch's own all_reduce wants it resolved
+    assert x.tolist() == [2 + 3j] * 2
+    negated = torch._neg_view(full(RANK + 1, 2))
+    dist.all_reduce(negated)
+    assert negated.tolist() == [-3, -3]
+    dist.broadcast(negated := torch._neg_view(full(RANK + 1, 2)), 1)
+    assert negated.tolist() == [-2, -2]
 
 
 def coalescing():
@@ -352,6 +437,7 @@ CHECKS = [
     average,
     asynchronous,
     broadcast,
+    a_broadcast_of_another_tensor_is_refused,
     reduce,
     all_gather_even,
     all_gather_uneven,
@@ -359,6 +445,8 @@ CHECKS = [
     reduce_scatter,
     gather_and_scatter,
     point_to_point,
+    what_hccl_cannot_reach_is_refused,
+    lazily_conjugated_and_negated_tensors,
     coalescing,
     objects_and_barrier,
     cpu_tensors_are_refused_by_name,

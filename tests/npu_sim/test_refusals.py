@@ -100,5 +100,5 @@ def test_a_refusal_that_could_not_be_met_is_an_error(operator, arguments, messag
 def test_unknown_collectives_and_reductions_are_errors():
     with pytest.raises(ValueError, match="hccl has no collective 'all_reduce'"):
         _sim.refuse_collective("all_reduce", [], [], "")
-    with pytest.raises(ValueError, match="there is no ReduceOp.MEAN"):
+    with pytest.raises(ValueError, match=r"there is no ReduceOp\.MEAN"):
         _sim.refuse_collective("allreduce", [], ["MEAN"], "")
