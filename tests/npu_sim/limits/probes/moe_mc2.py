@@ -39,7 +39,8 @@ def _outside(operator: str, rows: str) -> Outside:
         (operator, rows, "1024 to 7168 columns"): lambda: {rows: half(2, 512)},
         (operator, "expert_ids", "1 to 512 tokens"): lambda: {"expert_ids": _ids(513, 8)},
         (operator, "expert_ids", "1 to 16 experts a token"): lambda: {"expert_ids": _ids(2, 17)},
-        (operator, "expert_ids", "experts that exist, each once for a token"): lambda: {
+        (operator, "expert_ids", "experts that exist"): lambda: {"expert_ids": counts(1, 2, 3, 256).view(2, 2)},
+        (operator, "expert_ids", "each expert at most once for a token"): lambda: {
             "expert_ids": counts(1, 2, 3, 3).view(2, 2)
         },
         (operator, "ep_world_size", "2 to 384"): lambda: {"ep_world_size": 1},
