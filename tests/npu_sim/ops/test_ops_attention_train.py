@@ -164,11 +164,6 @@ def test_masked_out_query_gives_zero_and_no_nan_gradient():
         ({"input_layout": "NTD"}, NotImplementedError, "npu_fusion_attention.*input_layout"),
         ({"pse": torch.zeros(1)}, NotImplementedError, "npu_fusion_attention.*pse"),
         ({"sparse_mode": 2}, ValueError, "npu_fusion_attention: atten_mask is None"),
-        (
-            {"sparse_mode": 2, "atten_mask": torch.zeros(3, 3, dtype=torch.bool)},
-            ValueError,
-            "npu_fusion_attention: atten_mask is of shape",
-        ),
         ({"atten_mask": torch.zeros(3, 3)}, ValueError, "npu_fusion_attention: atten_mask is of dtype float32"),
         (
             {"atten_mask": torch.zeros(2, 3, dtype=torch.bool)},
@@ -177,7 +172,6 @@ def test_masked_out_query_gives_zero_and_no_nan_gradient():
         ),
         ({"head_num": 3}, ValueError, "npu_fusion_attention: head_num is 3"),
         ({"key": torch.zeros(1, 2, 3, 8)}, ValueError, "npu_fusion_attention: key"),
-        ({"value": torch.zeros(1, 2, 3, 8)}, ValueError, "npu_fusion_attention: value is of head size 8"),
         ({"actual_seq_qlen": [3]}, NotImplementedError, "npu_fusion_attention.*actual_seq_qlen"),
     ],
 )

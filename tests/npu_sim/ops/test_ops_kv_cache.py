@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Paged caches: writes by slot, skipped slots, reads of chosen pages; untouched memory stays as it was."""
 
-import math
-
 import itertools
+import math
 
 import pytest
 import torch

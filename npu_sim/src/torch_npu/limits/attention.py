@@ -54,6 +54,16 @@ def _positions(tensor: Tensor, arguments: Arguments) -> str | None:
     return None if 1 <= found <= _MILLION else f"of {found} positions"
 
 
+def _no_wider(value: Tensor, arguments: Arguments) -> str | None:
+    # With heads side by side both have as many, so that the last dimensions compare as the head sizes do.
+    return shape_text(value) if value.shape[-1] > arguments["key"].shape[-1] else None
+
+
+def _template(mask: Tensor, arguments: Arguments) -> str | None:
+    compressed = arguments["sparse_mode"] in (2, 3, 4)
+    return shape_text(mask) if compressed and list(mask.shape) != [2048, 2048] else None
+
+
 # Latent attention in graph mode.
 
 _fused = limits_of("npu_fused_infer_attention_score", sources.page("npu_fused_infer_attention_score"))
@@ -193,10 +203,12 @@ def _requests(most: int) -> Any:
 
 
 LIMITS = (
-    _train("query, key, value", "a head size of 1 to 768", _head_size),
+    _train("query", "a head size of 1 to 768", _head_size),
     _train("query", "1 to 2097152 batch rows, or 1 to 2048 packed requests", _batch),
     _train("query, key", "1 to 1048576 positions", _positions),
     _train("head_num", "1 to 256", value(range(1, 257))),
+    _train("value", "a head size of at most that of key", _no_wider),
+    _train("atten_mask", "[2048, 2048] with sparse_mode 2, 3 or 4", _template),
     _fused(
         "query, key, value, query_rope, key_rope", "bfloat16 or float16", half_types, half_types_only=True
     ),

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Limits of the grouped matrix products and of MindSpeed's products that add into float32."""
+"""Limits of the grouped matrix products and of MindSpeed's products that add into float32.
+
+MindSpeed's grouped products call the kernel of npu_grouped_matmul (aclnnGroupedMatmulV4): its page is their source.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +14,8 @@ from torch_npu.limits.fact import Arguments
 from torch_npu.limits.rows import limits_of
 
 _grouped = limits_of("npu_grouped_matmul", sources.page("npu_grouped_matmul"))
-_gmm = limits_of("mindspeed.npu_gmm", sources.cann("gmm/grouped_matmul/docs/aclnnGroupedMatmulV4.md"))
+_gmm = limits_of("mindspeed.npu_gmm", sources.page("npu_grouped_matmul"))
+_gmm_backward = limits_of("mindspeed.npu_gmm_backward", sources.page("npu_grouped_matmul"))
 _add = limits_of("mindspeed.npu_groupmatmul_add_fp32", sources.atb("grouped_matmul_inplace_add"))
 _add_types = limits_of("mindspeed.npu_groupmatmul_add_fp32", sources.ATB_TABLE)
 _product_types = limits_of("mindspeed.npu_matmul_add_fp32", sources.ATB_TABLE)
@@ -88,6 +92,9 @@ LIMITS = (
         "groups that cover all rows of x",
         lambda group_list, arguments: _covers_all_rows(group_list, arguments) if arguments["group_type"] == 0 else None,
     ),
+    _gmm_backward("grad, weight", "an inner axis below 65536", _inner),
+    _gmm_backward("group_list", "at most 1024 groups", _groups(1024)),
+    _gmm_backward("group_list", "groups that cover all rows of x", _covers_all_rows),
     _add_types("x, weight", "bfloat16 or float16", half_types, half_types_only=True),
     _add("x, weight", "1 to 65535 columns", size(-1, range(1, 65536))),
     _add("group_list", "at most 128 groups", _groups(128)),

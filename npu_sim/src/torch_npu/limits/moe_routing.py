@@ -36,7 +36,7 @@ _map = limits_of(
 )
 _map_types = limits_of(
     "npu_moe_token_permute_with_routing_map",
-    sources.cann("moe/moe_token_permute_with_routing_map/op_host/moe_token_permute_with_routing_map_def.cpp"),
+    sources.cann("moe/moe_token_permute_with_routing_map/op_host/op_api/aclnn_moe_token_permute_with_routing_map.cpp"),
 )
 
 

@@ -17,10 +17,19 @@ an NPU does not take. `NPU_SIM_STRICT=float32` does the same, but lets float32 p
 types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of
 the quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
 
-A refusal is one line: operator, argument, what was found, what is taken, and where that is written. A row without a
-source is expected from how the hardware works, was found in no document, and only warns. Nothing here was tried on an
-NPU. This page is made from `npu_sim/src/torch_npu/limits/` by `python -m torch_npu.limits.page docs/STRICTNESS.md`;
-tests check that it is current and that every row is refused.
+A refusal is one line: operator, argument, what was found, what is taken, and where that is written. Some rows only
+warn, once per process: those that are expected from how the hardware works but were found in no document, and those
+that a document has but a pinned upstream breaks on real NPUs or a later source of CANN lifts. Nothing here was tried on
+an NPU. The rows are for the Atlas A3; where a page gives other numbers for the A2, those of the A3 count.
+
+This page is made from `npu_sim/src/torch_npu/limits/` by `python -m torch_npu.limits.page docs/STRICTNESS.md`; tests
+check that it is current, that every row is refused, and that a call inside all limits of an operator is not.
+"""
+
+_WITHOUT = """\
+## Fused operators without a row
+
+These were looked up too. What their documents ask for, the operators check at every level, or nothing was found:
 """
 
 
@@ -31,6 +40,7 @@ def text() -> str:
     for operator, facts in groupby(fused, key=lambda fact: fact.operator):
         rows = "\n".join(_row(fact) for fact in facts)
         parts.append(f"## {operator}\n\n| argument | taken | source |\n|---|---|---|\n{rows}\n")
+    parts.append(f"{_WITHOUT}{', '.join(f'`{name}`' for name in _without_rows())}.\n")
     for title, kind in (("Operators of torch", OperatorTypes), ("HCCL", CollectiveTypes)):
         rows = "\n".join(_merged([fact for fact in types() if isinstance(fact, kind)]))
         parts.append(f"## {title}\n\n| operators | argument | taken | source |\n|---|---|---|---|\n{rows}\n")
@@ -45,8 +55,19 @@ def _merged(facts: list[TypeLimit]) -> Iterator[str]:
 
 
 def _row(fact: Fact) -> str:
+    arguments = ", ".join(f"`{name}`" for name in fact.argument.split(", "))
     mark = " *" if isinstance(fact, CallLimit) and fact.half_types_only else ""
-    return f"| `{fact.argument}` | {fact.documented}{mark} | {fact.source or 'none found: warns'} |"
+    source = str(fact.source) if fact.source else "expected, found in no document: only warns"
+    against = f"; only warns, for {fact.contradiction}" if fact.contradiction else ""
+    return f"| {arguments} | {fact.documented}{mark} | {source}{against} |"
+
+
+def _without_rows() -> list[str]:
+    from torch_npu.ops import ATB, PUBLIC, mindspeed_jit
+
+    compiled = {name for build in mindspeed_jit.MODULES.values() for name in vars(build())} - set(PUBLIC)
+    names = {*PUBLIC, *(f"atb.{name}" for name in ATB), *(f"mindspeed.{name}" for name in compiled)}
+    return sorted(names - {fact.operator for fact in TABLE})
 
 
 if __name__ == "__main__":

@@ -138,10 +138,8 @@ def _npu_flash_attention_qlens(
     out: Tensor,
 ) -> None:
     """Prefill with cached context; causal, aligned at the end. ``mask`` is the 128x128 template and is not read."""
-    name = "_npu_flash_attention_qlens"
-    checks.shape(name, "mask", mask, (128, 128))
     _context_attention(
-        name,
+        "_npu_flash_attention_qlens",
         query,
         key_cache,
         value_cache,

@@ -129,8 +129,7 @@ def _check_mask(atten_mask: Tensor | None, sparse_mode: int, batch: int, heads: 
     if atten_mask is None:
         return
     checks.dtype(_NAME, "atten_mask", atten_mask, (torch.bool, torch.uint8))
-    if sparse_mode in (2, 3, 4):
-        checks.shape(_NAME, "atten_mask", atten_mask, (2048, 2048))
+    if sparse_mode in (2, 3, 4):  # a template, which is not read
         return
     shapes = [(q_len, kv_len), (1, 1, q_len, kv_len), (batch, 1, q_len, kv_len), (batch, heads, q_len, kv_len)]
     if tuple(atten_mask.shape) not in shapes:
@@ -194,7 +193,7 @@ def npu_fusion_attention(
     empty = query.new_empty(0, dtype=torch.float32)
     if input_layout == "TND":
         checks.true(_NAME, "head_num", query.shape[1] == head_num, head_num, f"{query.shape[1]}, the heads of query")
-        _check_sizes(head_num, key.shape[1], query.shape[2], key.shape[2], value.shape[2], value.shape[1])
+        _check_sizes(head_num, key.shape[1], query.shape[2], key.shape[2], value.shape[1])
         q_ends = _check_ends("actual_seq_qlen", actual_seq_qlen, query.shape[0])
         kv_ends = _check_ends("actual_seq_kvlen", actual_seq_kvlen, key.shape[0])
         checks.true(
@@ -228,7 +227,7 @@ def npu_fusion_attention(
         kv_heads = key.shape[axis]
     q = _split_heads(input_layout, query, head_num)
     k, v = (_split_heads(input_layout, t, kv_heads) for t in (key, value))
-    _check_sizes(head_num, kv_heads, q.shape[3], k.shape[3], v.shape[3], v.shape[1])
+    _check_sizes(head_num, kv_heads, q.shape[3], k.shape[3], v.shape[1])
     batch, _, q_len, _ = q.shape
     kv_len = k.shape[2]
     if k.shape[0] != batch or v.shape[:3] != k.shape[:3]:
@@ -251,12 +250,10 @@ def npu_fusion_attention(
     return _join_heads(input_layout, out).to(query.dtype), *_eight(peak, total), empty, 0, 0, 0
 
 
-def _check_sizes(heads: int, kv_heads: int, q_size: int, k_size: int, v_size: int, v_heads: int) -> None:
+def _check_sizes(heads: int, kv_heads: int, q_size: int, k_size: int, v_heads: int) -> None:
     checks.true(_NAME, "key", heads % kv_heads == 0, f"of {kv_heads} heads", f"a divisor of head_num={heads}")
     checks.true(_NAME, "value", v_heads == kv_heads, f"of {v_heads} heads", f"{kv_heads} as key")
     checks.true(_NAME, "key", q_size == k_size, f"of head size {k_size}", f"{q_size} as query")
-    checks.true(_NAME, "value", v_size <= k_size, f"of head size {v_size}", f"at most {k_size} as key")
-    checks.true(_NAME, "query", 0 < q_size <= 768, f"of head size {q_size}", "1..768")
 
 
 def _eight(*rows: Tensor) -> tuple[Tensor, ...]:

@@ -49,8 +49,9 @@ def _rotary(name: str, x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -
 
 @op(trained=True)
 def npu_rotary_mul(input: Tensor, r1: Tensor, r2: Tensor, rotary_mode: str = "half") -> Tensor:
-    """x·r1 + rotate(x)·r2 with 4-dimensional x and broadcastable r1 (cos), r2 (sin)."""
+    """x·r1 + rotate(x)·r2 with 4-dimensional x and broadcastable r1 (cos), r2 (sin), both cast to the dtype of x."""
     checks.only("npu_rotary_mul", ("half", "interleave"), rotary_mode=rotary_mode)
+    r1, r2 = r1.to(input.dtype), r2.to(input.dtype)
     return _rotary("npu_rotary_mul", input, r1, r2, rotary_mode == "interleave")
 
 
@@ -65,12 +66,11 @@ def npu_rotary_position_embedding(x: Tensor, cos: Tensor, sin: Tensor, mode: int
 def npu_apply_rotary_pos_emb(
     query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, layout: str = "BSND", rotary_mode: str = "half"
 ) -> tuple[Tensor, Tensor]:
-    """Rotate query and key in place: [B, S, N, D] with cos, sin [B, S, 1, D]; head size 128 only, as the kernel."""
+    """Rotate query and key in place: [B, S, N, D] with cos, sin [B, S, 1, D]."""
     name = "npu_apply_rotary_pos_emb"
     checks.only(name, ("BSND", 1), layout=layout)
     checks.only(name, "half", rotary_mode=rotary_mode)
     checks.same_dtype(name, query=query, key=key, cos=cos, sin=sin)
-    checks.true(name, "query", query.shape[-1] == 128, f"of head size {query.shape[-1]}", "head size 128")
     query.copy_(_rotary(name, query, cos, sin, False))
     key.copy_(_rotary(name, key, cos, sin, False))
     return query, key
