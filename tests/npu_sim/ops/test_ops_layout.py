@@ -6,7 +6,7 @@ import torch
 import torch_npu
 
 
-@pytest.mark.parametrize("code", [2, 29])
+@pytest.mark.parametrize("code", [0, 1, 2, 27, 29, 30])
 def test_format_cast_is_the_identity(code):
     weight = torch.nn.Parameter(torch.randn(2, 3).npu())
     assert torch_npu.npu_format_cast(weight, code) is weight

@@ -7,6 +7,8 @@ from . import checks
 from .registry import CALLS, op
 
 ND, FRACTAL_NZ = 2, 29
+# NCHW, NHWC, NDHWC and NCDHW: names for the axes. A cast between base formats moves nothing (torch_npu's FormatCastHelper).
+BASE_FORMATS = (0, 1, ND, 27, 30)
 
 
 def _same(name: str, tensor: Tensor, acl_format: int) -> Tensor:
@@ -14,12 +16,12 @@ def _same(name: str, tensor: Tensor, acl_format: int) -> Tensor:
     CALLS[name] += 1
     if tensor.device.type != "npu":
         raise RuntimeError(f"{name}: self is on {tensor.device}, expected an npu tensor; move it with .npu()")
-    checks.only(name, (ND, FRACTAL_NZ), acl_format=acl_format)
+    checks.only(name, (*BASE_FORMATS, FRACTAL_NZ), acl_format=acl_format)
     return tensor
 
 
 def npu_format_cast(self: Tensor, acl_format: int) -> Tensor:
-    """The tensor itself: ND (2) and FRACTAL_NZ (29) hold the same values."""
+    """The tensor itself: the base formats and FRACTAL_NZ (29) hold the same values."""
     return _same("npu_format_cast", self, acl_format)
 
 
