@@ -8,7 +8,8 @@ A record (`peer_records/NAME.toml`) has the reasons for which a test does not pa
     why = "no operator of FFT is simulated"
     error = ["NotImplementedError"]         # all three narrow it down; the first reason that fits is taken
     says = ["aten::_fft"]                   # one of these is part of the message
-    tests = ["test/*/test_fft*"]            # one of these patterns fits the test's name
+    tests = ["test/*/test_fft*"]            # one of these patterns fits the test's name; "[" and "]" mean themselves
+    run = false                             # where a test is not even tried; then by tests alone
 
     [tests]
     passed = 812
@@ -35,6 +36,8 @@ else:
     import tomli as tomllib
 
 RECORDS = Path(__file__).resolve().parent / "peer_records"
+# The error that peer_worker.py gives for a test that was not tried.
+NOT_RUN = "NotRun"
 PASSED, REFUSED, NOT_APPLICABLE, WRONG = VERDICTS = ("passed", "refused", "not applicable", "wrong")
 
 
@@ -52,10 +55,12 @@ class Reason:
     error: tuple[str, ...] = ()
     says: tuple[str, ...] = ()
     tests: tuple[str, ...] = ()
+    run: bool = True
 
     def fits(self, test: str, error: str, says: str) -> bool:
         return (
-            (not self.error or error in self.error)
+            self.run == (error != NOT_RUN)
+            and (not self.error or error in self.error)
             and (not self.says or any(part in says for part in self.says))
             and (not self.tests or any(fnmatchcase(test, pattern) for pattern in self.tests))
         )
@@ -109,12 +114,19 @@ def read_reasons(file: Path, table: Mapping[str, Any]) -> tuple[Reason, ...]:
     for name, fields in table.items():
         if fields.get("verdict") not in (REFUSED, NOT_APPLICABLE) or not fields.get("why"):
             raise RecordError(f'{file}: reasons.{name} needs a why and the verdict "{REFUSED}" or "{NOT_APPLICABLE}"')
-        unknown = fields.keys() - {"verdict", "why", "error", "says", "tests"}
+        unknown = fields.keys() - {"verdict", "why", "error", "says", "tests", "run"}
         if unknown or not fields.keys() & {"error", "says", "tests"}:
             raise RecordError(f"{file}: reasons.{name} is known by error, says and tests, at least one; {unknown or ''}")
         lists = {key: tuple(fields.get(key, ())) for key in ("error", "says", "tests")}
-        reasons.append(Reason(name, fields["verdict"], " ".join(fields["why"].split()), **lists))
+        lists["tests"] = tuple(literal_brackets(pattern) for pattern in lists["tests"])
+        run = fields.get("run", True)
+        reasons.append(Reason(name, fields["verdict"], " ".join(fields["why"].split()), **lists, run=run))
     return tuple(reasons)
+
+
+def literal_brackets(pattern: str) -> str:
+    """Names of tests have [ and ] around their parameters: no sets of characters."""
+    return pattern.replace("[", "[[]")
 
 
 def read_record(name: str, directory: Path = RECORDS) -> Record:

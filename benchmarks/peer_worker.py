@@ -4,18 +4,19 @@
 Started by `peer_suites.py`. It imports what every test needs once (torch and the simulator take seconds), reads jobs from
 stdin, one JSON line each, and answers on stdout:
 
-    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "done": [...], "limit": 60, "start_limit": 300,
+    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "done": [...], "not_run": ["*[huge]"], "limit": 60, "start_limit": 300,
      "log": "/out/a.log", "scratch": "/out/scratch", "options": ["--experimental"]}
     {"test": "tests/test_a.py::test_b", "outcome": "failed", "error": "ValueError", "says": "...", "seconds": 0.1}
     {"file": "tests/test_a.py"}
 
-A test that ends its process (outcome "crashed") or is over the limit ("late") costs itself only: the file is run again
+A test that ends its process (outcome "crashed") or is over the limit of processor seconds ("late") costs itself only: the file is run again
 from the test after it. With several ranks, each rank is a process of the same group, and a test is as bad as on its
 worst rank; once one rank has failed, the others have a few seconds to come to the end of the test too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -28,8 +29,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Worst last.
 OUTCOMES = ("passed", "skipped", "failed", "late", "crashed")
@@ -38,13 +42,15 @@ GRACE_S = 10.0
 # Enough of a message for the rules; tracebacks of child processes stand in the middle of some.
 SAYS_HEAD, SAYS_TAIL = 600, 1400
 SEED = 0
+# Who uses less of a processor waits for something.
+IDLE_SHARE = 0.003
 
 
 class Recorder:
     """A pytest plugin: writes the begin and the outcome of each test as a JSON line to `descriptor`."""
 
-    def __init__(self, descriptor: int, done: list[str]) -> None:
-        self.descriptor, self.done = descriptor, set(done)
+    def __init__(self, descriptor: int, done: list[str], not_run: list[str]) -> None:
+        self.descriptor, self.done, self.not_run = descriptor, set(done), not_run
         self.current: dict[str, Any] = {}
 
     def send(self, **line: Any) -> None:
@@ -52,6 +58,9 @@ class Recorder:
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         items[:] = [item for item in items if item.nodeid not in self.done]
+        for item in [item for item in items if any(fnmatchcase(item.nodeid, one) for one in self.not_run)]:
+            items.remove(item)
+            self.send(test=item.nodeid, outcome="skipped", error="NotRun", says="", seconds=0.0)
 
     def pytest_collectreport(self, report: Any) -> None:
         if report.outcome == "passed" or f"{report.nodeid}::" in self.done:
@@ -69,7 +78,7 @@ class Recorder:
                 operator.attrgetter(seed)(sys.modules[name])(SEED)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.current = {"test": nodeid, "outcome": "passed", "seconds": 0.0}
+        self.current = {"test": nodeid, "outcome": "passed", "error": "", "says": "", "seconds": 0.0}
         self.send(begin=nodeid)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
@@ -119,6 +128,7 @@ def start(job: dict[str, Any], done: list[str], rank: int, port: int) -> tuple[i
         return pid, read
     try:
         os.setsid()  # what the tests start ends with them
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.close(read)
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("1000")
@@ -145,7 +155,7 @@ def run_pytest(job: dict[str, Any], write: int, done: list[str]) -> None:
 
     own = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--tb=long", "-c", os.devnull]
     own += ["--import-mode=prepend", f"--rootdir={job['root']}", f"--basetemp={job['scratch']}/pytest-{os.getpid()}"]
-    recorder = Recorder(write, done)
+    recorder = Recorder(write, done, job["not_run"])
     pytest.main([*own, *job["options"], str(Path(job["root"], job["file"]))], plugins=[recorder])
     recorder.send(end=True)
 
@@ -166,13 +176,15 @@ class Group:
         self.selector = selectors.DefaultSelector()
         for rank, pipe in enumerate(self.pipes):
             self.selector.register(pipe, selectors.EVENT_READ, rank)
-        self.deadline = time.monotonic() + job["start_limit"]
+        self.allow(job["start_limit"])
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
         """(rank, what it said) until all pipes are closed; (rank, None) when one closes; (-1, None) at the deadline."""
         while self.selector.get_map():
             ready = self.selector.select(max(0.0, self.deadline - time.monotonic()))
             if not ready:
+                if self.still_working():
+                    continue
                 yield -1, None
                 return
             for key, _ in ready:
@@ -188,6 +200,25 @@ class Group:
                 if all(self.ended):
                     return
 
+    def still_working(self) -> bool:
+        """Whether the limit, which is one of processor time, is not used up; if so, the deadline is put off.
+
+        Wall time says little on a machine that others use as well. Who waits for ever uses no processor.
+        """
+        used = processor_seconds(self.pids)
+        left = self.allowed - (used - self.used_before)
+        working = used - self.used_last > IDLE_SHARE * (time.monotonic() - self.looked_last)
+        self.used_last, self.looked_last = used, time.monotonic()
+        if working and left > 0:
+            self.deadline = time.monotonic() + max(1.0, left)
+        return working and left > 0
+
+    def allow(self, seconds: float) -> None:
+        """From now on, so many seconds."""
+        self.allowed, self.looked_last = seconds, time.monotonic()
+        self.deadline = self.looked_last + seconds
+        self.used_before = self.used_last = processor_seconds(self.pids)
+
     def finished(self) -> Iterator[dict[str, Any]]:
         """Results of tests, the worst of the ranks' each, in the order they come to their end."""
         for rank, line in self.lines():
@@ -198,7 +229,8 @@ class Group:
                 return
             if "begin" in line:
                 self.running[rank] = line["begin"]
-                self.deadline = time.monotonic() + self.job["limit"]
+                if not self.results:  # else others are behind, and their time runs
+                    self.allow(self.job["limit"])
             elif "end" in line:
                 self.ended[rank] = True
             else:
@@ -209,9 +241,9 @@ class Group:
                     del self.results[line["test"]]
                     yield worst(said)
                 elif line["outcome"] == "failed":
-                    self.deadline = min(self.deadline, time.monotonic() + GRACE_S)
+                    self.allow(GRACE_S)
             if not self.running and not self.results:
-                self.deadline = time.monotonic() + self.job["start_limit"]
+                self.allow(self.job["start_limit"])
         for said in self.results.values():  # tests that not all ranks have
             yield worst(said)
 
@@ -243,6 +275,18 @@ class Group:
         for pipe in self.pipes:
             os.close(pipe)
         self.selector.close()
+
+
+def processor_seconds(pids: list[int]) -> float:
+    """What these processes and their children have used of a processor; the busiest process counts."""
+    used = [0.0]
+    for pid in filter(None, pids):
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            for one in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    used.append(sum(one.cpu_times()[:4]))
+    return max(used)
 
 
 def worst(said: list[dict[str, Any]]) -> dict[str, Any]:
@@ -283,6 +327,8 @@ def main() -> None:
         importlib.import_module(name)
     if suite["device_name"]:
         stand_for(suite["device_name"])
+    # The tests that run end too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # What the tests' processes print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
