@@ -39,7 +39,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 from peer_verdicts import (  # noqa: E402
-    PASSED,
     VERDICTS,
     WRONG,
     Judged,
@@ -186,6 +185,10 @@ class Run:
             for file in self.suite.files(self.checkout)
             if not self.only or fits_file(self.only, case(f"{file}::", ranks))
         ]
+
+    def unseen(self) -> list[str]:
+        """Files that are not finished, as the record names them."""
+        return [file_of(case(f"{job[0]}::", job[1])) for job in self.jobs() if job not in self.finished]
 
     def resume(self) -> None:
         """Take over what an interrupted run has written; of a file that it did not finish, the tests it did."""
@@ -437,7 +440,8 @@ def outcome(run: Run) -> dict[str, Any]:
             for one in judged
             if one.verdict == WRONG
         ],
-        "differences": differences(judged, run.record, not run.only),
+        "differences": differences(judged, run.record, not run.only and not run.unseen()),
+        "files_left": len(run.unseen()),
         "seconds": round(sum(run.results[one.test]["seconds"] for one in judged), 1),
     }
 
@@ -445,7 +449,8 @@ def outcome(run: Run) -> dict[str, Any]:
 def show(run: Run, came_to: dict[str, Any]) -> Iterable[str]:
     name, counts = run.suite.name, came_to["counts"]
     total = sum(counts.values())
-    yield f"\n{name}: {total} tests, " + ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    left = f" ({came_to['files_left']} files are still to be run)" if came_to["files_left"] else ""
+    yield f"\n{name}: {total} tests{left}, " + ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
     whys = {reason.name: reason for reason in run.record.reasons}
     for reason, number in came_to["reasons"].items():
         yield f"  {number:5d} {whys[reason].verdict}, {reason}: {whys[reason].why}"
@@ -462,6 +467,8 @@ def show(run: Run, came_to: dict[str, Any]) -> Iterable[str]:
         )
     elif total:
         yield "  as recorded"
+    if unseen := [file for file in run.record.unseen if not run.only]:
+        yield f"  {len(unseen)} files are not recorded yet: not compared"
 
 
 def list_files(chosen: Iterable[Run]) -> None:
@@ -481,10 +488,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     for suite in suites():
         called = f"checkout at {suite.pin[0]} ({suite.pin[1][:12]})"
         parser.add_argument(f"--{suite.name}", type=Path, metavar="DIR", help=called)
-    parser.add_argument("--torch-npu", type=Path, metavar="DIR", help=f"checkout of Ascend/pytorch at {TORCH_NPU_PIN[0]}")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="tests whose name has this in it; * and ? are known")
+    parser.add_argument(
+        "--torch-npu", type=Path, metavar="DIR", help=f"checkout of Ascend/pytorch at {TORCH_NPU_PIN[0]}"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="PATTERN", help="tests whose name has this in it; * and ? are known"
+    )
     parser.add_argument("--list", action="store_true", help="say which files there are, and run nothing")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run was")
+    parser.add_argument("--report", action="store_true", help="run nothing, and say what the results so far come to")
     parser.add_argument("--record", action="store_true", help="write what came out into the record")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "runs" / "peer_suites", metavar="DIR",
@@ -532,14 +544,15 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         options.out.mkdir(parents=True, exist_ok=True)
         for run in chosen:
-            if options.resume:
+            if options.resume or options.report:
                 run.resume()
             else:
                 run.results_file.unlink(missing_ok=True)
-            run_suite(run, options.torch_npu and options.torch_npu.resolve(), options.jobs,
-                      lambda line: print(line, file=sys.stderr, flush=True))  # fmt: skip
+            if not options.report:
+                run_suite(run, options.torch_npu and options.torch_npu.resolve(), options.jobs,
+                          lambda line: print(line, file=sys.stderr, flush=True))  # fmt: skip
             if options.record:
-                print(f"written: {write_record(run.suite.option, run.judged())}", file=sys.stderr)
+                print(f"written: {write_record(run.suite.option, run.judged(), run.unseen())}", file=sys.stderr)
                 run.record = read_record(run.suite.option)
             came_to[run.suite.name] = outcome(run)
             if not options.json:

@@ -13,6 +13,7 @@ A record (`peer_records/NAME.toml`) has the reasons for which a test does not pa
 
     [tests]
     passed = 812
+    unseen = ["test/test_base_ops/test_x.py"]                   # no run has come to these files yet: not compared
     [tests.fft]
     "test/test_base_ops/test_stft.py" = 3                       # all three tests of the file
     "test/test_base_ops/test_conv.py" = ["TestConv::test_fft"]  # these of the file
@@ -102,6 +103,8 @@ class Record:
     """File -> (reason, number of its tests), where all its tests have one reason."""
     single_tests: Mapping[str, str]
     """Test -> reason, in other files."""
+    unseen: frozenset[str] = frozenset()
+    """Files that are not recorded."""
 
     def reason_of(self, test: str) -> str:
         """Empty where the test is not listed: it passed, or was not there."""
@@ -116,7 +119,9 @@ def read_reasons(file: Path, table: Mapping[str, Any]) -> tuple[Reason, ...]:
             raise RecordError(f'{file}: reasons.{name} needs a why and the verdict "{REFUSED}" or "{NOT_APPLICABLE}"')
         unknown = fields.keys() - {"verdict", "why", "error", "says", "tests", "run"}
         if unknown or not fields.keys() & {"error", "says", "tests"}:
-            raise RecordError(f"{file}: reasons.{name} is known by error, says and tests, at least one; {unknown or ''}")
+            raise RecordError(
+                f"{file}: reasons.{name} is known by error, says and tests, at least one; {unknown or ''}"
+            )
         lists = {key: tuple(fields.get(key, ())) for key in ("error", "says", "tests")}
         lists["tests"] = tuple(literal_brackets(pattern) for pattern in lists["tests"])
         run = fields.get("run", True)
@@ -136,7 +141,7 @@ def read_record(name: str, directory: Path = RECORDS) -> Record:
     reasons = [reason for file, table in tables.items() for reason in read_reasons(file, table.get("reasons", {}))]
     names = Counter(reason.name for reason in reasons)
     tests: dict[str, Any] = dict(tables[own].get("tests", {}))
-    passed = tests.pop("passed", 0)
+    passed, unseen = tests.pop("passed", 0), frozenset(tests.pop("unseen", ()))
     if twice := [name for name, times in names.items() if times > 1] or tests.keys() - names.keys():
         raise RecordError(f"{own}: a reason is there twice, or is not there: {', '.join(sorted(twice))}")
     whole_files: dict[str, tuple[str, int]] = {}
@@ -147,7 +152,7 @@ def read_record(name: str, directory: Path = RECORDS) -> Record:
                 whole_files[file] = (reason, listed)
             else:
                 single_tests |= {f"{file}::{test}": reason for test in listed}
-    return Record(tuple(reasons), passed, whole_files, single_tests)
+    return Record(tuple(reasons), passed, whole_files, single_tests, unseen)
 
 
 def differences(judged: Iterable[Judged], record: Record, whole_suite: bool) -> list[str]:
@@ -155,7 +160,7 @@ def differences(judged: Iterable[Judged], record: Record, whole_suite: bool) -> 
 
     A test that is "wrong" is no difference here: it is counted by itself.
     """
-    judged = list(judged)
+    judged = [one for one in judged if file_of(one.test) not in record.unseen]
     verdicts = {reason.name: reason.verdict for reason in record.reasons}
     lines = []
     for one in judged:
@@ -177,8 +182,13 @@ def differences(judged: Iterable[Judged], record: Record, whole_suite: bool) -> 
     return lines
 
 
-def tests_table(judged: Iterable[Judged]) -> str:
-    """The `[tests]` part of a record that says what these came to. Wrong tests are not recorded."""
+def tests_table(judged: Iterable[Judged], unseen: Iterable[str] = ()) -> str:
+    """The `[tests]` part of a record that says what these came to. Wrong tests are not recorded.
+
+    unseen: files that are still to be run; what is there of their tests is left out.
+    """
+    unseen = sorted(unseen)
+    judged = [one for one in judged if file_of(one.test) not in unseen]
     by_file: dict[str, list[Judged]] = defaultdict(list)
     for one in judged:
         by_file[file_of(one.test)].append(one)
@@ -197,6 +207,8 @@ def tests_table(judged: Iterable[Judged]) -> str:
             by_reason[reason].append(f"{quoted(file)} = {listed}")
     passed = sum(one.verdict == PASSED for tests in by_file.values() for one in tests)
     parts = [f"[tests]\npassed = {passed}\n"]
+    if unseen:
+        parts[0] += "unseen = [\n" + "".join(f"    {quoted(file)},\n" for file in unseen) + "]\n"
     parts += [f"[tests.{reason}]\n" + "\n".join(lines) + "\n" for reason, lines in sorted(by_reason.items())]
     return "\n".join(parts)
 
@@ -207,10 +219,10 @@ def quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def write_record(name: str, judged: Iterable[Judged], directory: Path = RECORDS) -> Path:
+def write_record(name: str, judged: Iterable[Judged], unseen: Iterable[str] = (), directory: Path = RECORDS) -> Path:
     """Put the `[tests]` part of a record in the place of what it had; reasons and comments above it stay."""
     file = directory / f"{name}.toml"
     text = file.read_text("utf-8") if file.is_file() else "# SPDX-License-Identifier: Apache-2.0\n\n"
     head = text[:at] if (at := text.find("[tests]\n")) >= 0 else text
-    file.write_text(head + tests_table(judged), encoding="utf-8")
+    file.write_text(head + tests_table(judged, unseen), encoding="utf-8")
     return file

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that runs files of tests, each in forks of its own, and says as JSON lines what came of each test.
 
-Started by `peer_suites.py`. It imports what every test needs once (torch and the simulator take seconds), reads jobs from
-stdin, one JSON line each, and answers on stdout:
+Started by `peer_suites.py`. It imports what every test needs once (torch and the simulator take seconds), reads jobs
+from stdin, one JSON line each, and answers on stdout:
 
-    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "done": [...], "not_run": ["*[huge]"], "limit": 60, "start_limit": 300,
-     "log": "/out/a.log", "scratch": "/out/scratch", "options": ["--experimental"]}
+    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "done": [...], "not_run": ["*[huge]"], "limit": 60,
+     "start_limit": 300, "log": "/out/a.log", "scratch": "/out/scratch", "options": ["--experimental"]}
     {"test": "tests/test_a.py::test_b", "outcome": "failed", "error": "ValueError", "says": "...", "seconds": 0.1}
     {"file": "tests/test_a.py"}
 
-A test that ends its process (outcome "crashed") or is over the limit of processor seconds ("late") costs itself only: the file is run again
-from the test after it. With several ranks, each rank is a process of the same group, and a test is as bad as on its
-worst rank; once one rank has failed, the others have a few seconds to come to the end of the test too.
+A test that ends its process (outcome "crashed") or is over the limit of processor seconds ("late") costs itself only:
+the file is run again from the test after it. With several ranks, each rank is a process of the same group, and a test
+is as bad as on its worst rank; once one rank has failed, the others have a few seconds to come to the end of the test
+too.
 """
 
 from __future__ import annotations
@@ -249,12 +250,15 @@ class Group:
 
     def broken(self, rank: int) -> Iterator[dict[str, Any]]:
         """What is to be said of the tests that were running when a rank ended, or was late."""
-        for test, said in self.results.items():
+        behind = list(self.results.items())
+        for test, said in behind:
             yield worst(said)
             self.running = {one: name for one, name in self.running.items() if name != test}
+        if behind and not self.running:
+            return
         how = "late" if rank < 0 else "crashed"
         says = f"over its limit of {self.job['limit']:g} s" if rank < 0 else self.how_it_ended(rank)
-        for test in dict.fromkeys(self.running.values()):
+        for test in dict.fromkeys(self.running.values()) or [f"{self.job['file']}::"]:
             yield {"test": test, "outcome": how, "error": how, "says": says, "seconds": 0.0}
 
     def how_it_ended(self, rank: int) -> str:
@@ -295,22 +299,17 @@ def worst(said: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_file(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The results of all tests of a file. A file whose processes end before any test is one result, named FILE::."""
+    """The results of all tests of a file. What ends, or is late, outside of any test is a result named FILE::."""
     done = list(job["done"])
     while True:
         group = Group(job, done)
-        before = len(done)
         try:
             for result in group.finished():
                 done.append(result["test"])
                 yield result
         finally:
             group.stop()
-        if all(group.ended):
-            return
-        if len(done) == before:
-            says = "the process ended, or was late, outside of any test"
-            yield {"test": f"{job['file']}::", "outcome": "crashed", "error": "crashed", "says": says, "seconds": 0.0}
+        if all(group.ended) or done[-1].endswith("::"):
             return
 
 

@@ -104,7 +104,7 @@ def _judged(*rows: tuple[str, str, str]) -> list[Any]:
 
 ROWS = _judged(
     ("a.py::test_one", "passed", ""),
-    ("a.py::test_spectrum[x-\"y\" \\ \n]", "refused", "no-fft"),
+    ('a.py::test_spectrum[x-"y" \\ \n]', "refused", "no-fft"),
     ("b.py::T::test_1", "not applicable", "skips-itself"),
     ("b.py::T::test_2", "not applicable", "skips-itself"),
 )
@@ -113,7 +113,7 @@ ROWS = _judged(
 def test_what_is_written_into_the_record_is_read_from_it_again(tmp_path: Path) -> None:
     directory = _records(tmp_path)
     for _ in range(2):
-        peer_verdicts.write_record("little", ROWS, directory)
+        peer_verdicts.write_record("little", ROWS, (), directory)
         record = peer_verdicts.read_record("little", directory)
         assert peer_verdicts.differences(ROWS, record, whole_suite=True) == []
         assert record.whole_files == {"b.py": ("skips-itself", 2)} and record.passed == 1
@@ -123,8 +123,8 @@ def test_what_is_written_into_the_record_is_read_from_it_again(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("rows", "whole", "said"),
     [
-        (_judged(("a.py::test_one", "refused", "no-fft")), False, "a.py::test_one: recorded passed, or not there, now refused"),
-        (_judged(("b.py::T::test_1", "passed", "")), False, "b.py::T::test_1: recorded not applicable (skips-itself), now passed"),
+        (_judged(("a.py::test_one", "refused", "no-fft")), False, "one: recorded passed, or not there, now refused"),
+        (_judged(("b.py::T::test_1", "passed", "")), False, "recorded not applicable (skips-itself), now passed"),
         (_judged(("b.py::T::test_1", "refused", "no-fft")), False, "now refused (no-fft)"),
         (ROWS[:1] + ROWS[2:], True, "recorded, but not there"),
         (ROWS[:3], True, "b.py: recorded 2 tests, there are 1"),
@@ -134,7 +134,7 @@ def test_what_is_written_into_the_record_is_read_from_it_again(tmp_path: Path) -
 )  # fmt: skip
 def test_a_run_that_differs_from_the_record_says_where(tmp_path: Path, rows: list[Any], whole: bool, said: str) -> None:
     directory = _records(tmp_path)
-    peer_verdicts.write_record("little", ROWS, directory)
+    peer_verdicts.write_record("little", ROWS, (), directory)
     (line,) = peer_verdicts.differences(rows, peer_verdicts.read_record("little", directory), whole)
     assert said in line
     assert peer_verdicts.differences(ROWS, peer_verdicts.read_record("little", directory), whole) == []
@@ -144,6 +144,15 @@ def test_the_records_beside_the_benchmark_can_be_read_and_name_every_reason_they
     for suite in peer_suites.suites():
         record = peer_verdicts.read_record(suite.option)
         assert all(reason.why for reason in record.reasons), suite.name
+
+
+def test_files_that_no_run_has_come_to_are_not_compared(tmp_path: Path) -> None:
+    directory = _records(tmp_path)
+    peer_verdicts.write_record("little", ROWS, ["b.py"], directory)
+    record = peer_verdicts.read_record("little", directory)
+    assert record.unseen == {"b.py"} and not record.whole_files
+    assert peer_verdicts.differences(ROWS, record, whole_suite=True) == []
+    assert len(peer_verdicts.differences(_judged(("a.py::test_one", "refused", "no-fft")), record, False)) == 1
 
 
 FILES = {
@@ -198,9 +207,7 @@ def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a checkout of a little suite and return a function that runs the benchmark on it."""
     records = _records(tmp_path / "records")
     monkeypatch.setattr(peer_suites, "read_record", lambda name: peer_verdicts.read_record(name, records))
-    monkeypatch.setattr(
-        peer_suites, "write_record", lambda name, judged: peer_verdicts.write_record(name, judged, records)
-    )
+    monkeypatch.setattr(peer_suites, "write_record", lambda *what: peer_verdicts.write_record(*what, directory=records))
 
     def run(files: dict[str, str], *arguments: str, **fields: Any) -> int:
         for name, text in files.items():
@@ -218,7 +225,9 @@ def little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def _verdicts(tmp_path: Path) -> dict[str, str]:
     lines = map(json.loads, (tmp_path / "out" / "little.jsonl").read_text().splitlines())
-    return {line["test"].partition("::")[2]: f"{line['outcome']} {line['says'][:20]}" for line in lines if "test" in line}
+    return {
+        line["test"].partition("::")[2]: f"{line['outcome']} {line['says'][:20]}" for line in lines if "test" in line
+    }
 
 
 def test_each_test_has_its_outcome_and_one_that_ends_the_process_costs_itself_only(
@@ -228,7 +237,8 @@ def test_each_test_has_its_outcome_and_one_that_ends_the_process_costs_itself_on
     outcomes = _verdicts(tmp_path)
     assert {name: outcome.split()[0] for name, outcome in outcomes.items()} == {
         "test_right": "passed", "test_value": "failed", "test_spectrum": "failed", "test_draw": "passed",
-        "test_big[small]": "passed", "test_big[huge]": "skipped", "test_skipped": "skipped", "test_expected": "passed", "test_before": "passed", "test_segfault": "crashed",
+        "test_big[small]": "passed", "test_big[huge]": "skipped", "test_skipped": "skipped",
+        "test_expected": "passed", "test_before": "passed", "test_segfault": "crashed",
         "test_exit": "crashed", "test_late": "late", "test_busy": "late", "test_after": "passed", "": "failed",
     }  # fmt: skip
     assert outcomes["test_segfault"].endswith("SIGSEGV") and outcomes["test_exit"].endswith("exit code 3")
@@ -282,7 +292,16 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
         "suite = peer_suites.Suite('little', ('v1', '0' * 40), ('tests/test_*.py',), preload=('pytest',))\n"
         "peer_suites.suites = lambda: (suite,)\nsys.exit(peer_suites.main())"
     )
-    command = [sys.executable, "-c", program, str(REPO / "benchmarks"), "--little", str(checkout), "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        str(REPO / "benchmarks"),
+        "--little",
+        str(checkout),
+        "--out",
+        str(tmp_path),
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 60
         while not (seen.exists() and "b2" in seen.read_text()) and time.monotonic() < deadline:
