@@ -24,6 +24,7 @@ from recipe.mismatch.record import (
     HIDDEN,
     LENGTH,
     LOGITS,
+    NOT_REPLAYED,
     ORIGIN,
     ORIGIN_KEY,
     POSITION,
@@ -62,6 +63,7 @@ def record_log_prob(compute: Callable[[Any, Any], Any], worker: Any, data: Any, 
         **hooks.outputs.tensors(),
         **batch.tensors(),
         **{name: value.float().cpu() for name, value in log_probs.items()},
+        NOT_REPLAYED: torch.tensor(hooks.not_replayed),
     }
     write_record(record_path(directory, ACTOR, worker.rank), tensors)
     return output
@@ -122,6 +124,8 @@ class _ModelHooks:
         }
         self._batch = batch
         self.outputs = LayerOutputs()
+        # At how many positions and layers a router did not take the experts that it was given.
+        self.not_replayed = 0
         self._next_row = 0
         # Of the part of the present micro batch that this process has, in its packed order: the row of the batch, the
         # position, and whether it is a token or padding.
@@ -157,8 +161,17 @@ class _ModelHooks:
 
             return before
 
+        def verify(number: int) -> Callable[..., None]:
+            def after(router: Any, args: Any, output: Any) -> None:
+                wanted = self._packed(choices[number]).bool()
+                other = (output[1].reshape(wanted.shape).cpu() != wanted).any(dim=-1)
+                self.not_replayed += int((other & wanted.any(dim=-1)).sum())
+
+            return after
+
         for number, router in self._routers.items():
             handles.append(router.register_forward_pre_hook(steer(number)))
+            handles.append(router.register_forward_hook(verify(number)))
         try:
             with self._hooked(handles):
                 yield

@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from recipe.runfile.errors import LaunchError
+
 ROLLOUT, ACTOR = "rollout", "actor"
 # By layer: the residual stream behind it [n, hidden size]; of layers with experts the router's logits [n, experts],
 # which experts it chose [n, experts], and the bias that is added to the scores for the choice alone [experts].
@@ -30,9 +32,11 @@ ORIGIN_KEY = "rollout_origin"
 TOKENS, LENGTH, PROMPT_LENGTH = "tokens", "length", "prompt_length"
 # Of the actor only, [rows, longest answer]: log-probabilities of the answers' tokens.
 ROLLOUT_LOG_PROBS, ACTOR_LOG_PROBS, REPLAYED_LOG_PROBS = "rollout_log_probs", "actor_log_probs", "replayed_log_probs"
+# Of the actor only, []: at how many positions and layers its routers did not take the experts that were replayed.
+NOT_REPLAYED = "not_replayed"
 
 
-class RecordError(Exception):
+class RecordError(LaunchError):
     """A record that is missing, damaged, or of another step or batch; the text says which and what to do."""
 
 
