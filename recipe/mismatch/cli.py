@@ -20,11 +20,11 @@ records (11 MB a step of configs/sim.toml) stay in RUN_DIR/mismatch/ and are not
 to standard error. That it was the same run is checked by the step's metrics. One machine, no compiled graphs.
 
 what is printed:
-  cause            "no dip": Pearson is at least 0.999. "routing flips": over half of what it lacks to 1 comes from
-                   tokens behind which the engines chose other experts, and over half of it is gone when the actor
-                   takes the rollout's routes. "not routing": anything else
+  cause            "no dip": Pearson is at least 0.999. "routing flips": over half of what it lacks to 1 is gone when
+                   the actor takes the rollout's routes. "not routing": anything else
   1 - Pearson      half the mean square difference of the standardised probabilities: each token has its part in it
-  flips            positions at which the engines chose other experts; "first here": and in no earlier layer
+  flips            positions at which the engines chose other experts, in any layer or in one; "first here": in no
+                   earlier one. "the rest", with several steps: Pearson without the tokens sampled from such positions
   margin           by how much the last expert chosen was above the first not chosen, in score with bias; median
   hidden           distance of the residual streams behind a layer, relative to their length; median and largest
   |dp|, |dlogp|    difference of a sampled token's two probabilities, and of their logarithms

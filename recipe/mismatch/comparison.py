@@ -2,7 +2,8 @@
 """What two engines made of the same tokens, in figures: where routes part, and what that costs in agreement.
 
 A sampled token's probability comes from the position before it. That position's own route may differ between the
-engines (`own`), or only that of a position further back, which it sees through attention (`before`), or none (`same`).
+engines (`own`) or not (`rest`). Of the rest, some see a position with another route through attention (`before`),
+others none (`same`). In the last layer a route matters to its own position alone.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from recipe.mismatch.alignment import Aligned
 
 # The correlation below which a step counts as a dip.
 DIP = 0.999
-# The share of a dip that routes must account for, by the tokens that they touch and by what their replay mends.
+# The share of what the correlation lacks to 1 that must be gone when the actor takes the rollout's routes.
 MOSTLY = 0.5
 NO_DIP, ROUTES, OTHER = "no dip", "routing flips", "not routing"
 
@@ -31,8 +32,8 @@ class Layer:
     `flips`: share of them at which the engines chose other experts; None: a layer without experts. `first_flips`: the
     same where no earlier layer had. `margin`: by how much the last chosen expert's score was above the first not
     chosen one's, the median over all positions and over flips, the smaller one of both engines. `hidden`: distance of
-    the residual streams behind the layer, relative to their length: median and largest, of positions with no flip at or
-    before them, and with one of their own in this layer or an earlier one.
+    the residual streams behind the layer, relative to their length: median and largest, of positions that no flip
+    touches, and with one of their own in this layer or an earlier one.
     """
 
     number: int
@@ -77,7 +78,7 @@ class Token:
 
     `position`: of the token, without padding. Log-probabilities of both engines, and of the actor with the rollout's
     routes. `loss_share`: as for a part, all copies together. `own`: flips of the position before it, from which it was
-    sampled; `before`: those further back.
+    sampled; `before`: those further back that it can see.
     """
 
     origin: tuple[int, int]
@@ -111,6 +112,7 @@ class Comparison:
     replayed_kl: float
     not_replayed: int
     own: Tokens
+    rest: Tokens
     before: Tokens
     same: Tokens
     layers: tuple[Layer, ...]
@@ -122,8 +124,7 @@ class Comparison:
         if self.pearson >= DIP:
             return NO_DIP
         mended = 1 - (1 - self.replayed_pearson) / (1 - self.pearson)
-        touched = self.own.loss_share + self.before.loss_share
-        return ROUTES if touched > MOSTLY and mended > MOSTLY else OTHER
+        return ROUTES if mended > MOSTLY else OTHER
 
     def as_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "cause": self.cause}
@@ -177,11 +178,13 @@ class _Comparer:
             layer: (aligned.rollout.chosen[layer] != aligned.actor.chosen[layer]).any(dim=-1) & both
             for layer in aligned.layers_with_experts
         }
-        flipped = torch.stack([torch.zeros_like(both), *self.flips.values()]).any(dim=0)
-        at_or_before = flipped.cumsum(dim=1) > 0
+        self.last = max(aligned.actor.hidden)
+        nowhere = torch.zeros_like(both)
+        flipped = torch.stack([nowhere, *self.flips.values()]).any(dim=0)
+        carried = torch.stack([nowhere, *(grid for layer, grid in self.flips.items() if layer < self.last)]).any(dim=0)
         self.own = flipped[self.answer, self.source]
-        self.same = ~at_or_before[self.answer, self.source]
-        self.before = ~self.own & ~self.same
+        seen = (carried.cumsum(dim=1) > 0)[self.answer, self.source]
+        self.before, self.same = seen & ~self.own, ~seen & ~self.own
 
     def comparison(self, step: int, worst: int) -> Comparison:
         rollout = self.rollout.exp()
@@ -195,6 +198,7 @@ class _Comparer:
             replayed_kl=float((self.rollout - self.replayed).mean()),
             not_replayed=self._aligned.not_replayed,
             own=self._tokens(self.own),
+            rest=self._tokens(~self.own),
             before=self._tokens(self.before),
             same=self._tokens(self.same),
             layers=tuple(self._layers()),
@@ -260,6 +264,7 @@ class _Comparer:
             self._flip(layer, answer, position)
             for layer, grid in self.flips.items()
             for position in grid[answer, : source + 1].nonzero().flatten().tolist()
+            if position == source or layer < self.last
         ]
         return Token(
             origin=self._aligned.origins[answer],

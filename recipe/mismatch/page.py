@@ -38,8 +38,9 @@ def page(comparison: Comparison, decode: Decode) -> list[str]:
             ("", "share", "of 1 - Pearson", "Pearson", "largest |dp|", "largest |dlogp|", "KL (nats)"),
             [
                 _part("another route at the position itself", one.own),
-                _part("another route further back only", one.before),
-                _part("the same routes", one.same),
+                _part("the same route there", one.rest),
+                _part("- and another further back", one.before),
+                _part("- and the same everywhere", one.same),
             ],
         ),
         "",
@@ -79,15 +80,15 @@ def sweep(comparisons: Iterable[Comparison]) -> list[str]:
         "KL (nats)",
         "flips",
         "of 1 - Pearson",
-        "without flips",
-        "|dp| there",
+        "the rest",
+        "its |dp|",
         "cause",
     )
     rows = [
         (
             str(one.step), _pearson(one.pearson), _pearson(one.replayed_pearson), f"{one.kl:.1e}",
-            _percent(one.own.share), _percent(one.own.loss_share + one.before.loss_share), _pearson(one.same.pearson),
-            f"{one.same.largest_difference:.3f}", one.cause,
+            _percent(one.own.share), _percent(one.own.loss_share), _pearson(one.rest.pearson),
+            f"{one.rest.largest_difference:.3f}", one.cause,
         )
         for one in comparisons
     ]  # fmt: skip
@@ -121,7 +122,7 @@ def _flips(token: Token) -> list[str]:
     lines = [_flip(flip, token.position - 1) for flip in flips[:_FLIPS_SHOWN]]
     if len(flips) > _FLIPS_SHOWN:
         lines.append(f"and {len(flips) - _FLIPS_SHOWN} more")
-    return lines or ["the same experts in every layer, here and at all positions before"]
+    return lines or ["the same experts here, and wherever it could matter further back"]
 
 
 def _flip(flip: Flip, source: int) -> str:

@@ -70,8 +70,8 @@ def test_what_is_recorded_is_the_run(run_dir: Path) -> None:
         for layer in step["layers"][1:]:
             assert not layer["flips"] or layer["margin_of_flips"] < layer["margin"] / 5, "flips are near ties"
         assert step["own"]["share"] <= MOST_FLIPS
-        assert step["same"]["pearson"] >= LEAST_PEARSON_WITHOUT
-        assert step["same"]["largest_difference"] <= LARGEST_DIFFERENCE_WITHOUT
+        assert step["rest"]["pearson"] >= LEAST_PEARSON_WITHOUT
+        assert step["rest"]["largest_difference"] <= LARGEST_DIFFERENCE_WITHOUT
 
     records = files(records_of(run_dir, STEPS))
     page = mismatch(run_dir, "--step", str(STEPS))

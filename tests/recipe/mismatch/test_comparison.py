@@ -11,7 +11,7 @@ import torch
 
 from recipe.mismatch.alignment import align
 from recipe.mismatch.comparison import NO_DIP, OTHER, ROUTES, Comparison, compare, loss_parts, margins, pearson
-from tests.recipe.mismatch.made_up import CHOSEN, PROMPT, Step
+from tests.recipe.mismatch.made_up import CHOSEN, LAYERS, PROMPT, Step
 
 ANSWER = (1, 2)  # it has the tokens 3 to 7, sampled from the positions 2 to 6
 
@@ -37,6 +37,7 @@ def test_a_planted_flip_is_found_with_all_that_it_touches(tmp_path: Path) -> Non
     sampled_later = len(step.answers[ANSWER]["log_probs"]) - 2
     assert one.before.share == pytest.approx(sampled_later / one.tokens)
     assert one.own.loss_share + one.before.loss_share + one.same.loss_share == pytest.approx(1)
+    assert one.rest.loss_share == pytest.approx(1 - one.own.loss_share) and one.rest.pearson > 0.9999
     assert one.own.largest_log_difference == pytest.approx(0.5)
     assert [layer.flips for layer in one.layers] == [None, *[pytest.approx(1 / one.tokens)] * 2]
     assert [layer.first_flips for layer in one.layers] == [None, pytest.approx(1 / one.tokens), 0]
@@ -55,18 +56,20 @@ def test_a_token_behind_a_flip_further_back_is_told_from_one_at_it(tmp_path: Pat
     assert not one.worst[0].own and [flip.position for flip in one.worst[0].before] == [0]
 
 
+def test_what_the_last_layer_chose_further_back_is_seen_by_nobody(tmp_path: Path) -> None:
+    one = compared(Step(flips=[(ANSWER, LAYERS - 1, 0)], moved={(ANSWER, 2): 0.4}, mended=False), tmp_path)
+    assert one.own.share == one.before.share == 0 and one.same.share == 1 and not one.worst[0].before
+
+
 @pytest.mark.parametrize(
-    ("flips", "mended"),
+    "flips",
     [
-        ([], True),  # nothing was flipped
-        ([(ANSWER, 1, PROMPT)], False),  # the flip is there, but replaying it mends nothing
-        ([((0, 0), 1, PROMPT)], True),  # it is in another answer
+        [],  # nothing was flipped
+        [(ANSWER, 1, PROMPT)],  # the flip is there, but replaying it mends nothing
     ],
 )
-def test_what_is_no_flip_s_work_is_not_called_so(
-    flips: list[tuple[tuple[int, int], int, int]], mended: bool, tmp_path: Path
-) -> None:
-    one = compared(Step(flips=flips, moved={(ANSWER, 1): -0.5}, mended=mended), tmp_path)
+def test_what_is_no_flip_s_work_is_not_called_so(flips: list[tuple[tuple[int, int], int, int]], tmp_path: Path) -> None:
+    one = compared(Step(flips=flips, moved={(ANSWER, 1): -0.5}, mended=False), tmp_path)
     assert one.pearson < 0.999 and one.cause == OTHER
 
 
