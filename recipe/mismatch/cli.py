@@ -26,7 +26,9 @@ what is printed:
   flips            positions at which the engines chose other experts, in any layer or in one; "first here": in no
                    earlier one. "the rest", with several steps: Pearson without the tokens sampled from such positions
   margin           by how much the last expert chosen was above the first not chosen, in score with bias; median
-  hidden           distance of the residual streams behind a layer, relative to their length; median and largest
+  hidden           distance of the residual streams behind a layer, relative to their length; median and largest, of
+                   positions without and with a flip of their own so far
+  guard            whether flips, and what is left without them, are within the bounds of docs/MISMATCH.md
   |dp|, |dlogp|    difference of a sampled token's two probabilities, and of their logarithms
 
 examples:
@@ -82,6 +84,7 @@ def _print(options: argparse.Namespace) -> None:
 def _compare(options: argparse.Namespace, steps: Sequence[int]) -> None:
     from recipe.mismatch.alignment import align
     from recipe.mismatch.comparison import compare
+    from recipe.mismatch.guard import beyond
     from recipe.mismatch.page import page, sweep
     from recipe.mismatch.rerun import record_again, records_of, require_steps
     from recipe.mismatch.words import decoder
@@ -93,7 +96,7 @@ def _compare(options: argparse.Namespace, steps: Sequence[int]) -> None:
         record_again(run_dir, missing)
     comparisons = [compare(step, align(records_of(run_dir, step)), options.tokens) for step in steps]
     if options.json:
-        print(json.dumps([one.as_json() for one in comparisons], indent=2))
+        print(json.dumps([one.as_json() | {"beyond_guard": beyond(one)} for one in comparisons], indent=2))
     elif options.steps is None:
         print("\n".join(page(comparisons[0], decoder(run_dir))))
     else:

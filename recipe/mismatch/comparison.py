@@ -32,8 +32,8 @@ class Layer:
     `flips`: share of them at which the engines chose other experts; None: a layer without experts. `first_flips`: the
     same where no earlier layer had. `margin`: by how much the last chosen expert's score was above the first not
     chosen one's, the median over all positions and over flips, the smaller one of both engines. `hidden`: distance of
-    the residual streams behind the layer, relative to their length: median and largest, of positions that no flip
-    touches, and with one of their own in this layer or an earlier one.
+    the residual streams behind the layer, relative to their length: median and largest, of positions without and
+    with a flip of their own in this layer or an earlier one.
     """
 
     number: int
@@ -41,7 +41,7 @@ class Layer:
     first_flips: float | None
     margin: float | None
     margin_of_flips: float | None
-    hidden_same: tuple[float, float]
+    hidden_rest: tuple[float, float]
     hidden_flipped: tuple[float, float]
 
 
@@ -127,7 +127,17 @@ class Comparison:
         return ROUTES if mended > MOSTLY else OTHER
 
     def as_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "cause": self.cause}
+        """All figures; JSON has no number for what is none, which is null."""
+        figures: dict[str, Any] = _without_nan({**dataclasses.asdict(self), "cause": self.cause})
+        return figures
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def pearson(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -239,8 +249,8 @@ class _Comparer:
                 flipped = flipped | flips
             left, right = (one.hidden[number][at].double() for one in (aligned.rollout, aligned.actor))
             distance = (left - right).norm(dim=-1) / right.norm(dim=-1)
-            same, other = ((_median(distance[part]), _largest(distance[part])) for part in (self.same, flipped))
-            layers.append(Layer(number, **figures, hidden_same=same, hidden_flipped=other))
+            rest, other = ((_median(distance[part]), _largest(distance[part])) for part in (~flipped, flipped))
+            layers.append(Layer(number, **figures, hidden_rest=rest, hidden_flipped=other))
         return layers
 
     def _worst(self, count: int) -> list[Token]:

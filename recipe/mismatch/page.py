@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from recipe.mismatch.comparison import Comparison, Flip, Token, Tokens
+from recipe.mismatch.guard import beyond
 
 # The text of a sequence of tokens.
 Decode = Callable[[Sequence[int]], str]
@@ -32,6 +33,7 @@ def page(comparison: Comparison, decode: Decode) -> list[str]:
         ),
         *_not_replayed(one.not_replayed),
         f"standard deviation of the rollout's probabilities: {one.spread:.3f}",
+        *(f"beyond the guard: {line}" for line in beyond(one)),
         "",
         "sampled tokens by their routes",
         *_table(
@@ -46,7 +48,7 @@ def page(comparison: Comparison, decode: Decode) -> list[str]:
         "",
         "layers, at the positions from which tokens were sampled",
         *_table(
-            ("layer", "flips", "first here", "margin", "of flips", "hidden: same", "largest", "flipped", "largest"),
+            ("layer", "flips", "first here", "margin", "of flips", "hidden: rest", "largest", "flipped", "largest"),
             [
                 (
                     str(layer.number),
@@ -54,7 +56,7 @@ def page(comparison: Comparison, decode: Decode) -> list[str]:
                         _percent(layer.flips), _percent(layer.first_flips), _small(layer.margin),
                         _small(layer.margin_of_flips),
                     )),
-                    *(_small(value) for value in (*layer.hidden_same, *layer.hidden_flipped)),
+                    *(_small(value) for value in (*layer.hidden_rest, *layer.hidden_flipped)),
                 )
                 for layer in one.layers
             ],
@@ -82,13 +84,14 @@ def sweep(comparisons: Iterable[Comparison]) -> list[str]:
         "of 1 - Pearson",
         "the rest",
         "its |dp|",
+        "guard",
         "cause",
     )
     rows = [
         (
             str(one.step), _pearson(one.pearson), _pearson(one.replayed_pearson), f"{one.kl:.1e}",
             _percent(one.own.share), _percent(one.own.loss_share), _pearson(one.rest.pearson),
-            f"{one.rest.largest_difference:.3f}", one.cause,
+            f"{one.rest.largest_difference:.3f}", "beyond" if beyond(one) else "within", one.cause,
         )
         for one in comparisons
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def test_engines_that_agree(tmp_path: Path) -> None:
     assert one.pearson == pytest.approx(1) and one.kl == 0 and one.cause == NO_DIP
     assert one.same.share == 1 and one.own.share == one.before.share == 0
     assert [layer.flips for layer in one.layers] == [None, 0, 0]
-    assert all(layer.hidden_same == (0, 0) for layer in one.layers)
+    assert all(layer.hidden_rest == (0, 0) for layer in one.layers)
+    assert json.loads(json.dumps(one.as_json(), allow_nan=False))["own"]["pearson"] is None
 
 
 def test_a_planted_flip_is_found_with_all_that_it_touches(tmp_path: Path) -> None:
