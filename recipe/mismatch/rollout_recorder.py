@@ -37,7 +37,9 @@ def record_generation(generate: Callable[[Any], Any], rollout: Any, prompts: Any
     Raises:
         RuntimeError: the engine computed tokens of which it cannot be told whose they are.
     """
-    rank, rows = int(os.environ["RANK"]), len(prompts.batch)
+    place_in_engine, rows = get_tensor_model_parallel_rank(), len(prompts.batch)
+    # All ranks of an engine compute the same; its first one stands for it.
+    rank = int(os.environ["RANK"]) - place_in_engine
     hooks = _EngineHooks(rollout)
     try:
         output = generate(prompts)
@@ -46,7 +48,7 @@ def record_generation(generate: Callable[[Any], Any], rollout: Any, prompts: Any
     origin = np.empty(rows, dtype=object)
     origin[:] = [f"{rank}:{row}" for row in range(rows)]
     output.non_tensor_batch[ORIGIN_KEY] = origin
-    if get_tensor_model_parallel_rank() == 0:
+    if place_in_engine == 0:
         write_record(record_path(directory, ROLLOUT, rank), hooks.tensors(rank, rows))
     return output
 
@@ -57,7 +59,8 @@ class _EngineHooks:
     def __init__(self, rollout: Any) -> None:
         worker = rollout.inference_engine.llm_engine.model_executor.driver_worker.worker
         self._runner, model = worker.model_runner, worker.model_runner.model
-        self._outputs, self._requests = LayerOutputs(), []  # type: tuple[LayerOutputs, list[str]]
+        self._outputs = LayerOutputs()
+        self._requests: list[str] = []
         # Tokens of the present pass; 0 while the engine only keeps the others company.
         self._count = 0
         self._handles = [model.register_forward_pre_hook(self._begin_pass, with_kwargs=True)]
