@@ -40,7 +40,7 @@ MISS = [
     for line in OURS
     if re.search(
         r"(json_to_parquet|convert_\w+|fp8_cast_bf16)\.py --|"
-        r"-m recipe (report|doctor runs/|patches (status|verify --))",
+        r"-m recipe (report|doctor runs/|mismatch runs/|patches (status|verify --))",
         line,
     )
     and "..." not in line

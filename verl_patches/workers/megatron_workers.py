@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from recipe.mismatch.switch import around_log_prob
 from recipe.overlay import patch
 from verl_patches.device_memory import record_memory
 from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
@@ -59,7 +60,7 @@ def init_model(original: Callable[..., Any], self: Any) -> Any:
 )
 def compute_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
     # NPU-ADAPTATION: records the device's memory after the phase
-    output = original(self, data)
+    output = around_log_prob(original, self, data)
     record_memory("log_prob")
     return output
 

@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
+from recipe.mismatch.switch import around_generation
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
 from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
@@ -127,7 +129,7 @@ class NPURollout(vLLMRollout):
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
         with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._count):
-            output = super().generate_sequences(prompts, **kwargs)
+            output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
         self._record("generated")
         return output
 
