@@ -92,9 +92,7 @@ def test_a_refused_dtype_is_named_with_the_source(operator: str, at_level: Calla
 def test_the_router_in_float64_is_refused(at_level: Callable[[Level], None]) -> None:
     hidden, weight = wide(4, 8, dtype=torch.bfloat16), wide(2, 8, dtype=torch.bfloat16)
     at_level(Level.STRICT)
-    with pytest.raises(
-        RuntimeError, match=r"aten::mm: an NPU takes bfloat16, float16, float32 .*found torch.float64"
-    ):
+    with pytest.raises(RuntimeError, match=r"aten::mm: an NPU takes bfloat16, float16, float32 .*found torch.float64"):
         F.linear(hidden.double(), weight.double())
     F.linear(hidden.float(), weight.float())
 
