@@ -46,7 +46,7 @@ REFUSED = ("not supported on the simulated NPU", "no CPU kernel", "Could not run
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an entry: ``ok``, ``refused``, ``wrong``, ``crash`` or, where no sample runs, ``not on the CPU``."""
+    """An entry is ``ok``, ``refused``, ``wrong``, a ``crash`` or, where no sample runs, ``not on the CPU``."""
 
     kind: str
     reason: str = ""
@@ -86,12 +86,22 @@ def clones(value: Any) -> Any:
     return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value)
 
 
-def with_tensors(change: Callable[[torch.Tensor], torch.Tensor], sample: Any) -> Any:
-    """The sample with each of its tensors of the tried dtype changed."""
-    dtype = next((t.dtype for t in tree_flatten(sample.input)[0] if isinstance(t, torch.Tensor)), None)
-    return sample.transform(
-        lambda leaf: change(leaf) if isinstance(leaf, torch.Tensor) and leaf.dtype == dtype else leaf
-    )
+def lazily(change: Callable[[torch.Tensor], torch.Tensor], sample: Any, dtype: torch.dtype) -> Any:
+    """The sample with each of its tensors of this dtype replaced by a lazy view of the same numbers.
+
+    A tensor that shows part of its storage only is left as it is, since as_strided reads the rest.
+    """
+
+    def replace(leaf: Any) -> Any:
+        whole = (
+            isinstance(leaf, torch.Tensor)
+            and leaf.layout == torch.strided
+            and leaf.dtype == dtype
+            and leaf.untyped_storage().nbytes() == leaf.nbytes
+        )
+        return change(leaf) if whole else leaf
+
+    return sample.transform(replace)
 
 
 def called(op: Any, sample: Any) -> Any:
@@ -188,10 +198,21 @@ def difference(op: Any, expected: Any, result: Any) -> str:
         try:
             if op.name in ARBITRARY:
                 want, got = torch.zeros_like(want), torch.zeros_like(got)
-            torch.testing.assert_close(got.cpu(), want, equal_nan=True)
+            # bfloat16 has three digits, and the device rounds in the middle of operators that the CPU has in one piece
+            tolerance = {"atol": 1.6e-2, "rtol": 1.6e-2} if want.dtype == torch.bfloat16 else {}
+            torch.testing.assert_close(got.cpu(), want, equal_nan=True, **tolerance)
         except AssertionError as error:
             return " ".join(str(error).split())[:200]
     return ""
+
+
+def fails_likewise(way: Way, op: Any, sample: Any, error: Exception) -> bool:
+    """Whether the CPU raises the same error."""
+    try:
+        way.call(op, sample)
+    except Exception as on_cpu:
+        return repr(on_cpu) == repr(error)
+    return False
 
 
 def verdict_of(op: Any, dtype: torch.dtype, ways: tuple[Way, ...] = WAYS) -> Verdict:
@@ -213,7 +234,7 @@ def verdict_of(op: Any, dtype: torch.dtype, ways: tuple[Way, ...] = WAYS) -> Ver
             try:
                 moved = moved_sample(op, sample)
                 if way.change:
-                    moved = with_tensors(way.change, moved)
+                    moved = lazily(way.change, moved, dtype)
                 torch.manual_seed(1)
                 found = difference(op, expected, way.call(op, moved))
             except NotImplementedError as error:
@@ -222,6 +243,8 @@ def verdict_of(op: Any, dtype: torch.dtype, ways: tuple[Way, ...] = WAYS) -> Ver
                 refusal = refusal or f"{way.name}: " + " ".join(str(error).split(". ")[0].split())[:160]
                 break
             except Exception as error:
+                if way.change and fails_likewise(way, op, lazily(way.change, sample, dtype), error):
+                    continue  # torch itself does not do this with lazy tensors
                 return Verdict("wrong", f"{way.name}: " + " ".join(repr(error).split())[:300])
             if found:
                 return Verdict("wrong", f"{way.name}: {found}")

@@ -156,6 +156,9 @@ class Call {
       auto* npu = o.npu.unsafeGetTensorImpl();
       if (cpu->sizes() != npu->sizes() || cpu->strides() != npu->strides() || cpu->storage_offset() != npu->storage_offset())
         npu->set_sizes_and_strides(cpu->sizes(), cpu->strides(), cpu->storage_offset());
+      // a kernel may leave its result lazily conjugated (linalg_lu_solve.out)
+      if (o.cpu.is_conj() != o.npu.is_conj()) npu->_set_conj(o.cpu.is_conj());
+      if (o.cpu.is_neg() != o.npu.is_neg()) npu->_set_neg(o.cpu.is_neg());
     }
   }
 

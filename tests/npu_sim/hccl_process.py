@@ -230,11 +230,12 @@ def lazily_conjugated_and_negated_tensors():
     conjugated, negated = x.conj(), x.conj().imag
     assert conjugated.is_conj() and negated.is_neg()
     gathered = [torch.empty(2, dtype=torch.complex64, device=DEVICE) for _ in range(SIZE)]
-    dist.all_gather(gathered, conjugated)
+    backend = dist.group.WORLD._get_backend(DEVICE)  # torch.distributed refuses conjugates itself (view_as_real)
+    backend.allgather([gathered], [conjugated]).wait()
     assert [g[0].item() for g in gathered] == [1 - 1j, 1 - 2j]
-    dist.all_gather([g.conj() for g in gathered], conjugated)
+    backend.allgather([[g.conj() for g in gathered]], [conjugated]).wait()
     assert [g[0].item() for g in gathered] == [1 + 1j, 1 + 2j]
-    dist.group.WORLD._get_backend(DEVICE).allreduce([conjugated]).wait()  # torch's own all_reduce wants it resolved
+    backend.allreduce([conjugated]).wait()
     assert x.tolist() == [2 + 3j] * 2
     negated = torch._neg_view(full(RANK + 1, 2))
     dist.all_reduce(negated)

@@ -13,7 +13,7 @@ VALUES = torch.tensor([1 + 2j, -3 + 0.5j, 0 - 1j], dtype=torch.complex64)
 
 def lazy(device: str) -> dict[str, torch.Tensor]:
     """A tensor for each combination of bits; the same values on every device."""
-    x = VALUES.to(device)
+    x = VALUES.to(device, copy=True)
     return {
         "conjugated": x.conj(),
         "negated": torch._neg_view(x),
@@ -76,7 +76,7 @@ def test_operators_heed_the_bits(pair, way):
 
 def test_writing_through_a_lazy_view_reaches_its_base():
     for device in ("cpu", "npu"):
-        x = VALUES.to(device)
+        x = VALUES.to(device, copy=True)
         x.conj()[0] = 5 + 6j
         x.conj()[1:2].mul_(2j)
         torch._neg_view(x)[2] = 7
@@ -110,6 +110,16 @@ def test_out_arguments(pair):
     lazily = torch._neg_view(out)
     torch.add(on_npu, on_npu, out=lazily)
     assert same(lazily, on_cpu + on_cpu) and same(out, -(on_cpu + on_cpu))
+
+
+def test_a_result_that_a_kernel_leaves_conjugated():
+    a = torch.tensor([[2, 1j], [1, 3]], dtype=torch.complex64)
+    lu, pivots = torch.linalg.lu_factor(a)
+    expected = torch.linalg.lu_solve(lu, pivots, a, left=False, adjoint=True)
+    assert expected.is_conj()
+    out = torch.empty_like(a, device="npu")
+    torch.linalg.lu_solve(lu.npu(), pivots.npu(), a.npu(), left=False, adjoint=True, out=out)
+    torch.testing.assert_close(out.cpu(), expected)
 
 
 def test_printing(pair):
