@@ -134,6 +134,8 @@ def test_the_commands_of_other_tools(line: str) -> None:
     elif words[1:3] == ["-m", "pytest"]:
         assert [word for word in words if word.startswith("tests/")]
         assert all((REPO / word.partition("::")[0]).exists() for word in words if word.startswith("tests/"))
+    elif words[1:3] == ["-m", "torch_npu.limits.page"]:
+        assert (REPO / words[3]).is_file()
     else:
         assert re.search(r"(^|/)pip$", words[0]) and words[1] in ("install", "download")
         for word in words[2:]:

@@ -98,6 +98,18 @@ def test_flash_attention(lengths, spare, dtype):
     assert bool((out[total:] == 7).all())
 
 
+def test_flash_attention_with_narrower_values():
+    """The result has the values' head size; a mask may have a leading dimension of one."""
+    query, key, value = torch.randn(4, HEADS, SIZE), torch.randn(4, KV_HEADS, SIZE), torch.randn(4, KV_HEADS, SIZE - 3)
+    out = torch.empty(4, HEADS, SIZE - 3).npu()
+    torch_npu._npu_flash_attention(
+        query=query.npu(), key=key.npu(), value=value.npu(), mask=torch.ones(1, 4, 4).triu(1).npu(),
+        seq_len=int32([4]), out=out, **COMMON,
+    )  # fmt: skip
+    expected = torch.stack([attention(query[i], key[: i + 1], value[: i + 1]) for i in range(4)])
+    torch.testing.assert_close(out.cpu().double().flatten(1), expected.flatten(1), rtol=1e-5, atol=1e-5)
+
+
 def test_flash_attention_reads_its_mask():
     query, key, value = torch.randn(5, HEADS, SIZE), torch.randn(5, KV_HEADS, SIZE), torch.randn(5, KV_HEADS, SIZE)
     mask = torch.rand(5, 5) > 0.5

@@ -32,6 +32,15 @@ def test_gating_softmax(tokens, experts, data):
         assert rows[t].tolist() == [j * tokens + t for j in range(k)]
 
 
+def test_softmax_gating_of_batches_and_finished_rows():
+    """Three dimensions are two of them in one; a finished row keeps its weights and gets the expert that is none."""
+    x, finished = torch.randn(2, 3, 5).npu(), torch.tensor([[True, False, False], [False, True, False]]).npu()
+    flat = torch_npu.npu_moe_gating_top_k_softmax(x.view(6, 5), None, 2)
+    weights, experts, rows = torch_npu.npu_moe_gating_top_k_softmax(x, finished, 2)
+    assert torch.equal(weights.view(6, 2), flat[0]) and torch.equal(rows.view(6, 2), flat[2])
+    assert torch.equal(experts, flat[1].view(2, 3, 2).masked_fill(finished[..., None], 5))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("experts", "groups", "kept", "mode"),
@@ -81,7 +90,7 @@ def test_gating_refuses():
         torch_npu.npu_moe_gating_top_k(x, 9, group_count=32, k_group=1)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k: group_count is 7"):
         torch_npu.npu_moe_gating_top_k(x, 8, group_count=7)
-    with pytest.raises(NotImplementedError, match=r"npu_moe_gating_top_k_softmax.*finished"):
+    with pytest.raises(ValueError, match="npu_moe_gating_top_k_softmax: finished is of shape"):
         torch_npu.npu_moe_gating_top_k_softmax(x, x > 0, 2)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k_softmax: k is 257"):
         torch_npu.npu_moe_gating_top_k_softmax(x, None, 257)

@@ -4,11 +4,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_npu.limits import sources
 from torch_npu.limits.conditions import (
     Condition,
     contiguous,
+    dtype_of,
     half_types,
     shape_text,
     size,
@@ -100,6 +102,12 @@ def _multiple_of_key(query: Tensor, arguments: Arguments) -> str | None:
     return None if columns and query.shape[-1] % columns == 0 else f"{shape_text(query)} with key {shape_text(key)}"
 
 
+def _of_query_or_wider(cache: Tensor, arguments: Arguments) -> str | None:
+    query = arguments["query"].dtype
+    taken = cache.dtype == query or (query, cache.dtype) == (torch.float16, torch.float32)
+    return None if taken else dtype_of("query")(cache, arguments)
+
+
 def _whole_heads(cache: Tensor, arguments: Arguments) -> str | None:
     return None if cache.shape[-1] == arguments["head_size"] else shape_text(cache)
 
@@ -130,7 +138,8 @@ LIMITS = (
         lambda arguments: arguments["mode"] == 1,
     ),
     _apply("query, key, cos, sin", "a last dimension of 128", size(-1, (128,))),
-    _cached("query, key, cos_sin_cache", "bfloat16 or float16", half_types, half_types_only=True),
+    _cached("query, key", "bfloat16 or float16", half_types, half_types_only=True),
+    _cached("cos_sin_cache", "the dtype of query; or float32 with float16", _of_query_or_wider),
     _cached_sizes("query", "a multiple of the columns of key", _multiple_of_key),
     _cached_sizes("cos_sin_cache", "head_size columns: each head is turned as a whole", _whole_heads),
 )

@@ -13,15 +13,20 @@ from .registry import op
 from .varlen import Fetch, KeyRows, attend, ends_to_starts, padded_rows, page_slots
 
 
-def _check_heads(name: str, query: Tensor, num_heads: int, num_kv_heads: int, out: Tensor) -> None:
+def _check_heads(name: str, query: Tensor, num_heads: int, num_kv_heads: int, value_size: int, out: Tensor) -> None:
     checks.dtype(name, "query", query, checks.FLOATS)
     checks.rank(name, "query", query, 3)
     checks.true(name, "query", query.shape[1] == num_heads, f"of shape {tuple(query.shape)}", f"[T, {num_heads}, D]")
     checks.true(
         name, "num_heads", num_heads % num_kv_heads == 0, num_heads, f"a multiple of num_kv_heads={num_kv_heads}"
     )
+    elements = query.shape[0] * num_heads * value_size
     checks.true(
-        name, "out", out.numel() == query.numel(), f"of shape {tuple(out.shape)}", f"{query.numel()} elements as query"
+        name,
+        "out",
+        out.numel() == elements,
+        f"of shape {tuple(out.shape)}",
+        f"{elements} elements, value's for each head",
     )
     checks.same_dtype(name, query=query, out=out)
 
@@ -77,12 +82,14 @@ def _npu_flash_attention(
     num_kv_heads: int,
     out: Tensor,
 ) -> None:
-    """Prefill of packed requests without cached context: query [T, H, D], key and value [T, Hkv, D] → ``out``.
+    """Prefill of packed requests without cached context: query, key [T, H | Hkv, D], value [T, Hkv, Dv] → ``out``.
 
-    mask: [S, S] with S at least the longest request; non-zero = masked.
+    mask: [S, S] or [1, S, S] with S at least the longest request; non-zero = masked.
     """
     name = "_npu_flash_attention"
-    _check_heads(name, query, num_heads, num_kv_heads, out)
+    checks.rank(name, "value", value, 3)
+    _check_heads(name, query, num_heads, num_kv_heads, value.shape[2], out)
+    mask = mask[0] if mask.dim() == 3 and mask.shape[0] == 1 else mask
     checks.same_dtype(name, query=query, key=key, value=value)
     checks.shape(name, "key", key, (-1, num_kv_heads, query.shape[2]))
     checks.shape(name, "value", value, (key.shape[0], num_kv_heads, -1))
@@ -213,7 +220,7 @@ def _context_attention(
     out: Tensor,
     hidden: Tensor | None,
 ) -> None:
-    _check_heads(name, query, num_heads, num_kv_heads, out)
+    _check_heads(name, query, num_heads, num_kv_heads, value_cache.shape[3], out)
     checks.same_dtype(name, query=query, key_cache=key_cache, value_cache=value_cache)
     q_lens, kv_lens = check_lengths(name, "seq_len", seq_len), check_lengths(name, "context_lens", context_lens)
     checks.shape(name, "context_lens", context_lens, seq_len.shape)
@@ -258,7 +265,7 @@ def _npu_paged_attention(
 ) -> None:
     """Decode, one query per request: query [B, H, D] → ``out``; a context length of 0 (padding) gives 0."""
     name = "_npu_paged_attention"
-    _check_heads(name, query, num_heads, num_kv_heads, out)
+    _check_heads(name, query, num_heads, num_kv_heads, value_cache.shape[3], out)
     checks.absent(name, workspace=workspace)
     checks.same_dtype(name, query=query, key_cache=key_cache, value_cache=value_cache)
     lengths = check_lengths(name, "context_lens", context_lens)

@@ -38,9 +38,8 @@ def _check(name: str, tensor: Tensor, acl_format: Any) -> Format:
 
 
 def _format_of(tensor: Tensor) -> Format:
-    reference = StorageWeakRef(tensor.untyped_storage())
-    known = _cast.get(reference.cdata)
-    if known is not None and not known[0].expired():
+    known = _cast.get(StorageWeakRef(tensor.untyped_storage()).cdata)
+    if known is not None:
         return known[1]
     return {4: Format.NCHW, 5: Format.NCDHW}.get(tensor.dim(), Format.ND)
 

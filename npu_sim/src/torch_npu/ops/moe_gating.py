@@ -24,20 +24,26 @@ def npu_moe_gating_top_k_softmax(
     """softmax, then top-k, without renormalisation.
 
     Args:
-        x: router logits [T, E].
+        x: router logits [T, E] or [B, S, E], with T = B · S.   finished: bool [T] or [B, S]; the experts of a finished
+            row are E, which is none.
 
     Returns:
-        (weights [T, k] like x, experts int32 [T, k], row numbers int32 [T, k] counted column by column: j · T + i).
+        (weights [T, k] like x, experts int32 [T, k], row numbers int32 [T, k] counted column by column: j · T + i), or
+        all three [B, S, k].
     """
     name = "npu_moe_gating_top_k_softmax"
-    checks.absent(name, finished=finished)
     checks.dtype(name, "x", x, checks.FLOATS)
-    checks.rank(name, "x", x, 2)
-    checks.true(name, "k", 0 < k <= x.shape[1], k, f"1..{x.shape[1]} (the number of experts)")
-    weights = torch.softmax(x.float(), -1)
+    checks.rank(name, "x", x, 2, 3)
+    checks.true(name, "k", 0 < k <= x.shape[-1], k, f"1..{x.shape[-1]} (the number of experts)")
+    weights = torch.softmax(x.float(), -1).flatten(0, -2)
     experts = _top(weights, k)
-    rows = torch.arange(x.shape[0] * k, dtype=torch.int32).view(k, -1).t()
-    return weights.gather(1, experts).to(x.dtype), experts.int(), rows
+    chosen = weights.gather(1, experts).to(x.dtype)
+    if finished is not None:
+        checks.dtype(name, "finished", finished, (torch.bool,))
+        checks.shape(name, "finished", finished, x.shape[:-1])
+        experts = experts.masked_fill(finished.reshape(-1, 1), x.shape[-1])
+    rows = torch.arange(weights.shape[0] * k, dtype=torch.int32).view(k, -1).t()
+    return tuple(result.reshape(*x.shape[:-1], k) for result in (chosen, experts.int(), rows))
 
 
 @op()

@@ -85,12 +85,14 @@ def _npu_rotary_embedding(
     Args:
         positions: int32 or int64 [T].
         query, key: [T, heads · head_size] of one dtype.
-        cos_sin_cache: [max position, rotary_dim], cos in the first half of the columns, sin in the second; same dtype.
+        cos_sin_cache: [max position, rotary_dim], cos in the first half of the columns, sin in the second; of the same
+            dtype or float32.
     """
     name = "_npu_rotary_embedding"
     checks.dtype(name, "positions", positions, checks.INDEX)
     checks.dtype(name, "query", query, checks.FLOATS)
-    checks.same_dtype(name, query=query, key=key, cos_sin_cache=cos_sin_cache)
+    checks.same_dtype(name, query=query, key=key)
+    checks.dtype(name, "cos_sin_cache", cos_sin_cache, {query.dtype, torch.float32})
     rotary_dim = cos_sin_cache.shape[-1]
     checks.true(
         name,

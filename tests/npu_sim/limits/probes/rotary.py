@@ -61,7 +61,10 @@ OUTSIDE: Outside = {
     ("npu_interleave_rope", "x, cos, sin", "a contiguous tensor"): changed(INTERLEAVE, strided),
     ("npu_interleave_rope", "x, cos, sin", "a last dimension of 64"): last(INTERLEAVE, 32),
     ("npu_apply_rotary_pos_emb", "query, key, cos, sin", "a last dimension of 128"): last(APPLY, 64),
-    ("_npu_rotary_embedding", "query, key, cos_sin_cache", "bfloat16 or float16"): changed(CACHED, wide),
+    ("_npu_rotary_embedding", "query, key", "bfloat16 or float16"): lambda: {"query": wide(3, 128), "key": wide(3, 64)},
+    ("_npu_rotary_embedding", "cos_sin_cache", "the dtype of query; or float32 with float16"): lambda: {
+        "cos_sin_cache": wide(8, 64)
+    },
     ("_npu_rotary_embedding", "query", "a multiple of the columns of key"): lambda: {"query": half(3, 96)},
     ("_npu_rotary_embedding", "cos_sin_cache", "head_size columns: each head is turned as a whole"): lambda: {
         "cos_sin_cache": half(8, 32)
