@@ -150,6 +150,7 @@ def suites() -> tuple[Suite, ...]:
             ("tests/unit_tests/**/test_*.py",),
             ranks=(1, 2, 4),
             preload=(*OVERLAY, "torch_npu.contrib.transfer_to_npu", "megatron.core"),
+            needs=("six",),
             on_path=True,
             limit_s=180.0,
         ),
