@@ -147,7 +147,14 @@ def suites() -> tuple[Suite, ...]:
         Suite(
             "megatron",
             upstream_pin("megatron-core"),
-            ("tests/unit_tests/**/test_*.py",),
+            # What a training run of ours is made of comes first.
+            (
+                "tests/unit_tests/tensor_parallel/test_*.py",
+                "tests/unit_tests/transformer/**/test_*.py",
+                "tests/unit_tests/pipeline_parallel/test_*.py",
+                "tests/unit_tests/distributed/test_*.py",
+                "tests/unit_tests/**/test_*.py",
+            ),
             ranks=(1, 2, 4),
             preload=(*OVERLAY, "torch_npu.contrib.transfer_to_npu", "megatron.core"),
             needs=("six",),
@@ -182,8 +189,8 @@ class Run:
     def jobs(self) -> list[tuple[str, int]]:
         return [
             (file, ranks)
-            for ranks in self.suite.ranks
             for file in self.suite.files(self.checkout)
+            for ranks in self.suite.ranks
             if not self.only or fits_file(self.only, case(f"{file}::", ranks))
         ]
 
