@@ -246,7 +246,7 @@ def test_each_test_has_its_outcome_and_one_that_ends_the_process_costs_itself_on
     assert "15 tests, 6 passed, 1 refused, 2 not applicable, 6 wrong" in said.out
     assert "WRONG tests/test_c_import.py::: failed, ModuleNotFoundError" in said.out
     assert "What to do" in said.out and "not a git checkout" in said.err
-    child = int((tmp_path / "out" / "scratch" / "child").read_text())
+    child = int((tmp_path / "out" / "scratch" / "little" / "child").read_text())
     with pytest.raises(ProcessLookupError):  # what a late test has started ends with it
         os.kill(child, 0)
     assert not list((tmp_path / "checkout").rglob("__pycache__"))
