@@ -144,7 +144,7 @@ def suites() -> tuple[Suite, ...]:
             options=("-o", "asyncio_mode=auto"),
             on_path=True,
             needs=("pytest_asyncio",),
-            data=("verl/trainer/config", "tests/trainer/config"),
+            data=("verl/trainer/config", "tests/trainer/config", "scripts"),
             limit_s=300.0,
         ),
         Suite(
@@ -315,6 +315,7 @@ def environment(run: Run, torch_npu: Path | None) -> dict[str, str]:
         link_to(run.scratch / name, run.checkout / name)
     own = {
         "PYTHONPATH": os.pathsep.join(path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONDONTWRITEBYTECODE": "1",  # nothing is written into the checkout
         "PYTHONHASHSEED": "0",
         "TMPDIR": str(run.scratch / "tmp"),
