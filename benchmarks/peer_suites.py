@@ -70,7 +70,8 @@ class Suite:
 
     globs: files with tests, as patterns in the checkout.  ranks: numbers of processes, the files are run with each.
     preload: what is imported before a file is.  on_path: whether the checkout itself is importable.
-    needs: packages beyond our requirements.  limit_s: seconds for one test.
+    needs: packages beyond our requirements.  limit_s: seconds for one test.  data: directories of the checkout that
+    tests look for in the working directory.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Suite:
     needs: tuple[str, ...] = ()
     device_name: str = ""
     limit_s: float = 120.0
+    data: tuple[str, ...] = ()
 
     @property
     def option(self) -> str:
@@ -142,14 +144,23 @@ def suites() -> tuple[Suite, ...]:
             options=("-o", "asyncio_mode=auto"),
             on_path=True,
             needs=("pytest_asyncio",),
+            data=("verl/trainer/config", "tests/trainer/config", "scripts"),
             limit_s=300.0,
         ),
         Suite(
             "megatron",
             upstream_pin("megatron-core"),
-            ("tests/unit_tests/**/test_*.py",),
+            # What a training run of ours is made of comes first.
+            (
+                "tests/unit_tests/tensor_parallel/test_*.py",
+                "tests/unit_tests/transformer/**/test_*.py",
+                "tests/unit_tests/pipeline_parallel/test_*.py",
+                "tests/unit_tests/distributed/test_*.py",
+                "tests/unit_tests/**/test_*.py",
+            ),
             ranks=(1, 2, 4),
             preload=(*OVERLAY, "torch_npu.contrib.transfer_to_npu", "megatron.core"),
+            needs=("six",),
             on_path=True,
             limit_s=180.0,
         ),
@@ -174,6 +185,11 @@ class Run:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def scratch(self) -> Path:
+        """Where tests run, and where their temporary files are."""
+        return self.directory / "scratch" / self.suite.name
+
+    @property
     def results_file(self) -> Path:
         """With --only another one: what a whole run has found stays."""
         return self.directory / (f"{self.suite.name}.only.jsonl" if self.only else f"{self.suite.name}.jsonl")
@@ -181,8 +197,8 @@ class Run:
     def jobs(self) -> list[tuple[str, int]]:
         return [
             (file, ranks)
-            for ranks in self.suite.ranks
             for file in self.suite.files(self.checkout)
+            for ranks in self.suite.ranks
             if not self.only or fits_file(self.only, case(f"{file}::", ranks))
         ]
 
@@ -257,11 +273,15 @@ def linked_simulator(torch_npu: Path, directory: Path) -> Path:
     for name in ("_path_manager.py", "_error_code.py"):
         links[torch_npu / "torch_npu" / "utils" / name] = target / "utils" / name
     for source, link in links.items():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if link.is_symlink():
-            link.unlink()
-        link.symlink_to(source.resolve())
+        link_to(link, source)
     return directory
+
+
+def link_to(link: Path, source: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(source.resolve())
 
 
 def check_commit(checkout: Path, pin: tuple[str, str], option: str) -> str:
@@ -284,18 +304,21 @@ def check_commit(checkout: Path, pin: tuple[str, str], option: str) -> str:
 
 
 def environment(run: Run, torch_npu: Path | None) -> dict[str, str]:
-    suite, scratch = run.suite, run.directory / "scratch"
+    suite = run.suite
     path = [str(REPOSITORY), str(UPSTREAM)]
     if torch_npu is not None and suite.name == "op-plugin":
         path.insert(0, str(linked_simulator(torch_npu, run.directory / "simulator")))
     if suite.on_path:
         path.append(str(run.checkout))
-    (scratch / "tmp").mkdir(parents=True, exist_ok=True)
+    (run.scratch / "tmp").mkdir(parents=True, exist_ok=True)
+    for name in suite.data:
+        link_to(run.scratch / name, run.checkout / name)
     own = {
         "PYTHONPATH": os.pathsep.join(path),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONDONTWRITEBYTECODE": "1",  # nothing is written into the checkout
         "PYTHONHASHSEED": "0",
-        "TMPDIR": str(scratch / "tmp"),
+        "TMPDIR": str(run.scratch / "tmp"),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_OFFLINE": "1",
@@ -325,7 +348,7 @@ def work(run: Run, jobs: queue.SimpleQueue[tuple[str, int]], variables: dict[str
     while True:
         with log.open("a") as errors, subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=variables,
-            cwd=run.directory / "scratch", bufsize=1,
+            cwd=run.scratch, bufsize=1,
         ) as worker:  # fmt: skip
             run.workers.add(worker)
             try:
@@ -364,7 +387,7 @@ def do(run: Run, worker: subprocess.Popen[str], file: str, ranks: int) -> bool:
     job = {
         "file": file, "root": str(run.checkout), "ranks": ranks, "done": [bare(test) for test in mine],
         "limit": run.limit_s or run.suite.limit_s, "start_limit": START_LIMIT_S, "options": run.suite.options,
-        "scratch": str(run.directory / "scratch"), "not_run": not_run(run.record, file, ranks),
+        "scratch": str(run.scratch), "not_run": not_run(run.record, file, ranks),
         "log": str(logs / (case(f"{file}::", ranks).removesuffix("::").replace("/", ".") + ".log")),
     }  # fmt: skip
     try:

@@ -53,6 +53,7 @@ class Recorder:
     def __init__(self, descriptor: int, done: list[str], not_run: list[str]) -> None:
         self.descriptor, self.done, self.not_run = descriptor, set(done), not_run
         self.current: dict[str, Any] = {}
+        self.errors = 0  # in collecting
 
     def send(self, **line: Any) -> None:
         os.write(self.descriptor, (json.dumps(line) + "\n").encode())
@@ -66,6 +67,7 @@ class Recorder:
     def pytest_collectreport(self, report: Any) -> None:
         if report.outcome == "passed" or f"{report.nodeid}::" in self.done:
             return
+        self.errors += 1
         says = str(report.longrepr[2]) if report.outcome == "skipped" else str(report.longrepr)
         line = {"test": f"{report.nodeid}::", "outcome": report.outcome, "seconds": 0.0}
         self.send(begin=line["test"])
@@ -157,7 +159,17 @@ def run_pytest(job: dict[str, Any], write: int, done: list[str]) -> None:
     own = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--tb=long", "-c", os.devnull]
     own += ["--import-mode=prepend", f"--rootdir={job['root']}", f"--basetemp={job['scratch']}/pytest-{os.getpid()}"]
     recorder = Recorder(write, done, job["not_run"])
-    pytest.main([*own, *job["options"], str(Path(job["root"], job["file"]))], plugins=[recorder])
+    said_before = os.path.getsize(job["log"])
+    code = pytest.main([*own, *job["options"], str(Path(job["root"], job["file"]))], plugins=[recorder])
+    if code not in (0, 1, 5) and not recorder.errors:  # such as a conftest.py that cannot be imported
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with open(job["log"], errors="replace") as log:
+            log.seek(said_before)
+            says = log.read()
+        recorder.send(begin=f"{job['file']}::")
+        line = {"test": f"{job['file']}::", "outcome": "failed", "seconds": 0.0}
+        recorder.send(**line, error=last_error(says), says=shorten(says))
     recorder.send(end=True)
 
 

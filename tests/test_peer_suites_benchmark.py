@@ -246,7 +246,7 @@ def test_each_test_has_its_outcome_and_one_that_ends_the_process_costs_itself_on
     assert "15 tests, 6 passed, 1 refused, 2 not applicable, 6 wrong" in said.out
     assert "WRONG tests/test_c_import.py::: failed, ModuleNotFoundError" in said.out
     assert "What to do" in said.out and "not a git checkout" in said.err
-    child = int((tmp_path / "out" / "scratch" / "child").read_text())
+    child = int((tmp_path / "out" / "scratch" / "little" / "child").read_text())
     with pytest.raises(ProcessLookupError):  # what a late test has started ends with it
         os.kill(child, 0)
     assert not list((tmp_path / "checkout").rglob("__pycache__"))
@@ -278,8 +278,13 @@ def test_a_test_is_as_bad_as_on_its_worst_rank(little: Any, tmp_path: Path, monk
     assert [line["outcome"] for line in lines[:-1]] == ["passed", "failed", "crashed", "failed", "passed"]
 
 
+def test_a_file_that_pytest_cannot_begin_with_is_a_result(little: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert little({"tests/conftest.py": "import no_such_module\n", "tests/test_a.py": "def test_1(): pass\n"}) == 1
+    assert "WRONG tests/test_a.py::: failed, ModuleNotFoundError" in capsys.readouterr().out
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    checkout, seen = tmp_path / "checkout", tmp_path / "seen"
+    checkout, seen, results = tmp_path / "checkout", tmp_path / "seen", tmp_path / "little.jsonl"
     (checkout / "tests").mkdir(parents=True)
     for name in "abc":
         (checkout / "tests" / f"test_{name}.py").write_text(
@@ -304,7 +309,9 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path) -> None:
     ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as first:
         deadline = time.monotonic() + 60
-        while not (seen.exists() and "b2" in seen.read_text()) and time.monotonic() < deadline:
+        while not (results.exists() and "b.py::test_1" in results.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        while "b2" not in seen.read_text() and time.monotonic() < deadline:
             time.sleep(0.02)
         first.send_signal(signal.SIGINT)
         assert first.wait(30) == 130 and first.stderr is not None and "--resume" in first.stderr.read()
