@@ -6,7 +6,7 @@ die) or holds at the moment at which it holds most. The plain-torch stand-ins ke
 in float32; a fused kernel (torch_npu.npu_rms_norm) keeps its input as it is, and an attention kernel its output too,
 with the sums of its softmax (float32, 8 of them per head: torch_npu.npu_fusion_attention returns softmax_max and _sum
 with a last axis of 8). `load` is the tokens that a die's experts are sent, as a multiple of an even spread over the
-dies.
+dies, `router` the bytes of an element of the type that the router works in (`Subject.router_bytes`).
 
 Widths below are elements per token; with tensor parallelism a die has its share of every one (sequence parallelism).
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.plan.parameters import BF16, FP32
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.schema import Recompute
 
@@ -75,7 +75,7 @@ def dense_mlp(model: Architecture, fused: bool) -> int:
     return norm(model.hidden, fused) + model.hidden * BF16 + 2 * width * BF16 + width * BF16
 
 
-def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int) -> float:
+def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int, router: int) -> float:
     """What an expert layer's MLP keeps, with the norm before it (moe/router.py, token_dispatcher.py, experts.py).
 
     With sequence parallelism the shared experts' whole input too, which other layers gather again for their backward
@@ -83,10 +83,12 @@ def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int) -> float
     """
     h, k, experts, width = model.hidden, model.experts_per_token, model.experts, model.moe_intermediate
     kept: float = norm(h, fused) + h * BF16
-    # The router works in float64 (verl: moe_router_dtype): its input, its logits and scores, and the chosen ones.
-    kept += h * FP64 + experts * (2 * FP64 + FP32 + 1 + FP64) + k * (INT64 + FP64) + 2 * FP64
-    kept += experts * (FP64 + 1)  # probabilities and routing map, which the dispatcher holds until its next use
-    kept += k * (INT64 + FP64)  # the permutation and the probabilities that went along
+    # The router's input, its logits and scores, and the chosen ones; the sigmoid, which is in float32 whatever the
+    # router's type, is the scores themselves where that is float32.
+    sigmoid = 0 if router == FP32 else FP32
+    kept += h * router + experts * (2 * router + sigmoid + 1 + router) + k * (INT64 + router) + 2 * router
+    kept += experts * (router + 1)  # probabilities and routing map, which the dispatcher holds until its next use
+    kept += k * (INT64 + router)  # the permutation and the probabilities that went along
     kept += (
         load * k * (h + 2 * width + width) * BF16
     )  # inputs of the experts, of their activation, of their second layer
@@ -94,17 +96,17 @@ def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int) -> float
     return kept + model.shared_experts * 3 * width * BF16
 
 
-def layer(model: Architecture, number: int, fused: bool, load: float, tensor: int) -> float:
+def layer(model: Architecture, number: int, fused: bool, load: float, tensor: int, router: int) -> float:
     """What the layer of this number, from 0, keeps per token."""
-    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load, tensor)
+    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load, tensor, router)
     return attention(model, fused) + mlp
 
 
-def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int) -> float:
+def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int, router: int) -> float:
     """Most bytes at once in an expert layer's forward pass without gradients, beside the hidden states.
 
     The moments: the experts' first product and their second, each beside the copy of its weights where there is one;
-    between them their activation, with its product with the probabilities in the router's float64 (moe/experts.py,
+    between them their activation, with its product with the probabilities in the router's type (moe/experts.py,
     fused_bias_swiglu.py); and the way back of what they made (token_dispatcher.py, `token_unpermutation`): inputs and
     outputs of the experts, the outputs in the order of their senders, and what came back of a die's own tokens, beside
     the shared experts' output, whole and then scattered, or the layer's output.
@@ -113,24 +115,24 @@ def forward_most(model: Architecture, load: float, tensor: int, tokens: float, s
     received, shared = load * k, model.shared_experts * width * BF16
     moments = (
         tokens * (received * (h + 2 * width * BF16) + shared) + stacked * 2 / 3,
-        tokens * (received * (h + 3 * width * BF16 + width * FP64) + shared),
+        tokens * (received * (h + 3 * width * BF16 + width * router) + shared),
         tokens * (received * (h + width * BF16 + h) + shared) + stacked / 3,
         tokens * ((3 * received + k) * h + (1 + tensor) * h),
     )
-    return max(moments) + tokens * received * FP64  # the probabilities
+    return max(moments) + tokens * received * router  # the probabilities
 
 
-def backward_most(model: Architecture, number: int, load: float) -> float:
+def backward_most(model: Architecture, number: int, load: float, router: int) -> float:
     """Most bytes at once in a layer's backward pass, beyond what the forward pass kept.
 
-    Of an expert layer: the gradient of the gated activation, made in the router's float64 of five pieces as wide as the
+    Of an expert layer: the gradient of the gated activation, made in the router's type of five pieces as wide as the
     activation (fused_bias_swiglu.py, `weighted_swiglu_back`; MindSpeed leaves it as it is). The gradient that comes in
     is as wide as the second layer's input, which is given back by then.
     """
     h = model.hidden
     if number < model.dense_layers:
         return h * BF16 + 4 * model.dense_intermediate * BF16
-    gradient = 5 * load * model.experts_per_token * model.moe_intermediate * FP64
+    gradient = 5 * load * model.experts_per_token * model.moe_intermediate * router
     return h * BF16 + gradient
 
 
@@ -163,8 +165,9 @@ def head_kept(vocabulary: int) -> int:
 
 
 def head_backward_most(vocabulary: int) -> int:
-    """Bytes of the head's backward pass beyond the kept softmax: the logits' gradient, and its copy in bfloat16."""
-    return vocabulary * (FP32 + BF16)
+    """Bytes of the head's backward pass beyond the kept softmax, in whose memory its gradient is made: the gradient of
+    the logits before the temperature. Its copy in bfloat16 comes when the softmax is given back."""
+    return vocabulary * FP32
 
 
 def forward_pass(
@@ -178,6 +181,7 @@ def forward_pass(
     fused: bool,
     stacked: int,
     load: float,
+    router: int,
     entropy: bool,
 ) -> int:
     """The most bytes of a pass without gradients through the layers `numbers`.
@@ -190,6 +194,7 @@ def forward_pass(
         fused: the kernels are MindSpeed's or Transformer Engine's.
         stacked: bytes of the copy of a layer's experts, 0 where there is none (`stacked_bytes`).
         load: tokens of a die's experts, as a multiple of an even spread.
+        router: bytes of an element of the router's type.
         entropy: the pass computes the entropy too.
     """
     die_tokens, h = tokens / tensor, model.hidden * BF16
@@ -201,7 +206,7 @@ def forward_pass(
         # The layer's input, that of its MLP, and the sum between them; on the first stage the embedding (gpt_model.py,
         # `decoder_input`), which on a later one is what came from the stage before.
         states = (4 if numbers[0] == 0 else 3) * h
-        moments.append(die_tokens * states + forward_most(model, load, tensor, die_tokens, stacked))
+        moments.append(die_tokens * states + forward_most(model, load, tensor, die_tokens, stacked, router))
     if last:
         moments.append(die_tokens * (h + head_forward_most(model.vocabulary, entropy)))
     return int(max(moments))
@@ -216,23 +221,24 @@ def training_pass(
     tensor: int,
     fused: bool,
     load: float,
+    router: int,
     recompute: Recompute | None,
 ) -> Pass:
     """Bytes per token of a forward and backward pass through the layers `numbers`; arguments as for `forward_pass`."""
     recomputed_layers, group = recomputed(numbers, recompute)
     h = model.hidden * BF16
-    kept = [h / group if n in recomputed_layers else layer(model, n, fused, load, tensor) for n in numbers]
+    kept = [h / group if n in recomputed_layers else layer(model, n, fused, load, tensor, router) for n in numbers]
     head = norm(model.hidden, fused) + h + head_kept(model.vocabulary) if last else 0.0
     moments = [float(head_backward_most(model.vocabulary))] if last else []
     for number in numbers:
         # Backward from the last layer on: those after this one, and the head, have given back what they kept.
         given_back = head + sum(kept[n - numbers[0]] for n in numbers if n > number)
         rebuilt = sum(
-            layer(model, n, fused, load, tensor)
+            layer(model, n, fused, load, tensor, router)
             for n in numbers
             if n in recomputed_layers and number - group < n <= number
         )
-        most = max(backward_most(model, number, load), attention_most(model, fused, sequence, backward=True))
+        most = max(backward_most(model, number, load, router), attention_most(model, fused, sequence, backward=True))
         moments.append(most + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 

@@ -186,7 +186,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> 
             model, numbers, last,
             tokens=layout.log_prob_micro_batch * run.sequence_tokens, sequence=run.sequence_tokens,
             tensor=layout.actor_tensor, fused=run.fused, stacked=_stack(run, numbers), load=run.expert_load,
-            entropy=entropy,
+            router=run.router_bytes, entropy=entropy,
         )}  # fmt: skip
 
     rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run)}
@@ -227,6 +227,7 @@ def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int
         tensor=layout.actor_tensor,
         fused=run.fused,
         load=run.expert_load,
+        router=run.router_bytes,
         recompute=run.config.actor.recompute,
     )
     tokens = layout.micro_batch * run.sequence_tokens

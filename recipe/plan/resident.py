@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from recipe.plan.activations import recomputed
-from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.plan.parameters import BF16, FP32
 from recipe.plan.subject import Subject
 
 RING_MASK = 512  # vllm_ascend/attention/mla_v1.py: prefill mask of npu_ring_mla, 512 x 512
@@ -36,7 +36,7 @@ def gathered(run: Subject) -> int:
 def left_over(run: Subject, stage: int) -> int:
     """Bytes that actor and reference keep of their last pass on a stage.
 
-    Of every expert layer, its token dispatcher's probabilities in the router's float64, routing map and permutation
+    Of every expert layer, its token dispatcher's probabilities in the router's type, routing map and permutation
     (moe/token_dispatcher.py), and the router's bias and counts; of every attention, the angles of its rope for a
     sequence (yarn_rotary_pos_embedding.py caches them); of a later stage, its input (`set_input_tensor`).
     """
@@ -44,7 +44,7 @@ def left_over(run: Subject, stage: int) -> int:
     first = run.stage_start(stage)
     numbers = range(first, first + layout.stage_layers[stage])
     layers = sum(n >= model.dense_layers for n in numbers)
-    each = layers * (model.experts * (FP64 + 1) + model.experts_per_token * INDEX)
+    each = layers * (model.experts * (run.router_bytes + 1) + model.experts_per_token * INDEX)
     each += model.hidden * BF16 if stage else 0
     tokens = (layout.log_prob_micro_batch + layout.micro_batch) * run.sequence_tokens / layout.actor_tensor
     angles = len(numbers) * run.sequence_tokens * model.qk_rope_head_dim * FP32

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recipe.plan.parameters import FP32, FP64
 from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
 from recipe.runfile.derive import Layout, derive_run
 from recipe.runfile.errors import ConfigError
@@ -44,6 +45,11 @@ class Subject:
     def on_policy(self) -> bool:
         """There is no pass for the old log-probabilities."""
         return self.config.train.loss_mode == ON_POLICY
+
+    @property
+    def router_bytes(self) -> int:
+        """Bytes of an element of the type that the actor's router works in."""
+        return FP64 if self.config.router_type == "fp64" else FP32
 
     @property
     def on_npu(self) -> bool:

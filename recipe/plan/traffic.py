@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
-from recipe.plan.parameters import BF16, FP32, FP64
+from recipe.plan.parameters import BF16, FP32
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
 from recipe.runfile.schema import OFFLOADED, SWAPPED
@@ -47,8 +47,8 @@ def traffic(run: Subject, mean: Lengths) -> dict[str, int]:
     stages = range(layout.actor_pipeline)
     expert_layers = max(_expert_layers(run, stage) for stage in stages)
     away = 1 - 1 / layout.actor_expert
-    # moe/token_dispatcher.py: hidden states and float64 probabilities go to the experts, hidden states come back.
-    each = model.experts_per_token * (2 * model.hidden * BF16 + FP64) * away
+    # moe/token_dispatcher.py: hidden states and the router's probabilities go to the experts, hidden states come back.
+    each = model.experts_per_token * (2 * model.hidden * BF16 + run.router_bytes) * away
     pass_counts = passes(run)
     out = {name: tokens * expert_layers * each * count for name, count in pass_counts.items()}
     exchanged = {f"expert all-to-all, {name}": value for name, value in out.items() if value}

@@ -211,7 +211,7 @@ def optimizer_config(config: RunConfig) -> dict[str, Any]:
 def transformer_config(basis: Basis) -> dict[str, Any]:
     """verl's `override_transformer_config`: what the run file asks for, and what model and MindSpeed need."""
     config, layout = basis.config, basis.layout
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"moe_router_dtype": config.router_type}
     if not layout.even_stages:
         values["num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
         # With both ends named, Megatron-core 0.12.1 divides by the number of other stages.
@@ -232,7 +232,6 @@ STABLE_ROUTER = {
     "moe_router_load_balancing_type": "none",
     "moe_aux_loss_coeff": 0.0,
     "moe_router_bias_update_rate": 0.0,
-    "moe_router_dtype": "fp32",
     "apply_rope_fusion": False,
 }
 # The keys that verl's configuration has under override_transformer_config; every other one is an addition.

@@ -22,8 +22,8 @@ class Float32Linear(UnquantizedLinearMethod):
 
 @patch(
     "vllm_ascend.models.deepseek_v2:CustomDeepseekV2MoE.__init__",
-    why="router logits, scores and their bias are bfloat16 in the rollout, but float64 with a float32 bias in the "
-    "trainer: near ties the two pick different experts, and the sampled tokens' probabilities come apart",
+    why="router logits, scores and their bias are bfloat16 in the rollout, but float32 in the trainer: near ties the "
+    "two pick different experts, and the sampled tokens' probabilities come apart",
     upstream="vllm-ascend==0.9.1",
     fingerprint="sha256:1fbd14d5caa07fa5d701d90b54b49d12d4da7f7c8f51ab851cb6d2dcb9a82ac7",
     remove_when="vllm-ascend computes DeepSeek-V3's router in float32 outside its super kernel mode too",

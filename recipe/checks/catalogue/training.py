@@ -252,3 +252,20 @@ check(
         "the updates of the warm-up with the steps, however many updates a step has",
     fix="lower [train] warmup_steps, or raise [run] steps",
 )(broken("warm-up"))  # fmt: skip
+
+
+@check(
+    "T017", "the router works in a type that the device multiplies", needs="static",
+    why="verl sets the actor's router to float64, and the matrix product of an NPU takes bfloat16, float16 and float32 "
+        "only (CANN 8.2.RC1, aclnnMm): the first expert layer would end the run; the launcher sets float32",
+    fix="report it: the launcher is at fault",
+)  # fmt: skip
+def _router_type(facts: Facts) -> Iterator[Complaint]:
+    if facts.config.cluster.device == CUDA:
+        raise NoMatter
+    try:
+        router_type = facts.derived.transformer.get("moe_router_dtype")
+    except ConfigError as error:
+        raise CannotTell(str(error)) from None
+    if router_type != "fp32":
+        yield bad(f"moe_router_dtype = {router_type}", "fp32")

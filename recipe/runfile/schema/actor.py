@@ -94,11 +94,10 @@ class Actor:
     )
     moe_profile: str = key(
         "default: verl's router settings; stable: Pai-Megatron-Patch's, with no load balancing loss, a fixed router "
-        "bias, the router in float32, and no fused rotary embedding",
+        "bias, the router in float32 on GPUs too, and no fused rotary embedding",
         "default",
         choices=("default", "stable"),
-        gives="moe_router_load_balancing_type, moe_aux_loss_coeff, moe_router_bias_update_rate, moe_router_dtype, "
-        "apply_rope_fusion",
+        gives="moe_router_load_balancing_type, moe_aux_loss_coeff, moe_router_bias_update_rate, apply_rope_fusion",
         on_resume=CHANGES,
     )
 

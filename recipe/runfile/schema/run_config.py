@@ -10,7 +10,7 @@ from typing import Any
 
 from recipe.runfile.masking import masked
 from recipe.runfile.schema.actor import Actor
-from recipe.runfile.schema.cluster import SIM, Cluster, Simulator
+from recipe.runfile.schema.cluster import CUDA, SIM, Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
 from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.rollout import Rollout
@@ -41,6 +41,15 @@ class RunConfig:
     @property
     def simulated(self) -> bool:
         return self.cluster.device == SIM
+
+    @property
+    def router_type(self) -> str:
+        """The type that the actor's router works in, as Megatron-core's `moe_router_dtype`.
+
+        verl 0.6.1 has float64, which an NPU does not multiply: its matrix product takes bfloat16, float16 and float32
+        (CANN 8.2.RC1, aclnnMm).
+        """
+        return "fp64" if self.cluster.device == CUDA and self.actor.moe_profile == "default" else "fp32"
 
     @property
     def paths(self) -> dict[str, str]:

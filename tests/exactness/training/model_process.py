@@ -168,6 +168,7 @@ def build(
     overrides = transformer_overrides(json.loads((Path(job["hf"]) / "config.json").read_text()))
     if not job.get("derive", True):
         overrides = {}
+    overrides["moe_router_dtype"] = "fp32"  # as the launcher has it on NPUs
     if job["mindspeed"]:
         overrides |= mindspeed_overrides()
     if job["device"] == "cpu":

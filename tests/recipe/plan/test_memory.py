@@ -90,7 +90,7 @@ def test_what_the_host_does_not_update_stays_on_the_die_in_every_phase() -> None
 
 
 def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() -> None:
-    assert "activations" in memory(subject(BIG)).dies[6].phases["update"]
+    assert "activations" in memory(subject(BIG)).dies[1].phases["update"]
     short = with_(BIG, "data", max_prompt_tokens=64, max_response_tokens=64)
     update = memory(subject(short)).dies[6].phases["update"]
     portion = (64 * 3 * 7168 * 2048) / 16  # elements, but for those that are not experts'

@@ -223,6 +223,14 @@ def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any,
     assert "Megatron-core is told" in cluster.findings("T012")[0].found
 
 
+def test_t017_a_launcher_that_leaves_the_router_to_verl(cluster: Any, monkeypatch: Any) -> None:
+    from recipe.runfile.schema import RunConfig
+
+    assert cluster.findings("T017") == []
+    monkeypatch.setattr(RunConfig, "router_type", "fp64")
+    assert "moe_router_dtype = fp64" in cluster.findings("T017")[0].found
+
+
 def test_c002_what_no_other_check_has_seen_coming(cluster: Any) -> None:
     assert cluster.findings("C002") == []
     cluster.set(cluster_dashboard_port=cluster.config.cluster.ray_port)
