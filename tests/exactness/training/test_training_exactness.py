@@ -72,8 +72,10 @@ def test_a_step_in_two_processes_equals_one_process(task: int, pair: Results, al
         assert rank[task]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-4)
 
 
-def test_a_bf16_step_trains(alone: list[dict[str, Any]]) -> None:
-    step = alone[2]
+def test_a_bf16_step_trains(model: Any, alone: list[dict[str, Any]]) -> None:
+    exact, step = alone[1:]
     assert step["success"]
-    assert step["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=0.1)
-    assert step["changed"] == step["parameters"]
+    assert step["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.1)
+    # Of 256 experts some are chosen by no token, and bfloat16 chooses a few others.
+    everyone_is_chosen = model.model.config.n_routed_experts < 256
+    assert step["changed"] == (step["parameters"] if everyone_is_chosen else pytest.approx(exact["changed"], rel=0.1))
