@@ -5,6 +5,7 @@
 #include "hccl.h"
 #include "host_allocator.h"
 #include "memory.h"
+#include "refusals.h"
 #include "slots.h"
 
 #include <torch/csrc/autograd/python_variable.h>
@@ -114,6 +115,22 @@ void bind_counters(py::module& m) {
   m.def("count_op", [](const std::string& name) { op_counter(name).add(); });
 }
 
+void bind_refusals(py::module& m) {
+  m.def(
+      "refuse_dtypes",
+      [](const std::string& name, std::vector<c10::ScalarType> dtypes, std::string message, bool warn, std::vector<std::string> arguments) {
+        refuse_dtypes(name, {std::move(dtypes), std::move(arguments), std::move(message), warn});
+      },
+      py::arg("operator"), py::arg("dtypes"), py::arg("message"), py::arg("warn") = false, py::arg("arguments") = std::vector<std::string>());
+  m.def(
+      "refuse_collective",
+      [](const std::string& name, std::vector<c10::ScalarType> dtypes, std::vector<std::string> reduce_ops, std::string message, bool warn) {
+        refuse_collective(name, {std::move(dtypes), std::move(reduce_ops), std::move(message), warn});
+      },
+      py::arg("collective"), py::arg("dtypes"), py::arg("reduce_ops"), py::arg("message"), py::arg("warn") = false);
+  m.def("clear_refusals", &clear_refusals);
+}
+
 }  // namespace
 }  // namespace npu_sim
 
@@ -126,4 +143,5 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   npu_sim::bind_memory(m);
   npu_sim::bind_counters(m);
   npu_sim::bind_hccl(m);
+  npu_sim::bind_refusals(m);
 }

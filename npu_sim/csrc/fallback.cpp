@@ -7,6 +7,7 @@
 #include "counters.h"
 #include "generator.h"
 #include "memory.h"
+#include "refusals.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -51,6 +52,7 @@ constexpr std::string_view kBlocked[] = {
 
 struct Op {
   Counter* counter = nullptr;
+  const Refusals* refusals = nullptr;
   std::string refusal;        // why it cannot run; empty when it can
   uint32_t may_be_on_cpu = 0;
   int generator = -1;         // position of the Generator argument
@@ -63,6 +65,7 @@ std::unique_ptr<Op> describe(const c10::OperatorHandle& handle) {
   const std::string& name = schema.name();
   const std::string full = c10::toString(handle.operator_name());
   op->counter = &op_counter(full);
+  op->refusals = &refusals_of_operator(full);
   op->mutates = schema.is_mutable();
   for (const auto& allowed : kAllowed)
     if (name == allowed.name) op->may_be_on_cpu = allowed.arguments;
@@ -192,6 +195,7 @@ class Call {
     } else if (device_ != device.index()) {
       mixed("npu:" + std::to_string(static_cast<int>(device.index())));
     }
+    op_.refusals->check(t.scalar_type(), handle_.schema().arguments()[position_].name());
     for (auto& o : operands_)
       if (o.npu.is_same(t)) return o.cpu;
     operands_.push_back({t, cpu_view(t)});

@@ -4,6 +4,7 @@
 
 #include "counters.h"
 #include "memory.h"
+#include "refusals.h"
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
@@ -97,6 +98,11 @@ c10d::ReduceOp gloo_op(const c10d::ReduceOp& op, const Tensor& t, const char* na
   return c10d::ReduceOp(c10d::ReduceOp::SUM);
 }
 
+std::string_view name_of(const c10d::ReduceOp& op) {
+  constexpr std::string_view names[] = {"SUM", "AVG", "PRODUCT", "MIN", "MAX", "BAND", "BOR", "BXOR", "PREMUL_SUM"};
+  return op.op_ < std::size(names) ? names[op.op_] : "unknown";
+}
+
 // gloo knows neither complex numbers nor booleans and int16 in reductions.
 Tensor reducible(const Tensor& t, const char* name) {
   const auto dtype = t.scalar_type();
@@ -109,7 +115,9 @@ Tensor reducible(const Tensor& t, const char* name) {
 // One collective under way: its CPU views, gloo works and last steps.
 class ProcessGroupHCCL::Call {
  public:
-  Call(ProcessGroupHCCL& group, const char* name) : name(name), counter_(collective_counter(name)) {
+  Call(ProcessGroupHCCL& group, const char* name, const c10d::ReduceOp* reduction = nullptr)
+      : name(name), counter_(collective_counter(name)), refusals_(refusals_of_collective(name)),
+        reduction_(reduction ? name_of(*reduction) : "") {
     group.sequence_++;
     counter_.calls.fetch_add(1, std::memory_order_relaxed);
   }
@@ -145,9 +153,12 @@ class ProcessGroupHCCL::Call {
   Tensor checked(const Tensor& t) const {
     TORCH_CHECK(t.device().type() == kNPU, "hccl ", name, ": expected npu tensors, got one on ", t.device(),
                 " (use a gloo group for CPU tensors)");
+    refusals_.check(t.scalar_type(), reduction_);
     return as_cpu(t);
   }
   Counter& counter_;
+  const Refusals& refusals_;
+  std::string_view reduction_;
 };
 
 ProcessGroupHCCL::ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, int rank, int size, c10::intrusive_ptr<HcclOptions> options)
@@ -218,7 +229,7 @@ WorkPtr ProcessGroupHCCL::broadcast(Tensors& tensors, const c10d::BroadcastOptio
 }
 
 WorkPtr ProcessGroupHCCL::allreduce(Tensors& tensors, const c10d::AllreduceOptions& opts) {
-  Call call(*this, "allreduce");
+  Call call(*this, "allreduce", &opts.reduceOp);
   for (auto& t : tensors) {
     Tensor buffer = reducible(call.in_out(t), call.name);
     auto gloo_opts = opts;
@@ -235,7 +246,7 @@ WorkPtr ProcessGroupHCCL::allreduce_coalesced(Tensors& tensors, const c10d::Allr
 }
 
 WorkPtr ProcessGroupHCCL::reduce(Tensors& tensors, const c10d::ReduceOptions& opts) {
-  Call call(*this, "reduce");
+  Call call(*this, "reduce", &opts.reduceOp);
   for (auto& t : tensors) {
     Tensor target = reducible(call.in_out(t), call.name);
     // gloo uses the buffers of other ranks as scratch; theirs must stay as they are
@@ -329,7 +340,7 @@ WorkPtr ProcessGroupHCCL::scatter(Tensors& outputs, TensorLists& inputs, const c
 
 // Chunk r, summed over ranks, ends on rank r: one reduction per rank, on copies, since gloo overwrites what it reduces.
 WorkPtr ProcessGroupHCCL::reduce_scatter(Tensors& outputs, TensorLists& inputs, const c10d::ReduceScatterOptions& opts) {
-  Call call(*this, "reduce_scatter");
+  Call call(*this, "reduce_scatter", &opts.reduceOp);
   const Tensors& chunks = inputs.at(0);
   TORCH_CHECK(static_cast<int>(chunks.size()) == size_, "hccl reduce_scatter: expected ", size_, " inputs, got ", chunks.size());
   const Tensor out = call.output(outputs.at(0));
@@ -355,7 +366,7 @@ WorkPtr ProcessGroupHCCL::reduce_scatter(Tensors& outputs, TensorLists& inputs, 
 }
 
 WorkPtr ProcessGroupHCCL::_reduce_scatter_base(Tensor& output, Tensor& input, const c10d::ReduceScatterOptions& opts) {
-  Call call(*this, "_reduce_scatter_base");
+  Call call(*this, "_reduce_scatter_base", &opts.reduceOp);
   Tensor in = reducible(call.input(input), call.name).view(-1);
   const Tensor out = reducible(call.output(output), call.name);
   Tensor flat = out.view(-1);

@@ -2,6 +2,7 @@
 // Kernels of their own: what makes and reshapes storages, and what is called so often that the boxed way would cost.
 #include "counters.h"
 #include "memory.h"
+#include "refusals.h"
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/NativeFunctions.h>
@@ -9,6 +10,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/native/Resize.h>
 #include <torch/library.h>
+
+#include <initializer_list>
 
 namespace npu_sim {
 namespace {
@@ -23,6 +26,21 @@ using c10::SymIntArrayRef;
   do {                                                \
     static Counter& counter = op_counter("aten::" name); \
     counter.add();                                    \
+  } while (0)
+
+// The dtypes that documents exclude, by argument, before anything is computed.
+struct Argument {
+  const char* name;
+  const Tensor* tensor;
+};
+void check_dtypes(const Refusals& refusals, std::initializer_list<Argument> arguments) {
+  for (const auto& [name, tensor] : arguments)
+    if (tensor && tensor->defined() && tensor->device().type() == kNPU) refusals.check(tensor->scalar_type(), name);
+}
+#define CHECK_DTYPES(name, ...)                                                \
+  do {                                                                         \
+    static const Refusals& refusals = refusals_of_operator("aten::" name);     \
+    check_dtypes(refusals, {__VA_ARGS__});                                     \
   } while (0)
 
 constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
@@ -144,6 +162,7 @@ Tensor& set_storage_offset(Tensor& self, at::Storage source, SymInt offset, SymI
 // Between host and device, and between devices: the only operator that may see two devices.
 Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
   COUNT("_copy_from");
+  CHECK_DTYPES("_copy_from", {"self", &self}, {"dst", &dst});
   const bool to_npu = dst.device().type() == kNPU;
   TORCH_CHECK_NOT_IMPLEMENTED(self.layout() == at::kStrided && dst.layout() == at::kStrided,
                               "aten::_copy_from: only strided tensors exist on the simulated NPU");
@@ -165,6 +184,7 @@ Tensor copy_from_and_resize(const Tensor& self, const Tensor& dst) {
 
 at::Scalar local_scalar_dense(const Tensor& self) {
   COUNT("_local_scalar_dense");
+  CHECK_DTYPES("_local_scalar_dense", {"self", &self});
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return at::_ops::_local_scalar_dense::call(cpu_view(self));
 }
@@ -174,6 +194,7 @@ void record_stream(Tensor&, c10::Stream) {}  // everything is synchronous
 // The CPU kernel draws from the CPU generator; this one from the device's. Returns (output, mask), output = x*mask/(1-p).
 std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p, std::optional<bool> train) {
   COUNT("native_dropout");
+  CHECK_DTYPES("native_dropout", {"input", &input});
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   Tensor mask = at::empty_like(input, input.options().dtype(at::kBool));
   if (input.numel() == 0 || !train.value_or(true)) return {input.clone(), mask.fill_(true)};
@@ -185,6 +206,7 @@ std::tuple<Tensor, Tensor> native_dropout(const Tensor& input, double p, std::op
 Tensor convolution(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, IntArrayRef stride, IntArrayRef padding,
                    IntArrayRef dilation, bool transposed, IntArrayRef output_padding, int64_t groups) {
   COUNT("convolution_overrideable");
+  CHECK_DTYPES("convolution_overrideable", {"input", &input}, {"weight", &weight}, {"bias", bias ? &*bias : nullptr});
   const auto device = input.device();
   TORCH_CHECK(weight.device() == device && (!bias || !bias->defined() || bias->device() == device),
               "Expected all tensors to be on the same device: input on ", device, ", weight on ", weight.device(), " (aten::convolution)");
@@ -200,6 +222,7 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(const Tensor& grad, cons
                                                         IntArrayRef padding, IntArrayRef dilation, bool transposed,
                                                         IntArrayRef output_padding, int64_t groups, std::array<bool, 3> mask) {
   COUNT("convolution_backward_overrideable");
+  CHECK_DTYPES("convolution_backward_overrideable", {"grad_output", &grad}, {"input", &input}, {"weight", &weight});
   const auto device = input.device().index();
   const int64_t bias_size = transposed ? weight.size(1) * groups : weight.size(0);
   ComputeFor guard(device);
@@ -228,6 +251,17 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("native_dropout", &native_dropout);
   m.impl("convolution_overrideable", &convolution);
   m.impl("convolution_backward_overrideable", &convolution_backward);
+}
+
+// torch resolves a lazily conjugated or negated tensor by a copy before an operator sees it. The copy itself must see it as it is:
+// the views over the host's bytes keep the bits, and copy_ on the CPU heeds them.
+TORCH_LIBRARY_IMPL(aten, Conjugate, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+  m.impl("_copy_from_and_resize", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(aten, Negative, m) {
+  m.impl("_copy_from", torch::CppFunction::makeFallthrough());
+  m.impl("_copy_from_and_resize", torch::CppFunction::makeFallthrough());
 }
 
 }  // namespace

@@ -5,8 +5,12 @@ Runs every check on all ranks in the same order and writes {check: null or error
 """
 
 import json
+import os
 import sys
+import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +18,9 @@ import torch
 import torch.distributed as dist
 import torch_npu
 from torch.distributed import _coalescing_manager
+from torch_npu.limits import Level, set_level
+from torch_npu.limits.fact import CollectiveTypes
+from torch_npu.limits.table import types
 
 RANK, SIZE = int(sys.argv[1]), int(sys.argv[2])
 OTHER = 1 - RANK
@@ -193,6 +200,54 @@ def cpu_tensors_are_refused_by_name():
         assert "cpu" in str(error)
 
 
+def expect(message: str, call, *arguments, **options) -> None:
+    try:
+        call(*arguments, **options)
+    except Exception as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(f"accepted; expected: {message}")
+
+
+@contextmanager
+def standard_error() -> Iterator[list[str]]:
+    """The lines that C++ writes to stderr meanwhile; complete when the context is left."""
+    lines: list[str] = []
+    kept = os.dup(2)
+    with tempfile.TemporaryFile("w+") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            lines += file.read().splitlines()
+
+
+def tables_of_refusals():
+    torch_npu._sim.refuse_collective("allreduce", [torch.float64], [], "HCCL sums no float64")
+    torch_npu._sim.refuse_collective("allreduce", [], ["BAND", "BOR"], "HCCL has no bitwise reductions")
+    torch_npu._sim.refuse_collective("reduce", [torch.int64], ["PRODUCT"], "no int64 products")
+    torch_npu._sim.refuse_collective("broadcast", [torch.int8], [], "not documented", warn=True)
+    try:
+        message = "HCCL sums no float64 (found torch.float64 reduced by SUM in allreduce)"
+        expect(message, dist.all_reduce, full(1, 2, dtype=torch.float64))
+        message = "HCCL has no bitwise reductions (found torch.int32 reduced by BOR in allreduce)"
+        expect(message, dist.all_reduce, full(1, 2, dtype=torch.int32), op=dist.ReduceOp.BOR)
+        expect("no int64 products", dist.reduce, full(1, 2, dtype=torch.int64), 0, op=dist.ReduceOp.PRODUCT)
+        for allowed in (torch.float32, torch.int64):
+            dist.all_reduce(full(1, 2, dtype=allowed))
+            dist.reduce(full(1, 2, dtype=allowed), 0)
+        with standard_error() as lines:
+            for _ in range(2):
+                dist.broadcast(full(1, 2, dtype=torch.int8), 0)
+        assert len(lines) == 1 and "not documented (found torch.int8 in broadcast)" in lines[0], lines
+    finally:
+        torch_npu._sim.clear_refusals()
+    dist.all_reduce(full(1, 2, dtype=torch.float64))
+
+
 def groups_by_name():
     options = torch_npu._C._distributed_c10d.ProcessGroupHCCL.Options()
     options.hccl_config = {"hccl_buffer_size": 200}
@@ -264,6 +319,34 @@ def what_is_through_has_given_its_bytes_back():
         assert torch.npu.memory_allocated() == before
 
 
+def the_strict_level_refuses_what_is_not_reduced():
+    calls = {
+        "allreduce": lambda x, op: dist.all_reduce(x, op=op),
+        "reduce": lambda x, op: dist.reduce(x, 0, op=op),
+        "reduce_scatter": lambda x, op: dist.reduce_scatter(x[:1].clone(), list(x.split(1)), op=op),
+        "_reduce_scatter_base": lambda x, op: dist.reduce_scatter_tensor(x[:1].clone(), x, op=op),
+    }
+    rows = [row for row in types() if isinstance(row, CollectiveTypes)]
+    assert {row.operator for row in rows} == {f"hccl {name}" for name in calls}
+    set_level(Level.STRICT)
+    try:
+        for row in rows:
+            call = calls[row.operator.removeprefix("hccl ")]
+            # Complex numbers are none: torch.distributed hands them over as pairs of real ones.
+            outside = [(full(1, 2, dtype=dtype), "SUM") for dtype in (torch.float64, torch.uint8)]
+            if row.reductions:
+                outside = [(full(1, 2, dtype=torch.int32), name) for name in row.reductions if name != "PREMUL_SUM"]
+            for x, reduction in outside:
+                try:
+                    call(x, getattr(dist.ReduceOp, reduction))
+                    raise AssertionError(f"{row.operator} of {x.dtype} by {reduction} was computed")
+                except RuntimeError as error:
+                    assert str(error).startswith(row.rule()), error
+            call(full(1, 2), dist.ReduceOp.AVG)
+    finally:
+        set_level(Level.OFF)
+
+
 CHECKS = [
     allreduce,
     average,
@@ -279,6 +362,8 @@ CHECKS = [
     coalescing,
     objects_and_barrier,
     cpu_tensors_are_refused_by_name,
+    tables_of_refusals,
+    the_strict_level_refuses_what_is_not_reduced,
     groups_by_name,
     a_group_made_by_hand,
     traffic_is_counted,

@@ -35,6 +35,7 @@ distributed.register()
 from torch_npu import atb, contrib, profiler, sim, utils  # noqa: E402
 from torch_npu._tensor import empty_with_swapped_memory, unsupported_dtype  # noqa: E402
 from torch_npu._version import __version__  # noqa: E402
+from torch_npu.npu.formats import Format  # noqa: E402
 
 _ops = _startup.load_operators()
 globals().update(_ops.PUBLIC)
@@ -55,6 +56,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "_C",
+    "Format",
     "__version__",
     "_sim",
     "atb",

@@ -22,7 +22,10 @@ def one_query(query, keys, values, scale):
     return torch.exp(scores - lse) @ values.double(), float(lse)
 
 
-def ring_reference(q, k, v, q_lens, kv_lens, scale, causal):
+def ring_reference(q, k, v, q_lens, kv_lens, scale, causal, from_end=False):
+    """Causal: query i sees keys 0 to i, or, from the end, those up to as far from the last key as it is from the last
+    query.
+    """
     out, lse = (
         torch.zeros(q.shape[0], q.shape[1], v.shape[2], dtype=torch.float64),
         torch.full((q.shape[1], q.shape[0]), -math.inf, dtype=torch.float64),
@@ -30,7 +33,7 @@ def ring_reference(q, k, v, q_lens, kv_lens, scale, causal):
     q0 = k0 = 0
     for ql, kl in zip(q_lens, kv_lens, strict=True):
         for i in range(ql):
-            seen = kl - ql + i + 1 if causal else kl
+            seen = min(i + 1 + (kl - ql if from_end else 0), kl) if causal else kl
             for h in range(q.shape[1]):
                 out[q0 + i, h], lse[h, q0 + i] = one_query(
                     q[q0 + i, h], k[k0 : k0 + max(seen, 0), h], v[k0 : k0 + max(seen, 0), h], scale
@@ -103,21 +106,33 @@ def test_ring_merges_cached_context(pairs):
         joined_v += [cv[b : b + c], v[a : a + n]]
         a, b = a + n, b + c
     expected, expected_lse = ring_reference(
-        q, torch.cat(joined_k), torch.cat(joined_v), q_lens, [n + c for n, c in pairs], 0.3, True
+        q, torch.cat(joined_k), torch.cat(joined_v), q_lens, [n + c for n, c in pairs], 0.3, True, from_end=True
     )
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse.cpu().double(), expected_lse, rtol=1e-5, atol=1e-5)
 
 
-def test_ring_queries_that_see_no_key():
-    """Causal with fewer keys than queries: the first queries of a request see nothing, output 0 and lse -inf."""
-    q_lens, kv_lens = [4, 3], [2, 3]
-    q, k, v = make(7), make(5), make(5, size=VALUE)
+def test_the_triangle_starts_at_the_first_key():
+    """Query i sees keys 0 to i, also of a request with more or fewer keys than queries."""
+    q_lens, kv_lens = [4, 3, 2], [2, 6, 2]
+    q, k, v = make(9), make(10), make(10, size=VALUE)
     out, lse = ring(q, k, v, [q_lens, kv_lens], causal=True)
     expected, expected_lse = ring_reference(q, k, v, q_lens, kv_lens, 0.3, True)
-    assert bool((expected[:2] == 0).all())
     torch.testing.assert_close(out.cpu().double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse.cpu().double(), expected_lse, rtol=1e-5, atol=1e-5)
+
+
+def test_ring_makes_its_results():
+    """Without output and softmax_lse, and with the options' defaults: a first ring without mask."""
+    q, k, v = make(6), make(5), make(5, size=VALUE)
+    lengths = torch.tensor([[4, 2], [5, 0]], dtype=torch.int32)
+    given_results = ring(q, k, v, lengths.tolist(), causal=False)
+    out, lse = torch_npu.atb.npu_ring_mla(
+        q[..., :NOPE].npu(), q[..., NOPE:].npu(), k[..., :NOPE].npu(), k[..., NOPE:].npu(), v.npu(), None, lengths,
+        H, H, qk_scale=0.3,
+    )  # fmt: skip
+    assert torch.equal(out[:4], given_results[0][:4]) and torch.equal(lse[:, :4], given_results[1][:, :4])
+    assert bool(out[4:].isnan().all()) and bool(lse[:, 4:].isnan().all())  # nothing is written without keys
 
 
 def test_ring_takes_expanded_and_strided_views():
@@ -299,6 +314,16 @@ def test_fused_score_with_several_queries_per_request():
         atten_mask=mask,
         actual_seq_lengths=ends,
     )
+    padded = torch.zeros(3, 3, H, LATENT + ROPE)  # the same in BSND, each request with three queries
+    for request, (end, count) in enumerate(zip(ends, counts, strict=True)):
+        padded[request, 3 - count :] = query[end - count : end]
+    same, zero = fused(
+        padded.npu(), ckv.npu(), kpe.npu(), table.npu(), lengths, input_layout="BSND", sparse_mode=3, atten_mask=mask,
+        inner_precise=2,
+    )  # fmt: skip
+    for request, (end, count) in enumerate(zip(ends, counts, strict=True)):
+        torch.testing.assert_close(same[request, 3 - count :], out[end - count : end])
+    assert zero.tolist() == [0]
     row = 0
     for length, count, cache in zip(lengths, counts, rows, strict=True):
         for i in range(count):
@@ -316,9 +341,11 @@ def test_fused_score_with_several_queries_per_request():
         ({"block_table": None}, NotImplementedError, "npu_fused_infer_attention_score.*block_table=None"),
         ({"input_layout": "BSH"}, NotImplementedError, "npu_fused_infer_attention_score.*input_layout='BSH'"),
         ({"sparse_mode": 2}, NotImplementedError, "npu_fused_infer_attention_score.*sparse_mode=2"),
+        ({"sparse_mode": 3}, ValueError, "npu_fused_infer_attention_score: atten_mask is None"),
+        ({"inner_precise": 4}, NotImplementedError, "npu_fused_infer_attention_score.*inner_precise=4"),
         ({"antiquant_mode": 1}, NotImplementedError, "npu_fused_infer_attention_score.*antiquant_mode"),
         ({"softmax_lse_flag": True}, NotImplementedError, "npu_fused_infer_attention_score.*softmax_lse_flag"),
-        ({"num_heads": 3}, ValueError, "npu_fused_infer_attention_score: num_heads is 3"),
+        ({"num_heads": 3}, ValueError, "npu_fused_infer_attention_score: query is of shape"),
         ({"block_size": 32}, ValueError, "npu_fused_infer_attention_score: key is of shape"),
         ({"actual_seq_lengths_kv": [65]}, ValueError, "npu_fused_infer_attention_score: context length is 65"),
         ({"actual_seq_lengths_kv": [1, 1]}, ValueError, "npu_fused_infer_attention_score: block_table is of 1 rows"),

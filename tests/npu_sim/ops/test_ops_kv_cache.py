@@ -3,6 +3,8 @@
 
 import math
 
+import itertools
+
 import pytest
 import torch
 import torch_npu
@@ -69,8 +71,8 @@ def test_reshape_and_cache_refuses(slots, key, message):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("output", [False, True])
-def test_kv_rmsnorm_rope_cache(dtype, output):
+@pytest.mark.parametrize(("mode", "output"), [("PA", False), ("PA", True), ("PA_BNSD", True)])
+def test_kv_rmsnorm_rope_cache(dtype, mode, output):
     tokens, latent, rope = 5, 8, 4
     kv, gamma = torch.randn(tokens, 1, 1, latent + rope).to(dtype), torch.rand(latent).to(dtype)
     angle = torch.rand(tokens, rope // 2) * 6
@@ -89,7 +91,7 @@ def test_kv_rmsnorm_rope_cache(dtype, output):
         k_cache,
         ckv_cache,
         epsilon=1e-6,
-        cache_mode="PA",
+        cache_mode=mode,
         is_output_kv=output,
     )
     assert got_k is k_cache and got_c is ckv_cache
@@ -106,7 +108,8 @@ def test_kv_rmsnorm_rope_cache(dtype, output):
         if output:
             torch.testing.assert_close(c_kv[t, 0, 0].cpu().double(), c, rtol=tol, atol=tol)
             torch.testing.assert_close(k_rope[t, 0, 0].cpu().double(), k, rtol=tol, atol=tol)
-    assert output or (k_rope is None and c_kv is None)
+    assert k_rope.shape == (tokens, 1, 1, rope) and c_kv.shape == (tokens, 1, 1, latent)
+    assert output or bool(k_rope.isnan().all() and c_kv.isnan().all())  # memory that nobody wrote
     untouched = [s for s in range(BLOCKS * PAGE) if s not in slots.tolist()]
     assert bool((stored_c[untouched] == 0).all()) and bool((stored_k[untouched] == 0).all())
 
@@ -171,9 +174,15 @@ def test_paged_cache_load(requests, given_starts):
         key=key,
         value=value,
     )
+    ends = int32([0, *itertools.accumulate(lengths)])
+    made = torch_npu.atb.npu_paged_cache_load(
+        keys.npu(), values.npu(), table.npu(), ends, seq_starts=int32(starts) if given_starts else None, cumsum=True
+    )
+    assert torch.equal(made[0], key) and torch.equal(made[1], value)
     row = 0
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        for position in range(start, start + length):
+        begin = start // PAGE * PAGE  # whole blocks are copied: a start within one counts as its first position
+        for position in range(begin, begin + length):
             page = table[i, position // PAGE]
             assert torch.equal(key[row].cpu(), keys[page, position % PAGE]) and torch.equal(
                 value[row].cpu(), values[page, position % PAGE]
@@ -186,11 +195,11 @@ def test_paged_cache_load_refuses():
     lens = torch.tensor([9], dtype=torch.int32).npu()
     call = torch_npu.atb.npu_paged_cache_load
     out = torch.zeros(9, 1, 3).npu()
-    with pytest.raises(ValueError, match="npu_paged_cache_load: seq_lens is up to position 9"):
+    with pytest.raises(ValueError, match="npu_paged_cache_load: context_lens is up to position 9"):
         call(cache, cache, table, lens, key=out, value=out)
     with pytest.raises(ValueError, match="npu_paged_cache_load: key is of shape"):
         call(cache, cache, table, lens - 1, key=out, value=out)
-    with pytest.raises(ValueError, match="npu_paged_cache_load: seq_lens is of dtype int64"):
+    with pytest.raises(ValueError, match="npu_paged_cache_load: context_lens is of dtype int64"):
         call(cache, cache, table, lens.long(), key=out, value=out)
-    with pytest.raises(RuntimeError, match="npu_paged_cache_load: seq_lens is on cpu"):
+    with pytest.raises(RuntimeError, match="npu_paged_cache_load: context_lens is on cpu"):
         call(cache, cache, table, lens.cpu(), key=out, value=out)

@@ -1,24 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Formats are accepted and change nothing; hints do nothing."""
+"""Formats are told as torch_npu tells them and change no value; hints do nothing."""
+
+import io
+from collections.abc import Iterator
 
 import pytest
 import torch
 import torch_npu
+from torch_npu import Format
 
 
-@pytest.mark.parametrize("code", [2, 29])
-def test_format_cast_is_the_identity(code):
+@pytest.fixture
+def private_formats() -> Iterator[None]:
+    """torch.npu.config.allow_internal_format, which is off on an A3."""
+    torch.npu.config.allow_internal_format = True
+    yield
+    torch.npu.config.allow_internal_format = False
+
+
+def test_a_tensor_has_the_format_of_its_dimensions():
+    formats = [torch_npu.get_npu_format(torch.zeros([2] * dimensions).npu()) for dimensions in (1, 2, 3, 4, 5, 6)]
+    assert formats == [2, 2, 2, 0, 30, 2]
+
+
+def test_plain_formats_are_renamed_in_place():
     weight = torch.nn.Parameter(torch.randn(2, 3).npu())
-    assert torch_npu.npu_format_cast(weight, code) is weight
-    assert torch_npu.npu_format_cast_(weight, code) is weight
-    assert torch_npu.get_npu_format(weight) == 2
+    assert torch_npu.npu_format_cast(weight, 2) is weight
+    assert torch_npu.npu_format_cast(weight, Format.NCHW) is weight
+    assert torch_npu.get_npu_format(weight) is Format.NCHW
 
 
-def test_other_formats_and_cpu_tensors_are_refused():
-    with pytest.raises(NotImplementedError, match=r"npu_format_cast.*acl_format=4"):
-        torch_npu.npu_format_cast(torch.randn(2).npu(), 4)
-    with pytest.raises(NotImplementedError, match=r"npu_format_cast_.*acl_format=4"):
-        torch_npu.npu_format_cast_(torch.randn(2).npu(), 4)
+def test_a_cast_to_nz_is_a_copy_with_gradients(private_formats):
+    weight = torch.nn.Parameter(torch.randn(2, 3).npu())
+    nz = torch_npu.npu_format_cast(weight, 29)
+    assert torch_npu.get_npu_format(nz) is Format.FRACTAL_NZ and torch_npu.get_npu_format(weight) is Format.ND
+    assert nz.data_ptr() != weight.data_ptr() and torch.equal(nz, weight)
+    assert torch_npu.npu_format_cast(nz, 29) is nz
+    (nz * 2).sum().backward()
+    assert weight.grad is not None and weight.grad.tolist() == [[2.0] * 3] * 2
+    back = torch_npu.npu_format_cast(nz, 2)
+    assert torch_npu.get_npu_format(back) == 2 and torch_npu.get_npu_format(nz) == 29
+
+
+def test_views_share_the_format_and_results_do_not(private_formats):
+    tensor = torch_npu.npu_format_cast(torch.arange(12.0).view(3, 4).npu(), 29)
+    assert torch_npu.get_npu_format(tensor.t()) == 29 and torch_npu.get_npu_format(tensor[1]) == 29
+    assert torch_npu.get_npu_format(tensor + 1) == 2 and torch_npu.get_npu_format(tensor.clone()) == 2
+    assert tensor.t().contiguous().cpu().tolist() == torch.arange(12.0).view(3, 4).t().tolist()
+
+
+def test_a_format_ends_with_its_storage(private_formats):
+    """Addresses of freed storages are used again; a new tensor there is not in the old one's format."""
+    for _ in range(50):
+        torch_npu.npu_format_cast(torch.zeros(16, 16).npu(), 29)
+        assert torch_npu.get_npu_format(torch.zeros(16, 16).npu()) == 2
+
+
+def test_a_parameter_is_cast_through_its_data(private_formats):
+    """As vLLM-Ascend casts quantised weights."""
+    layer = torch.nn.Linear(16, 32, bias=False).npu()
+    before = layer.weight.detach().cpu()
+    layer.weight.data = torch_npu.npu_format_cast(layer.weight.data, 29)
+    assert torch_npu.get_npu_format(layer.weight.data) == 29 and torch.equal(layer.weight.detach().cpu(), before)
+    torch.testing.assert_close(layer(torch.ones(1, 16).npu()).cpu(), before.sum(1)[None])
+
+
+def test_in_place_and_to_the_format_of_another(private_formats):
+    one, other = torch.randn(4, 4).npu(), torch.randn(4, 4).npu()
+    assert torch_npu.npu_format_cast_(one, 29) is one and torch_npu.get_npu_format(one) == 29
+    assert torch_npu.npu_format_cast_(other, one) is other and torch_npu.get_npu_format(other) == 29
+
+
+def test_saved_tensors_keep_their_values(private_formats):
+    tensor, stream = torch_npu.npu_format_cast(torch.randn(8, 5).npu(), 29), io.BytesIO()
+    torch.save(tensor, stream)
+    stream.seek(0)
+    loaded = torch.load(stream)
+    assert torch.equal(loaded.cpu(), tensor.cpu()) and torch_npu.get_npu_format(loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("allowed", "tensor", "reason"),
+    [
+        (False, torch.zeros(2, 2), "allow_internal_format is False"),
+        (True, torch.zeros(2, 2, dtype=torch.float64), "it is float64"),
+        (True, torch.zeros(4), "fewer than 2 dimensions"),
+    ],
+)
+def test_some_stay_in_their_base_format(allowed, tensor, reason, private_formats):
+    torch.npu.config.allow_internal_format = allowed
+    with pytest.warns(UserWarning, match=reason):
+        cast = torch_npu.npu_format_cast(tensor.npu(), 29)
+    assert torch_npu.get_npu_format(cast) == 2
+
+
+def test_unknown_formats_and_cpu_tensors_are_refused():
+    with pytest.raises(NotImplementedError, match=r"npu_format_cast.*acl_format=99"):
+        torch_npu.npu_format_cast(torch.randn(2).npu(), 99)
+    with pytest.raises(ValueError, match=r"npu_format_cast: self is of 4 dimensions, expected 5"):
+        torch_npu.npu_format_cast(torch.randn(2, 2, 2, 2).npu(), 32)
     for call in (
         lambda x: torch_npu.npu_format_cast(x, 2),
         lambda x: torch_npu.npu_format_cast_(x, 2),

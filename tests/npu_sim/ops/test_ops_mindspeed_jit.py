@@ -145,12 +145,17 @@ def test_grouped_product_refuses():
         ops.npu_gmm([x.cpu()], [weight], [], [1, 3], 0, 0)
 
 
-def test_compiled_rope_and_permutation_are_the_public_ones():
+def test_compiled_rope_and_permutation_compute_as_the_public_ones():
     assert (
         build("npu_rotary_position_embedding").npu_rotary_position_embedding is torch_npu.npu_rotary_position_embedding
     )
-    assert build("npu_moe_token_permute").npu_moe_token_permute is torch_npu.npu_moe_token_permute
-    assert build("npu_moe_token_unpermute").npu_moe_token_unpermute is torch_npu.npu_moe_token_unpermute
+    permute = build("npu_moe_token_permute").npu_moe_token_permute
+    unpermute = build("npu_moe_token_unpermute").npu_moe_token_unpermute
+    tokens, experts = torch.randn(5, 4).npu(), torch.randint(0, 3, (5, 2)).npu()
+    rows, place = permute(tokens, experts)
+    for own, public in zip((rows, place), torch_npu.npu_moe_token_permute(tokens, experts), strict=True):
+        assert torch.equal(own, public)
+    torch.testing.assert_close(unpermute(rows, place, torch.full((5, 2), 0.5).npu()), tokens)
 
 
 @settings(max_examples=10, deadline=None)

@@ -33,9 +33,12 @@ def test_gating_softmax(tokens, experts, data):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("groups", "kept", "mode"), [(8, 4, 1), (8, 3, 0), (1, 1, 1), (4, 4, 1)])
-def test_gating_of_256_experts(groups, kept, mode, dtype):
-    logits, bias = torch.randn(6, 256).to(dtype), (torch.randn(256) / 4).to(dtype)
+@pytest.mark.parametrize(
+    ("experts", "groups", "kept", "mode"),
+    [(256, 8, 4, 1), (256, 8, 3, 0), (256, 1, 1, 1), (256, 4, 4, 1), (32, 8, 4, 1)],
+)
+def test_gating(experts, groups, kept, mode, dtype):
+    logits, bias = torch.randn(6, experts).to(dtype), (torch.randn(experts) / 4).to(dtype)
     weights, chosen, scores = torch_npu.npu_moe_gating_top_k(
         logits.npu(),
         8,
@@ -47,11 +50,11 @@ def test_gating_of_256_experts(groups, kept, mode, dtype):
         routed_scaling_factor=2.5,
         out_flag=True,
     )
-    assert weights.dtype == dtype and scores.shape == (6, 256)
+    assert weights.dtype == dtype and scores.shape == (6, experts)
     for t in range(6):
         raw = torch.sigmoid(logits[t].float())
         choice = (raw + bias.float()).tolist()
-        size = 256 // groups
+        size = experts // groups
         rank = [
             sum(sorted(choice[g * size : (g + 1) * size])[-2:]) if mode == 1 else max(choice[g * size : (g + 1) * size])
             for g in range(groups)
@@ -70,8 +73,8 @@ def test_gating_of_256_experts(groups, kept, mode, dtype):
 
 def test_gating_refuses():
     x = torch.randn(2, 256).npu()
-    with pytest.raises(ValueError, match="npu_moe_gating_top_k: x is of shape"):
-        torch_npu.npu_moe_gating_top_k(x[:, :64].contiguous(), 8)
+    with pytest.raises(ValueError, match="npu_moe_gating_top_k: group_count is 8, expected groups of two"):
+        torch_npu.npu_moe_gating_top_k(x[:, :8].contiguous(), 2, group_count=8, k_group=4, group_select_mode=1)
     with pytest.raises(NotImplementedError, match=r"npu_moe_gating_top_k.*renorm=1"):
         torch_npu.npu_moe_gating_top_k(x, 8, renorm=1)
     with pytest.raises(ValueError, match="npu_moe_gating_top_k: k is 9"):

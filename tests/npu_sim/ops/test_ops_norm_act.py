@@ -42,6 +42,14 @@ def test_rms_norm_rounds_before_gamma():
     assert torch.equal(torch_npu.npu_rms_norm(x.npu(), gamma.npu(), 1e-6)[0].cpu(), gamma * normed)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rms_norm_with_a_float32_gamma(dtype):
+    x, gamma = torch.randn(5, 16).to(dtype), torch.rand(16)
+    y, _ = torch_npu.npu_rms_norm(x.npu(), gamma.npu(), 1e-5)
+    assert y.dtype == dtype
+    close(y, reference_norm(x, gamma.double(), 1e-5), dtype)
+
+
 def test_rms_norm_gradients():
     x, gamma, grad = torch.randn(6, 16), torch.rand(16), torch.randn(6, 16)
     xn, gn = x.npu().requires_grad_(), gamma.npu().requires_grad_()
@@ -77,7 +85,7 @@ def test_norm_refuses():
     with pytest.raises(ValueError, match=r"npu_rms_norm: gamma is of shape \(4,\)"):
         torch_npu.npu_rms_norm(x, gamma[:4])
     with pytest.raises(ValueError, match="npu_rms_norm: gamma is of dtype"):
-        torch_npu.npu_rms_norm(x.bfloat16(), gamma)
+        torch_npu.npu_rms_norm(x, gamma.bfloat16())
     with pytest.raises(ValueError, match="npu_rms_norm: x is of dtype float64"):
         torch_npu.npu_rms_norm(x.double(), gamma.double())
     with pytest.raises(ValueError, match="npu_add_rms_norm: x2 is of shape"):

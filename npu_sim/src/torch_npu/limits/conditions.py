@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the limits of fused operators ask of an argument: each function makes the ``outside`` of a CallLimit.
+"""What limits of fused operators ask of one argument.
 
-An argument that was not given (None) is inside every limit.
+A condition gets the argument's value and all arguments of the call, and says in words what it found where the value is
+outside, as in "of shape [2, 1, 32]"; None where it is inside. An argument that was not given (None) is inside every
+condition but ``given``, and of a list of tensors each is looked at.
 """
 
 from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch_npu.limits.fact import Arguments
 
-Outside = Callable[[Arguments], str | None]
+Condition: TypeAlias = Callable[[Any, Arguments], str | None]
 
 HALF_TYPES = frozenset({torch.bfloat16, torch.float16})
+
+
+def dtype_text(dtype: torch.dtype) -> str:
+    """As in "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def shape_text(tensor: Tensor) -> str:
@@ -20,36 +28,75 @@ def shape_text(tensor: Tensor) -> str:
     return f"of shape {list(tensor.shape)}"
 
 
-def dtype_in(argument: str, accepted: Collection[torch.dtype]) -> Outside:
-    """The tensor has one of these dtypes."""
-
-    def outside(arguments: Arguments) -> str | None:
-        tensor = arguments[argument]
-        if tensor is None or tensor.dtype in accepted:
-            return None
-        return str(tensor.dtype).removeprefix("torch.")
-
-    return outside
+def given(value: Any, _: Arguments) -> str | None:
+    """The argument is not None."""
+    return "None" if value is None else None
 
 
-def contiguous(argument: str) -> Outside:
+def contiguous(tensor: Tensor, _: Arguments) -> str | None:
     """The tensor's elements lie one after another."""
-
-    def outside(arguments: Arguments) -> str | None:
-        tensor = arguments[argument]
-        return None if tensor is None or tensor.is_contiguous() else f"not contiguous (strides {list(tensor.stride())})"
-
-    return outside
+    return None if tensor.is_contiguous() else f"not contiguous (strides {list(tensor.stride())})"
 
 
-def size(argument: str, dimension: int, accepted: Callable[[int], bool]) -> Outside:
+def not_empty(tensor: Tensor, _: Arguments) -> str | None:
+    """The tensor has elements."""
+    return None if tensor.numel() else shape_text(tensor)
+
+
+def dtype_in(*accepted: torch.dtype) -> Condition:
+    """The tensor has one of these dtypes."""
+    return lambda tensor, _: None if tensor.dtype in accepted else dtype_text(tensor.dtype)
+
+
+half_types = dtype_in(*HALF_TYPES)
+
+
+def dtype_of(other: str) -> Condition:
+    """The tensor has the dtype of another argument."""
+
+    def found(tensor: Tensor, arguments: Arguments) -> str | None:
+        expected = arguments[other].dtype
+        return None if tensor.dtype == expected else f"{dtype_text(tensor.dtype)} with {other} {dtype_text(expected)}"
+
+    return found
+
+
+def rank(least: int, most: int) -> Condition:
+    """The tensor has so many dimensions."""
+    return lambda tensor, _: None if least <= tensor.dim() <= most else shape_text(tensor)
+
+
+def size(dimension: int, accepted: Callable[[int], bool] | Collection[int]) -> Condition:
     """The size in one dimension is an accepted one; a tensor without that dimension is outside."""
 
-    def outside(arguments: Arguments) -> str | None:
-        tensor = arguments[argument]
-        if tensor is None:
-            return None
+    def found(tensor: Tensor, _: Arguments) -> str | None:
         there = -tensor.dim() <= dimension < tensor.dim()
-        return None if there and accepted(tensor.shape[dimension]) else shape_text(tensor)
+        return None if there and _accepts(accepted, tensor.shape[dimension]) else shape_text(tensor)
 
-    return outside
+    return found
+
+
+def elements(most: int) -> Condition:
+    """The tensor has at most so many elements."""
+    return lambda tensor, _: None if tensor.numel() <= most else shape_text(tensor)
+
+
+def value(accepted: Callable[[Any], bool] | Collection[Any]) -> Condition:
+    """The option is an accepted one."""
+    return lambda option, _: None if _accepts(accepted, option) else repr(option)
+
+
+def values(least: float, most: float) -> Condition:
+    """No element is smaller or larger."""
+
+    def found(tensor: Tensor, _: Arguments) -> str | None:
+        if tensor.numel() == 0:
+            return None
+        low, high = tensor.min().item(), tensor.max().item()
+        return None if least <= low and high <= most else f"between {low:g} and {high:g}"
+
+    return found
+
+
+def _accepts(accepted: Callable[[Any], bool] | Collection[Any], option: Any) -> bool:
+    return accepted(option) if callable(accepted) else option in accepted

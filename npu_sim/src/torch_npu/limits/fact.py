@@ -3,7 +3,7 @@
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,36 +48,58 @@ class Fact:
     """What the argument is where an NPU takes it, as in "bfloat16 or float16"; completes "x must be ..."."""
     source: Source | None
     """None: expected from how the hardware works, but found in no document; such a row only warns."""
+    contradiction: str = field(default="", kw_only=True)
+    """Who passes it nevertheless, or which later source takes it: such a row only warns."""
+
+    @property
+    def only_warns(self) -> bool:
+        """Whether a call outside this limit is computed all the same."""
+        return self.source is None or bool(self.contradiction)
 
     def message(self, found: str) -> str:
         """The line for a call outside this limit."""
-        where = f" ({self.source})" if self.source else "; expected, though no document says so"
-        return f"{self.operator}: {self.argument} is {found}, an NPU takes {self.documented}{where}"
+        return f"{self.operator}: {self.argument} is {found}, an NPU takes {self.documented}{self.where()}"
+
+    def where(self) -> str:
+        """The end of a message: the source, and what speaks against it."""
+        against = f", but {self.contradiction}" if self.contradiction else ""
+        return f" ({self.source}{against})" if self.source else "; expected, though no document says so"
 
 
 @dataclass(frozen=True)
 class CallLimit(Fact):
-    """A limit of a fused operator, looked at before each call."""
+    """A limit of a fused operator, looked at before each call. ``argument`` may name several: "x, cos, sin"."""
 
     outside: Callable[[Arguments], str | None]
-    """What was found, where the call is outside the limit; else None."""
+    """What was found where the call is outside the limit, as in "cos is float32"; else None."""
     half_types_only: bool = False
     """Whether the limit is that float32 is not taken: it does not hold at ``Level.FLOAT32``."""
 
-
-@dataclass(frozen=True)
-class DtypeLimit(Fact):
-    """Dtypes that operators of torch take on an NPU: ``operator`` is one name as ``aten::mm``, all overloads of it."""
-
-    dtypes: frozenset[torch.dtype] = frozenset()
-    """The accepted ones."""
+    def message(self, found: str) -> str:
+        """The line for a call outside this limit, which names the one argument that is outside."""
+        return f"{self.operator}: {found}, an NPU takes {self.documented}{self.where()}"
 
 
 @dataclass(frozen=True)
-class CollectiveLimit(Fact):
-    """What a collective of HCCL takes: ``operator`` is ``hccl`` and the name in c10d, as in ``hccl allreduce``."""
+class TypeLimit(Fact):
+    """Dtypes that are not taken, looked at in C++ before each call."""
 
-    dtypes: frozenset[torch.dtype] | None = None
-    """The accepted ones; None where this row is not about them."""
-    reductions: frozenset[str] | None = None
-    """The accepted ones by their names in ``torch.distributed.ReduceOp``; None where this row is not about them."""
+    refused: frozenset[torch.dtype]
+    """Empty: every dtype, where ``reductions`` are named."""
+
+    def rule(self) -> str:
+        """The line for a call outside this limit, before what was found."""
+        return f"{self.operator}: an NPU takes {self.documented} ({self.source})"
+
+
+@dataclass(frozen=True)
+class OperatorTypes(TypeLimit):
+    """Of an operator of torch: ``operator`` is a name as ``aten::mm``, for all its overloads."""
+
+
+@dataclass(frozen=True)
+class CollectiveTypes(TypeLimit):
+    """Of a collective of HCCL: ``operator`` is ``hccl`` and c10d's name, as ``hccl allreduce``."""
+
+    reductions: tuple[str, ...] = ()
+    """The refused ones by their names in ``torch.distributed.ReduceOp``; none: the row is about dtypes."""

@@ -2,19 +2,20 @@
 """docs/STRICTNESS.md, made from the table of limits: `python -m torch_npu.limits.page FILE` writes it."""
 
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from torch_npu.limits.fact import CallLimit, Fact
-from torch_npu.limits.table import TABLE
+from torch_npu.limits.fact import CallLimit, CollectiveTypes, Fact, OperatorTypes, TypeLimit
+from torch_npu.limits.table import TABLE, types
 
 _HEAD = """\
 # What the simulated NPU refuses
 
 With `NPU_SIM_STRICT=1` the simulator refuses the calls that, by a document or by the source of the pinned versions,
 an NPU does not take. `NPU_SIM_STRICT=float32` does the same, but lets float32 pass where a fused operator takes half
-types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of the
-quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
+types only (marked *), for comparisons with a reference. Without it (`0`) these calls are computed: the tiny model of
+the quick start has head sizes that no NPU takes. Each process says its level in one line on stderr.
 
 A refusal is one line: operator, argument, what was found, what is taken, and where that is written. A row without a
 source is expected from how the hardware works, was found in no document, and only warns. Nothing here was tried on an
@@ -26,10 +27,21 @@ tests check that it is current and that every row is refused.
 def text() -> str:
     """The page."""
     parts = [_HEAD]
-    for operator, facts in groupby(TABLE, key=lambda fact: fact.operator):
+    fused = [fact for fact in TABLE if not isinstance(fact, TypeLimit)]
+    for operator, facts in groupby(fused, key=lambda fact: fact.operator):
         rows = "\n".join(_row(fact) for fact in facts)
         parts.append(f"## {operator}\n\n| argument | taken | source |\n|---|---|---|\n{rows}\n")
+    for title, kind in (("Operators of torch", OperatorTypes), ("HCCL", CollectiveTypes)):
+        rows = "\n".join(_merged([fact for fact in types() if isinstance(fact, kind)]))
+        parts.append(f"## {title}\n\n| operators | argument | taken | source |\n|---|---|---|---|\n{rows}\n")
     return "\n".join(parts)
+
+
+def _merged(facts: list[TypeLimit]) -> Iterator[str]:
+    """One row for the operators of which the same is documented."""
+    for (argument, documented, source), same in groupby(facts, key=lambda f: (f.argument, f.documented, f.source)):
+        operators = ", ".join(f"`{fact.operator.removeprefix('aten::').removeprefix('hccl ')}`" for fact in same)
+        yield f"| {operators} | {argument} | {documented} | {source} |"
 
 
 def _row(fact: Fact) -> str:

@@ -4,7 +4,8 @@
 import os
 import warnings
 
-from torch_npu.limits.fact import Arguments, CallLimit, Fact, Level, Refused
+from torch_npu import _sim
+from torch_npu.limits.fact import Arguments, CallLimit, CollectiveTypes, Fact, Level, Refused
 
 VARIABLE = "NPU_SIM_STRICT"
 
@@ -36,10 +37,18 @@ def set_level(new: Level) -> None:
     _level = new
     _warned.clear()
     _calls.clear()
+    _sim.clear_refusals()
     if new is Level.OFF:
         return
-    # Only now: the facts need torch, and a process that is not strict needs no facts.
+    # Only now: a process that is not strict needs no facts.
     from torch_npu.limits import table
+
+    for limit in table.types():
+        if isinstance(limit, CollectiveTypes):
+            collective = limit.operator.removeprefix("hccl ")
+            _sim.refuse_collective(collective, [*limit.refused], [*limit.reductions], limit.rule(), False)
+        else:
+            _sim.refuse_dtypes(limit.operator, [*limit.refused], limit.rule())
 
     for operator, limits in table.calls().items():
         held = [limit for limit in limits if not (new is Level.FLOAT32 and limit.half_types_only)]
@@ -53,7 +62,7 @@ def check(operator: str, arguments: Arguments) -> None:
         found = limit.outside(arguments)
         if found is None:
             continue
-        if limit.source:
+        if not limit.only_warns:
             raise Refused(limit.message(found))
         if limit not in _warned:
             _warned.add(limit)

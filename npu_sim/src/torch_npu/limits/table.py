@@ -1,10 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """All limits: the one table from which the checks and docs/STRICTNESS.md are made."""
 
-from torch_npu.limits import rotary
-from torch_npu.limits.fact import CallLimit, CollectiveLimit, DtypeLimit, Fact
+from torch_npu.limits import (
+    attention,
+    collectives,
+    formats,
+    grouped_matmul,
+    kv_cache,
+    moe_gating,
+    moe_mc2,
+    moe_routing,
+    norms,
+    rotary,
+    torch_operators,
+)
+from torch_npu.limits.fact import CallLimit, Fact, TypeLimit
 
-TABLE: tuple[Fact, ...] = (*rotary.LIMITS,)
+TABLE: tuple[Fact, ...] = (
+    *norms.LIMITS,
+    *rotary.LIMITS,
+    *attention.LIMITS,
+    *kv_cache.LIMITS,
+    *moe_gating.LIMITS,
+    *moe_routing.LIMITS,
+    *moe_mc2.LIMITS,
+    *grouped_matmul.LIMITS,
+    *formats.LIMITS,
+    *torch_operators.LIMITS,
+    *collectives.LIMITS,
+)
 
 
 def calls() -> dict[str, list[CallLimit]]:
@@ -16,11 +40,6 @@ def calls() -> dict[str, list[CallLimit]]:
     return found
 
 
-def dtypes() -> list[DtypeLimit]:
-    """Limits of torch's own operators."""
-    return [fact for fact in TABLE if isinstance(fact, DtypeLimit)]
-
-
-def collectives() -> list[CollectiveLimit]:
-    """Limits of HCCL."""
-    return [fact for fact in TABLE if isinstance(fact, CollectiveLimit)]
+def types() -> list[TypeLimit]:
+    """Limits of torch's own operators and of HCCL."""
+    return [fact for fact in TABLE if isinstance(fact, TypeLimit)]

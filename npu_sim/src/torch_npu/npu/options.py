@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Switches of the compiler and of kernels. They switch nothing here; values set are kept and can be read back."""
+"""Switches of the compiler and of kernels. Values set are kept and can be read back; only ``allow_internal_format``
+switches something, and that is what format tensors say that they have.
+"""
 
 from typing import Any
 
@@ -25,6 +27,9 @@ class _Switches:
 
     def __init__(self, **values: Any) -> None:
         self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no switch {name!r}; there are {sorted(self.__dict__)}")
 
 
 config = _Switches(allow_internal_format=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import checks
 from .registry import op
-from .varlen import attend, ends_to_starts, host_lengths, padded_rows, page_slots
+from .varlen import Masked, attend, ends_to_starts, host_lengths, padded_rows, page_slots
 
 
 def check_block_table(name: str, table: Tensor, lengths: Tensor, block_size: int) -> None:
@@ -49,32 +49,44 @@ def npu_ring_mla(
     seqlen: Tensor,
     head_num: int,
     kv_head_num: int,
-    pre_out: Tensor | None,
-    prev_lse: Tensor | None,
-    qk_scale: float,
-    kernel_type: str,
-    mask_type: str,
-    input_layout: str,
-    calc_type: str,
-    output: Tensor,
-    softmax_lse: Tensor,
-) -> None:
+    *,
+    pre_out: Tensor | None = None,
+    prev_lse: Tensor | None = None,
+    qk_scale: float = 1.0,
+    kernel_type: str | None = None,
+    mask_type: str | None = None,
+    input_layout: str | None = None,
+    calc_type: str | None = None,
+    output: Tensor | None = None,
+    softmax_lse: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """One ring step of MLA prefill over packed requests.
 
     Args:
         q_nope, q_rope: [Tq, H, Dn | Dr].   k_nope, k_rope: [Tk, Hkv, Dn | Dr].   value: [Tk, Hkv, Dv].
         mask: the causal template; its values are not read (``mask_type`` decides).
         seqlen: int32 on the host: [B] (as many keys as queries) or [2, B] (queries, keys).
-        calc_type: "calc_type_first_ring" writes ``output`` [Tq, H, Dv] and ``softmax_lse`` float32 [H, Tq];
-            "calc_type_default" merges with ``pre_out`` and ``prev_lse`` by their log-sum-exp. Requests without keys
-            are left alone.
+        mask_type: "no_mask" (also None), or "mask_type_triu": query i of a request sees its keys 0 to i, also where
+            there are more keys than queries.
+        calc_type: "calc_type_first_ring" (also None) writes ``output`` [Tq, H, Dv] and ``softmax_lse`` float32
+            [H, Tq]; "calc_type_default" merges with ``pre_out`` and ``prev_lse`` by their log-sum-exp. Requests
+            without keys are left alone.
+        output, softmax_lse: to be written; new ones when None, NaN where nothing is written.
+
+    Returns:
+        (output, softmax_lse).
     """
     name = "npu_ring_mla"
-    checks.only(name, "kernel_type_high_precision", kernel_type=kernel_type)
-    checks.only(name, ("mask_type_triu", "no_mask"), mask_type=mask_type)
-    checks.only(name, "type_bsnd", input_layout=input_layout)
-    checks.only(name, ("calc_type_first_ring", "calc_type_default"), calc_type=calc_type)
+    checks.only(name, (None, "kernel_type_high_precision"), kernel_type=kernel_type)
+    checks.only(name, (None, "mask_type_triu", "no_mask"), mask_type=mask_type)
+    checks.only(name, (None, "type_bsnd"), input_layout=input_layout)
+    checks.only(name, (None, "calc_type_first_ring", "calc_type_default"), calc_type=calc_type)
+    first_ring = calc_type != "calc_type_default"
     checks.dtype(name, "q_nope", q_nope, checks.FLOATS)
+    if output is None:
+        output = q_nope.new_full((*q_nope.shape[:2], value.shape[-1]), float("nan"))
+    if softmax_lse is None:
+        softmax_lse = torch.full((q_nope.shape[1], q_nope.shape[0]), float("nan"))
     checks.same_dtype(name, q_nope=q_nope, q_rope=q_rope, k_nope=k_nope, k_rope=k_rope, value=value, output=output)
     checks.dtype(name, "softmax_lse", softmax_lse, (torch.float32,))
     if mask_type == "mask_type_triu":
@@ -101,6 +113,8 @@ def npu_ring_mla(
         f"at most the {tokens} and {keys} given",
     )
 
+    triangle = mask_type == "mask_type_triu"
+    equal = bool((q_lens == kv_lens).all())
     query = torch.cat((q_nope, q_rope), -1)
     key = torch.cat((k_nope, k_rope), -1)
     packed_value = value.contiguous()
@@ -125,11 +139,12 @@ def npu_ring_mla(
         kv_heads=kv_head_num,
         v_size=value.shape[2],
         scale=qk_scale,
-        causal=mask_type == "mask_type_triu",
+        causal=triangle and equal,
+        masked=_sees_up_to_itself(q_lens) if triangle and not equal else None,
         want_lse=True,
     )
     assert lse is not None  # asked for
-    if calc_type == "calc_type_default":
+    if not first_ring:
         if pre_out is None or prev_lse is None:
             raise checks.invalid(
                 name, "pre_out, prev_lse", None, "the previous ring step's results for calc_type_default"
@@ -143,13 +158,24 @@ def npu_ring_mla(
         out = pre_out.float() * old.t().unsqueeze(-1) + out * new.t().unsqueeze(-1)
         lse = merged
     touched = int(q_lens.sum())
-    if bool((kv_lens == 0).any()) and calc_type == "calc_type_first_ring":
+    if bool((kv_lens == 0).any()) and first_ring:
         live = torch.repeat_interleave(kv_lens > 0, q_lens)
         output[:touched][live] = out[:touched][live].to(output.dtype)
         softmax_lse[:, :touched][:, live] = lse[:, :touched][:, live]
-        return
+        return output, softmax_lse
     output[:touched].copy_(out[:touched])
     softmax_lse[:, :touched].copy_(lse[:, :touched])
+    return output, softmax_lse
+
+
+def _sees_up_to_itself(q_lens: Tensor) -> Masked:
+    """Query i of a request sees its keys 0 to i, however many keys there are."""
+    number = torch.cat([torch.arange(length) for length in q_lens.tolist()]) if q_lens.numel() else q_lens
+
+    def masked(q_rows: Tensor, longest: int) -> Tensor:
+        return torch.arange(longest) > number[q_rows].unsqueeze(-1)
+
+    return masked
 
 
 def _latent_cache(name: str, label: str, cache: Tensor) -> Tensor:
@@ -225,33 +251,36 @@ def _npu_paged_attention_mla(
     out.copy_(_latent_decode(query, lengths, block_table, key_cache.shape[1], [cache], mla_vheadsize, scale_value))
 
 
-@op("atb.npu_multi_head_latent_attention", host=("seq_lens",))
+@op("atb.npu_multi_head_latent_attention", host=("context_lens",))
 def npu_multi_head_latent_attention(
     q_nope: Tensor,
-    q_pe: Tensor,
-    ckv: Tensor,
-    kpe: Tensor,
-    block_table: Tensor,
-    seq_lens: Tensor,
-    num_heads: int,
-    scale: float,
-    num_kv_heads: int,
+    q_rope: Tensor,
+    ctkv: Tensor,
+    k_rope: Tensor,
+    block_tables: Tensor,
+    context_lens: Tensor | Sequence[int],
+    q_headnum: int,
+    qk_scale: float,
+    kv_headnum: int,
 ) -> Tensor:
     """Eager MLA decode on separate caches (vLLM-Ascend with VLLM_ASCEND_MLA_PA=1). Returns [B, H, latent].
 
-    q_nope [B, H, latent], q_pe [B, H, rope]; ckv, kpe [blocks, block_size, 1, latent | rope]; seq_lens int32 on the
-    host.
+    q_nope [B, H, latent], q_rope [B, H, rope]; ctkv, k_rope [blocks, block_size, 1, latent | rope]; context_lens int32
+    on the host or a list.
     """
     name = "npu_multi_head_latent_attention"
-    checks.only(name, 1, num_kv_heads=num_kv_heads)
+    checks.only(name, 1, kv_headnum=kv_headnum)
     checks.dtype(name, "q_nope", q_nope, checks.FLOATS)
-    checks.same_dtype(name, q_nope=q_nope, q_pe=q_pe, ckv=ckv, kpe=kpe)
-    parts = [_latent_cache(name, "ckv", ckv), _latent_cache(name, "kpe", kpe)]
-    lengths = check_lengths(name, "seq_lens", seq_lens)
-    checks.shape(name, "q_nope", q_nope, (lengths.numel(), num_heads, ckv.shape[3]))
-    checks.shape(name, "q_pe", q_pe, (lengths.numel(), num_heads, kpe.shape[3]))
-    check_block_table(name, block_table, lengths, ckv.shape[1])
-    out = _latent_decode(torch.cat((q_nope, q_pe), -1), lengths, block_table, ckv.shape[1], parts, ckv.shape[3], scale)
+    checks.same_dtype(name, q_nope=q_nope, q_rope=q_rope, ctkv=ctkv, k_rope=k_rope)
+    parts = [_latent_cache(name, "ctkv", ctkv), _latent_cache(name, "k_rope", k_rope)]
+    if not isinstance(context_lens, Tensor):
+        context_lens = torch.tensor(context_lens, dtype=torch.int32)
+    lengths = check_lengths(name, "context_lens", context_lens)
+    checks.shape(name, "q_nope", q_nope, (lengths.numel(), q_headnum, ctkv.shape[3]))
+    checks.shape(name, "q_rope", q_rope, (lengths.numel(), q_headnum, k_rope.shape[3]))
+    check_block_table(name, block_tables, lengths, ctkv.shape[1])
+    query = torch.cat((q_nope, q_rope), -1)
+    out = _latent_decode(query, lengths, block_tables, ctkv.shape[1], parts, ctkv.shape[3], qk_scale)
     return out.to(q_nope.dtype)
 
 
@@ -283,19 +312,21 @@ def npu_fused_infer_attention_score(
     actual_seq_lengths: Sequence[int] | None = None,
     actual_seq_lengths_kv: Sequence[int] | None = None,
     softmax_lse_flag: bool = False,
+    inner_precise: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Graph-mode MLA decode (the form with query_rope and key_rope on a paged cache).
 
     Args:
-        query, query_rope: BNSD [B, H, S, D] or BSND [B, S, H, D] (every query sees all keys), or TND [T, H, D]
-            (``sparse_mode`` 3: causal, aligned at the end of the keys).
+        query, query_rope: BNSD [B, H, S, D], BSND [B, S, H, D] or TND [T, H, D].
+        sparse_mode: 0: every query sees all keys; 3, with ``atten_mask``: causal, aligned at the end of the keys.
         key, key_rope: [blocks, 1, block_size, latent | rope], or of an NZ cache [blocks, 1, latent/16 | rope/16,
             block_size, 16].   value: the same tensor as key.
         block_table: int32 [B, pages].
         actual_seq_lengths: TND only, cumulative query counts.   actual_seq_lengths_kv: key counts; 0 = padded request.
+        inner_precise: 0 to 3; all compute alike here.
 
     Returns:
-        (output like query, empty tensor in the place of the log-sum-exp).
+        (output like query, one 0 in the place of the log-sum-exp).
     """
     name = "npu_fused_infer_attention_score"
     if query_rope is None or key_rope is None or block_table is None or actual_seq_lengths_kv is None:
@@ -311,21 +342,25 @@ def npu_fused_infer_attention_score(
         ]
         raise checks.unsupported(name, missing[0], None, "the paged MLA form with query_rope, key_rope and block_table")
     checks.only(name, ("BNSD", "BSND", "TND"), input_layout=input_layout)
-    checks.only(name, 3 if input_layout == "TND" else 0, sparse_mode=sparse_mode)
+    checks.only(name, (0, 3), sparse_mode=sparse_mode)
+    causal = sparse_mode == 3
+    if causal:
+        checks.true(name, "atten_mask", atten_mask is not None, None, "the 2048x2048 causal mask for sparse_mode 3")
+    else:
+        checks.absent(name, atten_mask=atten_mask)
     checks.only(name, 0, antiquant_mode=antiquant_mode)
     checks.only(name, (0, 1), num_key_value_heads=num_key_value_heads)
     checks.only(name, False, softmax_lse_flag=softmax_lse_flag)
+    checks.only(name, (0, 1, 2, 3), inner_precise=inner_precise)
     checks.absent(name, antiquant_scale=antiquant_scale)
     checks.dtype(name, "query", query, checks.FLOATS)
     checks.same_dtype(name, query=query, key=key, value=value, query_rope=query_rope, key_rope=key_rope)
-    checks.true(name, "num_heads", num_heads in (1, 2, 4, 8, 16, 32, 64, 128), num_heads, "a power of two up to 128")
     checks.shape(name, "value", value, key.shape)
     if key.dim() == 5:
         key, value, key_rope = (_row_order(name, tensor) for tensor in (key, value, key_rope))
     blocks, _, size, latent = key.shape
     checks.shape(name, "key", key, (blocks, 1, block_size, latent))
     checks.shape(name, "key_rope", key_rope, (blocks, 1, block_size, -1))
-    checks.true(name, "block_size", size % 16 == 0 and size <= 512, size, "a multiple of 16 up to 512")
     for label, length_list in (
         ("actual_seq_lengths", actual_seq_lengths),
         ("actual_seq_lengths_kv", actual_seq_lengths_kv),
@@ -340,7 +375,6 @@ def npu_fused_infer_attention_score(
             query, query_rope = query.transpose(1, 2), query_rope.transpose(1, 2)
         batch, heads, steps, _ = query.shape
         checks.shape(name, "query", query, (lengths.numel(), num_heads, -1, latent))
-        checks.absent(name, atten_mask=atten_mask)
         full_query = torch.cat((query, query_rope), -1).transpose(1, 2).reshape(batch * steps, heads, -1)
         out = _latent_decode(
             full_query,
@@ -351,12 +385,12 @@ def npu_fused_infer_attention_score(
             latent,
             scale,
             q_lens=torch.full((batch,), steps, dtype=torch.int64),
+            causal=causal,
         )
         out = out.view(batch, steps, heads, latent)
         out = out if input_layout == "BSND" else out.transpose(1, 2)
     else:
         checks.shape(name, "query", query, (-1, num_heads, latent))
-        checks.true(name, "atten_mask", atten_mask is not None, None, "the 2048x2048 causal mask for sparse_mode 3")
         if actual_seq_lengths is None or len(actual_seq_lengths) != lengths.numel():
             raise checks.invalid(
                 name, "actual_seq_lengths", actual_seq_lengths, f"{lengths.numel()} cumulative query counts (TND)"
@@ -379,6 +413,6 @@ def npu_fused_infer_attention_score(
             latent,
             scale,
             q_lens=q_lens,
-            causal=True,
+            causal=causal,
         )
-    return out.to(query.dtype).contiguous(), query.new_empty(0, dtype=torch.float32)
+    return out.to(query.dtype).contiguous(), torch.zeros(1)

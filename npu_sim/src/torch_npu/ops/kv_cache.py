@@ -105,20 +105,21 @@ def npu_kv_rmsnorm_rope_cache(
     epsilon: float = 1e-5,
     cache_mode: str = "Norm",
     is_output_kv: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Norm the latent part of ``kv``, rope the rest (de-interleaved), scatter both into paged caches.
 
     Args:
         kv: [B, 1, S, latent + rope].   gamma: [latent].   cos, sin: [B, 1, S|1, rope].
         index: int64 [B · S] slots, -1 = skip.
         k_cache, ckv_cache: [blocks, block_size, 1, rope | latent].
-        cache_mode: "PA", or "PA_NZ" for NZ caches.
+        cache_mode: "PA" or "PA_BNSD" (the same), or "PA_NZ" for NZ caches.
 
     Returns:
-        (k_cache, ckv_cache, k_rope, c_kv); the last two, [B, 1, S, rope | latent], only with ``is_output_kv``.
+        (k_cache, ckv_cache, k_rope, c_kv); the last two [B, 1, S, rope | latent]. They are NaN without
+        ``is_output_kv``: the kernel leaves them undefined.
     """
     name = "npu_kv_rmsnorm_rope_cache"
-    checks.only(name, ("PA", "PA_NZ"), cache_mode=cache_mode)
+    checks.only(name, ("PA", "PA_BNSD", "PA_NZ"), cache_mode=cache_mode)
     checks.absent(
         name, k_rope_scale=k_rope_scale, c_kv_scale=c_kv_scale, k_rope_offset=k_rope_offset, c_kv_offset=c_kv_offset
     )
@@ -133,13 +134,15 @@ def npu_kv_rmsnorm_rope_cache(
     k_rope = deinterleave_rope(kv[..., latent:], cos, sin)
     tokens = kv.shape[0] * kv.shape[2]
     rows = [("kv", c_kv.reshape(tokens, 1, latent), ckv_cache), ("kv", k_rope.reshape(tokens, 1, rope), k_cache)]
-    if cache_mode == "PA":
-        scatter_slots(name, rows, index.flatten())
-    else:
+    if cache_mode == "PA_NZ":
         checks.true(name, "index", index.numel() == tokens, f"{index.numel()} slots", f"one per token ({tokens})")
         for _, values, cache in rows:
             scatter_nz(name, values, cache, index.flatten())
-    return (k_cache, ckv_cache, k_rope, c_kv) if is_output_kv else (k_cache, ckv_cache, None, None)
+    else:
+        scatter_slots(name, rows, index.flatten())
+    if not is_output_kv:
+        k_rope, c_kv = (torch.full_like(tensor, float("nan")) for tensor in (k_rope, c_kv))
+    return k_cache, ckv_cache, k_rope, c_kv
 
 
 @op("atb.npu_paged_cache_load")
@@ -147,31 +150,41 @@ def npu_paged_cache_load(
     key_cache: Tensor,
     value_cache: Tensor,
     block_table: Tensor,
-    seq_lens: Tensor,
+    context_lens: Tensor,
     *,
-    key: Tensor,
-    value: Tensor,
     seq_starts: Tensor | None = None,
-) -> None:
-    """Gather positions seq_starts[i] .. seq_starts[i] + seq_lens[i] - 1 of every request, packed, into ``key`` and
-    ``value``.
+    cumsum: bool = False,
+    key: Tensor | None = None,
+    value: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gather context_lens[i] positions of every request, packed, from the start of the block of seq_starts[i] on.
 
-    block_table int32 [B, pages]; seq_lens, seq_starts int32 [B] on the device; key, value [sum(seq_lens), heads, D].
+    A start within a block counts as the start of that block, for the kernel copies whole blocks.
+
+    Args:
+        block_table: int32 [B, pages].
+        context_lens: int32 [B] on the device; with ``cumsum`` [B + 1], where each request begins and the last ends.
+        seq_starts: int32 [B] on the device; 0 when None.
+        key, value: [tokens, heads, D] to be written; new ones when None.
+
+    Returns:
+        (key, value).
     """
     name = "npu_paged_cache_load"
-    for label, tensor in (("block_table", block_table), ("seq_lens", seq_lens), ("seq_starts", seq_starts)):
+    for label, tensor in (("block_table", block_table), ("context_lens", context_lens), ("seq_starts", seq_starts)):
         if tensor is not None:
             checks.dtype(name, label, tensor, checks.INT32)
     checks.rank(name, "block_table", block_table, 2)
-    lengths = seq_lens.long()
+    lengths = context_lens.long().diff() if cumsum else context_lens.long()
     total, batch = int(lengths.sum()), lengths.numel()
     checks.shape(name, "block_table", block_table[:batch], (batch, -1))
-    first = torch.zeros_like(lengths) if seq_starts is None else seq_starts.long()
     block_size = key_cache.shape[1]
+    starts = torch.zeros_like(lengths) if seq_starts is None else seq_starts.long()
+    first = torch.div(starts, block_size, rounding_mode="floor") * block_size
     last = int((first + lengths).max()) if batch else 0
     checks.true(
         name,
-        "seq_lens",
+        "context_lens",
         last <= block_table.shape[1] * block_size,
         f"up to position {last}",
         f"at most {block_table.shape[1]} pages of {block_size}",
@@ -180,14 +193,14 @@ def npu_paged_cache_load(
     positions = torch.arange(total) + (first - ends_to_starts(lengths))[request]
     pages = torch.div(positions, block_size, rounding_mode="floor")
     slots = block_table.long()[request, pages] * block_size + (positions - pages * block_size)
-    for label, cache, target in (("key", key_cache, key), ("value", value_cache, value)):
+
+    def load(label: str, cache: Tensor, target: Tensor | None) -> Tensor:
         checks.rank(name, f"{label}_cache", cache, 4)
+        loaded = cache.reshape(-1, *cache.shape[2:]).index_select(0, slots)
+        if target is None:
+            return loaded
         checks.same_dtype(name, **{f"{label}_cache": cache, label: target})
-        checks.true(
-            name,
-            label,
-            target.dim() == 3 and target.shape[0] == total and target.shape[1:] == cache.shape[2:],
-            f"of shape {tuple(target.shape)}",
-            f"[{total}, *{tuple(cache.shape[2:])}]",
-        )
-        target.copy_(cache.view(-1, *cache.shape[2:]).index_select(0, slots))
+        checks.shape(name, label, target, loaded.shape)
+        return target.copy_(loaded)
+
+    return load("key", key_cache, key), load("value", value_cache, value)

@@ -1,37 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory formats and hints. Formats have no effect on values and are not simulated: every tensor is ND."""
+"""Memory formats and hints.
 
+A format belongs to a storage: views share what it was cast to, copies begin anew. It is remembered and told, but
+changes neither values nor sizes: every tensor lies in rows here.
+"""
+
+import warnings
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch_npu.limits import strictness
+from torch_npu.npu.formats import BASE, PLAIN, Format
+from torch_npu.npu.options import config
 
 from . import checks
 from .registry import CALLS, op
 
-ND, FRACTAL_NZ = 2, 29
+_cast: dict[int, tuple[StorageWeakRef, Format]] = {}
+"""Address of a storage -> its format, for storages that were cast. The weak reference keeps the address from reuse."""
 
 
-def _same(name: str, tensor: Tensor, acl_format: int) -> Tensor:
-    # Not an @op: the result is the argument itself, gradients and all.
+def _check(name: str, tensor: Tensor, acl_format: Any) -> Format:
+    # Not an @op: the result may be the argument itself, gradients and all.
     CALLS[name] += 1
     if tensor.device.type != "npu":
         raise RuntimeError(f"{name}: self is on {tensor.device}, expected an npu tensor; move it with .npu()")
-    checks.only(name, (ND, FRACTAL_NZ), acl_format=acl_format)
-    return tensor
+    if acl_format not in (*PLAIN, *BASE):
+        raise checks.unsupported(name, "acl_format", acl_format, " or ".join(str(int(one)) for one in (*PLAIN, *BASE)))
+    new = Format(acl_format)
+    if BASE.get(new) is Format.NCDHW and tensor.dim() < 5:
+        raise checks.invalid(name, "self", f"of {tensor.dim()} dimensions", f"5 for {new}")
+    if strictness.limited(name):
+        strictness.check(name, {"self": tensor, "acl_format": acl_format})
+    return new
+
+
+def _format_of(tensor: Tensor) -> Format:
+    reference = StorageWeakRef(tensor.untyped_storage())
+    known = _cast.get(reference.cdata)
+    if known is not None and not known[0].expired():
+        return known[1]
+    return {4: Format.NCHW, 5: Format.NCDHW}.get(tensor.dim(), Format.ND)
+
+
+def _remember(tensor: Tensor, new: Format) -> None:
+    for address in [address for address, (reference, _) in _cast.items() if reference.expired()]:
+        del _cast[address]
+    reference = StorageWeakRef(tensor.untyped_storage())
+    _cast[reference.cdata] = (reference, new)
+
+
+def _possible(tensor: Tensor, new: Format) -> Format:
+    """The format that torch_npu gives when ``new`` is asked for."""
+    if new not in BASE:
+        return new
+    if not config.allow_internal_format:
+        reason = "torch.npu.config.allow_internal_format is False"
+    elif tensor.dtype == torch.float64:
+        reason = "it is float64"
+    elif new is Format.FRACTAL_NZ and tensor.dim() < 2:
+        reason = "it has fewer than 2 dimensions"
+    else:
+        return new
+    warnings.warn(f"a tensor stays in its base format, not {new}, for {reason}", stacklevel=4)
+    return BASE[new]
 
 
 def npu_format_cast(self: Tensor, acl_format: int) -> Tensor:
-    """The tensor itself: ND (2) and FRACTAL_NZ (29) hold the same values."""
-    return _same("npu_format_cast", self, acl_format)
+    """The tensor in another format: itself between plain formats, a copy to or from a private one."""
+    new, old = _check("npu_format_cast", self, acl_format), _format_of(self)
+    if new == old:
+        return self
+    new = _possible(self, new)
+    if old in PLAIN and acl_format in PLAIN:
+        _remember(self, new)
+        return self
+    copied = self.clone()
+    _remember(copied, new)
+    return copied
 
 
-def npu_format_cast_(self: Tensor, acl_format: int) -> Tensor:
-    """In-place form of :func:`npu_format_cast`."""
-    return _same("npu_format_cast_", self, acl_format)
+def npu_format_cast_(self: Tensor, acl_format: int | Tensor) -> Tensor:
+    """In-place form of :func:`npu_format_cast`; also to the format of another tensor."""
+    wanted = _format_of(acl_format) if isinstance(acl_format, Tensor) else acl_format
+    _remember(self, _possible(self, _check("npu_format_cast_", self, wanted)))
+    return self
 
 
-def get_npu_format(self: Tensor) -> int:
-    """Always ND (2)."""
-    _same("get_npu_format", self, ND)
-    return ND
+def get_npu_format(self: Tensor) -> Format:
+    """The format of a tensor: what it was cast to, else NCHW of four dimensions, NCDHW of five, and ND."""
+    _check("get_npu_format", self, Format.ND)
+    return _format_of(self)
 
 
 @op()

@@ -8,6 +8,7 @@ permutation.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -160,6 +161,11 @@ def npu_apply_fused_adamw_v2(
     )  # fmt: skip
 
 
+# MindSpeed's are built of the same kernels as torch_npu's, but take bfloat16 only.
+_permute = op("mindspeed.npu_moe_token_permute", trained=True)(inspect.unwrap(npu_moe_token_permute))
+_unpermute = op("mindspeed.npu_moe_token_unpermute", trained=True)(inspect.unwrap(npu_moe_token_unpermute))
+
+
 def _gmm_module() -> SimpleNamespace:
     return SimpleNamespace(
         npu_gmm=npu_gmm, npu_gmm_backward=npu_gmm_backward, npu_gmm_backward_fusion=npu_gmm_backward_fusion
@@ -175,8 +181,8 @@ MODULES: dict[str, Callable[[], SimpleNamespace]] = {
     "npu_rotary_position_embedding": lambda: SimpleNamespace(
         npu_rotary_position_embedding=npu_rotary_position_embedding
     ),
-    "npu_moe_token_permute": lambda: SimpleNamespace(npu_moe_token_permute=npu_moe_token_permute),
-    "npu_moe_token_unpermute": lambda: SimpleNamespace(npu_moe_token_unpermute=npu_moe_token_unpermute),
+    "npu_moe_token_permute": lambda: SimpleNamespace(npu_moe_token_permute=_permute),
+    "npu_moe_token_unpermute": lambda: SimpleNamespace(npu_moe_token_unpermute=_unpermute),
 }
 """Extension name (MindSpeed's OP_NAME) → what its compiled module offers."""
 

@@ -55,16 +55,16 @@ def npu_moe_gating_top_k(
     routed_scaling_factor: float = 1.0,
     eps: float = 1e-20,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """DeepSeek-V3's gate for 256 experts: biased scores choose groups and experts, unbiased scores give the weights.
+    """DeepSeek-V3's gate: biased scores choose groups and experts, unbiased scores give the weights.
 
     Args:
-        x: router logits [T, 256].   bias: [256] like x, added for the choice only.
+        x: router logits [T, E].   bias: [E] like x, added for the choice only.
         k_group of group_count groups stay; a group's score is its maximum (``group_select_mode`` 0) or the sum of its
             two best (1).
         norm_type: 0 softmax, 1 sigmoid. With sigmoid the k weights are divided by (their sum + eps).
 
     Returns:
-        (weights [T, k] like x, times ``routed_scaling_factor``; experts int32 [T, k]; float32 scores [T, 256] if
+        (weights [T, k] like x, times ``routed_scaling_factor``; experts int32 [T, k]; float32 scores [T, E] if
         ``out_flag``, else an empty tensor).
     """
     name = "npu_moe_gating_top_k"
@@ -72,11 +72,13 @@ def npu_moe_gating_top_k(
     checks.only(name, (0, 1), norm_type=norm_type)
     checks.only(name, 0, renorm=renorm)
     checks.dtype(name, "x", x, checks.FLOATS)
-    checks.shape(name, "x", x, (-1, 256))
+    checks.rank(name, "x", x, 2)
     tokens, experts = x.shape
     checks.true(
         name, "group_count", group_count > 0 and experts % group_count == 0, group_count, f"a divisor of {experts}"
     )
+    if group_select_mode == 1:
+        checks.true(name, "group_count", experts >= 2 * group_count, group_count, "groups of two experts or more")
     checks.true(name, "k_group", 0 < k_group <= group_count, k_group, f"1..group_count={group_count}")
     checks.true(name, "k", 0 < k <= experts // group_count * k_group, k, f"1..{experts // group_count * k_group}")
     scores = torch.sigmoid(x.float()) if norm_type == 1 else torch.softmax(x.float(), -1)

@@ -38,7 +38,6 @@ def _add_rms_norm_exact(x1: Tensor, x2: Tensor, gamma: Tensor, epsilon: float = 
 
 def _check_norm(name: str, x: Tensor, gamma: Tensor) -> None:
     checks.dtype(name, "x", x, checks.FLOATS)
-    checks.same_dtype(name, x=x, gamma=gamma)
     if gamma.dim() > x.dim() or gamma.dim() == 0 or x.shape[-gamma.dim() :] != gamma.shape:
         raise checks.invalid(
             name, "gamma", f"of shape {tuple(gamma.shape)}", f"the last dimensions of x {tuple(x.shape)}"
@@ -47,8 +46,9 @@ def _check_norm(name: str, x: Tensor, gamma: Tensor) -> None:
 
 @op(trained=True, grad_body=_rms_norm_exact)
 def npu_rms_norm(x: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor]:
-    """RMSNorm. x [..., D], gamma [D] of the same dtype. Returns (y like x, rstd float32 [..., 1])."""
+    """RMSNorm. x [..., D], gamma [D] of the same dtype or float32. Returns (y like x, rstd float32 [..., 1])."""
     _check_norm("npu_rms_norm", x, gamma)
+    checks.dtype("npu_rms_norm", "gamma", gamma, {x.dtype, torch.float32})
     return rms_norm_rows(x, gamma, epsilon)
 
 
@@ -56,7 +56,7 @@ def npu_rms_norm(x: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tenso
 def npu_add_rms_norm(x1: Tensor, x2: Tensor, gamma: Tensor, epsilon: float = 1e-6) -> tuple[Tensor, Tensor, Tensor]:
     """RMSNorm of x1 + x2. Returns (y, rstd float32, x1 + x2), all newly allocated (callers free the inputs)."""
     _check_norm("npu_add_rms_norm", x1, gamma)
-    checks.same_dtype("npu_add_rms_norm", x1=x1, x2=x2)
+    checks.same_dtype("npu_add_rms_norm", x1=x1, x2=x2, gamma=gamma)
     checks.shape("npu_add_rms_norm", "x2", x2, x1.shape)
     total = x1 + x2
     return (*rms_norm_rows(total, gamma, epsilon), total)
