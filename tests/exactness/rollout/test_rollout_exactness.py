@@ -21,6 +21,9 @@ from tests.ranks import Ranks
 
 LIMIT_S = 300
 MIB = 1 << 20
+# What may be left on the device after a release. vLLM-Ascend keeps its workspace for prompts in pieces: 6144 tokens for
+# twelve sequences, of 2304 bytes each where the latent has 512 + 64 elements.
+KEPT = {SMALLEST: 4 * MIB, LEGAL: 20 * MIB}
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,11 @@ def test_the_devices_reduce_what_the_hosts_did(measured: Any) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_memory_is_given_back_and_the_cache_comes_back_as_scheduled(measured: Any, name: str) -> None:
+    most = KEPT[LAYOUTS[name].sizes]
     for report in measured(name):
         for found in report["cycles"]:
-            assert 0 < found["released_bytes_ledger"] <= 4 * MIB
-            assert found["released_bytes_device"] <= 4 * MIB
+            assert 0 < found["released_bytes_ledger"] <= most
+            assert found["released_bytes_device"] <= most
             assert found["kv_blocks_as_scheduled"]
             assert found["random_states_kept"]
 
