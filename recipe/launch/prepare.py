@@ -116,7 +116,7 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
             raise ConfigError(f"[model] path: {path} holds no config.json; give a Hugging Face model directory")
         return path
     steps = config.model.warm_start_steps
-    settings = {"seed": config.run.seed, "warm_start_steps": steps}
+    settings = {"sizes": config.model.sizes, "seed": config.run.seed, "warm_start_steps": steps}
     sources = [*REPO.glob("recipe/tiny/*.py"), REPO / "data" / "templates.toml", REPO / "data" / "chat_template.jinja"]
 
     def build(directory: Path) -> None:
@@ -125,7 +125,7 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
         _tool(
             "make_tiny_model.py",
             *("--out", str(directory / "model"), "--problems", str(directory / "problems")),
-            *("--seed", str(config.run.seed), *options),
+            *("--sizes", config.model.sizes, "--seed", str(config.run.seed), *options),
             log=log,
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipe.plan.parameters import FP32, FP64
-from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.runfile.architecture import KNOWN, Architecture
 from recipe.runfile.derive import Layout, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, NPU, ON_POLICY, RunConfig
@@ -100,10 +100,6 @@ def architecture_of(config: RunConfig) -> Architecture:
     Raises:
         ConfigError: neither is there.
     """
-    if config.model.kind == "tiny":
-        from recipe.tiny.config import tiny_fields
-
-        return from_config_json({**tiny_fields(), "model_type": "deepseek_v3"})
     architecture = derive_run(config).architecture
     if architecture is None:
         raise ConfigError(

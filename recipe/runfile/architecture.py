@@ -36,6 +36,12 @@ class Architecture:
     def moe_layers(self) -> int:
         return self.layers - self.dense_layers
 
+    @property
+    def as_published(self) -> bool:
+        """Whether heads and experts have the sizes of DeepSeek-V3's own, the ones that an NPU's operators are for."""
+        published = KNOWN["deepseek_v3_671b"]
+        return all(getattr(self, name) == getattr(published, name) for name in _OF_OPERATORS)
+
 
 # Our names and those of config.json.
 KEYS = {
@@ -58,6 +64,12 @@ KEYS = {
     "vocabulary": "vocab_size",
     "max_positions": "max_position_embeddings",
 }
+
+# What the operators of multi-latent attention and of the router take as constants (docs/STRICTNESS.md).
+_OF_OPERATORS = (
+    *("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"),
+    *("experts", "expert_groups", "expert_groups_kept"),
+)
 
 # deepseek-ai/DeepSeek-V3 and DeepSeek-V3-Base (the same sizes), without the multi-token prediction layer.
 KNOWN = {

@@ -20,6 +20,7 @@ from recipe.runfile.schema import (
     RunConfig,
 )
 from recipe.runfile.typed_toml import build, shown
+from recipe.tiny.sizes import SMALLEST
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -117,6 +118,8 @@ def _check_kinds(config: RunConfig, where: str) -> None:
             raise ConfigError(f'{where}: [{section}] kind = "{kind}" needs {name}')
         if not belongs and value is not None:
             raise ConfigError(f'{where}: [{section}] {name} does not go with kind = "{kind}"; remove one of them')
+    if model.kind != "tiny" and model.sizes != SMALLEST:
+        raise ConfigError(f'{where}: [model] sizes does not go with kind = "{model.kind}"; remove one of them')
     if model.checkpoint is not None and model.kind != "path":
         raise ConfigError(f'{where}: [model] checkpoint goes with kind = "path", and only with it')
     if model.checkpoint is None and model.kind == "path" and not config.simulated:

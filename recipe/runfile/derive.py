@@ -11,6 +11,7 @@ from typing import Any
 from recipe.runfile import mindspeed, model_files
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.environment import derived_environment
+from recipe.runfile.errors import ConfigError
 from recipe.runfile.inputs import Inputs, given_inputs
 from recipe.runfile.layout import Layout, Mismatch, lay_out, longest_sequence, problems
 from recipe.runfile.mindspeed import Refusal
@@ -114,6 +115,16 @@ class Derived:
         return model_files.architecture(self.config, self.inputs.model)
 
     @cached_property
+    def strict(self) -> bool:
+        """Whether the simulated device refuses what an NPU does not take."""
+        if not self.config.simulated or self.config.simulator.strict is not None:
+            return bool(self.config.simulator.strict)
+        try:
+            return self.architecture is not None and self.architecture.as_published
+        except ConfigError:  # a model of another family; a file that cannot be used is refused where it is needed
+            return False
+
+    @cached_property
     def chat_template_file(self) -> Path | None:
         """The file with the chat template that prompts are rendered with; None: the tokenizer has its own."""
         return model_files.chat_template(self.config, self.inputs.model)
@@ -126,7 +137,7 @@ class Derived:
     @cached_property
     def environment(self) -> dict[str, str]:
         """What the run adds to the environment of each of its processes on this node."""
-        return derived_environment(self.config, self.layout, self.paths, self.interface)
+        return derived_environment(self.config, self.layout, self.paths, self.interface, strict=self.strict)
 
     @cached_property
     def _basis(self) -> Basis:

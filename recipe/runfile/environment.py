@@ -15,19 +15,22 @@ RUN_ID = "RECIPE_RUN_ID"
 
 
 def derived_environment(
-    config: RunConfig, layout: Layout, paths: RunPaths, interface: str | None = None
+    config: RunConfig, layout: Layout, paths: RunPaths, interface: str | None = None, *, strict: bool = False
 ) -> dict[str, str]:
     """What the run adds to the inherited environment, the same on every node but for the network interface.
 
     Args:
         config, layout, paths: the run.
         interface: this node's network interface to the other nodes; default: the run file's.
+        strict: whether the simulator refuses what an NPU does not take.
 
     Raises:
         ConfigError: the run file's [environment] names a variable that is derived.
     """
     device = {SIM: _simulated, NPU: _npu, CUDA: _cuda}[config.cluster.device]
     derived = _common(config, layout, paths) | device(config, paths, interface or config.cluster.interface)
+    if config.simulated:
+        derived["NPU_SIM_STRICT"] = str(int(strict))
     for name in config.environment:
         if name in derived or name in SET_PER_PROCESS:
             value = f"it is {derived[name]!r} here" if name in derived else "each process has its own"

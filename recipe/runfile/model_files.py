@@ -13,6 +13,7 @@ from recipe.data.records import DataError
 from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
+from recipe.tiny.config import tiny_fields
 from recipe.weights.model_config import transformer_overrides
 
 
@@ -36,13 +37,23 @@ def config_json(model: Path) -> Mapping[str, Any] | None:
     return values
 
 
+def model_config(config: RunConfig, model: Path) -> Mapping[str, Any] | None:
+    """The config.json of the run's model; None where it cannot be seen.
+
+    Raises:
+        ConfigError: it is not JSON.
+    """
+    return tiny_fields(config.model.sizes) if config.model.kind == "tiny" else config_json(model)
+
+
 def architecture(config: RunConfig, model: Path) -> Architecture | None:
     """The sizes of the model: from its config.json, else those that [model] architecture names; None: not known.
 
     Raises:
         ConfigError: config.json cannot be used, or is of another architecture than the run file's.
     """
-    named, values, label = KNOWN.get(config.model.architecture or ""), config_json(model), config.model.path or model
+    named, values = KNOWN.get(config.model.architecture or ""), model_config(config, model)
+    label = config.model.path or "the tiny model"
     if values is None:
         return named
     try:
@@ -64,12 +75,12 @@ def model_overrides(config: RunConfig, model: Path) -> dict[str, Any]:
     Raises:
         ConfigError: config.json cannot be used.
     """
-    values = config_json(model)
+    values = model_config(config, model)
     if values is not None:
         try:
             return transformer_overrides(dict(values))
         except (ValueError, KeyError) as error:
-            raise ConfigError(f"{config.model.path or model}: {error}") from None
+            raise ConfigError(f"{config.model.path}: {error}") from None
     named = KNOWN.get(config.model.architecture or "")
     if named is None or named.expert_groups == 1:
         return {}

@@ -17,6 +17,7 @@ from recipe.data.chat_template import OURS
 from recipe.data.templates import get_template
 from recipe.tiny.arithmetic import Sum, split_sums
 from recipe.tiny.config import tiny_config
+from recipe.tiny.sizes import SMALLEST
 from recipe.tiny.tokenizer import save_tokenizer
 from recipe.tiny.warm_start import Demonstrations, WarmStart, train
 
@@ -30,8 +31,10 @@ PROGRESS = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TinyModel:
-    """What to build. Operands go from 0 to ``largest``; ``validation_share`` of the pairs are for validation."""
+    """What to build. ``sizes`` is a name of ``recipe.tiny.sizes``. Operands go from 0 to ``largest``;
+    ``validation_share`` of the pairs are for validation."""
 
+    sizes: str = SMALLEST
     seed: int = 0
     largest: int = 19
     validation_share: float = 0.2
@@ -101,7 +104,7 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def random_model(seed: int, **changes: Any) -> DeepseekV3ForCausalLM:
+def random_model(seed: int, sizes: str = SMALLEST, **changes: Any) -> DeepseekV3ForCausalLM:
     """A model of random weights in fp32, with ``changes`` to the configuration; the caller's random state is kept.
 
     The padding row of the embedding is random like the others: Hugging Face makes it zero, and a normalised zero row
@@ -110,7 +113,7 @@ def random_model(seed: int, **changes: Any) -> DeepseekV3ForCausalLM:
     import torch
     from transformers import DeepseekV3ForCausalLM
 
-    config = tiny_config(**changes)
+    config = tiny_config(sizes, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DeepseekV3ForCausalLM._from_config(config, attn_implementation="sdpa", torch_dtype=torch.float32)
@@ -145,7 +148,7 @@ def _fill(settings: TinyModel, directory: Path, progress: PROGRESS) -> dict[str,
 
     torch.set_num_threads(settings.threads)
     started = time.monotonic()
-    model = random_model(settings.seed)
+    model = random_model(settings.seed, settings.sizes)
     save_tokenizer(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     template = get_template(settings.template)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipe.tiny.config import Fp8Model
+from recipe.tiny.sizes import LEGAL, SIZES, SMALLEST
 
 COMMANDS = ("tiny-model",)
 DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
@@ -18,6 +19,7 @@ or, with --fp8, one of any size with random weights, in the files, names and FP8
 EXAMPLES = """\
 examples:
   scripts/make_tiny_model.py --out tiny --problems tiny_problems     what the quick start begins with
+  scripts/make_tiny_model.py --sizes legal --out legal               what configs/sim_legal.toml trains
   scripts/make_tiny_model.py --fp8 --out tiny_fp8                    FP8 of the smallest size
   scripts/make_tiny_model.py --fp8 --out large --hidden-size 2048 --moe-intermediate-size 2048 --experts 64 \\
       --layers 7 --shard-bytes 640000000                             5 GB
@@ -44,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the Hugging Face directory to make")
+    parser.add_argument(
+        "--sizes",
+        choices=tuple(SIZES),
+        help=f"of the model that learns (default {SMALLEST}); {LEGAL}: "
+        "14 M parameters, the smallest that an NPU's operators take",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and demonstrations (default 0)")
     parser.add_argument("--warm-start-steps", type=int, metavar="N", help="supervised steps; 0: weights stay random")
     parser.add_argument("--threads", type=int, default=1, help="threads to train with; part of the result (default 1)")
@@ -58,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Builds what the arguments ask for; returns the exit code."""
     from recipe.tiny.build import TinyModel, build_model, write_problems
+    from recipe.tiny.warm_start import WARM_STARTS
 
     sizes = {name: value for _, name, _ in _SIZES if (value := getattr(args, name)) is not None}
     if args.fp8:
@@ -65,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     if sizes:
         print("error: the sizes of the model that learns are fixed; they go with --fp8", file=sys.stderr)
         return 2
-    settings = TinyModel(seed=args.seed, threads=args.threads)
+    chosen = args.sizes or SMALLEST
+    settings = TinyModel(sizes=chosen, seed=args.seed, threads=args.threads, warm_start=WARM_STARTS[chosen])
     if args.warm_start_steps is not None:
         settings = replace(settings, warm_start=replace(settings.warm_start, steps=args.warm_start_steps))
     try:
@@ -91,8 +101,9 @@ def _refused(out: Path, error: OSError | ValueError) -> int:
 def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
     from recipe.tiny.fp8 import make_fp8_model
 
-    if args.problems is not None or args.warm_start_steps is not None:
-        print("error: --problems and --warm-start-steps belong to the model that learns, not to --fp8", file=sys.stderr)
+    learning = {"--problems": args.problems, "--warm-start-steps": args.warm_start_steps, "--sizes": args.sizes}
+    if given := [option for option, value in learning.items() if value is not None]:
+        print(f"error: {', '.join(given)} goes with the model that learns, not with --fp8", file=sys.stderr)
         return 2
     try:
         settings = Fp8Model(seed=args.seed, **sizes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipe.tiny.sizes import SIZES, SMALLEST
 from recipe.tiny.tokenizer import BOS, EOS, PAD, SPECIAL_TOKENS, VOCAB_SIZE
 
 if TYPE_CHECKING:
@@ -16,41 +17,26 @@ if TYPE_CHECKING:
 ORIGINAL_POSITIONS, YARN_FACTOR = 512, 4
 
 
-def tiny_fields() -> dict[str, Any]:
-    """The fields of ``config.json``, without the library that writes it.
+def tiny_fields(sizes: str = SMALLEST) -> dict[str, Any]:
+    """The fields of ``config.json`` in the sizes of that name, without the library that writes it.
 
-    ``n_group`` is 1 because vLLM-Ascend scores expert groups otherwise than Hugging Face unless there are exactly
-    256 experts. ``topk_method`` and ``scoring_func`` are read by vLLM only. No multi-token prediction layer and no
+    ``topk_method`` and ``scoring_func`` are read by vLLM only. No multi-token prediction layer and no
     ``quantization_config``: verl refuses both.
     """
+    chosen = SIZES[sizes]
     return {
+        **chosen,
         "model_type": "deepseek_v3",
         "architectures": ["DeepseekV3ForCausalLM"],
         "vocab_size": VOCAB_SIZE,
-        "hidden_size": 128,
-        "num_hidden_layers": 4,
         "first_k_dense_replace": 1,
         "moe_layer_freq": 1,
-        "intermediate_size": 192,
-        "moe_intermediate_size": 64,
-        "n_routed_experts": 8,
-        # Half of the experts, so that one weighs little, as in the real model. With two, single tokens' probabilities
-        # differed by up to 0.4 between rollout and trainer in bfloat16.
-        "num_experts_per_tok": 4,
         "n_shared_experts": 1,
-        "n_group": 1,
-        "topk_group": 1,
         "topk_method": "noaux_tc",
         "scoring_func": "sigmoid",
         "norm_topk_prob": True,
         "routed_scaling_factor": 1.0,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "q_lora_rank": 32,
-        "kv_lora_rank": 32,
-        "qk_rope_head_dim": 16,
-        "qk_nope_head_dim": 16,
-        "v_head_dim": 16,
+        "num_key_value_heads": chosen["num_attention_heads"],
         "rope_theta": 10000.0,
         "max_position_embeddings": ORIGINAL_POSITIONS * YARN_FACTOR,
         "rope_scaling": {
@@ -72,11 +58,11 @@ def tiny_fields() -> dict[str, Any]:
     }
 
 
-def tiny_config(**changes: Any) -> DeepseekV3Config:
-    """The configuration; ``changes`` replace single fields (a test wants 256 experts in 8 groups, say)."""
+def tiny_config(sizes: str = SMALLEST, **changes: Any) -> DeepseekV3Config:
+    """The configuration in the sizes of that name; ``changes`` replace single fields."""
     from transformers import DeepseekV3Config
 
-    fields = tiny_fields() | changes
+    fields = tiny_fields(sizes) | changes
     return DeepseekV3Config(**{name: value for name, value in fields.items() if name != "model_type"})
 
 

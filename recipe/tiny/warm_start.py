@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from recipe.data.templates import Template
 from recipe.tiny.arithmetic import Sum, demonstration, guess
+from recipe.tiny.sizes import LEGAL, SMALLEST
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,10 @@ class WarmStart:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     router_bias_rate: float = 0.001
+
+
+# By sizes. The legal model's steps are few and small: it has 14 times the weights, and is to try a run, not to learn.
+WARM_STARTS = {SMALLEST: WarmStart(), LEGAL: WarmStart(steps=30, batch=16, warmup_steps=3)}
 
 
 class Demonstrations:

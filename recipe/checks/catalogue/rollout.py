@@ -160,3 +160,31 @@ def _placeholders(facts: Facts) -> Iterator[Complaint]:
         raise NoMatter
     if facts.config.cluster.head == PLACEHOLDER_HEAD:
         yield bad(f"[cluster] head = {PLACEHOLDER_HEAD}", "the address of a node of yours")
+
+
+@check(
+    "V013", "a die has as many attention heads as graph mode decodes", needs="static",
+    why="npu_fused_infer_attention_score takes 32, 64 or 128 heads of a latent of 512 (op-plugin 7.1.0); a die with "
+        "others would fail at its first token",
+    fix="set [rollout] tensor_parallel so that each die has 32, 64 or 128 heads, or graph_mode = false",
+)  # fmt: skip
+def _heads_in_graph(facts: Facts) -> Iterator[Complaint]:
+    ranks, strict = facts.config.rollout.tensor_parallel, facts.device == NPU or facts.derived.strict
+    if not (strict and facts.config.rollout.graph_mode):
+        raise NoMatter
+    heads = facts.architecture.heads
+    if heads // ranks not in (32, 64, 128):
+        yield bad(f"{heads} heads over [rollout] tensor_parallel = {ranks} dies", "32, 64 or 128 on each")
+
+
+@check(
+    "V014", "a model that is run strictly has sizes that an NPU takes", needs="static",
+    why="with [simulator] strict the simulated device refuses, as an NPU does, heads and experts of other sizes than "
+        "DeepSeek-V3's own; the run would end at its first prompt",
+    fix='take out [simulator] strict, or set [model] sizes = "legal"',
+)  # fmt: skip
+def _strict(facts: Facts) -> Iterator[Complaint]:
+    if facts.device != SIM or not facts.config.simulator.strict:
+        raise NoMatter
+    if not facts.architecture.as_published:
+        yield bad("[simulator] strict = true for a model with other head sizes or experts", "DeepSeek-V3's own")

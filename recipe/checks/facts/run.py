@@ -22,6 +22,7 @@ from recipe.runfile.derive import Derived, Layout, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.paths import REPO, RunPaths, runs_dir
 from recipe.runfile.schema import SIM, RunConfig
+from recipe.tiny.config import tiny_fields
 from recipe.weights.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -144,9 +145,7 @@ class Facts:
     def model(self) -> dict[str, Any]:
         """config.json of the run's model. CannotTell where it cannot be read here."""
         if self.config.model.path is None:
-            from recipe.tiny.config import tiny_fields
-
-            return tiny_fields()
+            return tiny_fields(self.config.model.sizes)
         file = self.model_directory / "config.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

@@ -103,3 +103,10 @@ class Simulator:
     """The simulated devices."""
 
     hbm_mib: int = key("memory of a simulated die", 256, unit="MiB", least=1, gives="NPU_SIM_HBM", on_resume=FREE)
+    strict: bool | None = key(
+        "what an NPU does not take ends the run, with the operator, the argument and the source (docs/STRICTNESS.md); "
+        "default: where the model's heads and experts are of the sizes of DeepSeek-V3's own",
+        None,
+        gives="NPU_SIM_STRICT",
+        on_resume=FREE,
+    )

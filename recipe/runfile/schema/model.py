@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from recipe.runfile.architecture import KNOWN as ARCHITECTURES
 from recipe.runfile.typed_toml import CHANGES, IMPOSSIBLE, key
+from recipe.tiny.sizes import SIZES, SMALLEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,13 @@ class Model:
         "tiny",
         choices=("tiny", "path", "random_init"),
         gives="actor.load_weight, ref.load_weight",
+        on_resume=IMPOSSIBLE,
+    )
+    sizes: str = key(
+        "those of the tiny model. smallest: quick to train, with heads that no NPU takes; legal: the smallest that the "
+        "operators of an NPU take",
+        SMALLEST,
+        choices=tuple(SIZES),
         on_resume=IMPOSSIBLE,
     )
     path: str | None = key(

@@ -42,7 +42,7 @@ def run(case: dict[str, Any], rank: int) -> None:
     mesh = init_device_mesh("npu", mesh_shape=(world // tp, tp, 1), mesh_dim_names=["dp", "infer_tp", "infer_pp"])
     let_v1_take_float32()
 
-    reference = reference_model(case["seed"])
+    reference = reference_model(case)
     rollout = get_rollout_class("vllm", "sync")(
         config=RolloutConfig(
             name="vllm",
@@ -119,12 +119,12 @@ def let_v1_take_float32() -> None:
     EngineArgs._is_v1_supported_oracle = lambda self, model_config: True
 
 
-def reference_model(seed: int) -> DeepseekV3ForCausalLM:
+def reference_model(case: dict[str, Any]) -> DeepseekV3ForCausalLM:
     """A random model with weights of real size: a default initialisation is nearly uniform and agrees with anything."""
     from recipe.tiny.build import random_model
 
-    model = random_model(seed, num_hidden_layers=3).eval()
-    generator = torch.Generator().manual_seed(seed)
+    model = random_model(case["seed"], case["sizes"], num_hidden_layers=case["layers"]).eval()
+    generator = torch.Generator().manual_seed(case["seed"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:

@@ -7,6 +7,7 @@ after two more cycles of release, resume and a sync of changed weights, for each
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,10 +16,14 @@ from typing import Any
 
 import pytest
 
+from recipe.tiny.sizes import LEGAL, SMALLEST
 from tests.ranks import Ranks
 
 LIMIT_S = 300
 MIB = 1 << 20
+# What may be left on the device after a release. vLLM-Ascend keeps its workspace for prompts in pieces: 6144 tokens for
+# twelve sequences, of 2304 bytes each where the latent has 512 + 64 elements.
+KEPT = {SMALLEST: 4 * MIB, LEGAL: 20 * MIB}
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,13 @@ class Layout:
     token_budget: int = 256
     seed: int = 11
     dp_sync_on_device: bool = False
+    sizes: str = SMALLEST
+    layers: int = 3
+
+    @property
+    def strict(self) -> str:
+        """The level of the simulated device: an NPU's, but for float32, where it takes the sizes."""
+        return "float32" if self.sizes == LEGAL else "0"
 
     @property
     def world(self) -> int:
@@ -47,39 +59,46 @@ LAYOUTS = {
     # Of two engines the first has more prompts than it may run at once: the second goes on with empty batches.
     "dp2-ep2": Layout(tp=1, dp=2, at_once=8),
     "dp2-ep2-device-sync": Layout(tp=1, dp=2, at_once=8, dp_sync_on_device=True),
+    # In sizes that an NPU takes, on a device that refuses all others.
+    "legal-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, sizes=LEGAL, layers=2),
+    "legal-tp1-graph": Layout(tp=1, dp=1, graph=True, sizes=LEGAL, layers=2),
+    "legal-tp1-graph-nz": Layout(tp=1, dp=1, graph=True, kv_nz=True, sizes=LEGAL, layers=2),
+    "legal-dp2-ep2": Layout(tp=1, dp=2, at_once=8, sizes=LEGAL, layers=2),
 }
 
 
 @pytest.fixture(scope="module")
-def model_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Configuration and tokenizer; the weights are synced from the reference model, as verl syncs them."""
-    from recipe.tiny.config import tiny_config
-    from recipe.tiny.tokenizer import save_tokenizer
-
-    directory = tmp_path_factory.mktemp("rollout")
-    tiny_config(num_hidden_layers=3).save_pretrained(directory / "model")
-    save_tokenizer(directory / "model")
-    return directory
-
-
-@pytest.fixture(scope="module")
-def measured(model_directory: Path) -> Iterator[Any]:
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Runs a layout's ranks, once, and returns what each of them measured."""
+    logs = tmp_path_factory.mktemp("ranks")
     done: dict[str, list[dict[str, Any]]] = {}
-    # Who reduces is decided when vLLM is imported.
-    ranks = [
-        Ranks("tests.exactness.rollout.engine_process", log=model_directory / f"log{on_device}") for on_device in (0, 1)
-    ]
+
+    @functools.cache
+    def ranks(on_device: bool, strict: str) -> Ranks:
+        # Who reduces is decided when vLLM is imported, and what is refused when torch_npu is.
+        return Ranks("tests.exactness.rollout.engine_process", log=logs / f"{on_device}-{strict}")
 
     def measure(name: str) -> list[dict[str, Any]]:
         if name not in done:
             layout = LAYOUTS[name]
-            done[name] = run_ranks(ranks[layout.dp_sync_on_device], layout, model_directory)
+            started.append(ranks(layout.dp_sync_on_device, layout.strict))
+            done[name] = run_ranks(started[-1], layout, model_directory(tmp_path_factory.mktemp(name), layout))
         return done[name]
 
+    started: list[Ranks] = []
     yield measure
-    for one in ranks:
+    for one in started:
         one.close()
+
+
+def model_directory(directory: Path, layout: Layout) -> Path:
+    """Configuration and tokenizer; the weights are synced from the reference model, as verl syncs them."""
+    from recipe.tiny.config import tiny_config
+    from recipe.tiny.tokenizer import save_tokenizer
+
+    tiny_config(layout.sizes, num_hidden_layers=layout.layers).save_pretrained(directory / "model")
+    save_tokenizer(directory / "model")
+    return directory
 
 
 def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, Any]]:
@@ -87,17 +106,20 @@ def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, A
         "VLLM_DP_SIZE": str(layout.dp),
         "VLLM_USE_V1": "1",
         "RECIPE_DP_SYNC_ON_DEVICE": str(int(layout.dp_sync_on_device)),
-        "NPU_SIM_HBM": "256MiB",
+        "NPU_SIM_HBM": "1GiB" if layout.sizes == LEGAL else "256MiB",
+        "NPU_SIM_STRICT": layout.strict,
     }
     case = asdict(layout) | {"directory": str(directory)}
     ranks.run(case, directory / "rank", ranks=layout.world, limit_s=LIMIT_S, **environment)
     return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(layout.world)]
 
 
-PROOFS = {"tp1-graph-nz": pytest.mark.proves("vllm_ascend_patches.attention.mla_v1:AscendMLAImpl")}
+SLOW = {name: [pytest.mark.slow] for name, layout in LAYOUTS.items() if layout.sizes == LEGAL}
+PROOFS = {"tp1-graph-nz": [pytest.mark.proves("vllm_ascend_patches.attention.mla_v1:AscendMLAImpl")]}
+NAMES = [pytest.param(name, marks=SLOW.get(name, [])) for name in LAYOUTS]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=PROOFS.get(name, ())) for name in LAYOUTS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=(SLOW | PROOFS).get(name, [])) for name in LAYOUTS])
 def test_tokens_and_log_probabilities_equal_hugging_face_after_every_sync(measured: Any, name: str) -> None:
     ranks = measured(name)
     for rank, report in enumerate(ranks):
@@ -117,12 +139,13 @@ def test_the_devices_reduce_what_the_hosts_did(measured: Any) -> None:
         assert by_hosts["reduced_by_hosts"] and not by_devices["reduced_by_hosts"]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_memory_is_given_back_and_the_cache_comes_back_as_scheduled(measured: Any, name: str) -> None:
+    most = KEPT[LAYOUTS[name].sizes]
     for report in measured(name):
         for found in report["cycles"]:
-            assert 0 < found["released_bytes_ledger"] <= 4 * MIB
-            assert found["released_bytes_device"] <= 4 * MIB
+            assert 0 < found["released_bytes_ledger"] <= most
+            assert found["released_bytes_device"] <= most
             assert found["kv_blocks_as_scheduled"]
             assert found["random_states_kept"]
 
@@ -132,7 +155,7 @@ def test_tensor_parallel_ranks_sample_the_same(measured: Any) -> None:
     assert [found["responses"] for found in first["cycles"]] == [found["responses"] for found in second["cycles"]]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_experts_are_spread_over_all_ranks(measured: Any, name: str) -> None:
     for report in measured(name):
         assert report["expert_parallel"] == LAYOUTS[name].world

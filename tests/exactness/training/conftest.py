@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
+from recipe.tiny.sizes import LEGAL, SIZES, SMALLEST
 from recipe.weights.convert import convert
 from tests.ranks import Ranks
 
@@ -21,14 +22,12 @@ ROOT = Path(__file__).resolve().parents[3]
 PLAIN = ("verl_patches.prelude_patch", "verl.workers.megatron_workers")
 
 
-def make_model(directory: Path, *, experts: int, groups: int, kept: int, top: int, size: int, layers: int) -> Any:
+def make_model(directory: Path, sizes: dict[str, int]) -> Any:
     """A tiny DeepSeek-V3 in float32 whose outputs are far from uniform: unit-variance activations, sharp logits."""
     config = DeepseekV3Config(
-        vocab_size=320, hidden_size=128, intermediate_size=256, moe_intermediate_size=size, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=4, n_shared_experts=1, n_routed_experts=experts,
-        num_experts_per_tok=top, n_group=groups, topk_group=kept, first_k_dense_replace=1, q_lora_rank=32,
-        kv_lora_rank=32, qk_rope_head_dim=16, qk_nope_head_dim=16, v_head_dim=16, max_position_embeddings=256,
-        routed_scaling_factor=1.5, tie_word_embeddings=False, pad_token_id=0, num_nextn_predict_layers=0,
+        **sizes, num_key_value_heads=sizes["num_attention_heads"], vocab_size=320, n_shared_experts=1,
+        first_k_dense_replace=1, max_position_embeddings=256, routed_scaling_factor=1.5, tie_word_embeddings=False,
+        pad_token_id=0, num_nextn_predict_layers=0,
         rope_scaling={
             "type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
             "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
@@ -53,11 +52,14 @@ def make_model(directory: Path, *, experts: int, groups: int, kept: int, top: in
 
 
 class Case:
-    """A Hugging Face model, its converted checkpoint, and a batch of sequences of different lengths."""
+    """A Hugging Face model, its converted checkpoint, and a batch of sequences of different lengths.
 
-    def __init__(self, directory: Path, rows: int, **sizes: int) -> None:
-        self.hf, self.checkpoint = directory / "hf", directory / "mcore"
-        self.model = make_model(self.hf, **sizes)
+    `strict` is the level at which the simulated device computes with it.
+    """
+
+    def __init__(self, directory: Path, rows: int, sizes: dict[str, int], strict: str = "0") -> None:
+        self.hf, self.checkpoint, self.strict = directory / "hf", directory / "mcore", strict
+        self.model = make_model(self.hf, sizes)
         convert(self.hf, self.checkpoint)
         generator = torch.Generator().manual_seed(11)
         self.lengths = torch.randint(9, 40, (rows,), generator=generator).tolist()
@@ -94,12 +96,31 @@ class Case:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(tmp_path_factory.mktemp("tiny"), rows=6, experts=8, groups=1, kept=1, top=2, size=64, layers=4)
+    return Case(tmp_path_factory.mktemp("tiny"), rows=6, sizes=SIZES[SMALLEST] | {"num_experts_per_tok": 2})
 
 
 @pytest.fixture(scope="session")
 def many_experts(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(tmp_path_factory.mktemp("many"), rows=4, experts=256, groups=8, kept=4, top=8, size=16, layers=2)
+    experts = {
+        name: SIZES[LEGAL][name] for name in ("n_routed_experts", "num_experts_per_tok", "n_group", "topk_group")
+    }
+    sizes = SIZES[SMALLEST] | experts | {"moe_intermediate_size": 16, "num_hidden_layers": 2}
+    return Case(tmp_path_factory.mktemp("many"), rows=4, sizes=sizes)
+
+
+@pytest.fixture(scope="session")
+def legal(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("legal"), rows=4, sizes=SIZES[LEGAL], strict="float32")
+
+
+MODELS = ("tiny", pytest.param("legal", marks=pytest.mark.slow))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest) -> Case:
+    """The smallest model, and the one whose sizes an NPU takes, on a device that refuses what an NPU refuses."""
+    case: Case = request.getfixturevalue(request.param)
+    return case
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +134,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     logs = tmp_path_factory.mktemp("ranks")
 
     @functools.cache
-    def ranks_on(device: str, mindspeed: Path | None) -> Ranks:
+    def ranks_on(device: str, mindspeed: Path | None, strict: str) -> Ranks:
         # MindSpeed, and a host that is to pass for a device, come before verl: each rank imports it by itself.
         ready = PLAIN if device == "npu" and mindspeed is None else ()
         started.append(Ranks(*ready, "tests.exactness.training.model_process", log=logs / f"{len(started)}"))
@@ -136,13 +157,14 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
             "mindspeed": mindspeed is not None, "reverted": reverted, "transformer": transformer,
         }  # fmt: skip
         environment = {
-            "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1"
+            "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1",
+            "NPU_SIM_STRICT": case.strict,
         }  # fmt: skip
         if mindspeed is not None:
             environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(mindspeed), os.environ["PYTHONPATH"]])
         if device == "cpu":
             environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-        ranks_on(device, mindspeed).run(job, directory / "rank", ranks=world, limit_s=limit, **environment)
+        ranks_on(device, mindspeed, case.strict).run(job, directory / "rank", ranks=world, limit_s=limit, **environment)
         # Our own file of a moment ago.
         return [torch.load(directory / f"result.{rank}", weights_only=True) for rank in range(world)]
 

@@ -22,18 +22,18 @@ pytestmark = pytest.mark.mindspeed
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny: Any, run_job: Callable[..., Results], mindspeed_upstream: Path) -> list[dict[str, Any]]:
-    return run_job(tiny, TASKS, device="npu", mindspeed=mindspeed_upstream)[0]
+def adapted(model: Any, run_job: Callable[..., Results], mindspeed_upstream: Path) -> list[dict[str, Any]]:
+    return run_job(model, TASKS, device="npu", mindspeed=mindspeed_upstream)[0]
 
 
 @pytest.fixture(scope="module")
-def plain(tiny: Any, run_job: Callable[..., Results]) -> list[dict[str, Any]]:
-    return run_job(tiny, TASKS, device="npu")[0]
+def plain(model: Any, run_job: Callable[..., Results]) -> list[dict[str, Any]]:
+    return run_job(model, TASKS, device="npu")[0]
 
 
 @pytest.mark.proves(SCALE)
-def test_the_model_equals_hugging_face(tiny: Any, adapted: list[dict[str, Any]]) -> None:
-    difference, other = tiny.distance(adapted[0])
+def test_the_model_equals_hugging_face(model: Any, adapted: list[dict[str, Any]]) -> None:
+    difference, other = model.distance(adapted[0])
     print(f"MindSpeed with the softmax scale: max |delta log-prob| {difference:.2g}, {other} other argmaxes")
     assert difference <= 1e-5
     assert other == 0
@@ -56,16 +56,18 @@ def test_the_backward_equals_that_without_mindspeed(adapted: list[dict[str, Any]
 
 
 def test_experts_have_a_weight_each_and_run_in_the_grouped_kernel(
-    adapted: list[dict[str, Any]], plain: list[dict[str, Any]]
+    model: Any, adapted: list[dict[str, Any]], plain: list[dict[str, Any]]
 ) -> None:
+    config = model.model.config
+    dense, layers, experts = config.first_k_dense_replace, config.num_hidden_layers, config.n_routed_experts
     names = [name for name in adapted[0]["parameters"] if ".experts.linear_fc" in name]
     # The names that verl's weight converter and our checkpoint know.
-    layer = [f"linear_fc{part}.weight{expert}" for part in (1, 2) for expert in range(8)]
-    assert names == [f"decoder.layers.{n}.mlp.experts.{name}" for n in (1, 2, 3) for name in layer]
+    layer = [f"linear_fc{part}.weight{expert}" for part in (1, 2) for expert in range(experts)]
+    assert names == [f"decoder.layers.{n}.mlp.experts.{name}" for n in range(dense, layers) for name in layer]
     assert sorted(adapted[0]["parameters"]) == sorted(plain[0]["parameters"])
-    # One forward of a dense and three expert layers.
-    assert adapted[0]["fused"]["mindspeed.npu_gmm"] == 2 * 3
-    assert adapted[0]["fused"]["npu_fusion_attention"] == 4
+    # One forward.
+    assert adapted[0]["fused"]["mindspeed.npu_gmm"] == 2 * (layers - dense)
+    assert adapted[0]["fused"]["npu_fusion_attention"] == layers
     assert "mindspeed.npu_gmm" not in plain[0]["fused"] and "npu_fusion_attention" not in plain[0]["fused"]
 
 
@@ -77,9 +79,9 @@ def test_a_step_equals_that_without_mindspeed(adapted: list[dict[str, Any]], pla
 
 
 def test_a_step_of_two_expert_parallel_processes_equals_that_of_one(
-    tiny: Any, run_job: Callable[..., Results], mindspeed_upstream: Path, plain: list[dict[str, Any]]
+    model: Any, run_job: Callable[..., Results], mindspeed_upstream: Path, plain: list[dict[str, Any]]
 ) -> None:
-    pair = run_job(tiny, [EXPERT_PARALLEL], device="npu", world=2, mindspeed=mindspeed_upstream)
+    pair = run_job(model, [EXPERT_PARALLEL], device="npu", world=2, mindspeed=mindspeed_upstream)
     losses = [loss for rank in pair for loss in rank[0]["losses"]]
     assert sorted(losses) == pytest.approx(sorted(plain[1]["losses"]), rel=1e-5)
     for rank in pair:

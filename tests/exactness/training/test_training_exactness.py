@@ -14,44 +14,49 @@ UNEVEN = {"pp": 2, "first": 1}
 
 
 @pytest.fixture(scope="module")
-def alone(tiny: Any, many_experts: Any, run_job: Callable[..., Results]) -> list[dict[str, Any]]:
-    """Everything one npu process computes: tiny, many experts, many experts without derived groups, steps."""
+def alone(model: Any, run_job: Callable[..., Results]) -> list[dict[str, Any]]:
+    """What one npu process computes."""
     tasks = [
         {"task": "log_probs", "backward": True},
-        {"task": "log_probs", **many_experts.fields},
-        {"task": "log_probs", **many_experts.fields, "derive": False},
         {"task": "step", "layout": {}},
         {"task": "step", "layout": {}, "dtype": "bfloat16"},
     ]
-    return run_job(tiny, tasks, device="npu")[0]
+    return run_job(model, tasks, device="npu")[0]
 
 
 @pytest.fixture(scope="module")
-def pair(tiny: Any, run_job: Callable[..., Results]) -> Results:
+def grouped(many_experts: Any, run_job: Callable[..., Results]) -> list[dict[str, Any]]:
+    """What one npu process computes with many experts: with their groups, and as verl leaves them, without."""
+    return run_job(many_experts, [{"task": "log_probs"}, {"task": "log_probs", "derive": False}], device="npu")[0]
+
+
+@pytest.fixture(scope="module")
+def pair(model: Any, run_job: Callable[..., Results]) -> Results:
     """What two npu processes compute in each layout; pair[rank][task]."""
     tasks = [{"task": "step", "layout": layout} for layout in (EVEN, UNEVEN)]
-    return run_job(tiny, tasks, device="npu", world=2)
+    return run_job(model, tasks, device="npu", world=2)
 
 
-def test_tiny_model_equals_hugging_face(tiny: Any, alone: list[dict[str, Any]]) -> None:
-    difference, other = tiny.distance(alone[0])
+def test_the_model_equals_hugging_face(model: Any, alone: list[dict[str, Any]]) -> None:
+    difference, other = model.distance(alone[0])
+    print(f"max |delta log-prob| {difference:.2g}, {other} other argmaxes")
     assert difference <= 1e-5
     assert other == 0
 
 
-def test_256_experts_in_groups_equal_hugging_face(many_experts: Any, alone: list[dict[str, Any]]) -> None:
-    difference, other = many_experts.distance(alone[1])
+def test_256_experts_in_groups_equal_hugging_face(many_experts: Any, grouped: list[dict[str, Any]]) -> None:
+    difference, other = many_experts.distance(grouped[0])
     assert difference <= 1e-5
     assert other == 0
 
 
-def test_without_the_derived_groups_256_experts_do_not(many_experts: Any, alone: list[dict[str, Any]]) -> None:
-    difference, _ = many_experts.distance(alone[2])
+def test_without_the_derived_groups_256_experts_do_not(many_experts: Any, grouped: list[dict[str, Any]]) -> None:
+    difference, _ = many_experts.distance(grouped[1])
     assert difference > 0.1
 
 
-def test_npu_equals_cpu(tiny: Any, alone: list[dict[str, Any]], run_job: Callable[..., Results]) -> None:
-    on_cpu = run_job(tiny, [{"task": "log_probs", "backward": True}], device="cpu")[0][0]
+def test_npu_equals_cpu(model: Any, alone: list[dict[str, Any]], run_job: Callable[..., Results]) -> None:
+    on_cpu = run_job(model, [{"task": "log_probs", "backward": True}], device="cpu")[0][0]
     assert alone[0]["loss"] == pytest.approx(on_cpu["loss"], rel=1e-6)
     assert alone[0]["grad_norm"] == pytest.approx(on_cpu["grad_norm"], rel=1e-5)
     assert alone[0]["without_gradient"] == on_cpu["without_gradient"] == []
@@ -61,14 +66,16 @@ def test_npu_equals_cpu(tiny: Any, alone: list[dict[str, Any]], run_job: Callabl
 @pytest.mark.parametrize("task", [0, 1], ids=["ep2", "pp2"])
 def test_a_step_in_two_processes_equals_one_process(task: int, pair: Results, alone: list[dict[str, Any]]) -> None:
     losses = [loss for rank in pair for loss in rank[task]["losses"]]
-    assert sorted(losses) == pytest.approx(sorted(alone[3]["losses"]), rel=1e-5)
+    assert sorted(losses) == pytest.approx(sorted(alone[1]["losses"]), rel=1e-5)
     for rank in pair:
         assert rank[task]["success"]
-        assert rank[task]["grad_norm"] == pytest.approx(alone[3]["grad_norm"], rel=1e-4)
+        assert rank[task]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-4)
 
 
-def test_a_bf16_step_trains(alone: list[dict[str, Any]]) -> None:
-    step = alone[4]
+def test_a_bf16_step_trains(model: Any, alone: list[dict[str, Any]]) -> None:
+    exact, step = alone[1:]
     assert step["success"]
-    assert step["grad_norm"] == pytest.approx(alone[3]["grad_norm"], rel=0.1)
-    assert step["changed"] == step["parameters"]
+    assert step["grad_norm"] == pytest.approx(exact["grad_norm"], rel=0.1)
+    # Of 256 experts some are chosen by no token, and bfloat16 chooses a few others.
+    everyone_is_chosen = model.model.config.n_routed_experts < 256
+    assert step["changed"] == (step["parameters"] if everyone_is_chosen else pytest.approx(exact["changed"], rel=0.1))

@@ -148,6 +148,13 @@ def laptop(tmp_path: Path) -> World:
     return World(tmp_path, config, here, synced(tmp_path, "sim"), REPO)
 
 
+@pytest.fixture
+def legal(laptop: World) -> World:
+    """The strict run of the model whose sizes an NPU takes."""
+    laptop.config = changed(load(CONFIGS / "sim_legal.toml"), run_output_dir=laptop.config.run.output_dir)
+    return laptop
+
+
 @pytest.fixture(scope="session")
 def small_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """model/ (config.json, tokenizer), checkpoint/ (headers, and holes for the tensors), train.json, Parquet files."""

@@ -57,6 +57,12 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("[cluster]", '[cluster]\ndevice = "npu"', '[cluster] device = "npu" runs models and data of yours'),
         ("[run]", '[run]\nresume = "always"', "[run] resume is 'always'; expected one of auto, never"),
         ("[model]", '[model]\ncheckpoint = "/x"', '[model] checkpoint goes with kind = "path", and only with it'),
+        ("[model]", '[model]\nsizes = "leagl"', "expected one of smallest, legal; did you mean 'legal'?"),
+        (
+            'kind = "tiny"',
+            'kind = "random_init"\nsizes = "legal"\npath = "/x" #',
+            '[model] sizes does not go with kind = "random_init"; remove one of them',
+        ),
         ("[data]", '[data]\npath = "/x"', '[data] path does not go with kind = "arithmetic"; remove one of them'),
         ("[actor]", '[actor]\nrecompute = { granularity = "full" }', '[actor.recompute] granularity = "full" needs'),
         (

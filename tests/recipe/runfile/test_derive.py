@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ from recipe.runfile.derive import Inputs, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inputs import MADE_AT_LAUNCH
 from recipe.runfile.paths import REPO, RunPaths
+from recipe.runfile.schema import RunConfig
+from recipe.tiny.config import tiny_fields
 
-SIM, NPU = (load(REPO / "configs" / f"{name}.toml") for name in ("sim", "a3_256die"))
+SIM, LEGAL, NPU = (load(REPO / "configs" / f"{name}.toml") for name in ("sim", "sim_legal", "a3_256die"))
 # Their constants and classes are words that others use; their functions are behind the door.
 PARTS = ("layout", "environment", "overrides", "inputs", "model_files", "mindspeed")
 
@@ -63,6 +66,42 @@ def test_a_part_that_cannot_be_derived_leaves_the_others(tmp_path: Path) -> None
     assert derived.layout == derive_run(NPU).layout and derived.environment
     with pytest.raises(ConfigError, match="cannot be read as JSON"):
         derived.complete()
+
+
+def test_the_router_of_the_legal_model_has_its_groups_before_the_model_is_made() -> None:
+    transformer = derive_run(LEGAL).transformer
+    assert (transformer["moe_router_num_groups"], transformer["moe_router_group_topk"]) == (8, 4)
+    assert "moe_router_num_groups" not in derive_run(SIM).transformer
+
+
+@pytest.mark.parametrize(
+    ("run", "asked", "expected"),
+    [(SIM, None, "0"), (SIM, True, "1"), (LEGAL, None, "1"), (LEGAL, False, "0"), (NPU, True, None)],
+)
+def test_the_simulated_device_is_strict_where_the_sizes_allow_it(
+    run: RunConfig, asked: bool | None, expected: str | None
+) -> None:
+    config = dataclasses.replace(run, simulator=dataclasses.replace(run.simulator, strict=asked))
+    assert derive_run(config).environment.get("NPU_SIM_STRICT") == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (tiny_fields("legal"), "1"),
+        (tiny_fields("legal") | {"num_attention_heads": 128, "num_hidden_layers": 61, "hidden_size": 7168}, "1"),
+        (tiny_fields("legal") | {"kv_lora_rank": 256}, "0"),
+        (tiny_fields("legal") | {"n_routed_experts": 64}, "0"),
+        (tiny_fields(), "0"),
+        ({"model_type": "qwen2"}, "0"),
+    ],
+)
+def test_a_model_of_the_users_is_run_strictly_by_its_sizes(
+    tmp_path: Path, fields: dict[str, object], expected: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(fields), encoding="utf-8")
+    config = dataclasses.replace(SIM, model=dataclasses.replace(SIM.model, kind="path", path=str(tmp_path)))
+    assert derive_run(config).environment["NPU_SIM_STRICT"] == expected
 
 
 def test_every_problem_is_told_and_the_first_one_stops() -> None:

@@ -14,10 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from recipe.data.parquet import convert
 from recipe.data.templates import get_template
+from recipe.runfile.architecture import from_config_json
 from recipe.tiny import build
 from recipe.tiny.build import TinyModel, build_model, write_problems
 from recipe.tiny.cli import main
-from recipe.tiny.warm_start import WarmStart
+from recipe.tiny.config import tiny_fields
+from recipe.tiny.sizes import LEGAL, SMALLEST
+from recipe.tiny.warm_start import WARM_STARTS, WarmStart
 
 QUICK = TinyModel(warm_start=WarmStart(steps=2, batch=4))
 
@@ -51,6 +54,27 @@ def test_configuration_is_what_the_upstreams_take(built: Path) -> None:
     assert rope["type"] == "yarn"
     assert config["max_position_embeddings"] == rope["factor"] * rope["original_max_position_embeddings"] >= 1024
     assert config["tie_word_embeddings"] is False and config["torch_dtype"] == "bfloat16"
+
+
+def test_the_legal_model_has_the_heads_and_experts_of_the_published_one() -> None:
+    legal, smallest = (from_config_json(tiny_fields(sizes)) for sizes in (LEGAL, SMALLEST))
+    assert legal.as_published and not smallest.as_published
+    # What npu_fused_infer_attention_score takes of a latent of 512.
+    assert legal.heads in (32, 64, 128)
+    widths = (legal.hidden, legal.q_lora_rank, legal.dense_intermediate, legal.moe_intermediate)
+    assert all(width % 16 == 0 for width in widths), "whole blocks of 32 bytes"
+
+
+def test_the_sizes_are_chosen_by_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TinyModel] = []
+    monkeypatch.setattr(build, "build_model", lambda settings, *_: asked.append(settings))
+    for options in ([], ["--sizes", "smallest"], ["--sizes", "legal"], ["--sizes", "legal", "--warm-start-steps", "3"]):
+        assert main(["--out", str(tmp_path), *options]) == 0
+    default, smallest, legal, shortened = asked
+    assert default == smallest == TinyModel()
+    assert legal == TinyModel(sizes=LEGAL, warm_start=WARM_STARTS[LEGAL])
+    assert shortened.warm_start == replace(WARM_STARTS[LEGAL], steps=3)
+    assert main(["--fp8", "--out", str(tmp_path), "--sizes", "legal"]) == 2
 
 
 def test_weights_are_bf16_and_router_biases_fp32(built: Path) -> None:

@@ -75,6 +75,8 @@ TRIPS = {
     "V010": ("cluster", {"rollout_memory_share": 0.98}, "error", "memory_share = 0.98"),
     "V011": ("cluster", {"run_validate_every": 100}, "warning", "validate_every = 100"),
     "V012": ("cluster", {"cluster_head": "192.0.2.1"}, "error", "192.0.2.1"),
+    "V013": ("cluster", {"rollout_tensor_parallel": 8}, "error", "128 heads over [rollout] tensor_parallel = 8 dies"),
+    "V014": ("legal", {"model_sizes": "smallest"}, "error", "[simulator] strict = true"),
     "E001": ("cuda", {"environment": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}}, "error", "sleep mode"),
     "E015": ("cluster", {"environment": {"VLLM_DP_SIZE": "64"}}, "error", "[environment] VLLM_DP_SIZE"),
     "M001": ("cluster", {"cluster_hbm_gib_per_die": 30.0}, "error", "GiB on a die of stage"),
