@@ -7,7 +7,7 @@ from . import checks
 from .registry import CALLS, op
 
 ND, FRACTAL_NZ = 2, 29
-# NCHW, NHWC, NDHWC and NCDHW: names for the axes. A cast between base formats moves nothing (torch_npu's FormatCastHelper).
+# NCHW, NHWC, ND, NDHWC and NCDHW: names for the axes. A cast between these moves nothing (torch_npu's FormatHelper).
 BASE_FORMATS = (0, 1, ND, 27, 30)
 
 
