@@ -19,10 +19,11 @@ ATB_TABLE = Source(ATB, "ops_configs/atb_ops_info.ini")
 ATB_TENSORS = Source(OP_PLUGIN, "op_plugin/utils/custom_functions/atb/AtbCommon.cpp")
 """How tensors are handed to ATB."""
 
+CANN_MM = Source("CANN 8.2.RC1", "page of aclnnMm")
 # The oldest edition that lists dtypes; the pinned torch_npu is older, and is not expected to take more.
 TORCH_FUNCTIONS = Source("torch_npu v2.7.1-7.3.0", "docs/zh/native_apis/pytorch_2-7-1/torch.md")
 NN_FUNCTIONS = Source("torch_npu v2.7.1-7.3.0", "docs/zh/native_apis/pytorch_2-7-1/torch-nn-functional.md")
-HCCL = Source("torch_npu v2.5.1-7.1.0", "torch_npu/csrc/distributed/ProcessGroupHCCL.cpp")
+HCCL = Source(TORCH_NPU, "torch_npu/csrc/distributed/ProcessGroupHCCL.cpp")
 
 
 def page(operator: str, *, beta: bool = False) -> Source:

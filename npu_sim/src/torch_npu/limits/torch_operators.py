@@ -1,52 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dtypes that torch's own operators do not take on an NPU.
+"""Dtypes that torch's own operators do not take on an NPU: matrix products and convolutions.
 
-The documents list the dtypes that each function of torch takes. Taken over are matrix products and convolutions, which
-take nothing else than what is listed, and, for reductions, orderings, norms, activations and losses, the wide types
-(float64 and complex numbers) that are not. Left out are functions that may run on the host by the same documents, those
-that are listed under two names with different types, and those that torch makes of others before the device sees them.
+torch_npu's list of functions has more that name no float64 or no complex numbers, reductions above all. They have no
+row: CANN's pages of the operators beneath take float64 in maxima and complex numbers in sums, so that the list is not
+complete.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch_npu.limits import sources
 from torch_npu.limits.fact import OperatorTypes, Source
 
-_DTYPES = frozenset(value for value in vars(torch).values() if isinstance(value, torch.dtype))
-_COMPLEX = frozenset({torch.complex64, torch.complex128})
+_TAKEN = ("bfloat16", "float16", "float32")
+_REFUSED = frozenset(value for value in vars(torch).values() if isinstance(value, torch.dtype)) - {
+    getattr(torch, name) for name in _TAKEN
+}
 
 
-def _only(names: str, taken: Iterable[str], source: Source) -> Iterator[OperatorTypes]:
-    refused = _DTYPES - {getattr(torch, name) for name in taken}
+def _limits(names: str, source: Source) -> Iterator[OperatorTypes]:
     for name in names.split():
-        yield OperatorTypes(f"aten::{name}", "every tensor", ", ".join(taken), source, refused)
-
-
-def _not_wide(names: str, source: Source) -> Iterator[OperatorTypes]:
-    for name in names.split():
-        yield OperatorTypes(
-            f"aten::{name}", "every tensor", "neither float64 nor complex numbers", source, _COMPLEX | {torch.float64}
-        )
-
-
-def _not_complex(names: str, source: Source) -> Iterator[OperatorTypes]:
-    for name in names.split():
-        yield OperatorTypes(f"aten::{name}", "every tensor", "no complex numbers", source, _COMPLEX)
+        yield OperatorTypes(f"aten::{name}", "every tensor", ", ".join(_TAKEN), source, _REFUSED)
 
 
 LIMITS = (
-    *_only("mm bmm addmm baddbmm", ("bfloat16", "float16", "float32"), sources.TORCH_FUNCTIONS),
-    *_only("addbmm vdot", ("float16", "float32"), sources.TORCH_FUNCTIONS),
-    *_only("convolution convolution_backward", ("bfloat16", "float16", "float32"), sources.NN_FUNCTIONS),
-    *_not_wide(
-        "amax amin aminmax max min logsumexp median var sort kthvalue tanh addcdiv lerp", sources.TORCH_FUNCTIONS
-    ),
-    *_not_wide(
-        "_log_softmax silu gelu relu native_batch_norm nll_loss_forward softplus mish smooth_l1_loss",
-        sources.NN_FUNCTIONS,
-    ),
-    *_not_complex(
-        "sum norm argmax argmin all any maximum minimum topk cumprod searchsorted _softmax", sources.TORCH_FUNCTIONS
-    ),
+    *_limits("mm", sources.CANN_MM),
+    *_limits("bmm addmm baddbmm", sources.TORCH_FUNCTIONS),
+    *_limits("convolution convolution_backward", sources.NN_FUNCTIONS),
 )
