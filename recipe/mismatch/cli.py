@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,8 +75,6 @@ def _print(options: argparse.Namespace) -> None:
         raise ConfigError(f"--step {text}: expected one step; --steps takes several")
     if options.tokens < 0:
         raise ConfigError(f"--tokens {options.tokens}: expected a number that is not negative")
-    # What is read here is on the host; no device has to be set up for it.
-    os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     _compare(options, steps)
 
 
