@@ -75,7 +75,7 @@ def test_saved_tensors_keep_their_values(private_formats):
     tensor, stream = torch_npu.npu_format_cast(torch.randn(8, 5).npu(), 29), io.BytesIO()
     torch.save(tensor, stream)
     stream.seek(0)
-    loaded = torch.load(stream)
+    loaded = torch.load(stream, weights_only=True)
     assert torch.equal(loaded.cpu(), tensor.cpu()) and torch_npu.get_npu_format(loaded) == 2
 
 

@@ -21,6 +21,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 FILES = sorted(CONFIGS.glob("*.toml"))
 PUBLISHED, WEIGHTS, RANDOM = "a3_256die", "a3_256die_true_weight", "a3_256die_random_init"
 LARGE, GPUS, SIM, SIM4 = "a3_384die_base_acc", "h20_128gpu_math_lighteval", "sim", "sim_4die"
+STRICT = "sim_legal"
 
 # file, section, the line that is written there (in the place of the one with that key), the check that catches it
 MISTAKES = [
@@ -91,6 +92,8 @@ MISTAKES = [
     (SIM, "data", "template = 'plain'", "D005"),
     (SIM4, "reward", "path = 'rewards/mine.py'", "D007"),
     (SIM4, "reward", "verifier = 'dapo'", "D005"),
+    (STRICT, "rollout", "tensor_parallel = 2", "V013"),
+    (SIM, "simulator", "strict = true", "V014"),
 ]  # fmt: skip
 
 
@@ -139,6 +142,6 @@ def test_a_mistake_is_caught_by_the_right_check(tmp_path: Path, name: str, secti
     assert id in ids(report), report.lines()
 
 
-def test_there_are_at_least_thirty_in_all_seven_files() -> None:
+def test_there_are_at_least_thirty_and_one_in_every_file() -> None:
     assert len(MISTAKES) >= 30
     assert {name for name, *_ in MISTAKES} == {file.stem for file in FILES}
