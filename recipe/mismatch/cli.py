@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 COMMANDS = ("mismatch",)
+_AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
 TEXT = "where rollout and actor come apart in a step of a run: hidden states, routes and probabilities"
 DETAILS = """\
 The step is computed again, from the run's last checkpoint before it or else from its beginning, with hooks on the
@@ -78,13 +81,28 @@ def _print(options: argparse.Namespace) -> None:
     _compare(options, steps)
 
 
+@contextlib.contextmanager
+def _no_device() -> Iterator[None]:
+    """torch imported meanwhile sets up no device, which would say so: what is read here is on the host."""
+    before = os.environ.get(_AUTOLOAD)
+    os.environ[_AUTOLOAD] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_AUTOLOAD]
+        else:
+            os.environ[_AUTOLOAD] = before
+
+
 def _compare(options: argparse.Namespace, steps: Sequence[int]) -> None:
-    from recipe.mismatch.alignment import align
-    from recipe.mismatch.comparison import compare
-    from recipe.mismatch.guard import beyond
-    from recipe.mismatch.page import page, sweep
-    from recipe.mismatch.rerun import record_again, records_of, require_steps
-    from recipe.mismatch.words import decoder
+    with _no_device():
+        from recipe.mismatch.alignment import align
+        from recipe.mismatch.comparison import compare
+        from recipe.mismatch.guard import beyond
+        from recipe.mismatch.page import page, sweep
+        from recipe.mismatch.rerun import record_again, records_of, require_steps
+        from recipe.mismatch.words import decoder
 
     run_dir = options.run_dir.absolute()
     require_steps(run_dir, steps)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_a_recorded_step_is_compared_at_once(
     assert (
         figures["cause"] == "routing flips" and len(figures["worst"]) == 1 and figures["worst"][0]["origin"] == [1, 2]
     )
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_the_environment_stays_as_it_was(before: str | None, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one command leaves there, a device that the same process opens later would miss."""
+    monkeypatch.delenv("TORCH_DEVICE_BACKEND_AUTOLOAD", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", before)
+    assert main(["mismatch", str(run_dir), "--step", "2"]) == 0
+    assert os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD") == before
 
 
 def test_what_is_not_recorded_is_run_again_to_the_last_step_wanted(
