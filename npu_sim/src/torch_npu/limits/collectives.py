@@ -6,9 +6,8 @@ Complex numbers reach it only in collectives that torch.distributed does not tak
 
 from collections.abc import Iterator
 
-import torch
 from torch_npu.limits import sources
-from torch_npu.limits.fact import CollectiveTypes, Source
+from torch_npu.limits.fact import CollectiveTypes, Source, every_dtype_but
 
 _SUMMED = "int8, int16, int32, int64, float16, bfloat16, float32"
 # torch_npu sums these two as int32, where it sums in place.
@@ -20,10 +19,8 @@ _MOVING = ("broadcast", "allgather", "_allgather_base", "scatter", "alltoall_bas
 
 
 def _types(collectives: tuple[str, ...], taken: str, source: Source) -> Iterator[CollectiveTypes]:
-    dtypes = frozenset(value for value in vars(torch).values() if isinstance(value, torch.dtype))
-    refused = dtypes - {getattr(torch, name) for name in taken.split(", ")}
     for name in collectives:
-        yield CollectiveTypes(f"hccl {name}", "tensor", taken, source, refused)
+        yield CollectiveTypes(f"hccl {name}", "tensor", taken, source, every_dtype_but(taken))
 
 
 LIMITS = (

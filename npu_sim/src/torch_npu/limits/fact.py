@@ -80,6 +80,12 @@ class CallLimit(Fact):
         return f"{self.operator}: {found}, an NPU takes {self.documented}{self.where()}"
 
 
+def every_dtype_but(taken: str) -> frozenset[torch.dtype]:
+    """torch's dtypes without those of a list such as ``"bfloat16, float32"``."""
+    dtypes = frozenset(value for value in vars(torch).values() if isinstance(value, torch.dtype))
+    return dtypes - {getattr(torch, name) for name in taken.split(", ")}
+
+
 @dataclass(frozen=True)
 class TypeLimit(Fact):
     """Dtypes that are not taken, looked at in C++ before each call."""
@@ -89,7 +95,7 @@ class TypeLimit(Fact):
 
     def rule(self) -> str:
         """The line for a call outside this limit, before what was found."""
-        return f"{self.operator}: an NPU takes {self.documented} ({self.source})"
+        return f"{self.operator}: an NPU takes {self.documented}{self.where()}"
 
 
 @dataclass(frozen=True)

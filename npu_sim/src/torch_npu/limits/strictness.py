@@ -46,9 +46,9 @@ def set_level(new: Level) -> None:
     for limit in table.types():
         if isinstance(limit, CollectiveTypes):
             collective = limit.operator.removeprefix("hccl ")
-            _sim.refuse_collective(collective, [*limit.refused], [*limit.reductions], limit.rule(), False)
+            _sim.refuse_collective(collective, [*limit.refused], [*limit.reductions], limit.rule(), limit.only_warns)
         else:
-            _sim.refuse_dtypes(limit.operator, [*limit.refused], limit.rule())
+            _sim.refuse_dtypes(limit.operator, [*limit.refused], limit.rule(), limit.only_warns)
 
     for operator, limits in table.calls().items():
         held = [limit for limit in limits if not (new is Level.FLOAT32 and limit.half_types_only)]

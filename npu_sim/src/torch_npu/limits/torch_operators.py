@@ -8,19 +8,15 @@ complete.
 
 from collections.abc import Iterator
 
-import torch
 from torch_npu.limits import sources
-from torch_npu.limits.fact import OperatorTypes, Source
+from torch_npu.limits.fact import OperatorTypes, Source, every_dtype_but
 
-_TAKEN = ("bfloat16", "float16", "float32")
-_REFUSED = frozenset(value for value in vars(torch).values() if isinstance(value, torch.dtype)) - {
-    getattr(torch, name) for name in _TAKEN
-}
+_TAKEN = "bfloat16, float16, float32"
 
 
 def _limits(names: str, source: Source) -> Iterator[OperatorTypes]:
     for name in names.split():
-        yield OperatorTypes(f"aten::{name}", "every tensor", ", ".join(_TAKEN), source, _REFUSED)
+        yield OperatorTypes(f"aten::{name}", "every tensor", _TAKEN, source, every_dtype_but(_TAKEN))
 
 
 LIMITS = (
