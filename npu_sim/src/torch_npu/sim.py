@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from torch_npu import _sim, _startup
+from torch_npu.hollow import HollowRead, give_contents, is_hollow, make_hollow, with_contents
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,21 @@ def slots() -> list[tuple[int, int, int]]:
 def set_hbm_bytes(size: int) -> None:
     """Change the size of every device of this process (tests)."""
     _sim.set_hbm_bytes(size)
+
+
+__all__ = [
+    "DeviceMemory",
+    "HollowRead",
+    "Traffic",
+    "collective_counts",
+    "give_contents",
+    "is_hollow",
+    "live_blocks",
+    "make_hollow",
+    "memory",
+    "op_counts",
+    "reset_counts",
+    "set_hbm_bytes",
+    "slots",
+    "with_contents",
+]
