@@ -5,6 +5,7 @@
 
 #include "memory.h"
 
+#include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/ExpandUtils.h>
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -191,6 +192,7 @@ IValue meta_value(const IValue& value) {
 // A CPU tensor of the sizes and strides of a meta tensor.
 Tensor without_contents(const Tensor& meta, bool pinned = false) {
   const size_t nbytes = meta.storage().nbytes();
+  if (pinned) at::globalContext().lazyInitDevice(kNPU);  // as torch does before it pins
   Tensor out = at::detail::make_tensor<c10::TensorImpl>(hollow_host_storage(nbytes, pinned), DispatchKeySet(DispatchKey::CPU), meta.dtype());
   out.unsafeGetTensorImpl()->set_sizes_and_strides(meta.sizes(), meta.strides(), meta.storage_offset());
   return out;

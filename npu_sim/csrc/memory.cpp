@@ -371,7 +371,7 @@ at::Tensor as_npu(const at::Tensor& t, int64_t device) {
   c10::StorageImpl* cpu = t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
   c10::intrusive_ptr<c10::StorageImpl> npu;
   Block* block = block_of(cpu);
-  if (block) {
+  if (block && block->device >= 0) {
     std::lock_guard<std::mutex> guard(ledger_mutex(block->device));
     npu = block->npu.lock();
     if (device < 0) device = block->device;
