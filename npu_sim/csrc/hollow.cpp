@@ -68,6 +68,9 @@ constexpr Named kNamed[] = {
     {"aten::uniform_", Kind::Overwrites},
     {"aten::random_", Kind::Overwrites},
     {"aten::exponential_", Kind::Overwrites},
+    // made of operators, but not of such as come here again
+    {"aten::convolution", Kind::Shape},
+    {"aten::convolution_backward", Kind::Shape},
     {"aten::_local_scalar_dense", Kind::Read},
     {"aten::index", Kind::Index},
     {"aten::index_put", Kind::Index},
@@ -173,7 +176,8 @@ bool is_npu(const Tensor& t) { return t.device().type() == kNPU; }
 }
 
 Tensor meta_of(const Tensor& t) {
-  if (!t.defined() || t.is_meta()) return t;
+  // a Python number stays what it is: it does not decide the dtype of a result
+  if (!t.defined() || t.is_meta() || t.unsafeGetTensorImpl()->is_wrapped_number()) return t;
   return at::detail::empty_strided_meta(t.sizes(), t.strides(), t.scalar_type());
 }
 

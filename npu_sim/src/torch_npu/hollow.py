@@ -62,6 +62,18 @@ def _guarded(name: str) -> None:
     setattr(torch.Tensor, name, method)
 
 
+def _with_contents(name: str) -> None:
+    """From now on the function of torch, which writes the values given to it into memory, makes tensors with contents."""
+    original = getattr(torch, name)
+
+    @wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        with with_contents():
+            return original(*args, **kwargs)
+
+    setattr(torch, name, function)
+
+
 def make_hollow(from_bytes: int, read: Read | None = None) -> None:
     """From now on this thread, and backward passes that it starts, makes large floating tensors without contents.
 
@@ -80,6 +92,8 @@ def make_hollow(from_bytes: int, read: Read | None = None) -> None:
 
     for name in ("numpy", "tolist", "__array__"):
         _guarded(name)
+    for name in ("tensor", "as_tensor"):
+        _with_contents(name)
     _sim.make_hollow(from_bytes, read or _read_nothing, _refuse)
 
 
