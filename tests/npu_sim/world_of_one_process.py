@@ -395,12 +395,15 @@ def a_large_group_is_cheap(_: int) -> None:
     torch_npu.sim.make_world_of_one(0, 256)
     dist.init_process_group("hccl", init_method="tcp://127.0.0.1:1")
     held = Held(torch.device("npu", 0))
-    x = held.made(256, 4096)
+    x, y = held.made(1 << 18), held.made(1 << 18)  # 1 MiB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(20):
-        dist.reduce_scatter(held.empty(4096), [x[0]] * 256)
-        dist.all_gather([x[r] for r in range(256)], x[0])
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024  # KiB
+    dist.reduce_scatter(y, [x] * 256)
+    assert torch.equal(y, x * 256)
+    for call in (lambda: dist.all_gather([y] * 256, x), lambda: dist.all_to_all([y] * 256, [x] * 256)):
+        y.zero_()
+        call()
+        assert torch.equal(y, x)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
 
 
 def megatron_layout(_: int) -> None:
