@@ -275,7 +275,11 @@ void run_shape_function(const c10::OperatorHandle& handle, const HollowOp& op, S
   const std::vector<IValue> written_metas(metas.begin(), metas.end());
   if (op.has_shape_function) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    handle.redispatchBoxed(DispatchKeySet(DispatchKey::Meta), &metas);
+    try {
+      handle.redispatchBoxed(DispatchKeySet(DispatchKey::Meta), &metas);
+    } catch (const c10::NotImplementedError&) {
+      refuse(op, "has no shape function, and meets a tensor without contents");
+    }
   } else if (!op.only_writes) {
     refuse(op, "has no shape function, and meets a tensor without contents");
   }

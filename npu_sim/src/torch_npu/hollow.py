@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors without contents, so that a model of any size can be run for what it takes and moves.
 
-After :func:`make_hollow`, a floating tensor of a given size or more, on a simulated device or on the host, has its bytes
-in every account (device memory, page-locked memory) and nowhere else. An operator on it runs its shape function, and what
-it returns has no contents either, whatever its size and dtype. Integers, booleans and small tensors that depend on no such
-tensor are computed as ever; so are factories (``zeros_like`` of a small one). Whoever needs contents that are not there
-gets :class:`HollowRead`.
+After :func:`make_hollow`, a floating tensor of a given size or more, on a simulated device or on the host, has its
+bytes in every account (device memory, page-locked memory) and nowhere else. An operator on it runs its shape
+function, and what it returns has no contents either, whatever its size and dtype. Integers, booleans and small
+tensors that depend on no such tensor are computed as ever; so are factories (``zeros_like`` of a small one). Whoever
+needs contents that are not there gets :class:`HollowRead`.
 
 A tensor has contents again when all of its storage is overwritten with known values and it is below the size, or by
 :func:`give_contents`.
@@ -63,7 +63,7 @@ def _guarded(name: str) -> None:
 
 
 def _with_contents(name: str) -> None:
-    """From now on the function of torch, which writes the values given to it into memory, makes tensors with contents."""
+    """From now on the function of torch makes tensors with contents: it writes given values into memory itself."""
     original = getattr(torch, name)
 
     @wraps(original)
