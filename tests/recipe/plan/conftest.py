@@ -34,8 +34,8 @@ PROMPT, RESPONSE = 40, 24
 class Layout:
     """One way to lay the tiny model out.
 
-    `on_first_half`: each token is sent to so many experts of the first half, and to the others of its four of the
-    second; None: as the router chooses. `expert_width`: of the model.
+    `load_of_first`: the experts of the first expert-parallel rank are sent so many times an even share; None: as the
+    router chooses. `expert_width`: of the model.
     """
 
     dies: int
@@ -46,7 +46,7 @@ class Layout:
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
     mindspeed: bool = False
-    on_first_half: int | None = 2
+    load_of_first: float | None = 1.0
     expert_width: int = 64
     optimizer: str = OFFLOADED
     seed: int = 1
@@ -104,7 +104,7 @@ class Workers:
         self.mindspeed = mindspeed
         self._ranks = Ranks("tests.recipe.plan.worker_process", log=log)
 
-    def run(self, planned: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
+    def run(self, planned: Subject, made: Made, directory: Path, load_of_first: float | None, seed: int) -> list[Any]:
         """What each rank counted."""
         config, layout = planned.config, planned.layout
         paths = RunPaths(directory, "plan", directory / "ray")
@@ -114,7 +114,7 @@ class Workers:
             "response": RESPONSE,
             "rollout_sequences": layout.rollout_sequences_per_engine,
             "actor_sequences": layout.actor_sequences_per_rank,
-            "on_first_half": on_first_half,
+            "load_of_first": load_of_first,
             "seed": seed,
             "out": str(directory / "counted"),
         }
@@ -227,7 +227,7 @@ def plan_and_count(
         planned = layout.planned()
         workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
         made = tiny_made(layout.expert_width)
-        return comparison(planned, workers.run(planned, made, tmp_path, layout.on_first_half, layout.seed))
+        return comparison(planned, workers.run(planned, made, tmp_path, layout.load_of_first, layout.seed))
 
     return run
 

@@ -30,10 +30,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2 ep2; rollout tp2": {"dies": 2, "tensor": 2, "rollout_tensor": 2},
     "ep2, optimizer on the host": {"dies": 2, "optimizer": HOST},
     # Three of a token's four experts on the first die.
-    "ep2, tokens 3 : 1": {"dies": 2, "on_first_half": 3},
+    "ep2, tokens 3 : 1": {"dies": 2, "load_of_first": 1.5},
     # About as wide beside the hidden size as in the real model: what is fullest in a pass is something else.
-    "ep2, narrow experts, tokens 3 : 1": {"dies": 2, "expert_width": 32, "on_first_half": 3},
-    "ep2, as the router chooses": {"dies": 2, "on_first_half": None},
+    "ep2, narrow experts, tokens 3 : 1": {"dies": 2, "expert_width": 32, "load_of_first": 1.5},
+    "ep2, as the router chooses": {"dies": 2, "load_of_first": None},
 }
 FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2")
 TOLERANCE = 0.03

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of one stage: `python -m recipe.rehearse.stage_process JOB.json RESULT.json PROGRESS_FD`.
+
+One die of the run, without contents and alone in its world, on which verl's own workers do a step. Lines of progress,
+JSON each, go to the file descriptor.
+"""
+
+from __future__ import annotations
+
+import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
+
+# isort: split
+import itertools
+import json
+import os
+import re
+import resource
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+import torch.distributed as dist
+from hydra import compose, initialize_config_module
+from torch_npu import sim
+
+from recipe.rehearse import steering
+from recipe.rehearse.batches import Lengths
+from recipe.rehearse.contents import Contents, at_peak
+from recipe.rehearse.counters import BUILD, Counters
+from recipe.rehearse.expert_load import read_loads
+from recipe.rehearse.job import Job, Phase, StageResult
+from recipe.text import error_text
+
+SIGN_S = 10.0
+_WANTED = re.compile(r"\((\d+) bytes wanted, (\d+) bytes free\)")
+
+
+class Progress:
+    """Tells the parent what goes on: phases as they end, and meanwhile how many operators have run."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._lock = out, threading.Lock()
+        self.phase = BUILD
+        threading.Thread(target=self._signs, daemon=True).start()
+
+    def tell(self, **values: Any) -> None:
+        with self._lock:
+            print(json.dumps({"phase": self.phase, **values}), file=self._out, flush=True)
+
+    def _signs(self) -> None:
+        before, phase = 0, ""
+        while True:
+            time.sleep(SIGN_S)
+            operators = sum(sim.op_counts().values())
+            if self.phase == phase and operators >= before:
+                self.tell(rate=(operators - before) / SIGN_S, rss=_resident())
+            before, phase = operators, self.phase
+
+
+class PhaseCounters(Counters):
+    """Counters that also keep each phase's traffic, operators and time, and add a phase up when it ends."""
+
+    def __init__(self, contents: Contents, progress: Progress) -> None:
+        super().__init__(contents.bytes_by_kind)
+        self.phases: dict[str, Phase] = {}
+        self.loads: dict[str, float] = {}
+        self._progress = progress
+
+    @contextmanager
+    def measured(self, phase: str) -> Iterator[None]:
+        sim.reset_counts()
+        sim.reset_traffic()
+        self._progress.phase = phase
+        self.loads.pop(phase, None)
+        start = time.monotonic()
+        try:
+            with super().measured(phase):
+                yield
+        finally:
+            self.phases[phase] = self._added_up(phase, time.monotonic() - start)
+            ended = self.phases[phase]
+            self._progress.tell(peak=ended.peak_bytes, operators=ended.operators, seconds=ended.wall_s)
+
+    def _added_up(self, phase: str, seconds: float) -> Phase:
+        readings = self.of(phase)
+        # The peak of a phase's first reading is that of what was before it.
+        before, after = max(itertools.pairwise(readings), key=lambda pair: pair[1].peak)
+        return Phase(
+            peak_bytes=after.peak,
+            resident_bytes=readings[-1].allocated,
+            pinned_bytes=max(reading.pinned for reading in readings),
+            contents=at_peak(before.contents, after.contents, after.peak),
+            traffic=_traffic(),
+            operators=sum(sim.op_counts().values()),
+            wall_s=round(seconds, 3),
+            expert_load=self.loads.get(phase),
+        )
+
+
+def _traffic() -> list[dict[str, Any]]:
+    names = _group_names()
+    return [
+        {
+            "group": names.get(one.ranks, "world" if len(one.ranks) == dist.get_world_size() else "other"),
+            "size": len(one.ranks), "kind": one.kind, "calls": one.calls, "sent": one.sent, "received": one.received,
+        }
+        for one in sim.traffic()
+    ]  # fmt: skip
+
+
+def _group_names() -> dict[tuple[int, ...], str]:
+    """Megatron-core's names for the groups of this rank, by their ranks; several where the same ranks have several."""
+    from megatron.core import parallel_state
+
+    if not parallel_state.is_initialized():
+        return {}
+    groups = {
+        "tensor": parallel_state.get_tensor_model_parallel_group(),
+        "pipeline": parallel_state.get_pipeline_model_parallel_group(),
+        "data": parallel_state.get_data_parallel_group(),
+        "expert": parallel_state.get_expert_model_parallel_group(),
+        "expert data": parallel_state.get_expert_data_parallel_group(),
+        "model": parallel_state.get_model_parallel_group(),
+    }
+    names: dict[tuple[int, ...], list[str]] = {}
+    for name, group in groups.items():
+        names.setdefault(tuple(dist.get_process_group_ranks(group)), []).append(name)
+    return {ranks: "/".join(known) for ranks, known in names.items()}
+
+
+def rehearse(job: Job, progress: Progress) -> StageResult:
+    """Do what the job asks; what does not fit on the die ends it, and is part of the result."""
+    start = time.monotonic()
+    numbers: Counter[str] = Counter()
+
+    def read(operator: str, dtype: torch.dtype) -> float:
+        reader, value = steering.read_number(operator, dtype)
+        numbers[reader] += 1
+        return value
+
+    sim.make_world_of_one(job.rank, job.world_size)
+    sim.make_hollow(job.hollow_from_bytes, read)
+    contents = Contents()
+    counters = PhaseCounters(contents, progress)
+    oom = None
+    try:
+        _steps(job, counters, contents)
+    except torch.OutOfMemoryError as error:
+        oom = _not_fitting(error, job, counters, contents)
+    return StageResult(
+        key=job.key,
+        stage=job.stage,
+        rank=job.rank,
+        phases=counters.phases,
+        wall_s=round(time.monotonic() - start, 3),
+        rss_bytes=_resident(),
+        numbers_read=dict(numbers),
+        mindspeed="mindspeed" in sys.modules,
+        oom=oom,
+    )
+
+
+def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
+    # Here, as they import most of the upstreams, which takes the patches that the world and the contents need.
+    from recipe.rehearse.step import Work, build_workers, run_step
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_megatron_trainer", overrides=job.overrides).actor_rollout_ref
+    torch.manual_seed(job.seed)
+    steering.steer_router(steering.Routing(job.load))
+    steering.steer_stages()
+    counters.loads = read_loads(counters)
+    with counters.measured(BUILD):
+        # A step's batch is smaller here than in the run, and goes into one update.
+        workers = build_workers(
+            config,
+            counters,
+            rollout=job.rollout_sequences > 0,
+            mini_batch=job.update_sequences,
+            contents=contents.of,
+        )
+    lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
+    work = Work(lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs)
+    for number in range(job.steps):
+        run_step(workers, work, counters, seed=job.seed + number)
+
+
+def _not_fitting(
+    error: torch.OutOfMemoryError, job: Job, counters: PhaseCounters, contents: Contents
+) -> dict[str, Any]:
+    found = _WANTED.search(str(error))
+    return {
+        "stage": job.stage,
+        "phase": counters.phase,
+        "wanted_bytes": int(found[1]) if found else None,
+        "free_bytes": int(found[2]) if found else None,
+        "contents": at_peak({}, contents.bytes_by_kind(), torch.npu.memory_allocated()),
+        "error": error_text(error),
+    }
+
+
+def _resident() -> int:
+    """Most bytes of host memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> int:
+    """The command line; what cannot be rehearsed is a traceback in the log, and its last line is the parent's error."""
+    job_file, result_file, descriptor = sys.argv[1:4]
+    with os.fdopen(int(descriptor), "w", encoding="utf-8") as out:
+        progress = Progress(out)
+        try:
+            result = rehearse(Job.read(Path(job_file)), progress)
+        except Exception as error:
+            progress.tell(error=error_text(error))
+            raise
+        result.write(Path(result_file))
+        progress.tell(done=True, rss=result.rss_bytes)
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # What verl, vLLM and torch would still do at an orderly end is of no use to a die that never was.
+    os._exit(code)
