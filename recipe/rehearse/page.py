@@ -134,17 +134,17 @@ def _stage_lines(result: StageResult) -> Iterator[str]:
     for name, phase in result.phases.items():
         largest = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(phase.contents.items())[:LARGEST])
         yield from _prose(f"{TITLES[name]}: {largest or 'nothing'}", "  ")
-    rows = [("collectives", "ranks", "calls", "sent", "received")]
+    traffic = [("collectives", "ranks", "calls", "sent", "received")]
     for name, phase in result.phases.items():
-        rows += [
+        traffic += [
             (
                 f"{TITLES[name]}: {one['kind']}, {one['group']}", str(one["size"]), f"{one['calls']:,}",
                 size_text(one["sent"]), size_text(one["received"]),
             )
             for one in sorted(phase.traffic, key=lambda one: -max(one["sent"], one["received"]))[:LARGEST]
         ]  # fmt: skip
-    if len(rows) > 1:
-        yield from _table(rows)
+    if len(traffic) > 1:
+        yield from _table(traffic)
 
 
 def _by_stage(counts: Mapping[int, int]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 # isort: split
-import itertools
 import json
 import os
 import re
@@ -19,22 +18,20 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.distributed as dist
 from hydra import compose, initialize_config_module
 from torch_npu import sim
 
 from recipe.rehearse import steering
 from recipe.rehearse.batches import Lengths
 from recipe.rehearse.contents import Contents, at_peak
-from recipe.rehearse.counters import BUILD, Counters
+from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import Job, Phase, StageResult
+from recipe.rehearse.phases import PhaseCounters
 from recipe.text import error_text
 
 SIGN_S = 10.0
@@ -48,6 +45,12 @@ class Progress:
         self._out, self._lock = out, threading.Lock()
         self.phase = BUILD
         threading.Thread(target=self._signs, daemon=True).start()
+
+    def begin(self, phase: str) -> None:
+        self.phase = phase
+
+    def end(self, phase: Phase) -> None:
+        self.tell(peak=phase.peak_bytes, operators=phase.operators, seconds=phase.wall_s)
 
     def tell(self, **values: Any) -> None:
         with self._lock:
@@ -63,77 +66,6 @@ class Progress:
             before, phase = operators, self.phase
 
 
-class PhaseCounters(Counters):
-    """Counters that also keep each phase's traffic, operators and time, and add a phase up when it ends."""
-
-    def __init__(self, contents: Contents, progress: Progress) -> None:
-        super().__init__(contents.bytes_by_kind)
-        self.phases: dict[str, Phase] = {}
-        self.loads: dict[str, float] = {}
-        self._progress = progress
-
-    @contextmanager
-    def measured(self, phase: str) -> Iterator[None]:
-        sim.reset_counts()
-        sim.reset_traffic()
-        self._progress.phase = phase
-        self.loads.pop(phase, None)
-        start = time.monotonic()
-        try:
-            with super().measured(phase):
-                yield
-        finally:
-            self.phases[phase] = self._added_up(phase, time.monotonic() - start)
-            ended = self.phases[phase]
-            self._progress.tell(peak=ended.peak_bytes, operators=ended.operators, seconds=ended.wall_s)
-
-    def _added_up(self, phase: str, seconds: float) -> Phase:
-        readings = self.of(phase)
-        # The peak of a phase's first reading is that of what was before it.
-        before, after = max(itertools.pairwise(readings), key=lambda pair: pair[1].peak)
-        return Phase(
-            peak_bytes=after.peak,
-            resident_bytes=readings[-1].allocated,
-            pinned_bytes=max(reading.pinned for reading in readings),
-            contents=at_peak(before.contents, after.contents, after.peak),
-            traffic=_traffic(),
-            operators=sum(sim.op_counts().values()),
-            wall_s=round(seconds, 3),
-            expert_load=self.loads.get(phase),
-        )
-
-
-def _traffic() -> list[dict[str, Any]]:
-    names = _group_names()
-    return [
-        {
-            "group": names.get(one.ranks, "world" if len(one.ranks) == dist.get_world_size() else "other"),
-            "size": len(one.ranks), "kind": one.kind, "calls": one.calls, "sent": one.sent, "received": one.received,
-        }
-        for one in sim.traffic()
-    ]  # fmt: skip
-
-
-def _group_names() -> dict[tuple[int, ...], str]:
-    """Megatron-core's names for the groups of this rank, by their ranks; several where the same ranks have several."""
-    from megatron.core import parallel_state
-
-    if not parallel_state.is_initialized():
-        return {}
-    groups = {
-        "tensor": parallel_state.get_tensor_model_parallel_group(),
-        "pipeline": parallel_state.get_pipeline_model_parallel_group(),
-        "data": parallel_state.get_data_parallel_group(),
-        "expert": parallel_state.get_expert_model_parallel_group(),
-        "expert data": parallel_state.get_expert_data_parallel_group(),
-        "model": parallel_state.get_model_parallel_group(),
-    }
-    names: dict[tuple[int, ...], list[str]] = {}
-    for name, group in groups.items():
-        names.setdefault(tuple(dist.get_process_group_ranks(group)), []).append(name)
-    return {ranks: "/".join(known) for ranks, known in names.items()}
-
-
 def rehearse(job: Job, progress: Progress) -> StageResult:
     """Do what the job asks; what does not fit on the die ends it, and is part of the result."""
     start = time.monotonic()
@@ -147,7 +79,7 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
     sim.make_world_of_one(job.rank, job.world_size)
     sim.make_hollow(job.hollow_from_bytes, read)
     contents = Contents()
-    counters = PhaseCounters(contents, progress)
+    counters = PhaseCounters(contents, progress.begin, progress.end)
     oom = None
     try:
         _steps(job, counters, contents)

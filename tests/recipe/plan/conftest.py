@@ -8,7 +8,6 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,79 +16,14 @@ import pytest
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
-from recipe.plan.subject import Subject, subject
-from recipe.runfile.architecture import from_config_json
-from recipe.runfile.config import load
+from recipe.plan.subject import Subject
 from recipe.runfile.derive import Inputs, derive_run
 from recipe.runfile.paths import REPO, RunPaths
-from recipe.runfile.schema import OFFLOADED, SWAPPED, Recompute
-from recipe.tiny.config import tiny_fields
+from recipe.runfile.schema import SWAPPED
 from tests.ranks import Ranks
+from tests.recipe.plan.layouts import PROMPT, RESPONSE, Layout, Made, make_model
 
 LIMIT_S = 240
-PROMPT, RESPONSE = 40, 24
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay the tiny model out.
-
-    `load_of_first`: the experts of the first expert-parallel rank are sent so many times an even share; None: as the
-    router chooses. `expert_width`: of the model.
-    """
-
-    dies: int
-    stages: tuple[int, ...] = (4,)
-    tensor: int = 1
-    expert: int = 2
-    rollout_tensor: int = 1
-    recompute: Recompute | None = None
-    micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
-    mindspeed: bool = False
-    load_of_first: float | None = 1.0
-    expert_width: int = 64
-    optimizer: str = OFFLOADED
-    seed: int = 1
-
-    def planned(self) -> Subject:
-        config = load(REPO / "configs/sim.toml")
-        parts: dict[str, dict[str, Any]] = {
-            "cluster": {"dies_per_node": self.dies},
-            "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
-            "rollout": {
-                "tensor_parallel": self.rollout_tensor, "samples_per_prompt": 4, "max_batched_tokens": 512
-            },
-            "actor": {
-                "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),
-                "micro_batch_tokens": self.micro_batch_tokens, "recompute": self.recompute,
-                "optimizer": self.optimizer,
-            },
-            "train": {"prompts_per_step": 4},
-        }  # fmt: skip
-        changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})
-        run = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
-        return dataclasses.replace(run, fused=self.mindspeed, stacked=self.mindspeed)
-
-
-@dataclass(frozen=True)
-class Made:
-    """The tiny model with random weights, as Hugging Face directory and as Megatron checkpoint."""
-
-    hf: Path
-    checkpoint: Path
-
-
-def make_model(directory: Path, expert_width: int) -> Made:
-    from recipe.tiny.build import random_model
-    from recipe.tiny.tokenizer import save_tokenizer
-    from recipe.weights.convert import convert
-
-    made = Made(directory / "hf", directory / "mcore")
-    random_model(1, moe_intermediate_size=expert_width).save_pretrained(made.hf)
-    save_tokenizer(made.hf)
-    convert(made.hf, made.checkpoint)
-    return made
 
 
 class Workers:
