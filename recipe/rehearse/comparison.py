@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recipe.plan import resident
 from recipe.plan.memory import memory
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, traffic
@@ -15,8 +16,6 @@ from recipe.rehearse.job import Phase, StageResult
 from recipe.rehearse.subject import Rehearsed
 
 TOLERANCE = 0.03
-# What the plan has on a die because of the rollout engine, in phases in which it is not at work.
-_OF_ENGINE = ("engine buffers",)
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,13 @@ def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> in
     kinds = memory(subject).dies[result.stage].phases.get(name)
     if kinds is None:
         return None
-    absent = () if "rollout" in result.phases else _OF_ENGINE
-    return sum(size for kind, size in kinds.items() if kind not in absent)
+    absent = 0 if "rollout" in result.phases else engine_bytes(subject)
+    return sum(kinds.values()) - absent
+
+
+def engine_bytes(subject: Subject) -> int:
+    """What the plan has on a die because of the rollout engine, in phases in which that is not at work."""
+    return resident.engine(dataclasses.replace(subject, stacked=False))  # MindSpeed's mask is the actor's
 
 
 def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Pair]:

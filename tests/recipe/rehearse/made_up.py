@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.plan.memory import memory
-from recipe.rehearse.comparison import planned_as_rehearsed
+from recipe.rehearse.comparison import engine_bytes, planned_as_rehearsed
 from recipe.rehearse.job import Phase, StageResult
 from recipe.rehearse.subject import Options, Rehearsed, rehearsed
 from recipe.runfile.config import load
@@ -31,10 +31,8 @@ def a_phase(peak: int, **changes: Any) -> Phase:
 
 def as_planned(run: Rehearsed, stage: int, times: float = 1.0, **changes: Any) -> StageResult:
     """A result with `times` the planned bytes in each phase, without what only the rollout engine puts there."""
-    kinds = memory(planned_as_rehearsed(run)).dies[stage].phases
-    phases = {
-        name: a_phase(round(times * (sum(kinds[name].values()) - kinds[name]["engine buffers"])))
-        for name in ("log_prob", "ref", "update")
-    }
+    planned = planned_as_rehearsed(run)
+    die, engine = memory(planned).dies[stage], engine_bytes(planned)
+    phases = {name: a_phase(round(times * (die.total(name) - engine))) for name in ("log_prob", "ref", "update")}
     result = StageResult(key="k", stage=stage, rank=run.rank(stage), phases=phases, wall_s=9.0, rss_bytes=2**30)
     return dataclasses.replace(result, **changes)
