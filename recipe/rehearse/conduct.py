@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import selectors
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from recipe.launch.processes import die_with_parent
 from recipe.rehearse.job import Job, StageResult
@@ -26,7 +25,7 @@ from recipe.sizes import size_text
 from recipe.text import plain, printable
 
 Say = Callable[[str], None]
-# Begins the command line of a stage's process; files and the descriptor for its progress follow.
+# Begins the command line of the process that forks those of the stages; the descriptor for progress follows.
 COMMAND = (sys.executable, "-m", "recipe.rehearse.stage_process")
 PATIENCE_S = 3.0
 TITLES = {"build": "building", "log_prob": "old log-prob", "ref": "reference", "update": "update", "rollout": "rollout"}
@@ -53,7 +52,7 @@ def rehearse_stages(
         directory: for jobs, results and logs.
         say: takes one line about what goes on.
         at_once: processes at a time.
-        command: of a stage's process.
+        command: of the process that forks those of the stages.
 
     Raises:
         LaunchError: a process could not do what it was asked.
@@ -70,112 +69,113 @@ def rehearse_stages(
         else:
             say(f"stage {stage}: as counted before, in {place.file('.json')}")
             results[stage] = known
-    with _Processes(say, command) as processes:
-        while waiting or processes.running:
-            while waiting and len(processes.running) < at_once:
-                processes.start(*waiting.pop(0))
-            for place, job in processes.ended():
-                result = StageResult.read(place.file(".json"), job.key)
-                if result is None:
-                    raise LaunchError(f"stage {place.stage}: {processes.complaint(place)}; {place.file('.log')}")
-                results[place.stage] = result
+    if waiting:
+        with _Processes(say, command, waiting[0][2], directory / "stages.log") as processes:
+            while waiting or processes.running:
+                while waiting and len(processes.running) < at_once:
+                    processes.start(*waiting.pop(0))
+                for place, job in processes.ended():
+                    result = StageResult.read(place.file(".json"), job.key)
+                    if result is None:
+                        raise LaunchError(f"stage {place.stage}: {processes.complaint(place)}; {place.file('.log')}")
+                    results[place.stage] = result
     return [results[stage] for stage in run.stages]
 
 
-@dataclass
-class _Running:
-    process: subprocess.Popen[bytes]
-    pipe: IO[bytes]
-    job: Job
-    scratch: tempfile.TemporaryDirectory[str]
-    rest: bytes = b""
-
-    def close(self) -> None:
-        """After the process has ended."""
-        self.pipe.close()
-        self.scratch.cleanup()
-
-
 class _Processes:
-    """The processes that run; all of them are ended with the block."""
+    """The process that forks those of the stages; all of them are ended with the block."""
 
-    def __init__(self, say: Say, command: Sequence[str]) -> None:
-        self.running: dict[Place, _Running] = {}
-        self._say, self._command = say, command
-        self._selector = selectors.DefaultSelector()
-        self._errors: dict[Place, str] = {}
+    def __init__(self, say: Say, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.running: dict[int, tuple[Place, Job]] = {}
+        self._say, self._log = say, log
+        self._errors: dict[int, str] = {}
+        # Short, as sockets are made in it.
+        self._scratch = tempfile.TemporaryDirectory(prefix="rehearse-")
+        self._environment = {**environment, "TMPDIR": self._scratch.name}
+        reading, writing = os.pipe()
+        with open(log, "wb") as file:
+            self._process = subprocess.Popen(
+                [*command, str(writing)], env=self._environment, cwd=REPO, stdin=subprocess.PIPE, stdout=file,
+                stderr=file, pass_fds=(writing,), start_new_session=True, preexec_fn=die_with_parent,
+            )  # fmt: skip
+        os.close(writing)
+        say("importing verl, Megatron-core and vLLM")
+        self._progress = os.fdopen(reading, "rb", buffering=0)
+        self._rest = b""
 
     def __enter__(self) -> _Processes:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for one in self.running.values():
-            one.process.terminate()
-        end = time.monotonic() + PATIENCE_S
-        for one in self.running.values():
-            try:
-                one.process.wait(max(0.0, end - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                one.process.kill()
-                one.process.wait()
-            one.close()
-        self._selector.close()
+        assert self._process.stdin is not None
+        if exception[0] is not None:
+            self._signal(signal.SIGTERM)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # no more requests
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._progress.close()
+        self._scratch.cleanup()
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the process and those that it has forked: they are a group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def start(self, place: Place, job: Job, environment: Mapping[str, str]) -> None:
+        """Have a stage rehearsed."""
         place.file("").mkdir(exist_ok=True)
-        # Short, as sockets are made in it.
-        scratch = tempfile.TemporaryDirectory(prefix="rehearse-")
         place.file(".json").unlink(missing_ok=True)
+        place.file(".log").unlink(missing_ok=True)
         job_file = place.file(".job.json")
         job.write(job_file)
-        reading, writing = os.pipe()
-        with open(place.file(".log"), "wb") as log:
-            process = subprocess.Popen(
-                [*self._command, str(job_file), str(place.file(".json")), str(writing)],
-                env={**environment, "TMPDIR": scratch.name}, cwd=REPO, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=(writing,), start_new_session=True, preexec_fn=die_with_parent,
-            )  # fmt: skip
-        os.close(writing)
-        pipe = os.fdopen(reading, "rb", buffering=0)
-        self.running[place] = _Running(process, pipe, job, scratch)
-        self._selector.register(pipe, selectors.EVENT_READ, place)
+        own = {name: value for name, value in environment.items() if self._environment.get(name) != value}
+        request = {
+            "stage": place.stage, "job": str(job_file), "result": str(place.file(".json")),
+            "log": str(place.file(".log")), "environment": {**own, "TMPDIR": self._scratch.name},
+        }  # fmt: skip
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is noticed where its progress is read
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        self.running[place.stage] = (place, job)
         self._say(f"stage {place.stage}: die {job.rank} of {job.world_size}")
 
     def ended(self) -> list[tuple[Place, Job]]:
-        """Say what there is to say of those that run; returns those that have come to their end meanwhile."""
-        out = []
-        for key, _ in self._selector.select(timeout=1.0):
-            place: Place = key.data
-            one = self.running[place]
-            read = one.pipe.read(65536)
-            *lines, one.rest = (one.rest + (read or b"")).split(b"\n")
-            for line in lines:
-                self._tell(place, json.loads(line))
-            if not read:  # closed: it has ended, or is about to
-                self._selector.unregister(one.pipe)
-                one.process.wait()
-                one.close()
-                del self.running[place]
-                out.append((place, one.job))
-        return out
+        """Say what there is to say of those that run; returns those that have come to their end meanwhile.
 
-    def _tell(self, place: Place, told: Mapping[str, object]) -> None:
-        if "error" in told:
-            self._errors[place] = str(told["error"])
-        text = progress_text(told)
-        if text:
-            self._say(f"stage {place.stage}: {text}")
+        Raises:
+            LaunchError: the process that forks them is gone.
+        """
+        read = self._progress.read(65536)
+        if not read:
+            raise LaunchError(f"the process of the stages has ended: {_last_line(self._log)}; {self._log}")
+        *lines, self._rest = (self._rest + read).split(b"\n")
+        out = []
+        for told in map(json.loads, lines):
+            stage = told["stage"]
+            if "ended" in told:
+                out.append(self.running.pop(stage))
+            elif "error" in told:
+                self._errors[stage] = str(told["error"])
+            elif text := progress_text(told):
+                self._say(f"stage {stage}: {text}")
+        return out
 
     def complaint(self, place: Place) -> str:
         """Why a process has left no result: what it said last, or the last line of its log."""
-        if place in self._errors:
-            return printable(self._errors[place])
-        try:
-            lines = place.file(".log").read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        said = [plain(line) for line in lines if line.strip()]
-        return printable(said[-1]) if said else "its process ended without a word"
+        return printable(self._errors.get(place.stage) or _last_line(place.file(".log")))
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    said = [plain(line) for line in lines if line.strip()]
+    return printable(said[-1]) if said else "without a word"
 
 
 def progress_text(told: Mapping[str, object]) -> str:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process of one stage: `python -m recipe.rehearse.stage_process JOB.json RESULT.json PROGRESS_FD`.
+"""The processes of stages: `python -m recipe.rehearse.stage_process PROGRESS_FD`.
 
-One die of the run, without contents and alone in its world, on which verl's own workers do a step. Lines of progress,
-JSON each, go to the file descriptor.
+Each is one die of the run, without contents and alone in its world, on which verl's own workers do a step. They are
+forked from this one, which has imported everything once. It reads requests from its input, a line of JSON each; lines
+of progress, JSON too, go to the file descriptor.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from __future__ import annotations
 import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 # isort: split
+import gc
+import importlib
 import json
 import os
 import re
 import resource
+import select
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +31,7 @@ import torch
 from hydra import compose, initialize_config_module
 from torch_npu import sim
 
+from recipe.launch.processes import die_with_parent
 from recipe.rehearse import steering
 from recipe.rehearse.batches import Lengths
 from recipe.rehearse.contents import Contents, at_peak
@@ -32,17 +39,20 @@ from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
+from recipe.rehearse.step import Work, build_workers, run_step
 from recipe.text import error_text
 
-SIGN_S = 10.0
+SIGN_S, POLL_S = 10.0, 0.1
+# What verl's workers import when they are built.
+IMPORTED = ("vllm.v1.engine.llm_engine", "vllm_ascend.models.deepseek_v2", "vllm_ascend.worker.worker_v1")
 _WANTED = re.compile(r"\((\d+) bytes wanted, (\d+) bytes free\)")
 
 
 class Progress:
     """Tells the parent what goes on: phases as they end, and meanwhile how many operators have run."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out, self._lock = out, threading.Lock()
+    def __init__(self, stage: int, out: TextIO) -> None:
+        self._stage, self._out, self._lock = stage, out, threading.Lock()
         self.phase = BUILD
         threading.Thread(target=self._signs, daemon=True).start()
 
@@ -54,7 +64,7 @@ class Progress:
 
     def tell(self, **values: Any) -> None:
         with self._lock:
-            print(json.dumps({"phase": self.phase, **values}), file=self._out, flush=True)
+            print(json.dumps({"stage": self._stage, "phase": self.phase, **values}), file=self._out, flush=True)
 
     def _signs(self) -> None:
         before, phase = 0, ""
@@ -99,9 +109,6 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
 
 
 def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
-    # Here, as they import most of the upstreams, which takes the patches that the world and the contents need.
-    from recipe.rehearse.step import Work, build_workers, run_step
-
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_megatron_trainer", overrides=job.overrides).actor_rollout_ref
     torch.manual_seed(job.seed)
@@ -142,24 +149,58 @@ def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def main() -> int:
-    """The command line; what cannot be rehearsed is a traceback in the log, and its last line is the parent's error."""
-    job_file, result_file, descriptor = sys.argv[1:4]
-    with os.fdopen(int(descriptor), "w", encoding="utf-8") as out:
-        progress = Progress(out)
+def fork(request: Mapping[str, Any], out: TextIO) -> int:
+    """A process for one request: the files of its job, its result and its log, and its environment; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        die_with_parent()
+        log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(request["environment"])
+        job = Job.read(Path(request["job"]))
+        progress = Progress(job.stage, out)
         try:
-            result = rehearse(Job.read(Path(job_file)), progress)
+            rehearse(job, progress).write(Path(request["result"]))
+            code = 0
         except Exception as error:
             progress.tell(error=error_text(error))
-            raise
-        result.write(Path(result_file))
-        progress.tell(done=True, rss=result.rss_bytes)
+            traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # What verl, vLLM and torch would still do at an orderly end is of no use to a die that never was.
+        os._exit(code)
+
+
+def main() -> int:
+    """Serve requests until the input ends and all are done."""
+    for module in IMPORTED:
+        importlib.import_module(module)
+    # What is imported by now lives as long as every child: none of them need look through it for garbage.
+    gc.collect()
+    gc.freeze()
+    running: dict[int, int] = {}
+    requests = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115  nothing is read ahead of `select`
+    open_ = True
+    with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8") as out:
+        while open_ or running:
+            if open_ and select.select([requests], [], [], POLL_S)[0]:
+                line = requests.readline()
+                open_ = bool(line)
+                if line:
+                    request = json.loads(line)
+                    running[fork(request, out)] = request["stage"]
+            elif not open_:
+                time.sleep(POLL_S)
+            while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] in running:
+                    print(json.dumps({"stage": running.pop(ended[0]), "ended": ended[1]}), file=out, flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # What verl, vLLM and torch would still do at an orderly end is of no use to a die that never was.
-    os._exit(code)
+    sys.exit(main())

@@ -19,7 +19,7 @@ from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO
 from tests.recipe.rehearse.made_up import a_run
-from tests.recipe.rehearse.stand_in_stage import DIE, FAIL, SUCCEED, WAIT
+from tests.recipe.rehearse.stand_in_stage import DIE, END_ALL, FAIL, SUCCEED, WAIT
 
 COMMAND = (sys.executable, "-m", "tests.recipe.rehearse.stand_in_stage")
 
@@ -63,7 +63,11 @@ def test_a_process_that_fails_is_one_line_with_its_log(tmp_path: Path, seed: int
     with pytest.raises(LaunchError) as caught:
         rehearse_stages(seeded(seed), tmp_path, lambda text: None, 1, COMMAND)
     assert str(caught.value) == f"stage 0: {told}; {tmp_path / 'stage_0.log'}"
-    assert not list(tmp_path.glob("stage_*.json.*"))
+
+
+def test_without_the_process_that_forks_there_is_an_error_with_its_log(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"the process of the stages has ended: no such module; .*stages.log"):
+        rehearse_stages(seeded(END_ALL), tmp_path, lambda text: None, 1, COMMAND)
 
 
 STOPPED = f"""
