@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recipe.rehearse.step import Workers
+if TYPE_CHECKING:
+    from recipe.rehearse.step import Workers
 
 # What is on a die beside all that has a name.
 REST = "activations"

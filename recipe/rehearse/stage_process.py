@@ -39,12 +39,16 @@ from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
-from recipe.rehearse.step import Work, build_workers, run_step
 from recipe.text import error_text
 
 SIGN_S, POLL_S = 10.0, 0.1
-# What verl's workers import when they are built.
-IMPORTED = ("vllm.v1.engine.llm_engine", "vllm_ascend.models.deepseek_v2", "vllm_ascend.worker.worker_v1")
+# The upstreams' workers, and what they import when they are built.
+IMPORTED = (
+    "recipe.rehearse.step",
+    "vllm.v1.engine.llm_engine",
+    "vllm_ascend.models.deepseek_v2",
+    "vllm_ascend.worker.worker_v1",
+)
 _WANTED = re.compile(r"\((\d+) bytes wanted, (\d+) bytes free\)")
 
 
@@ -109,6 +113,9 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
 
 
 def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
+    # Here, as it imports the upstreams, and what they take from torch.distributed is to be that of a world of one.
+    from recipe.rehearse.step import Work, build_workers, run_step
+
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_megatron_trainer", overrides=job.overrides).actor_rollout_ref
     torch.manual_seed(job.seed)
@@ -178,6 +185,7 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
 
 def main() -> int:
     """Serve requests until the input ends and all are done."""
+    sim.make_world_of_one(0, 1)  # before anything takes a store from torch.distributed; each child has its own place
     for module in IMPORTED:
         importlib.import_module(module)
     # What is imported by now lives as long as every child: none of them need look through it for garbage.

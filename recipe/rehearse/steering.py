@@ -25,22 +25,20 @@ NUMBERS: dict[str, float] = {
 _BETWEEN = ("torch", "torch_npu", "recipe.rehearse")
 
 
-class UnknownNumber(LookupError):
-    """A number was asked for that nothing here gives."""
-
-
 def read_number(operator: str, dtype: torch.dtype) -> tuple[str, float]:
     """Who reads a number of a tensor without contents just now, and which one it gets.
 
     Raises:
-        UnknownNumber: names the function that reads, and where.
+        HollowRead: nothing here gives one; names the function that reads, and where.
     """
+    from torch_npu.sim import HollowRead
+
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_between(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     reader = f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}"
     if reader not in NUMBERS:
-        raise UnknownNumber(
+        raise HollowRead(
             f"{reader} (line {frame.f_lineno}) reads a number by {operator} of a {dtype} tensor that has no contents, "
             "and recipe/rehearse/steering.py has none for it"
         )
@@ -102,6 +100,7 @@ def steer_router(routing: Routing) -> None:
     """From now on the router's choice is that of `chosen_experts`: its logits are overwritten where they lie."""
     from megatron.core import parallel_state
     from megatron.core.transformer.moe.router import Router
+    from torch_npu import sim
 
     original = Router.gating
 
@@ -111,21 +110,12 @@ def steer_router(routing: Routing) -> None:
         local = experts // parallel_state.get_expert_model_parallel_world_size()
         rank = parallel_state.get_expert_model_parallel_rank() if routing.busy is None else routing.busy
         busy = range(rank * local, (rank + 1) * local)
-        wanted = chosen_experts(tokens, experts, self.config.moe_router_topk, busy, routing.load)
-        _fill(logits, wanted.to(logits.dtype).view(logits.shape))
+        with sim.with_contents():
+            wanted = chosen_experts(tokens, experts, self.config.moe_router_topk, busy, routing.load)
+            sim.give_contents(logits, wanted.to(logits.dtype).view(logits.shape))
         return logits
 
     Router.gating = gating
-
-
-def _fill(tensor: torch.Tensor, values: torch.Tensor) -> None:
-    from torch_npu import sim
-
-    with torch.no_grad():
-        if getattr(sim, "is_hollow", lambda _: False)(tensor):
-            sim.give_contents(tensor, values)
-        else:
-            tensor.copy_(values)
 
 
 def steer_stages() -> None:

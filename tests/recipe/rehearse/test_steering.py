@@ -57,7 +57,7 @@ def test_tokens_are_counted_as_they_are_packed() -> None:
 
 
 def test_a_reader_that_is_known_gets_its_number_and_another_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LookupError, match=r"test_steering:test_a_reader.* reads a number by aten::item .*float32"):
+    with pytest.raises(RuntimeError, match=r"test_steering:test_a_reader.* reads a number by aten::item .*float32"):
         read_number("aten::item", torch.float32)
     reader = f"{__name__}:test_a_reader_that_is_known_gets_its_number_and_another_one_is_named"
     monkeypatch.setitem(steering.NUMBERS, reader, 2.5)
