@@ -5,6 +5,7 @@
 #include "hccl.h"
 #include "host_allocator.h"
 #include "memory.h"
+#include "mirror.h"
 #include "refusals.h"
 #include "slots.h"
 
@@ -22,7 +23,21 @@ void register_comm_name(const c10::intrusive_ptr<ProcessGroupHCCL>& group);
 namespace {
 
 // gloo's own Python constructor knows how to find the network interface.
-c10::intrusive_ptr<ProcessGroupHCCL> make_group(const py::object& store, int rank, int size, const py::object& options) {
+c10::intrusive_ptr<c10d::Backend> make_gloo(const py::module& distributed, const py::object& store, int rank, int size, const py::object& timeout) {
+  const py::object gloo_class = distributed.attr("ProcessGroupGloo");
+  const py::object gloo_options = gloo_class.attr("_Options")();
+  py::list devices;
+  if (std::getenv("GLOO_SOCKET_IFNAME"))
+    devices.append(gloo_class.attr("create_default_device")());
+  else  // all simulated devices are on this machine
+    devices.append(gloo_class.attr("create_device")(py::arg("hostname") = "127.0.0.1"));
+  gloo_options.attr("_devices") = devices;
+  gloo_options.attr("_timeout") = timeout;
+  return gloo_class(store, rank, size, gloo_options).cast<c10::intrusive_ptr<c10d::Backend>>();
+}
+
+c10::intrusive_ptr<ProcessGroupHCCL> make_group(const py::object& store, int rank, int size, const py::object& options,
+                                                const std::vector<int64_t>& ranks) {
   const py::module distributed = py::module::import("torch._C._distributed_c10d");
   c10::intrusive_ptr<HcclOptions> hccl_options;
   py::object timeout = options;
@@ -34,19 +49,14 @@ c10::intrusive_ptr<ProcessGroupHCCL> make_group(const py::object& store, int ran
     if (options.is_none()) timeout = py::cast(hccl_options).attr("_timeout");
     py::cast(hccl_options).attr("_timeout") = timeout;
   }
-  const py::object gloo_class = distributed.attr("ProcessGroupGloo");
-  const py::object gloo_options = gloo_class.attr("_Options")();
-  py::list devices;
-  if (std::getenv("GLOO_SOCKET_IFNAME"))
-    devices.append(gloo_class.attr("create_default_device")());
-  else  // all simulated devices are on this machine
-    devices.append(gloo_class.attr("create_device")(py::arg("hostname") = "127.0.0.1"));
-  gloo_options.attr("_devices") = devices;
-  gloo_options.attr("_timeout") = timeout;
   const py::object prefix = distributed.attr("PrefixStore")("hccl_sim/", store);
-  const py::object gloo = gloo_class(prefix, rank, size, gloo_options);
-  auto group = c10::make_intrusive<ProcessGroupHCCL>(gloo.cast<c10::intrusive_ptr<c10d::Backend>>(), prefix.cast<c10::intrusive_ptr<c10d::Store>>(), rank, size,
-                                                          hccl_options);
+  c10::intrusive_ptr<c10d::Backend> below;
+  if (in_world_of_one())
+    below = c10::make_intrusive<ProcessGroupMirror>(rank, size);
+  else
+    below = make_gloo(distributed, prefix, rank, size, timeout);
+  auto group =
+      c10::make_intrusive<ProcessGroupHCCL>(below, prefix.cast<c10::intrusive_ptr<c10d::Store>>(), rank, size, hccl_options, ranks);
   register_comm_name(group);
   return group;
 }
@@ -57,12 +67,24 @@ void bind_hccl(py::module& m) {
                      .def(py::init<bool>(), py::arg("is_high_priority_stream") = false)
                      .def_readwrite("is_high_priority_stream", &HcclOptions::is_high_priority_stream);
   auto group = py::class_<ProcessGroupHCCL, c10d::Backend, c10::intrusive_ptr<ProcessGroupHCCL>>(m, "ProcessGroupHCCL")
-                   .def(py::init(&make_group), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options") = py::none())
+                   .def(py::init(&make_group), py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("options") = py::none(),
+                        py::arg("ranks") = std::vector<int64_t>())
                    .def(
                        "get_hccl_comm_name", [](const ProcessGroupHCCL& g, int, bool) { return g.comm_name(); }, py::arg("rank"),
                        py::arg("init_comm") = true)
+                   .def_property_readonly("below", &ProcessGroupHCCL::below)
+                   .def(
+                       "count_traffic",
+                       [](ProcessGroupHCCL& g, const std::string& kind, int64_t sent, int64_t received) { g.traffic().add(kind, sent, received); },
+                       py::arg("kind"), py::arg("sent"), py::arg("received"))
                    .def_property_readonly("options", &ProcessGroupHCCL::getBackendOptions);
   group.attr("Options") = options;
+  // Made as ProcessGroupGloo is.
+  py::class_<ProcessGroupMirror, c10d::Backend, c10::intrusive_ptr<ProcessGroupMirror>>(m, "ProcessGroupMirror")
+      .def(py::init([](const py::object&, int rank, int size, const py::object&) { return c10::make_intrusive<ProcessGroupMirror>(rank, size); }),
+           py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout") = py::none())
+      .def_property_readonly("options", &ProcessGroupMirror::getBackendOptions);
+  m.def("make_world_of_one", &make_world_of_one);
   m.def("group_by_comm_name", &ProcessGroupHCCL::by_comm_name);
 }
 
@@ -113,6 +135,13 @@ void bind_counters(py::module& m) {
   m.def("op_counts", &op_counts);
   m.def("collective_counts", &collective_counts);
   m.def("reset_counts", &reset_counts);
+  m.def("traffic", [] {
+    py::list rows;
+    for (const auto& [ranks, kinds] : traffic())
+      for (const auto& [kind, row] : kinds) rows.append(py::make_tuple(py::tuple(py::cast(ranks)), kind, row.calls, row.sent, row.received));
+    return rows;
+  });
+  m.def("reset_traffic", &reset_traffic);
   m.def("count_op", [](const std::string& name) { op_counter(name).add(); });
 }
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "counters.h"
 
-#include <mutex>
-
 namespace npu_sim {
 namespace {
 
@@ -22,6 +20,12 @@ Table& ops() {
 Table& collectives() {
   static auto* t = new Table();
   return *t;
+}
+
+std::mutex groups_mutex;
+std::map<std::vector<int64_t>, GroupTraffic>& groups() {  // nodes never move
+  static auto* m = new std::map<std::vector<int64_t>, GroupTraffic>();
+  return *m;
 }
 
 }  // namespace
@@ -50,6 +54,41 @@ void reset_counts() {
     std::lock_guard<std::mutex> guard(table->mutex);
     for (auto& [name, counter] : table->counters) counter.calls = counter.bytes = 0;
   }
+}
+
+void GroupTraffic::add(const std::string& kind, int64_t sent, int64_t received) {
+  std::lock_guard<std::mutex> guard(mutex_);
+  Row& row = rows_[kind];
+  row.calls++;
+  row.sent += sent;
+  row.received += received;
+}
+
+std::map<std::string, GroupTraffic::Row> GroupTraffic::rows() const {
+  std::lock_guard<std::mutex> guard(mutex_);
+  return rows_;
+}
+
+void GroupTraffic::reset() {
+  std::lock_guard<std::mutex> guard(mutex_);
+  rows_.clear();
+}
+
+GroupTraffic& traffic_of(const std::vector<int64_t>& ranks) {
+  std::lock_guard<std::mutex> guard(groups_mutex);
+  return groups()[ranks];
+}
+
+std::map<std::vector<int64_t>, std::map<std::string, GroupTraffic::Row>> traffic() {
+  std::lock_guard<std::mutex> guard(groups_mutex);
+  std::map<std::vector<int64_t>, std::map<std::string, GroupTraffic::Row>> result;
+  for (const auto& [ranks, group] : groups()) result[ranks] = group.rows();
+  return result;
+}
+
+void reset_traffic() {
+  std::lock_guard<std::mutex> guard(groups_mutex);
+  for (auto& [ranks, group] : groups()) group.reset();
 }
 
 }  // namespace npu_sim

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counts of what ran: per operator, per collective. Always on; a count is one relaxed atomic add.
+// Counts of what ran: per operator, per collective, per group. Always on.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace npu_sim {
 
@@ -24,5 +26,24 @@ Counter& collective_counter(const std::string& name);  // likewise
 std::map<std::string, int64_t> op_counts();            // only those that were called
 std::map<std::string, std::pair<int64_t, int64_t>> collective_counts();  // calls, bytes handed in by this rank
 void reset_counts();
+
+// What groups of the same ranks moved, by the collective's name.
+class GroupTraffic {
+ public:
+  struct Row {
+    int64_t calls = 0, sent = 0, received = 0;
+  };
+  void add(const std::string& kind, int64_t sent, int64_t received);
+  std::map<std::string, Row> rows() const;
+  void reset();
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::string, Row> rows_;
+};
+
+GroupTraffic& traffic_of(const std::vector<int64_t>& ranks);  // found or made; lives for ever
+std::map<std::vector<int64_t>, std::map<std::string, GroupTraffic::Row>> traffic();
+void reset_traffic();
 
 }  // namespace npu_sim

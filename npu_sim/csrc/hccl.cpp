@@ -2,6 +2,8 @@
 // Over 400 lines, because it is one class with one short method for each collective of torch's interface.
 #include "hccl.h"
 
+#include "mirror.h"
+
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/view_as_real.h>
@@ -22,9 +24,6 @@ std::map<std::string, c10::weak_intrusive_ptr<ProcessGroupHCCL>>& names() {
   static auto* m = new std::map<std::string, c10::weak_intrusive_ptr<ProcessGroupHCCL>>();
   return *m;
 }
-
-// Contiguous tensors as flat bytes, so that gloo moves every dtype.
-Tensor bytes_of(const Tensor& t) { return t.view(-1).view(at::kByte); }
 
 bool all_equal_numel(const Tensors& list) {
   for (const auto& t : list)
@@ -58,9 +57,14 @@ void check_announced(const Announcement& root, const Announcement& here, int64_t
 
 }  // namespace
 
-ProcessGroupHCCL::ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
-                                   c10::intrusive_ptr<HcclOptions> options)
-    : Backend(rank, size), gloo_(std::move(gloo)), device_(std::move(store), rank), options_(std::move(options)) {
+ProcessGroupHCCL::ProcessGroupHCCL(c10::intrusive_ptr<Backend> below, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                                   c10::intrusive_ptr<HcclOptions> options, const std::vector<int64_t>& ranks)
+    : Backend(rank, size),
+      below_(std::move(below)),
+      mirrored_(dynamic_cast<ProcessGroupMirror*>(below_.get()) != nullptr),
+      device_(std::move(store), rank),
+      options_(std::move(options)),
+      traffic_(traffic_of(ranks)) {
   static std::atomic<int64_t> serial{0};
   comm_name_ = "sim_hccl_" + std::to_string(serial++);
 }
@@ -83,8 +87,12 @@ void register_comm_name(const c10::intrusive_ptr<ProcessGroupHCCL>& group) {
   names().insert_or_assign(group->comm_name(), c10::weak_intrusive_ptr<ProcessGroupHCCL>(group));
 }
 
+// A contiguous tensor flat, as what is moved below: as bytes, so that gloo moves every dtype; the mirror must know which it is.
+Tensor ProcessGroupHCCL::moved(const Tensor& t) const { return mirrored_ ? t.view(-1) : t.view(-1).view(at::kByte); }
+
 WorkPtr ProcessGroupHCCL::finish(HcclCall&& call) {
   sequence_++;
+  traffic_.add(call.name, call.sent, call.received);
   auto work = c10::make_intrusive<HcclWork>(std::move(call.parts), std::move(call.then), std::move(call.outputs));
   if (coalescing_) coalesced_.push_back(work);
   return work;
@@ -121,23 +129,25 @@ WorkPtr ProcessGroupHCCL::together(F&& body) {
 WorkPtr ProcessGroupHCCL::broadcast(Tensors& tensors, const c10d::BroadcastOptions& opts) {
   HcclCall call("broadcast", device_);
   for (auto& t : tensors) {
-    Tensors one{bytes_of(call.in_out(t))};
+    const bool is_root = rank_ == opts.rootRank;
+    Tensors one{moved(call.in_out(t, is_root, !is_root))};
+    if (mirrored_) continue;  // every rank holds the root's
     const Announcement here(t), root(t);
     Tensors words{root.words};
-    const WorkPtr announced = gloo_->broadcast(words, opts);
-    if (rank_ != opts.rootRank && !opts.asyncOp && !coalescing_) {
+    const WorkPtr announced = below_->broadcast(words, opts);
+    if (!is_root && !opts.asyncOp && !coalescing_) {
       announced->wait();
       if (root != here) {  // the root must still get rid of what it sends
         const auto bytes = root.elements() * static_cast<int64_t>(c10::elementSize(root.dtype()));
         Tensors unwanted{at::empty({bytes}, at::kByte)};
-        if (bytes) gloo_->broadcast(unwanted, opts)->wait();
+        if (bytes) below_->broadcast(unwanted, opts)->wait();
         check_announced(root, here, opts.rootRank);
       }
     } else {
       call.parts.push_back(announced);
       call.then.insert(call.then.begin(), [root, here, from = opts.rootRank] { check_announced(root, here, from); });
     }
-    if (one[0].numel()) call.parts.push_back(gloo_->broadcast(one, opts));
+    if (one[0].numel()) call.parts.push_back(below_->broadcast(one, opts));
   }
   return finish(std::move(call));
 }
@@ -150,7 +160,7 @@ WorkPtr ProcessGroupHCCL::allreduce(Tensors& tensors, const c10d::AllreduceOptio
     Tensor buffer = call.reduced(call.in_out(t));
     call.average(buffer, size_);
     Tensors one{buffer};
-    if (buffer.numel()) call.parts.push_back(gloo_->allreduce(one, gloo_opts));
+    if (buffer.numel()) call.parts.push_back(below_->allreduce(one, gloo_opts));
   }
   return finish(std::move(call));
 }
@@ -164,12 +174,13 @@ WorkPtr ProcessGroupHCCL::reduce(Tensors& tensors, const c10d::ReduceOptions& op
   for (auto& t : tensors) {
     auto gloo_opts = opts;
     gloo_opts.reduceOp = call.gloo_reduction(t);
-    Tensor target = call.reduced(call.in_out(t));
+    const bool is_root = rank_ == opts.rootRank;
+    Tensor target = call.reduced(call.in_out(t, true, is_root));
     // gloo uses the buffers of other ranks as scratch; theirs must stay as they are
-    Tensor buffer = rank_ == opts.rootRank ? target : target.clone();
-    if (rank_ == opts.rootRank) call.average(buffer, size_);
+    Tensor buffer = is_root || mirrored_ ? target : target.clone();
+    if (is_root) call.average(buffer, size_);
     Tensors one{buffer};
-    if (buffer.numel()) call.parts.push_back(gloo_->reduce(one, gloo_opts));
+    if (buffer.numel()) call.parts.push_back(below_->reduce(one, gloo_opts));
   }
   return finish(std::move(call));
 }
@@ -183,15 +194,15 @@ WorkPtr ProcessGroupHCCL::allgather(TensorLists& outputs, Tensors& inputs, const
     Tensors buffers;
     for (auto& t : outputs[i]) {
       check_dtype(call.name, inputs[i], t);
-      buffers.push_back(bytes_of(call.output(t, true)));
+      buffers.push_back(moved(call.output(t, true)));
     }
-    const Tensor source = bytes_of(own);
-    TORCH_CHECK(buffers[rank_].numel() == source.numel(), "hccl allgather: this rank gives ", source.numel(), " bytes, but its place in the output holds ",
-                buffers[rank_].numel());
-    if (all_equal_numel(buffers)) {
+    const Tensor source = moved(own);
+    TORCH_CHECK(buffers[rank_].nbytes() == source.nbytes(), "hccl allgather: this rank gives ", source.nbytes(),
+                " bytes, but its place in the output holds ", buffers[rank_].nbytes());
+    if (mirrored_ || all_equal_numel(buffers)) {
       TensorLists out{buffers};
       Tensors in{source};
-      if (source.numel()) call.parts.push_back(gloo_->allgather(out, in, opts));
+      if (mirrored_ || source.numel()) call.parts.push_back(below_->allgather(out, in, opts));
       continue;
     }
     buffers[rank_].copy_(source);
@@ -200,7 +211,7 @@ WorkPtr ProcessGroupHCCL::allgather(TensorLists& outputs, Tensors& inputs, const
       from.rootRank = root;
       from.timeout = opts.timeout;
       Tensors one{buffers[root]};
-      if (buffers[root].numel()) call.parts.push_back(gloo_->broadcast(one, from));
+      if (buffers[root].numel()) call.parts.push_back(below_->broadcast(one, from));
     }
   }
   return finish(std::move(call));
@@ -209,11 +220,11 @@ WorkPtr ProcessGroupHCCL::allgather(TensorLists& outputs, Tensors& inputs, const
 WorkPtr ProcessGroupHCCL::_allgather_base(Tensor& output, Tensor& input, const c10d::AllgatherOptions& opts) {
   HcclCall call("_allgather_base", device_);
   check_dtype(call.name, input, output);
-  Tensor in = bytes_of(call.input(input));
-  Tensor out = bytes_of(call.output(output));
-  TORCH_CHECK(out.numel() == in.numel() * size_, "hccl allgather: the output holds ", out.numel(), " bytes, expected ", size_, " times the input's ",
-              in.numel());
-  if (in.numel()) call.parts.push_back(gloo_->_allgather_base(out, in, opts));
+  Tensor in = moved(call.input(input));
+  Tensor out = moved(call.output(output));
+  TORCH_CHECK(out.numel() == in.numel() * size_, "hccl allgather: the output holds ", out.nbytes(), " bytes, expected ", size_, " times the input's ",
+              in.nbytes());
+  if (in.numel()) call.parts.push_back(below_->_allgather_base(out, in, opts));
   return finish(std::move(call));
 }
 
@@ -230,18 +241,18 @@ WorkPtr ProcessGroupHCCL::gather(TensorLists&, Tensors&, const c10d::GatherOptio
 
 WorkPtr ProcessGroupHCCL::scatter(Tensors& outputs, TensorLists& inputs, const c10d::ScatterOptions& opts) {
   HcclCall call("scatter", device_);
-  Tensors out{bytes_of(call.output(outputs.at(0)))};
+  Tensors out{moved(call.output(outputs.at(0)))};
   TensorLists in;
   if (rank_ == opts.rootRank) {
     in.emplace_back();
     for (auto& t : inputs.at(0)) {
       check_dtype(call.name, t, outputs[0]);
-      in[0].push_back(bytes_of(call.input(t, true)));
-      TORCH_CHECK(in[0].back().numel() == out[0].numel(), "hccl scatter: every rank must get ", out[0].numel(), " bytes, an input holds ",
-                  in[0].back().numel());
+      in[0].push_back(moved(call.input(t, true)));
+      TORCH_CHECK(in[0].back().nbytes() == out[0].nbytes(), "hccl scatter: every rank must get ", out[0].nbytes(), " bytes, an input holds ",
+                  in[0].back().nbytes());
     }
   }
-  if (out[0].numel()) call.parts.push_back(gloo_->scatter(out, in, opts));
+  if (out[0].numel()) call.parts.push_back(below_->scatter(out, in, opts));
   return finish(std::move(call));
 }
 
@@ -255,11 +266,13 @@ WorkPtr ProcessGroupHCCL::reduce_scatter(Tensors& outputs, TensorLists& inputs, 
     check_dtype(call.name, chunks[root], out);
     c10d::ReduceOptions to;
     to.reduceOp = call.gloo_reduction(chunks[root]);
-    const Tensor copy = call.addend(call.input(chunks[root], true)).clone();
+    const Tensor chunk = call.input(chunks[root], true);
+    if (mirrored_ && root != rank_) continue;  // nobody takes it
+    const Tensor copy = call.addend(chunk).clone();
     to.rootRank = root;
     to.timeout = opts.timeout;
     Tensors one{copy};
-    if (copy.numel()) call.parts.push_back(gloo_->reduce(one, to));
+    if (copy.numel()) call.parts.push_back(below_->reduce(one, to));
     if (root != rank_) {
       call.then.emplace_back([copy] {});  // keeps it alive
       continue;
@@ -284,7 +297,7 @@ WorkPtr ProcessGroupHCCL::_reduce_scatter_base(Tensor& output, Tensor& input, co
   TORCH_CHECK(in.numel() == flat.numel() * size_, "hccl reduce_scatter: the input holds ", in.numel(), " elements, expected ", size_,
               " times the output's ", flat.numel());
   call.average(out, size_);
-  if (in.numel()) call.parts.push_back(gloo_->_reduce_scatter_base(flat, in, gloo_opts));
+  if (in.numel()) call.parts.push_back(below_->_reduce_scatter_base(flat, in, gloo_opts));
   return finish(std::move(call));
 }
 
@@ -301,9 +314,8 @@ WorkPtr ProcessGroupHCCL::alltoall_base(Tensor& output, Tensor& input, std::vect
   Tensor in = call.input(input);
   Tensor out = call.output(output);
   check_dtype(call.name, in, out);
-  const auto in_bytes_splits = [&](const Tensor& t, const std::vector<int64_t>& splits, const char* what) {
-    const int64_t rows = t.dim() ? t.size(0) : 1;
-    const auto total = static_cast<int64_t>(t.nbytes());
+  const auto flat_splits = [&](const Tensor& t, const Tensor& flat, const std::vector<int64_t>& splits, const char* what) {
+    const int64_t rows = t.dim() ? t.size(0) : 1, total = flat.numel();
     if (splits.empty()) {
       TORCH_CHECK(rows % size_ == 0, "hccl alltoall: ", what, " has ", rows, " rows, which ", size_, " ranks do not divide");
       return std::vector<int64_t>(size_, total / size_);
@@ -314,10 +326,10 @@ WorkPtr ProcessGroupHCCL::alltoall_base(Tensor& output, Tensor& input, std::vect
     for (const int64_t n : splits) result.push_back(rows ? n * (total / rows) : 0);
     return result;
   };
-  auto send = in_bytes_splits(in, input_splits, "input");
-  auto receive = in_bytes_splits(out, output_splits, "output");
-  Tensor flat_out = bytes_of(out), flat_in = bytes_of(in);
-  call.parts.push_back(gloo_->alltoall_base(flat_out, flat_in, receive, send, opts));
+  Tensor flat_out = moved(out), flat_in = moved(in);
+  auto send = flat_splits(in, flat_in, input_splits, "input");
+  auto receive = flat_splits(out, flat_out, output_splits, "output");
+  call.parts.push_back(below_->alltoall_base(flat_out, flat_in, receive, send, opts));
   return finish(std::move(call));
 }
 
@@ -329,14 +341,18 @@ WorkPtr ProcessGroupHCCL::alltoall(Tensors& outputs, Tensors& inputs, const c10d
   Tensors in, out;
   for (int r = 0; r < size_; r++) {
     check_dtype(call.name, inputs[r], outputs[r]);
-    in.push_back(bytes_of(call.input(inputs[r])));
-    out.push_back(bytes_of(call.output(outputs[r])));
+    in.push_back(moved(call.input(inputs[r])));
+    out.push_back(moved(call.output(outputs[r])));
     send.push_back(in.back().numel());
     receive.push_back(out.back().numel());
   }
+  if (mirrored_) {
+    call.parts.push_back(below_->alltoall(out, in, opts));
+    return finish(std::move(call));
+  }
   Tensor flat_in = at::cat(in);
   Tensor flat_out = at::empty({std::accumulate(receive.begin(), receive.end(), int64_t{0})}, flat_in.options());
-  call.parts.push_back(gloo_->alltoall_base(flat_out, flat_in, receive, send, opts));  // moves the splits away
+  call.parts.push_back(below_->alltoall_base(flat_out, flat_in, receive, send, opts));  // moves the splits away
   call.then.insert(call.then.begin(), [out, flat_out, flat_in] {
     int64_t offset = 0;
     for (const Tensor& piece : out) {
@@ -350,8 +366,8 @@ WorkPtr ProcessGroupHCCL::alltoall(Tensors& outputs, Tensors& inputs, const c10d
 WorkPtr ProcessGroupHCCL::send(Tensors& tensors, int destination, int tag) {
   HcclCall call("send", device_);
   for (auto& t : tensors) {
-    Tensors one{bytes_of(call.input(t))};
-    call.parts.push_back(gloo_->send(one, destination, tag));
+    Tensors one{moved(call.input(t))};
+    call.parts.push_back(below_->send(one, destination, tag));
     call.then.emplace_back([one] {});  // keeps it alive
   }
   return finish(std::move(call));
@@ -360,8 +376,8 @@ WorkPtr ProcessGroupHCCL::send(Tensors& tensors, int destination, int tag) {
 WorkPtr ProcessGroupHCCL::recv(Tensors& tensors, int source, int tag) {
   HcclCall call("recv", device_);
   for (auto& t : tensors) {
-    Tensors one{bytes_of(call.output(t))};
-    call.parts.push_back(gloo_->recv(one, source, tag));
+    Tensors one{moved(call.output(t))};
+    call.parts.push_back(below_->recv(one, source, tag));
   }
   return finish(std::move(call));
 }
@@ -372,7 +388,7 @@ WorkPtr ProcessGroupHCCL::recvAnysource(Tensors&, int) {
 
 WorkPtr ProcessGroupHCCL::barrier(const c10d::BarrierOptions& opts) {
   HcclCall call("barrier", device_);
-  call.parts.push_back(gloo_->barrier(opts));
+  call.parts.push_back(below_->barrier(opts));
   return finish(std::move(call));
 }
 

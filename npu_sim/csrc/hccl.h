@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// "hccl": a c10d backend that hands the bytes of npu tensors to gloo.
+// "hccl": a c10d backend that hands the bytes of npu tensors to gloo, or to the mirror of a world of one.
 #pragma once
 
 #include "hccl_call.h"
@@ -25,8 +25,9 @@ class ProcessGroupHCCL final : public c10d::Backend {
   using TensorLists = std::vector<std::vector<at::Tensor>>;
   using WorkPtr = c10::intrusive_ptr<c10d::Work>;
 
-  ProcessGroupHCCL(c10::intrusive_ptr<Backend> gloo, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
-                   c10::intrusive_ptr<HcclOptions> options);
+  // Args: `below` moves the bytes, as CPU tensors; `ranks` are those of the whole world, empty if unknown.
+  ProcessGroupHCCL(c10::intrusive_ptr<Backend> below, c10::intrusive_ptr<c10d::Store> store, int rank, int size,
+                   c10::intrusive_ptr<HcclOptions> options, const std::vector<int64_t>& ranks);
   ~ProcessGroupHCCL() override;
 
   const std::string getBackendName() const override { return "hccl"; }
@@ -34,6 +35,9 @@ class ProcessGroupHCCL final : public c10d::Backend {
   // The name under which operators (MC2, fused all-to-all) find this group; the same on every call.
   const std::string& comm_name() const { return comm_name_; }
   static c10::intrusive_ptr<ProcessGroupHCCL> by_comm_name(const std::string& name);
+  // For fused operators, which move bytes on their own.
+  const c10::intrusive_ptr<Backend>& below() const { return below_; }
+  GroupTraffic& traffic() { return traffic_; }
 
   bool supportsCoalescing() const override { return true; }
   void startCoalescing() override;
@@ -63,19 +67,22 @@ class ProcessGroupHCCL final : public c10d::Backend {
   uint64_t getSequenceNumberForGroup() override { return sequence_; }
   void setTimeout(std::chrono::milliseconds timeout) override { options_->timeout = timeout; }
   c10d::ErrorType getError() override { return c10d::ErrorType::SUCCESS; }
-  void abort() override { gloo_->abort(); }
-  void shutdown() override { gloo_->shutdown(); }
+  void abort() override { below_->abort(); }
+  void shutdown() override { below_->shutdown(); }
 
  private:
   WorkPtr finish(HcclCall&& call);
   template <typename F>
   WorkPtr together(F&& body);
+  at::Tensor moved(const at::Tensor& t) const;
 
-  c10::intrusive_ptr<Backend> gloo_;
+  c10::intrusive_ptr<Backend> below_;
+  bool mirrored_;  // in a world of one
   HcclDevice device_;
   c10::intrusive_ptr<HcclOptions> options_;
   std::string comm_name_;
   uint64_t sequence_ = 0;
+  GroupTraffic& traffic_;
   bool coalescing_ = false;
   std::vector<WorkPtr> coalesced_;
 };

@@ -64,6 +64,7 @@ Tensor HcclCall::checked(const Tensor& t, bool piece) const {
 }
 
 Tensor HcclCall::input(const Tensor& t, bool piece) {
+  sent += static_cast<int64_t>(t.nbytes());
   counter_.bytes.fetch_add(static_cast<int64_t>(t.nbytes()), std::memory_order_relaxed);
   return checked(t, piece).resolve_conj().resolve_neg().contiguous();
 }
@@ -78,9 +79,14 @@ Tensor HcclCall::into(const Tensor& t, bool piece, bool keep_contents) {
   return buffer;
 }
 
-Tensor HcclCall::output(const Tensor& t, bool piece) { return into(t, piece, false); }
+Tensor HcclCall::output(const Tensor& t, bool piece) {
+  received += static_cast<int64_t>(t.nbytes());
+  return into(t, piece, false);
+}
 
-Tensor HcclCall::in_out(const Tensor& t) {
+Tensor HcclCall::in_out(const Tensor& t, bool is_sent, bool is_received) {
+  if (is_sent) sent += static_cast<int64_t>(t.nbytes());
+  if (is_received) received += static_cast<int64_t>(t.nbytes());
   counter_.bytes.fetch_add(static_cast<int64_t>(t.nbytes()), std::memory_order_relaxed);
   return into(t, false, true);
 }

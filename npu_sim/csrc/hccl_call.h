@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One collective under way: what it checks of its tensors, the host's view of them, gloo's works, and what is left to do then.
+// One collective under way: what it checks of its tensors, the host's view of them, the works below, and what is left to do then.
 #pragma once
 
 #include "counters.h"
@@ -40,12 +40,13 @@ class HcclCall {
   std::vector<c10::intrusive_ptr<c10d::Work>> parts;
   std::vector<HcclStep> then;  // once all parts are through, in this order
   std::vector<at::Tensor> outputs;
+  int64_t sent = 0, received = 0;  // bytes
 
   // Contiguous CPU tensors over, or in place of, the device's bytes. What is read counts as this rank's traffic. As in HCCL, the
   // tensor must be contiguous; `piece` is one of a list that torch_npu copies from or into itself, and may have any strides.
   at::Tensor input(const at::Tensor& t, bool piece = false);
   at::Tensor output(const at::Tensor& t, bool piece = false);
-  at::Tensor in_out(const at::Tensor& t);
+  at::Tensor in_out(const at::Tensor& t, bool sent = true, bool received = true);
 
   // What gloo can reduce in place of such a tensor: int16 and bool in 32 bits, complex numbers as pairs.
   at::Tensor addend(const at::Tensor& cpu) const;

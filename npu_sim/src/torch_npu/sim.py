@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 from torch_npu import _sim, _startup
+from torch_npu.distributed.world_of_one import make_world_of_one as make_world_of_one
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,23 @@ class DeviceMemory:
     reserved_peak: int
     free: int
     total: int
+
+
+@dataclass(frozen=True)
+class GroupTraffic:
+    """What the hccl groups of some ranks moved, from this rank's view.
+
+    ``ranks`` are those of the whole world, empty for groups that were made by hand. ``kind`` is c10d's backend name of
+    the collective (``allreduce``, ``alltoall_base``, ...) or a fused operator's. ``sent`` are the bytes of the tensors
+    handed in to be sent, ``received`` those of the tensors that are written, own shares included: what is broadcast or
+    scattered is sent by the root alone, what is reduced to one rank is received by that one alone.
+    """
+
+    ranks: tuple[int, ...]
+    kind: str
+    calls: int
+    sent: int
+    received: int
 
 
 @dataclass(frozen=True)
@@ -36,8 +54,18 @@ def collective_counts() -> dict[str, Traffic]:
     return {name: Traffic(calls, size) for name, (calls, size) in _sim.collective_counts().items()}
 
 
+def traffic() -> list[GroupTraffic]:
+    """Traffic since the last reset, by ranks and kind; a world of one counts as a real one does."""
+    return [GroupTraffic(*row) for row in _sim.traffic()]
+
+
+def reset_traffic() -> None:
+    """Forget all traffic."""
+    _sim.reset_traffic()
+
+
 def reset_counts() -> None:
-    """Set all counts to zero."""
+    """Set the counts of operators and collectives to zero."""
     _sim.reset_counts()
     _startup.load_operators().reset_counts()
 

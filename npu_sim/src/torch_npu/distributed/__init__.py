@@ -10,12 +10,13 @@ from torch_npu import _sim
 
 
 def _make_group(settings: Any, options: Any) -> Any:
-    """Backend creator (extended API): one gloo group below each hccl group."""
+    """Backend creator (extended API): one gloo group, or a mirror, below each hccl group."""
     if not isinstance(options, _sim.HcclOptions):
         options = settings.timeout
     else:
         options._timeout = settings.timeout
-    return _sim.ProcessGroupHCCL(settings.store, settings.group_rank, settings.group_size, options)
+    ranks = settings.global_ranks_in_group or range(settings.group_size)  # the default group's list is empty
+    return _sim.ProcessGroupHCCL(settings.store, settings.group_rank, settings.group_size, options, ranks)
 
 
 def _gather_by_all_gather(gather: Any) -> Any:
@@ -39,7 +40,7 @@ def _gather_by_all_gather(gather: Any) -> Any:
         root = ranks[group_dst] if group_dst is not None else dst or 0
         if (root == dist.get_rank()) != bool(gather_list):
             raise ValueError("gather_list must be given on the destination rank, and only there")
-        sizes = [t.size() for t in gather_list] if gather_list else [None] * len(ranks)
+        sizes = [t.size() for t in gather_list] if gather_list else [tensor.size()] * len(ranks)
         dist.broadcast_object_list(sizes, root, group)
         outputs = gather_list or [torch.empty(size, dtype=tensor.dtype, device=tensor.device) for size in sizes]
         return dist.all_gather(outputs, tensor, group=group, async_op=async_op)

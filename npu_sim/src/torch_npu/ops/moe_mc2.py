@@ -3,7 +3,8 @@
 
 Every rank holds ``moe_expert_num / ep_world_size`` consecutive experts. Dispatch sends each (token, k) row to the
 rank of its expert and delivers the rows sorted by local expert, then by source rank; combine sends the results back
-and sums them weighted. ``assist_info_for_combine`` carries (rank, token, k) of each delivered row.
+and sums them weighted. ``assist_info_for_combine`` carries (rank, token, k) of each delivered row. The rows, and
+nothing else, are the operators' traffic (``torch_npu.sim.traffic``), under their own names.
 """
 
 from typing import Any
@@ -13,14 +14,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from . import checks
-from .registry import op, sim
+from .registry import op
 
 ASSIST_WIDTH = 128
 """int32 elements per delivered row that the real operator reserves in assist_info_for_combine; we use three."""
 
 
 def find_group(name: str, group_ep: str, world_size: int, rank: int) -> Any:
-    """The process group whose HCCL communicator is called ``group_ep``."""
+    """The hccl backend of the process group whose HCCL communicator is called ``group_ep``."""
     if not dist.is_initialized():
         raise RuntimeError(f"{name}: torch.distributed is not initialised, so there is no group {group_ep!r}")
     for group in list(dist.distributed_c10d._world.pg_map):
@@ -46,16 +47,31 @@ def find_group(name: str, group_ep: str, world_size: int, rank: int) -> Any:
                 rank,
                 f"{dist.get_rank(group)}, our rank in {group_ep!r}",
             )
-            return group
+            return backend
     raise checks.invalid(name, "group_ep", repr(group_ep), "the name of an HCCL communicator of this process")
 
 
-def _exchange(rows: Tensor, send: list[int], receive: list[int], group: Any, device: int) -> Tensor:
-    """all_to_all of rows [sum(send), ...] → [sum(receive), ...], on device tensors (hccl refuses others)."""
+def _exchange(rows: Tensor, send: list[int], receive: list[int], group: Any) -> Tensor:
+    """all_to_all of rows [sum(send), ...] → [sum(receive), ...]."""
     result = rows.new_empty((sum(receive), *rows.shape[1:]))
-    on_device = sim().as_npu(result, device)
-    dist.all_to_all_single(on_device, sim().as_npu(rows.contiguous(), device), receive, send, group=group)
-    return sim().as_cpu(on_device)
+    group.below.alltoall_base(result, rows.contiguous(), list(receive), list(send)).wait()
+    return result
+
+
+def _by_expert(expert_ids: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(token, k, expert) [rows] of the rows that this rank sends, by expert and then by token."""
+    k = expert_ids.shape[1]
+    token, choice = active.nonzero().flatten().repeat_interleave(k), torch.arange(k).repeat(int(active.sum()))
+    expert, order = torch.sort(expert_ids[active].flatten().long(), stable=True)
+    return token[order], choice[order], expert
+
+
+def _active(name: str, x_active_mask: Tensor | None, tokens: int) -> Tensor:
+    if x_active_mask is None:
+        return torch.ones(tokens, dtype=torch.bool)
+    checks.dtype(name, "x_active_mask", x_active_mask, (torch.bool,))
+    checks.shape(name, "x_active_mask", x_active_mask, (tokens,))
+    return x_active_mask
 
 
 def _check_common(
@@ -134,22 +150,15 @@ def npu_moe_distribute_dispatch_v2(
     tokens, k = expert_ids.shape
     checks.true(name, "expert_ids", tokens == x.shape[0], f"for {tokens} tokens", f"{x.shape[0]} as x")
     group = find_group(name, group_ep, ep_world_size, ep_rank_id)
-    device = torch.npu.current_device()
-    active = torch.ones(tokens, dtype=torch.bool) if x_active_mask is None else x_active_mask
-    checks.dtype(name, "x_active_mask", active, (torch.bool,))
-    checks.shape(name, "x_active_mask", active, (tokens,))
-
-    token, choice = active.nonzero().flatten().repeat_interleave(k), torch.arange(k).repeat(int(active.sum()))
-    expert, order = torch.sort(expert_ids[active].flatten().long(), stable=True)
-    token, choice = token[order], choice[order]
+    token, choice, expert = _by_expert(expert_ids, _active(name, x_active_mask, tokens))
     sent = torch.bincount(expert, minlength=moe_expert_num).view(ep_world_size, local)
-    received = _exchange(sent.view(-1), [local] * ep_world_size, [local] * ep_world_size, group, device).view(
-        ep_world_size, local
-    )
+    received = _exchange(sent, [1] * ep_world_size, [1] * ep_world_size, group)
     send, receive = sent.sum(1).tolist(), received.sum(1).tolist()
-    rows = _exchange(x.index_select(0, token), send, receive, group, device)
-    origin = torch.stack((torch.full_like(token, ep_rank_id), token, choice), 1).int()
-    origin = _exchange(origin, send, receive, group, device)
+    rows = x.index_select(0, token)
+    arrived = _exchange(rows, send, receive, group)
+    group.count_traffic(name, rows.nbytes, arrived.nbytes)
+    place = _exchange(torch.stack((token, choice), 1).int(), send, receive, group)
+    source = torch.arange(ep_world_size, dtype=torch.int32).repeat_interleave(torch.tensor(receive))
 
     # Arrived by source rank, then expert; wanted by expert, then source rank.
     arrived_expert = torch.arange(local).repeat(ep_world_size).repeat_interleave(received.flatten())
@@ -157,9 +166,10 @@ def npu_moe_distribute_dispatch_v2(
     most_tokens = global_bs or tokens * ep_world_size
     capacity = max(most_tokens * min(local, k), sum(receive))
     expand_x = x.new_full((capacity, x.shape[1]), float("nan"))
-    expand_x[: sum(receive)] = rows[by_expert]
+    expand_x[: sum(receive)] = arrived[by_expert]
     assist = torch.zeros(capacity, ASSIST_WIDTH, dtype=torch.int32)
-    assist[: sum(receive), :3] = origin[by_expert]
+    assist[: sum(receive), 0] = source[by_expert]
+    assist[: sum(receive), 1:3] = place[by_expert]
     per_expert = received.sum(0)
     nums = per_expert if expert_token_nums_type == 1 else per_expert.cumsum(0)
     counts = received.t().flatten().cumsum(0).int()
@@ -239,15 +249,16 @@ def npu_moe_distribute_combine_v2(
     checks.dtype(name, "ep_send_counts", ep_send_counts, checks.INT32)
     checks.shape(name, "ep_send_counts", ep_send_counts, (ep_world_size * local,))
     group = find_group(name, group_ep, ep_world_size, ep_rank_id)
-    device = torch.npu.current_device()
     total = int(ep_send_counts[-1])
-    origin = assist_info_for_combine.view(-1, ASSIST_WIDTH)[:total, :3].long()
-    order = torch.sort(origin[:, 0], stable=True).indices
-    origin = origin[order]
-    send = torch.bincount(origin[:, 0], minlength=ep_world_size)
-    receive = _exchange(send, [1] * ep_world_size, [1] * ep_world_size, group, device).tolist()
-    rows = _exchange(expand_x[:total][order], send.tolist(), receive, group, device)
-    place = _exchange(origin[:, 1:].contiguous(), send.tolist(), receive, group, device)
-    weighted = rows.float() * expert_scales[place[:, 0], place[:, 1]].unsqueeze(1)
-    out = torch.zeros(expert_ids.shape[0], expand_x.shape[1]).index_add_(0, place[:, 0], weighted)
+    source = assist_info_for_combine.view(-1, ASSIST_WIDTH)[:total, 0].long()
+    order = torch.sort(source, stable=True).indices
+    send = torch.bincount(source, minlength=ep_world_size).tolist()
+    # What dispatch sent comes back, in the same order.
+    token, choice, expert = _by_expert(expert_ids, _active(name, x_active_mask, expert_ids.shape[0]))
+    receive = torch.bincount(expert // local, minlength=ep_world_size).tolist()
+    rows = expand_x[:total][order]
+    returned = _exchange(rows, send, receive, group)
+    group.count_traffic(name, rows.nbytes, returned.nbytes)
+    weighted = returned.float() * expert_scales[token, choice].unsqueeze(1)
+    out = torch.zeros(expert_ids.shape[0], expand_x.shape[1]).index_add_(0, token, weighted)
     return out.to(expand_x.dtype)
