@@ -7,6 +7,7 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/StorageImpl.h>
 
+#include <atomic>
 #include <mutex>
 
 namespace npu_sim {
@@ -16,9 +17,11 @@ struct Block {
   void* data = nullptr;
   size_t nbytes = 0;
   int64_t charged = 0;       // nbytes rounded up to kGranule
-  c10::DeviceIndex device = 0;
+  c10::DeviceIndex device = 0;  // -1: bytes of the host that are on no device's account
   uint32_t generation = 0;   // a forked child does not give back what its parent holds
   bool mapped = false;
+  bool pinned = false;       // page-locked, and counted as such
+  std::atomic<bool> hollow{false};  // nobody knows what the bytes hold
   c10::DataPtr host;         // where the bytes came from, unless mapped
   // The npu storage over these bytes, so that a CPU view that comes back finds the storage it came from. Set only for
   // bytes that were shown to the outside as a CPU tensor.

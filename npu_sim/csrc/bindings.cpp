@@ -3,6 +3,7 @@
 #include "counters.h"
 #include "generator.h"
 #include "hccl.h"
+#include "hollow.h"
 #include "host_allocator.h"
 #include "memory.h"
 #include "mirror.h"
@@ -145,6 +146,31 @@ void bind_counters(py::module& m) {
   m.def("count_op", [](const std::string& name) { op_counter(name).add(); });
 }
 
+void bind_hollow(py::module& m) {
+  m.def(
+      "make_hollow",
+      [](int64_t from_bytes, const py::function& read, const py::function& refuse) {
+        // Kept for the life of the process: a backward thread may ask after the interpreter began to end.
+        auto* const asked = new py::function(read);
+        auto* const refused = new py::function(refuse);
+        make_hollow(from_bytes, {[asked](const std::string& op, c10::ScalarType dtype) {
+                                   const py::gil_scoped_acquire gil;
+                                   const py::object value = (*asked)(op, dtype);
+                                   if (py::isinstance<py::float_>(value)) return c10::Scalar(value.cast<double>());
+                                   if (py::isinstance<py::bool_>(value)) return c10::Scalar(value.cast<bool>());
+                                   return c10::Scalar(value.cast<int64_t>());
+                                 },
+                                 [refused](const std::string& op, const std::string& why) {
+                                   const py::gil_scoped_acquire gil;
+                                   (*refused)(op, why);
+                                 }});
+      },
+      py::arg("from_bytes"), py::arg("read"), py::arg("refuse"));
+  m.def("is_hollow", [](const at::Tensor& t) { return is_hollow(t); });
+  m.def("give_zeros", &give_zeros);
+  m.def("set_all_with_contents", &set_all_with_contents);
+}
+
 void bind_refusals(py::module& m) {
   m.def(
       "refuse_dtypes",
@@ -173,5 +199,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   npu_sim::bind_memory(m);
   npu_sim::bind_counters(m);
   npu_sim::bind_hccl(m);
+  npu_sim::bind_hollow(m);
   npu_sim::bind_refusals(m);
 }

@@ -6,6 +6,7 @@
 // that cannot run raises NotImplementedError with its name.
 #include "counters.h"
 #include "generator.h"
+#include "hollow.h"
 #include "memory.h"
 #include "refusals.h"
 
@@ -249,7 +250,10 @@ void fallback(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   {
     ComputeFor guard(call.device());
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    handle.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    if (any_hollow(handle, *stack))
+      run_hollow(handle, stack);
+    else
+      handle.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   }
   if (op.mutates) call.settle_operands();
   if (call.device() < 0) return;

@@ -29,9 +29,7 @@ struct PinnedBlock {
 
   static void destroy(void* p) {
     std::unique_ptr<PinnedBlock> block(static_cast<PinnedBlock*>(p));
-    std::lock_guard<std::mutex> guard(pins().mutex);
-    pins().blocks.erase(static_cast<const char*>(block->memory.get()));
-    pins().bytes -= static_cast<int64_t>(block->nbytes);
+    unpin(block->memory.get(), block->nbytes);
   }
 };
 
@@ -40,11 +38,7 @@ struct PinnedAllocator final : at::HostAllocator {
     if (n == 0) return {nullptr, c10::Device(c10::DeviceType::CPU)};
     auto block = std::make_unique<PinnedBlock>(PinnedBlock{c10::GetDefaultCPUAllocator()->allocate(n), n});
     void* data = block->memory.get();
-    {
-      std::lock_guard<std::mutex> guard(pins().mutex);
-      pins().blocks[static_cast<const char*>(data)] = n;
-      pins().bytes += static_cast<int64_t>(n);
-    }
+    pin(data, n);
     return {data, block.release(), &PinnedBlock::destroy, c10::Device(c10::DeviceType::CPU)};
   }
   void copy_data(void* dst, const void* src, size_t n) const override { std::memcpy(dst, src, n); }
@@ -64,6 +58,18 @@ struct PinnedAllocator final : at::HostAllocator {
 at::HostAllocator* host_allocator() {
   static auto* a = new PinnedAllocator();
   return a;
+}
+
+void pin(const void* start, size_t nbytes) {
+  std::lock_guard<std::mutex> guard(pins().mutex);
+  pins().blocks[static_cast<const char*>(start)] = nbytes;
+  pins().bytes += static_cast<int64_t>(nbytes);
+}
+
+void unpin(const void* start, size_t nbytes) {
+  std::lock_guard<std::mutex> guard(pins().mutex);
+  pins().blocks.erase(static_cast<const char*>(start));
+  pins().bytes -= static_cast<int64_t>(nbytes);
 }
 
 bool is_pinned(const void* p) {

@@ -4,10 +4,14 @@
 
 #include <ATen/core/CachingHostAllocator.h>
 
+#include <cstddef>
+
 namespace npu_sim {
 
 at::HostAllocator* host_allocator();
 bool is_pinned(const void* p);
+void pin(const void* start, size_t nbytes);
+void unpin(const void* start, size_t nbytes);
 int64_t pinned_bytes();
 
 }  // namespace npu_sim

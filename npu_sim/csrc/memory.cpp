@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "accounting.h"
+#include "host_allocator.h"
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
@@ -19,6 +20,7 @@ namespace npu_sim {
 namespace {
 
 thread_local c10::DeviceIndex tls_compute_for = -1;
+thread_local bool tls_make_hollow = false;
 
 // ---------------------------------------------------------------- blocks
 
@@ -49,15 +51,18 @@ c10::DataPtr pointer_of(Block* block) {
   return {block->data, block->data, &Block::destroy, c10::Device(c10::DeviceType::CPU)};
 }
 
-// Charged host memory. The charge comes first: what does not fit never touches host memory.
-c10::DataPtr allocate_block(size_t nbytes, c10::DeviceIndex device) {
+// Host memory, charged if it is for a device. The charge comes first: what does not fit never touches host memory.
+c10::DataPtr allocate_block(size_t nbytes, c10::DeviceIndex device, bool hollow = false, bool pinned = false) {
   auto block = std::make_unique<Block>();
   block->nbytes = nbytes;
   block->device = device;
-  charge(block.get());
+  block->hollow = hollow;
+  if (device >= 0) charge(block.get());
   try {
-    if (nbytes >= kMapFrom) {  // lazily backed, so that blocks larger than the host's memory can exist
-      void* p = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    // Lazily backed, so that blocks larger than the host's memory can exist. Without contents, whoever reads them ends here.
+    if (hollow || nbytes >= kMapFrom) {
+      const int access = hollow ? PROT_NONE : PROT_READ | PROT_WRITE;
+      void* p = mmap(nullptr, nbytes, access, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       TORCH_CHECK_WITH(OutOfMemoryError, p != MAP_FAILED, "host out of address space for a simulated NPU block of ", nbytes,
                        " bytes: ", std::strerror(errno));
       block->mapped = true;
@@ -67,8 +72,12 @@ c10::DataPtr allocate_block(size_t nbytes, c10::DeviceIndex device) {
       block->data = block->host.get();
     }
   } catch (...) {
-    release(block.get());
+    if (device >= 0) release(block.get());
     throw;
+  }
+  if (pinned) {
+    block->pinned = true;
+    pin(block->data, nbytes);
   }
   return pointer_of(block.release());
 }
@@ -87,6 +96,19 @@ CheckingCpuAllocator* cpu_allocator() {
   return a;
 }
 
+// The allocator of storages without contents: one that is emptied and filled again is without contents still.
+struct HollowAllocator final : c10::Allocator {
+  c10::DataPtr allocate(size_t n) override {
+    return n ? allocate_block(n, -1, /*hollow=*/true) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &Block::destroy; }
+  void copy_data(void*, const void*, size_t) const override {}
+};
+HollowAllocator* hollow_allocator() {
+  static auto* a = new HollowAllocator();
+  return a;
+}
+
 // ---------------------------------------------------------------- npu storages
 
 void drop_twin(void* twin) { c10::raw::intrusive_ptr::decref(static_cast<c10::StorageImpl*>(twin)); }
@@ -102,9 +124,10 @@ c10::DataPtr npu_pointer(c10::intrusive_ptr<c10::StorageImpl> twin, c10::DeviceI
 }
 
 c10::intrusive_ptr<c10::StorageImpl> new_twin(size_t nbytes, c10::DeviceIndex device) {
-  c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
-  return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(nbytes)),
-                                               std::move(bytes), cpu_allocator(), true);
+  const bool hollow = tls_make_hollow;
+  c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device, hollow) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
+  return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(nbytes)), std::move(bytes),
+                                               hollow ? static_cast<c10::Allocator*>(hollow_allocator()) : cpu_allocator(), true);
 }
 
 struct DeviceMemoryAllocator final : c10::DeviceAllocator {
@@ -168,7 +191,8 @@ void Block::destroy(void* address) {
     }
   }
   if (!block) return c10::GetDefaultCPUAllocator()->raw_deleter()(address);
-  release(block.get());
+  if (block->device >= 0) release(block.get());
+  if (block->pinned) unpin(block->data, block->nbytes);
   if (block->mapped) munmap(block->data, block->nbytes);
 }
 
@@ -193,7 +217,16 @@ c10::StorageImpl* twin_of(const c10::StorageImpl* npu) {
 // Put the bytes of a CPU storage on a device's account, unless they are on it already.
 static void adopt(c10::StorageImpl* cpu, c10::DeviceIndex device) {
   if (cpu->nbytes() == 0) return;
-  if (const Block* block = block_of(cpu)) {
+  if (Block* block = block_of(cpu)) {
+    if (block->device < 0) {
+      block->device = device;
+      try {
+        charge(block);
+      } catch (...) {
+        block->device = -1;
+        throw;
+      }
+    }
     TORCH_CHECK(block->device == device, "the bytes of this CPU tensor belong to npu:", static_cast<int>(block->device), ", not to npu:",
                 static_cast<int>(device), "; copy it");
     return;
@@ -242,12 +275,60 @@ void resize_storage(c10::StorageImpl* npu, size_t nbytes) {
   c10::StorageImpl* twin = twin_of(npu);
   TORCH_CHECK(twin, "trying to resize an npu storage that only borrows its memory");
   if (nbytes == twin->nbytes()) return;
-  c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
-  if (const size_t keep = std::min(nbytes, twin->nbytes())) std::memcpy(bytes.get(), twin->data(), keep);
+  const bool hollow = twin->allocator() == hollow_allocator();
+  c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device, hollow) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
+  if (const size_t keep = hollow ? 0 : std::min(nbytes, twin->nbytes())) std::memcpy(bytes.get(), twin->data(), keep);
   if (Block* block = block_of(twin); block && nbytes) block_at(bytes.get_context())->npu = block->npu;
   twin->set_data_ptr_noswap(std::move(bytes));
   twin->set_nbytes(nbytes);
   follow_twin(npu);
+}
+
+// ---------------------------------------------------------------- without contents
+
+MakeHollow::MakeHollow(bool hollow) : previous_(tls_make_hollow) { tls_make_hollow = hollow; }
+MakeHollow::~MakeHollow() { tls_make_hollow = previous_; }
+
+c10::Storage hollow_host_storage(size_t nbytes, bool pinned) {
+  c10::DataPtr bytes = nbytes ? allocate_block(nbytes, -1, /*hollow=*/true, pinned) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
+  return c10::Storage(c10::Storage::use_byte_size_t(), static_cast<int64_t>(nbytes), std::move(bytes), hollow_allocator(), true);
+}
+
+bool is_hollow(const c10::StorageImpl* cpu) {
+  const Block* block = cpu->nbytes() ? block_of(cpu) : nullptr;
+  return block && block->hollow;
+}
+
+void forget_contents(c10::StorageImpl* cpu) {
+  if (cpu->nbytes() == 0) return;
+  Block* block = block_of(cpu);
+  if (!block) {  // bytes of the host that nobody kept an account of
+    auto made = std::make_unique<Block>();
+    made->data = const_cast<void*>(cpu->data());
+    made->nbytes = cpu->nbytes();
+    made->device = -1;
+    made->host = cpu->set_data_ptr(c10::DataPtr());
+    block = made.get();
+    cpu->set_data_ptr_noswap(pointer_of(made.release()));
+  }
+  block->hollow = true;
+  cpu->set_allocator(hollow_allocator());
+}
+
+void have_contents(c10::StorageImpl* cpu) {
+  Block* block = cpu->nbytes() ? block_of(cpu) : nullptr;
+  if (!block || !block->hollow) return;
+  TORCH_CHECK(!block->mapped || mprotect(block->data, block->nbytes, PROT_READ | PROT_WRITE) == 0,
+              "cannot make bytes of a simulated NPU readable: ", std::strerror(errno));
+  block->hollow = false;
+  cpu->set_allocator(cpu_allocator());
+}
+
+void grow_without_contents(c10::StorageImpl* cpu, size_t nbytes) {
+  TORCH_CHECK(cpu->resizable(), "trying to resize a storage that is not resizable");
+  cpu->set_data_ptr_noswap(allocate_block(nbytes, -1, /*hollow=*/true));
+  cpu->set_nbytes(nbytes);
+  cpu->set_allocator(hollow_allocator());
 }
 
 at::Tensor cpu_view(const at::Tensor& npu) {
@@ -290,7 +371,7 @@ at::Tensor as_npu(const at::Tensor& t, int64_t device) {
   c10::StorageImpl* cpu = t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
   c10::intrusive_ptr<c10::StorageImpl> npu;
   Block* block = block_of(cpu);
-  if (block) {
+  if (block && block->device >= 0) {
     std::lock_guard<std::mutex> guard(ledger_mutex(block->device));
     npu = block->npu.lock();
     if (device < 0) device = block->device;

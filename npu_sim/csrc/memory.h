@@ -61,6 +61,22 @@ c10::Storage npu_storage_over(c10::Storage twin, c10::DeviceIndex device);
 void follow_twin(c10::StorageImpl* npu);
 void resize_storage(c10::StorageImpl* npu, size_t nbytes);
 
+// Bytes without contents (hollow.h), of CPU storages: twins, and the host's own.
+struct MakeHollow {  // while it lives, this thread's new npu storages are without contents
+  explicit MakeHollow(bool hollow);
+  ~MakeHollow();
+  MakeHollow(const MakeHollow&) = delete;
+  MakeHollow& operator=(const MakeHollow&) = delete;
+
+ private:
+  bool previous_;
+};
+c10::Storage hollow_host_storage(size_t nbytes, bool pinned);
+bool is_hollow(const c10::StorageImpl* cpu);
+void forget_contents(c10::StorageImpl* cpu);
+void have_contents(c10::StorageImpl* cpu);  // whatever they are
+void grow_without_contents(c10::StorageImpl* cpu, size_t nbytes);
+
 // Zero-copy views, no autograd history.
 at::Tensor cpu_view(const at::Tensor& npu);                              // for kernels, cheap
 at::Tensor as_cpu(const at::Tensor& t);                                  // for callers outside; CPU tensors pass through

@@ -4,7 +4,8 @@
 from dataclasses import dataclass
 
 from torch_npu import _sim, _startup
-from torch_npu.distributed.world_of_one import make_world_of_one as make_world_of_one
+from torch_npu.distributed.world_of_one import make_world_of_one
+from torch_npu.hollow import HollowRead, give_contents, is_hollow, make_hollow, with_contents
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,25 @@ def slots() -> list[tuple[int, int, int]]:
 def set_hbm_bytes(size: int) -> None:
     """Change the size of every device of this process (tests)."""
     _sim.set_hbm_bytes(size)
+
+
+__all__ = [
+    "DeviceMemory",
+    "GroupTraffic",
+    "HollowRead",
+    "Traffic",
+    "collective_counts",
+    "give_contents",
+    "is_hollow",
+    "live_blocks",
+    "make_hollow",
+    "make_world_of_one",
+    "memory",
+    "op_counts",
+    "reset_counts",
+    "reset_traffic",
+    "set_hbm_bytes",
+    "slots",
+    "traffic",
+    "with_contents",
+]
