@@ -23,6 +23,7 @@ import torch.distributed._functional_collectives as functional
 import torch_npu
 from megatron.core import parallel_state
 from torch.distributed import _coalescing_manager
+from torch_npu.distributed.world_of_one import StoreOfOne
 
 Reading = Callable[[], Any]
 BACKENDS = "cpu:gloo,npu:hccl"
@@ -292,7 +293,7 @@ def what_is_refused(_: int) -> None:
         torch_npu.sim.make_world_of_one(5, 8)
     store = dist.distributed_c10d._get_default_store()
     store.wait(["of a peer"])
-    with pytest.raises(dist.DistStoreError, match="nobody else could have set '.*of a peer'"):
+    with pytest.raises(dist.DistStoreError, match=r"nobody else could have set .*of a peer"):
         store.get("of a peer")
     store.set("own", "value")
     assert (store.get("own"), store.add("count", 2), store.add("count", 1)) == (b"value", 2, 3)
@@ -335,17 +336,74 @@ def what_only_a_peer_knows(_: int) -> None:
     assert scattered == ["own"]
 
 
+def what_is_counted(_: int) -> None:
+    torch_npu.sim.make_world_of_one(1, 4)
+    dist.init_process_group("hccl", init_method="tcp://127.0.0.1:1")
+    beside = dist.new_group([1, 3])
+    held = Held(torch.device("npu", 0))
+    x, four = held.made(8), [held.made(2) for _ in range(4)]  # 32 bytes, 4 times 8
+    calls: dict[str, tuple[Reading, int, int]] = {
+        "allreduce": (lambda: dist.all_reduce(held.made(8, dtype=torch.bool)), 8, 8),
+        "broadcast": (lambda: (dist.broadcast(x, 0), dist.broadcast(x, 1)), 32, 32),
+        "reduce": (lambda: (dist.reduce(x, 0), dist.reduce(x, 1)), 64, 32),
+        "allgather": (lambda: dist.all_gather([held.empty(r + 7) for r in range(4)], x), 32, 7 * 4 + 32 + 36 + 40),
+        "_allgather_base": (lambda: dist.all_gather_into_tensor(held.empty(32), x), 32, 128),
+        "reduce_scatter": (lambda: dist.reduce_scatter(held.empty(2), four), 32, 8),
+        "_reduce_scatter_base": (lambda: dist.reduce_scatter_tensor(held.empty(2), x), 32, 8),
+        "scatter": (lambda: (dist.scatter(held.empty(2), four, 1), dist.scatter(held.empty(2), None, 0)), 32, 16),
+        "alltoall_base": (lambda: dist.all_to_all_single(held.empty(5), x, [1, 1, 3, 0], [2, 2, 2, 2]), 32, 20),
+        "alltoall": (lambda: dist.all_to_all([held.empty(1) for _ in four], four), 32, 16),
+        "send": (lambda: dist.send(x, 0), 32, 0),
+        "recv": (lambda: dist.recv(x, 0), 0, 32),
+        "barrier": (lambda: dist.barrier(), 0, 0),
+    }
+    for kind, (call, sent, received) in calls.items():
+        torch_npu.sim.reset_traffic()
+        call()
+        (row,) = torch_npu.sim.traffic()
+        times = 2 if kind in ("broadcast", "reduce", "scatter") else 1
+        assert row == torch_npu.sim.GroupTraffic((0, 1, 2, 3), kind, times, sent, received), row
+    torch_npu.sim.reset_traffic()
+    with pytest.raises(RuntimeError, match="the output holds"):
+        dist.all_gather_into_tensor(held.empty(3), x)
+    store = StoreOfOne()
+    backend = torch_npu._C._distributed_c10d.ProcessGroupHCCL(store, 0, 2)
+    backend.allreduce([x]).wait()
+    for _ in range(2):
+        dist.all_reduce(x, group=beside)
+    assert torch_npu.sim.traffic() == [
+        torch_npu.sim.GroupTraffic((), "allreduce", 1, 32, 32),  # made by hand: of ranks that nobody named
+        torch_npu.sim.GroupTraffic((1, 3), "allreduce", 2, 64, 64),
+    ]
+    torch_npu.sim.reset_counts()
+    assert torch_npu.sim.traffic(), "has a reset of its own"
+    found, common, back = dispatched(held, 4, [[0, 2], [3, 7]])
+    torch_npu.npu_moe_distribute_combine_v2(
+        expand_x=found[0], expert_scales=torch.ones(2, 2, device=held.device), **common, **back
+    )
+    fused = [row for row in torch_npu.sim.traffic() if row.ranks == (0, 1, 2, 3)]
+    row_bytes = 4 * 4  # 4 rows sent; each of 4 peers sends the 2 rows of this rank's experts
+    assert fused == [
+        torch_npu.sim.GroupTraffic((0, 1, 2, 3), "npu_moe_distribute_combine_v2", 1, 8 * row_bytes, 4 * row_bytes),
+        torch_npu.sim.GroupTraffic((0, 1, 2, 3), "npu_moe_distribute_dispatch_v2", 1, 4 * row_bytes, 8 * row_bytes),
+    ], fused
+    assert torch_npu.sim.collective_counts() == {}
+
+
 def a_large_group_is_cheap(_: int) -> None:
     """No copies of what only peers would take, and none of what is written in place."""
     torch_npu.sim.make_world_of_one(0, 256)
     dist.init_process_group("hccl", init_method="tcp://127.0.0.1:1")
     held = Held(torch.device("npu", 0))
-    x = held.made(256, 4096)
+    x, y = held.made(1 << 18), held.made(1 << 18)  # 1 MiB
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(20):
-        dist.reduce_scatter(held.empty(4096), [x[0]] * 256)
-        dist.all_gather([x[r] for r in range(256)], x[0])
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1024  # KiB
+    dist.reduce_scatter(y, [x] * 256)
+    assert torch.equal(y, x * 256)
+    for call in (lambda: dist.all_gather([y] * 256, x), lambda: dist.all_to_all([y] * 256, [x] * 256)):
+        y.zero_()
+        call()
+        assert torch.equal(y, x)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
 
 
 def megatron_layout(_: int) -> None:
@@ -396,7 +454,14 @@ def open_files() -> list[str]:
 
 JOBS = {
     job.__name__: job
-    for job in (equals_a_real_world, what_is_refused, what_only_a_peer_knows, a_large_group_is_cheap, megatron_layout)
+    for job in (
+        equals_a_real_world,
+        what_is_refused,
+        what_only_a_peer_knows,
+        what_is_counted,
+        a_large_group_is_cheap,
+        megatron_layout,
+    )
 }
 
 
