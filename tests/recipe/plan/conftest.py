@@ -5,10 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,127 +14,12 @@ import pytest
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
-from recipe.plan.subject import Subject, subject
-from recipe.runfile.architecture import from_config_json
-from recipe.runfile.config import load
-from recipe.runfile.derive import Inputs, derive_run
-from recipe.runfile.paths import REPO, RunPaths
-from recipe.runfile.schema import OFFLOADED, SWAPPED, Recompute
-from recipe.tiny.config import tiny_fields
-from tests.ranks import Ranks
+from recipe.plan.subject import Subject
+from recipe.runfile.schema import SWAPPED
+from tests.recipe.plan.layouts import Layout, Made, make_model
+from tests.recipe.plan.workers import Workers
 
-LIMIT_S = 240
-PROMPT, RESPONSE = 40, 24
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way to lay the tiny model out.
-
-    `on_first_half`: each token is sent to so many experts of the first half, and to the others of its four of the
-    second; None: as the router chooses. `expert_width`: of the model.
-    """
-
-    dies: int
-    stages: tuple[int, ...] = (4,)
-    tensor: int = 1
-    expert: int = 2
-    rollout_tensor: int = 1
-    recompute: Recompute | None = None
-    micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
-    mindspeed: bool = False
-    on_first_half: int | None = 2
-    expert_width: int = 64
-    optimizer: str = OFFLOADED
-    seed: int = 1
-
-    def planned(self) -> Subject:
-        config = load(REPO / "configs/sim.toml")
-        parts: dict[str, dict[str, Any]] = {
-            "cluster": {"dies_per_node": self.dies},
-            "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
-            "rollout": {
-                "tensor_parallel": self.rollout_tensor, "samples_per_prompt": 4, "max_batched_tokens": 512
-            },
-            "actor": {
-                "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),
-                "micro_batch_tokens": self.micro_batch_tokens, "recompute": self.recompute,
-                "optimizer": self.optimizer,
-            },
-            "train": {"prompts_per_step": 4},
-        }  # fmt: skip
-        changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})
-        run = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
-        return dataclasses.replace(run, fused=self.mindspeed, stacked=self.mindspeed)
-
-
-@dataclass(frozen=True)
-class Made:
-    """The tiny model with random weights, as Hugging Face directory and as Megatron checkpoint."""
-
-    hf: Path
-    checkpoint: Path
-
-
-def make_model(directory: Path, expert_width: int) -> Made:
-    from recipe.tiny.build import random_model
-    from recipe.tiny.tokenizer import save_tokenizer
-    from recipe.weights.convert import convert
-
-    made = Made(directory / "hf", directory / "mcore")
-    random_model(1, moe_intermediate_size=expert_width).save_pretrained(made.hf)
-    save_tokenizer(made.hf)
-    convert(made.hf, made.checkpoint)
-    return made
-
-
-class Workers:
-    """The ranks of layouts, one layout after another, of a process that imports everything once.
-
-    Args:
-        mindspeed: the upstream tree that has it, where it takes part.
-        log: what that process says.
-    """
-
-    def __init__(self, mindspeed: Path | None, log: Path) -> None:
-        self.mindspeed = mindspeed
-        self._ranks = Ranks("tests.recipe.plan.worker_process", log=log)
-
-    def run(self, planned: Subject, made: Made, directory: Path, on_first_half: int | None, seed: int) -> list[Any]:
-        """What each rank counted."""
-        config, layout = planned.config, planned.layout
-        paths = RunPaths(directory, "plan", directory / "ray")
-        job = {
-            "overrides": self._overrides(planned, made, paths),
-            "prompt": PROMPT,
-            "response": RESPONSE,
-            "rollout_sequences": layout.rollout_sequences_per_engine,
-            "actor_sequences": layout.actor_sequences_per_rank,
-            "on_first_half": on_first_half,
-            "seed": seed,
-            "out": str(directory / "counted"),
-        }
-        environment = {
-            **derive_run(config, paths=paths).environment, "PYTHONPATH": self._path(), "RECIPE_RUN_DIR": ""
-        }  # fmt: skip
-        self._ranks.run(job, directory / "rank", ranks=layout.dies, limit_s=LIMIT_S, **environment)
-        return [json.loads(Path(f"{job['out']}.{rank}.json").read_text()) for rank in range(layout.dies)]
-
-    def close(self) -> None:
-        self._ranks.close()
-
-    def _overrides(self, planned: Subject, made: Made, paths: RunPaths) -> list[str]:
-        nowhere = paths.run_dir / "none.parquet"
-        inputs = Inputs(made.hf, made.checkpoint, nowhere, nowhere, PROMPT)
-        derived = derive_run(planned.config, inputs, paths, upstream=self.mindspeed or paths.run_dir)
-        return [o for o in derived.overrides if not o.startswith("hydra.")] + [
-            "actor_rollout_ref.actor.optim.total_training_steps=10"  # the trainer sets it
-        ]
-
-    def _path(self) -> str:
-        path = os.environ["PYTHONPATH"]
-        return path if self.mindspeed is None else os.pathsep.join([str(REPO), str(self.mindspeed), path])
+RANKS = "tests.recipe.plan.worker_process"
 
 
 def comparison(run: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
@@ -203,7 +85,7 @@ def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     """Without MindSpeed."""
-    made = Workers(None, tmp_path_factory.mktemp("workers") / "log")
+    made = Workers(RANKS, None, tmp_path_factory.mktemp("workers") / "log")
     yield made
     made.close()
 
@@ -211,7 +93,7 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
 @pytest.fixture(scope="session")
 def workers_with_mindspeed(mindspeed_upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
     """Their process is another: MindSpeed changes all of Megatron-core in it."""
-    made = Workers(mindspeed_upstream, tmp_path_factory.mktemp("workers") / "log")
+    made = Workers(RANKS, mindspeed_upstream, tmp_path_factory.mktemp("workers") / "log")
     yield made
     made.close()
 
@@ -227,7 +109,8 @@ def plan_and_count(
         planned = layout.planned()
         workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
         made = tiny_made(layout.expert_width)
-        return comparison(planned, workers.run(planned, made, tmp_path, layout.on_first_half, layout.seed))
+        counted = workers.run(planned, made, tmp_path, load_of_first=layout.load_of_first, seed=layout.seed)
+        return comparison(planned, counted)
 
     return run
 

@@ -8,34 +8,11 @@ die's experts were sent in the fullest layer of a phase, as `--expert-load` tell
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from recipe.runfile.schema import HOST, SWAPPED, Recompute
+from tests.recipe.plan.layouts import FAST, LAYOUTS
 
-LAYOUTS: dict[str, dict[str, Any]] = {
-    "ep2": {"dies": 2},
-    "ep2, recomputed": {"dies": 2, "recompute": Recompute(granularity="full", method="uniform", layers=1)},
-    "ep2, half recomputed": {"dies": 2, "recompute": Recompute(granularity="full", method="block", layers=2)},
-    "dp4 ep2": {"dies": 4},
-    "pp2 ep2, uneven; rollout tp2": {"dies": 4, "stages": (1, 3), "rollout_tensor": 2},
-    "ep2, MindSpeed": {"dies": 2, "mindspeed": True},
-    "ep2, MindSpeed, recomputed": {
-        "dies": 2,
-        "mindspeed": True,
-        "recompute": Recompute(granularity="full", method="block", layers=4),
-    },
-    "ep2, MindSpeed, swapped": {"dies": 2, "mindspeed": True, "optimizer": SWAPPED},
-    "tp2 ep2; rollout tp2": {"dies": 2, "tensor": 2, "rollout_tensor": 2},
-    "ep2, optimizer on the host": {"dies": 2, "optimizer": HOST},
-    # Three of a token's four experts on the first die.
-    "ep2, tokens 3 : 1": {"dies": 2, "on_first_half": 3},
-    # About as wide beside the hidden size as in the real model: what is fullest in a pass is something else.
-    "ep2, narrow experts, tokens 3 : 1": {"dies": 2, "expert_width": 32, "on_first_half": 3},
-    "ep2, as the router chooses": {"dies": 2, "on_first_half": None},
-}
-FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2")
 TOLERANCE = 0.03
 
 

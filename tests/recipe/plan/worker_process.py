@@ -16,157 +16,17 @@ from typing import Any
 import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 # isort: split
-import numpy as np
 import torch
 import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each rank
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
-from megatron.core.transformer.moe.router import Router
-from megatron.core.transformer.moe.token_dispatcher import MoEAlltoAllTokenDispatcher
-from tensordict import TensorDict
-from torch_npu import _sim
-from verl import DataProto
-from verl.workers import megatron_workers
 
-LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
-
-
-class Counters:
-    """Readings of the device's byte counters, by the phase and the point in it."""
-
-    def __init__(self) -> None:
-        self.phase = "build"
-        self.points: dict[str, dict[str, int]] = {}
-
-    def read(self, point: str) -> None:
-        self.points[f"{self.phase}.{point}"] = {
-            "allocated": torch.npu.memory_allocated(),
-            "peak": torch.npu.max_memory_allocated(),
-            "pinned": _sim.pinned_bytes(),
-        }
-        torch.npu.reset_peak_memory_stats()
-
-    def read_after(self, owner: Any, name: str, before: bool = False) -> None:
-        """From now on `owner.name(...)` is followed by a reading at `name`, and follows one `before` it."""
-        original = getattr(owner, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if before:
-                self.read(f"before_{name}")
-            result = original(*args, **kwargs)
-            self.read(name)
-            return result
-
-        setattr(owner, name, call)
-
-    def read_around_async(self, owner: Any, name: str) -> None:
-        """From now on `await owner.name(...)` has a reading before it and one after it, named with its tags."""
-        original = getattr(owner, name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            point = "_".join([name, *kwargs.get("tags", [])])
-            self.read(f"before_{point}")
-            result = await original(*args, **kwargs)
-            self.read(point)
-            return result
-
-        setattr(owner, name, call)
-
-
-def chosen_experts(tokens: int, experts: int, chosen: int, on_first_half: int) -> torch.Tensor:
-    """Of every token, which experts: so many of the first half, evenly spread within each half.
-
-    Returns:
-        [tokens, experts], 1.0 where a token goes and 0.0 elsewhere.
-    """
-    half = experts // 2
-    out = torch.zeros(tokens, experts, dtype=torch.float64)
-    for token in range(tokens):
-        for start, count in ((0, on_first_half), (half, chosen - on_first_half)):
-            for number in range(count):
-                out[token, start + (token + number) % half] = 1.0
-    return out
-
-
-def choose_experts(on_first_half: int) -> None:
-    """From now on the router's choice is that of `chosen_experts`: its logits are overwritten where they lie."""
-    original = Router.gating
-
-    def gating(self: Any, input: torch.Tensor) -> torch.Tensor:
-        logits = original(self, input)
-        tokens, experts = logits.view(-1, logits.shape[-1]).shape
-        wanted = chosen_experts(tokens, experts, self.config.moe_router_topk, on_first_half)
-        with torch.no_grad():
-            logits.copy_(wanted.to(logits.dtype).view(logits.shape))
-        return logits
-
-    Router.gating = gating
-
-
-def read_loads(counters: Counters) -> dict[str, float]:
-    """From now on, by phase, the most tokens that were sent to this die's experts as a multiple of an even share."""
-    loads: dict[str, float] = {}
-    original = MoEAlltoAllTokenDispatcher.token_permutation
-
-    def token_permutation(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, hidden_states, *args, **kwargs)
-        even = hidden_states.numel() // hidden_states.shape[-1] * self.config.moe_router_topk * self.tp_size
-        loads[counters.phase] = max(loads.get(counters.phase, 0.0), result[0].shape[0] / even)
-        return result
-
-    MoEAlltoAllTokenDispatcher.token_permutation = token_permutation
-    return loads
-
-
-def prompts(count: int, length: int, vocabulary: int) -> DataProto:
-    ids = torch.randint(8, vocabulary, (count, length))
-    mask = torch.ones_like(ids)
-    batch = DataProto(
-        batch=TensorDict({"input_ids": ids, "attention_mask": mask, "position_ids": mask.cumsum(-1) - 1}, count),
-        meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": True},
-    )
-    raw = np.empty(count, dtype=object)
-    raw[:] = ids.tolist()
-    batch.non_tensor_batch["raw_prompt_ids"] = raw
-    return batch
-
-
-def sequences(count: int, prompt: int, response: int, vocabulary: int) -> DataProto:
-    """A batch in which every sequence is as long as it may be, as the trainer sees it after the advantages."""
-    ids = torch.randint(8, vocabulary, (count, prompt + response))
-    mask = torch.ones_like(ids)
-    tensors = {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "position_ids": mask.cumsum(-1) - 1,
-        "responses": ids[:, -response:].clone(),
-        "response_mask": mask[:, -response:].clone(),
-        "advantages": torch.randn(count, response),
-    }
-    return DataProto(batch=TensorDict(tensors, count), meta_info={"temperature": 1.0})
-
-
-def run_step(actor: Any, ref: Any, job: dict[str, Any], counters: Counters, seed: int) -> None:
-    """What verl's trainer asks of the workers in a step."""
-    vocabulary = int(actor.hf_config.vocab_size)
-    counters.phase = "rollout"
-    counters.read("begin")
-    actor.generate_sequences(prompts(job["rollout_sequences"], job["prompt"], vocabulary))
-    torch.manual_seed(seed)
-    data = sequences(job["actor_sequences"], job["prompt"], job["response"], vocabulary)
-    counters.phase = "log_prob"
-    counters.read("begin")
-    old = actor.compute_log_prob(data)
-    counters.phase = "ref"
-    counters.read("begin")
-    reference = ref.compute_ref_log_prob(data)
-    data.batch["old_log_probs"] = old.batch["old_log_probs"]
-    data.batch["ref_log_prob"] = reference.batch["ref_log_prob"]
-    data.meta_info |= {"temperature": 1.0, "global_token_num": [job["prompt"] + job["response"]] * len(data)}
-    counters.phase = "update"
-    counters.read("begin")
-    actor.update_actor(data)
+from recipe.rehearse.batches import Lengths
+from recipe.rehearse.counters import Counters
+from recipe.rehearse.expert_load import read_loads
+from recipe.rehearse.steering import Routing, steer_router
+from recipe.rehearse.step import Work, build_workers, run_step
 
 
 def run(job: dict[str, Any], rank: int) -> None:
@@ -176,22 +36,16 @@ def run(job: dict[str, Any], rank: int) -> None:
     torch.manual_seed(job["seed"])
     counters = Counters()
     loads = read_loads(counters)
-    if job["on_first_half"] is not None:
-        choose_experts(job["on_first_half"])
-    for name in LOADS:
-        counters.read_after(megatron_workers, name)
-    worker = megatron_workers.ActorRolloutRefWorker
-    actor, ref = worker(config, role="actor_rollout"), worker(config, role="ref")
-    ref.init_model()
-    actor.init_model()
-    for name in ("resume", "update_weights", "release"):
-        counters.read_around_async(actor.rollout, name)
-    counters.read_after(actor.actor_optimizer, "step", before=True)
+    if job["load_of_first"] is not None:
+        steer_router(Routing(job["load_of_first"], busy=0))
+    workers = build_workers(config, counters)
+    lengths = Lengths.full(job["prompt"], job["response"])
+    work = Work(lengths, job["rollout_sequences"], job["actor_sequences"], job["actor_sequences"])
     # The second step starts from what the first one has left behind.
     for number in range(2):
         loads.clear()
-        run_step(actor, ref, job, counters, seed=job["seed"] + number)
-    core = actor.rollout.inference_engine.llm_engine.engine_core.engine_core
+        run_step(workers, work, counters, seed=job["seed"] + number)
+    core = workers.actor.rollout.inference_engine.llm_engine.engine_core.engine_core
     blocks = core.scheduler.kv_cache_config.num_blocks
     result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads}
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rehearsal beside the plan of the same: bytes by phase and stage, and the traffic of a step by cause."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from recipe.plan import resident
+from recipe.plan.memory import memory
+from recipe.plan.subject import Subject
+from recipe.plan.traffic import Lengths, traffic
+from recipe.rehearse.job import Phase, StageResult
+from recipe.rehearse.subject import Rehearsed
+
+TOLERANCE = 0.03
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What was counted and what was planned, in bytes."""
+
+    counted: int
+    planned: int
+
+    @property
+    def difference(self) -> float:
+        """Of the plan from what was counted, as a share of the latter."""
+        return self.planned / self.counted - 1 if self.counted else 0.0
+
+    @property
+    def is_off(self) -> bool:
+        return abs(self.difference) > TOLERANCE
+
+
+def planned_as_rehearsed(run: Rehearsed) -> Subject:
+    """The run as it is planned, with sequences as long as the rehearsed ones."""
+    planned = run.planned
+    data = dataclasses.replace(planned.config.data, max_response_tokens=run.response)
+    return dataclasses.replace(planned, prompt_tokens=run.prompt, config=dataclasses.replace(planned.config, data=data))
+
+
+def compare_memory(run: Rehearsed, results: Sequence[StageResult]) -> dict[int, dict[str, Pair]]:
+    """By stage and phase, the most on the die; planned for the tokens that its experts were sent."""
+    return {
+        result.stage: {
+            name: Pair(phase.peak_bytes, planned)
+            for name, phase in result.phases.items()
+            if (planned := _planned(run, result, name, phase)) is not None
+        }
+        for result in results
+    }
+
+
+def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> int | None:
+    if result.oom is not None and result.oom["phase"] == name:
+        return None  # it did not come to its fullest moment
+    subject = planned_as_rehearsed(run)
+    if phase.expert_load is not None:
+        subject = dataclasses.replace(subject, expert_load=phase.expert_load)
+    kinds = memory(subject).dies[result.stage].phases.get(name)
+    if kinds is None:
+        return None
+    absent = 0 if "rollout" in result.phases else engine_bytes(subject)
+    return sum(kinds.values()) - absent
+
+
+def engine_bytes(subject: Subject) -> int:
+    """What the plan has on a die because of the rollout engine, in phases in which that is not at work."""
+    return resident.engine(dataclasses.replace(subject, stacked=False))  # MindSpeed's mask is the actor's
+
+
+def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Pair]:
+    """Bytes that a die sends in a step by the causes that both know, of the stage that sends most.
+
+    What was counted in the rehearsed micro-batches is as many times as much in a step as that has more of them.
+    """
+    subject = planned_as_rehearsed(run)
+    planned = traffic(subject, Lengths(run.prompt, run.response, run.response))
+    counted: dict[str, float] = {}
+    for result in results:
+        by_cause: dict[str, float] = {}
+        for name, phase in result.phases.items():
+            times = _times(run, result.stage, name)
+            for one in phase.traffic:
+                cause = cause_of(name, one["kind"])
+                if cause is not None:
+                    share = run.planned.config.train.updates_per_step if cause == OPTIMIZER else times
+                    by_cause[cause] = by_cause.get(cause, 0.0) + sent_to_others(one) * share
+        for cause, size in by_cause.items():
+            counted[cause] = max(counted.get(cause, 0.0), size)
+    return {cause: Pair(int(size), planned[cause]) for cause, size in counted.items() if planned.get(cause)}
+
+
+PIPELINE, OPTIMIZER = "pipeline", "gradients and parameters"
+_EXPERTS = "expert all-to-all, {}"
+
+
+def cause_of(phase: str, kind: str) -> str | None:
+    """The cause, as the plan names it, of a collective of this kind in this phase; None where the plan has none."""
+    if "alltoall" in kind:
+        return _EXPERTS.format(phase)
+    if kind == "send":
+        return PIPELINE
+    if phase == "update" and ("reduce_scatter" in kind or "allgather" in kind):
+        return OPTIMIZER
+    return None
+
+
+def sent_to_others(one: Mapping[str, Any]) -> float:
+    """Bytes of a collective that leave the die: all but its own part."""
+    if one["kind"] == "send":
+        return float(one["sent"])
+    whole: int = one["received"] if "allgather" in one["kind"] else one["sent"]
+    return whole * (1 - 1 / one["size"])
+
+
+def _times(run: Rehearsed, stage: int, phase: str) -> float:
+    """Sequences of a step for each that was rehearsed."""
+    every = run.planned.layout.actor_sequences_per_rank
+    return every / (run.update_sequences(stage) if phase == "update" else run.forward_sequences)
+
+
+def worst_difference(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> float:
+    """The largest difference of the plan in any phase of any stage, without its sign."""
+    return max((abs(pair.difference) for pair in _pairs(memory_pairs)), default=0.0)
+
+
+def _pairs(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> Iterator[Pair]:
+    for phases in memory_pairs.values():
+        yield from phases.values()

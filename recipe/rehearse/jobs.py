@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Job and environment of each stage's process, by way of all that a launch derives from the run file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+
+from recipe.own_packages import own_packages
+from recipe.rehearse.job import Job
+from recipe.rehearse.subject import HOLLOW_FROM_BYTES, Rehearsed
+from recipe.runfile.derive import Derived, Inputs, derive_run
+from recipe.runfile.inherited import full_environment
+from recipe.runfile.paths import REPO, RunPaths
+
+# The driver's trainer fills it in, of the steps of the run.
+_BY_TRAINER = "actor_rollout_ref.actor.optim.total_training_steps"
+
+
+def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
+    """What the process of a stage is asked.
+
+    Args:
+        run: what is rehearsed.
+        stage: of the pipeline, from 0.
+        model: the directory of `model_files.make_model`.
+        directory: the rehearsal's.
+    """
+    layout, planned = run.planned.layout, run.planned
+    overrides = [one for one in _derived(run, stage, model, directory).overrides if not one.startswith("hydra.")]
+    job = Job(
+        key="",
+        stage=stage,
+        rank=run.rank(stage),
+        world_size=layout.dies,
+        overrides=[*overrides, f"{_BY_TRAINER}={run.config.run.steps}"],
+        forward_sequences=run.forward_sequences,
+        update_sequences=run.update_sequences(stage),
+        rollout_sequences=0,
+        old_log_probs=not planned.on_policy,
+        prompt=run.prompt,
+        response=run.response,
+        padded_prompt=planned.prompt_tokens,
+        padded_response=planned.response_tokens,
+        load=run.options.expert_load,
+        steps=run.options.steps,
+        seed=run.config.run.seed,
+        hollow_from_bytes=HOLLOW_FROM_BYTES,
+    )
+    asked = [dataclasses.asdict(job), _environment(run, stage, model, directory), _code()]
+    return dataclasses.replace(job, key=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+
+
+def environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dict[str, str]:
+    """The whole environment of a stage's process."""
+    return full_environment(_environment(run, stage, model, directory))
+
+
+def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dict[str, str]:
+    """What it has beside the inherited one: that of a worker of the run, on one simulated die."""
+    of_run = derive_run(run.given, paths=_paths(directory, stage)).environment
+    # What steers vLLM and vLLM-Ascend on an NPU steers them here.
+    engine = {name: value for name, value in of_run.items() if name.startswith("VLLM_")}
+    return {
+        **run.given.environment,
+        **_derived(run, stage, model, directory).environment,
+        **engine,
+        "NPU_SIM_DEVICES": "1",
+        "NPU_SIM_STRICT": str(int(run.strict)),
+        "RANK": str(run.rank(stage)),
+        "WORLD_SIZE": str(run.planned.layout.dies),
+        "LOCAL_RANK": "0",
+        # Nobody is there to meet.
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+        # No records of a run.
+        "RECIPE_RUN_DIR": "",
+    }
+
+
+def _derived(run: Rehearsed, stage: int, model: Path, directory: Path) -> Derived:
+    nowhere = directory / "none.parquet"
+    inputs = Inputs(model, None, nowhere, nowhere, run.planned.prompt_tokens)
+    return derive_run(run.config, inputs, _paths(directory, stage))
+
+
+def _paths(directory: Path, stage: int) -> RunPaths:
+    own = directory / f"stage_{stage}"
+    return RunPaths(own, f"{directory.name}-rehearsal", own)
+
+
+@cache
+def _code() -> str:
+    """A hash of what computes the result: our packages, the upstreams' manifest, the simulator."""
+    from recipe.runfile.paths import upstream_dir
+
+    files = [file for package in own_packages() for file in (REPO / package).rglob("*.py")]
+    files.append(upstream_dir() / "MANIFEST.json")
+    simulator = importlib.util.find_spec("torch_npu")
+    for place in () if simulator is None else simulator.submodule_search_locations or ():
+        files += [file for file in Path(place).rglob("*") if file.suffix in (".py", ".so")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

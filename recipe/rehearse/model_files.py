@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The directory that stands for the run's model: its config.json and a tokenizer, and no weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recipe.files import write_atomically
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.model_files import model_config
+from recipe.runfile.schema import RunConfig
+from recipe.tiny.published import CONFIG
+from recipe.tiny.tokenizer import save_tokenizer
+
+# config.json in full, of the models that a run file can name by `[model] architecture`.
+KNOWN = {"deepseek_v3_671b": CONFIG}
+# verl 0.6.1 refuses both; the weights of a run are without them.
+_LEFT_OUT = ("quantization_config",)
+
+
+def make_model(config: RunConfig, directory: Path) -> None:
+    """Make the directory, unless it is there.
+
+    The tokenizer is the tiny model's: nothing is rendered, and its tokens are among those of every model.
+
+    Raises:
+        ConfigError: the sizes of the model are not known.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / "config.json", json.dumps(config_json(config), indent=2))
+    if not (directory / "tokenizer_config.json").is_file():
+        save_tokenizer(directory)
+
+
+def config_json(config: RunConfig) -> dict[str, Any]:
+    """The run's config.json: the model's own where it can be seen, else that of the architecture that it names.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    given = config.model.path
+    values = model_config(config, Path(given or "").expanduser())
+    values = KNOWN.get(config.model.architecture or "") if values is None else values
+    if values is None:
+        raise ConfigError(f"[model] path: {given} has no config.json here, and no [model] architecture names the sizes")
+    kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}
+    return {**kept, "num_nextn_predict_layers": 0}

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rehearsal as a page for the terminal and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from recipe.plan.page import COLUMNS, layout_text
+from recipe.rehearse.comparison import TOLERANCE, Pair, compare_memory, compare_traffic, worst_difference
+from recipe.rehearse.conduct import TITLES
+from recipe.rehearse.job import StageResult
+from recipe.rehearse.subject import Rehearsed
+from recipe.sizes import size_text
+
+LARGEST = 5
+PHASES = ("build", "rollout", "log_prob", "ref", "update")
+
+
+def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:
+    """Everything that was counted, beside what was planned; bytes and seconds."""
+    pairs, sent = compare_memory(run, results), compare_traffic(run, results)
+    return {
+        "run": run.name,
+        "stages": [_stage(result, pairs[result.stage]) for result in results],
+        "traffic": {cause: {"sent_bytes": pair.counted, "planned_bytes": pair.planned} for cause, pair in sent.items()},
+        "worst_difference": worst_difference(pairs),
+        "wall_s": round(wall_s, 3),
+        "rss_bytes": max((result.rss_bytes for result in results), default=0),
+        "oom": next((result.oom for result in results if result.oom is not None), None),
+        "steering": _steering(run, results),
+        "notes": list(run.notes),
+    }
+
+
+def _stage(result: StageResult, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+    phases = {
+        name: {
+            **dataclasses.asdict(phase),
+            "planned_bytes": pairs[name].planned if name in pairs else None,
+        }
+        for name, phase in result.phases.items()
+    }
+    return {
+        "stage": result.stage, "die": result.rank, "phases": phases, "wall_s": result.wall_s,
+        "rss_bytes": result.rss_bytes, "oom": result.oom,
+    }  # fmt: skip
+
+
+def _steering(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Any]:
+    numbers: dict[str, int] = {}
+    for result in results:
+        for reader, count in result.numbers_read.items():
+            numbers[reader] = numbers.get(reader, 0) + count
+    return {
+        "prompt_tokens": run.prompt,
+        "response_tokens": run.response,
+        "expert_load": run.options.expert_load,
+        "steps": run.options.steps,
+        "sequences": {
+            str(stage): {"forward": run.forward_sequences, "update": run.update_sequences(stage)}
+            for stage in run.stages
+        },
+        "numbers_read": numbers,
+    }
+
+
+def as_text(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> str:
+    """The page."""
+    return "\n".join(_lines(run, results, wall_s))
+
+
+def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Iterator[str]:
+    cluster = run.given.cluster
+    limit = run.config.hbm_bytes_per_die
+    yield f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(limit)}, without contents"
+    yield from _prose(layout_text(run.planned))
+    yield from _prose(
+        f"prompts of {run.prompt} and answers of {run.response} tokens; a die's experts get "
+        f"{run.options.expert_load:g} times an even share; sequences in the passes without gradients: "
+        f"{run.forward_sequences}, in the update: {_by_stage({s: run.update_sequences(s) for s in run.stages})}"
+    )
+    for note in run.notes:
+        yield from _prose(note)
+    for result in results:
+        yield ""
+        yield from _stage_lines(result)
+    yield ""
+    yield "Plan beside rehearsal: the most on a die"
+    pairs = compare_memory(run, results)
+    yield from _pairs_table(
+        [((f"stage {stage}", TITLES[name]), pair) for stage, phases in pairs.items() for name, pair in phases.items()]
+    )
+    sent = compare_traffic(run, results)
+    if sent:
+        yield ""
+        yield "Plan beside rehearsal: bytes that a die sends in a step"
+        yield from _pairs_table([((cause, ""), pair) for cause, pair in sent.items()])
+    yield ""
+    worst = worst_difference(pairs)
+    yield (
+        f"largest difference in memory {worst:.1%}; {wall_s:.0f} s, "
+        f"{size_text(max(result.rss_bytes for result in results))} of this machine's memory"
+    )
+    for result in results:
+        if result.oom is not None:
+            yield oom_text(result)
+
+
+def oom_text(result: StageResult) -> str:
+    """What did not fit, in one line."""
+    oom = result.oom or {}
+    stood = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(oom["contents"].items())[:LARGEST])
+    wanted, free = oom["wanted_bytes"], oom["free_bytes"]
+    asked = oom["error"] if wanted is None else f"{size_text(wanted)} wanted and {size_text(free)} free"
+    title = TITLES.get(oom["phase"], oom["phase"])
+    return f"OUT OF MEMORY: {title}, stage {result.stage}: {asked}, beside {stood}"
+
+
+def _stage_lines(result: StageResult) -> Iterator[str]:
+    yield f"Stage {result.stage}, die {result.rank}"
+    rows = [("", "at most", "left", "page-locked", "operators", "seconds", "expert load")]
+    rows += [
+        (
+            TITLES[name], size_text(phase.peak_bytes), size_text(phase.resident_bytes), size_text(phase.pinned_bytes),
+            f"{phase.operators:,}", f"{phase.wall_s:.1f}",
+            "" if phase.expert_load is None else f"{phase.expert_load:.2f}",
+        )
+        for name, phase in result.phases.items()
+    ]  # fmt: skip
+    yield from _table(rows)
+    for name, phase in result.phases.items():
+        largest = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(phase.contents.items())[:LARGEST])
+        yield from _prose(f"{TITLES[name]}: {largest or 'nothing'}", "  ")
+    traffic = [("collectives", "ranks", "calls", "sent", "received")]
+    for name, phase in result.phases.items():
+        traffic += [
+            (
+                f"{TITLES[name]}: {one['kind']}, {one['group']}", str(one["size"]), f"{one['calls']:,}",
+                size_text(one["sent"]), size_text(one["received"]),
+            )
+            for one in sorted(phase.traffic, key=lambda one: -max(one["sent"], one["received"]))[:LARGEST]
+        ]  # fmt: skip
+    if len(traffic) > 1:
+        yield from _table(traffic)
+
+
+def _by_stage(counts: Mapping[int, int]) -> str:
+    """One number where all are equal, else each with its stage."""
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{count} on stage {stage}" for stage, count in counts.items())
+
+
+def _pairs_table(pairs: Sequence[tuple[tuple[str, str], Pair]]) -> Iterator[str]:
+    rows = [("", "", "rehearsed", "planned", "difference")]
+    rows += [
+        (
+            *label, size_text(pair.counted), size_text(pair.planned),
+            f"{pair.difference:+.1%}" + (f"  more than {TOLERANCE:.0%}" if pair.is_off else ""),
+        )
+        for label, pair in pairs
+    ]  # fmt: skip
+    yield from _table(rows, texts=2)
+
+
+def _prose(text: str, indent: str = "") -> Iterator[str]:
+    yield from textwrap.wrap(
+        text, COLUMNS, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False
+    )
+
+
+def _table(rows: Sequence[Sequence[str]], texts: int = 1) -> Iterator[str]:
+    """Columns as wide as they need to be: the first `texts` and the last to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            f"{cell:<{width}}" if place < texts else f"{cell:>{width}}"
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield ("  " + "  ".join(cells)).rstrip()

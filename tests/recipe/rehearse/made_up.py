@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs to rehearse, and results as a stage's process leaves them, with figures made up."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from recipe.plan.memory import memory
+from recipe.rehearse.comparison import engine_bytes, planned_as_rehearsed
+from recipe.rehearse.job import Phase, StageResult
+from recipe.rehearse.subject import Options, Rehearsed, rehearsed
+from recipe.runfile.config import load
+from recipe.runfile.paths import REPO
+
+TRUE_SIZE = "configs/a3_256die_random_init.toml"
+
+
+def a_run(file: str = TRUE_SIZE, upstream: Path = Path("/nowhere"), **options: Any) -> Rehearsed:
+    return rehearsed(load(REPO / file), Options(**options), upstream)
+
+
+def a_phase(peak: int, **changes: Any) -> Phase:
+    values: dict[str, Any] = {
+        "peak_bytes": peak, "resident_bytes": peak // 10, "pinned_bytes": 5, "contents": {"activations": peak},
+        "traffic": [], "operators": 1000, "wall_s": 2.0, "expert_load": 1.0,
+    }  # fmt: skip
+    return Phase(**{**values, **changes})
+
+
+def as_planned(run: Rehearsed, stage: int, times: float = 1.0, **changes: Any) -> StageResult:
+    """A result with `times` the planned bytes in each phase, without what only the rollout engine puts there."""
+    planned = planned_as_rehearsed(run)
+    die, engine = memory(planned).dies[stage], engine_bytes(planned)
+    phases = {name: a_phase(round(times * (die.total(name) - engine))) for name in ("log_prob", "ref", "update")}
+    result = StageResult(key="k", stage=stage, rank=run.rank(stage), phases=phases, wall_s=9.0, rss_bytes=2**30)
+    return dataclasses.replace(result, **changes)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rehearsal beside the plan of the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from recipe.plan.memory import memory
+from recipe.rehearse.comparison import (
+    OPTIMIZER,
+    PIPELINE,
+    Pair,
+    cause_of,
+    compare_memory,
+    compare_traffic,
+    planned_as_rehearsed,
+    sent_to_others,
+    worst_difference,
+)
+from tests.recipe.rehearse.made_up import a_phase, a_run, as_planned
+
+
+def moved(kind: str, size: int, sent: int, received: int) -> dict[str, Any]:
+    return {"group": "g", "size": size, "kind": kind, "calls": 1, "sent": sent, "received": received}
+
+
+def test_a_difference_is_the_plan_s_from_what_was_counted() -> None:
+    run = a_run()
+    results = [as_planned(run, 0), as_planned(run, 1, times=1.25)]
+    pairs = compare_memory(run, results)
+    assert set(pairs) == {0, 1} and set(pairs[1]) == {"log_prob", "ref", "update"}
+    assert all(abs(pair.difference) < 1e-6 and not pair.is_off for pair in pairs[0].values())
+    assert all(pair.difference == pytest.approx(-0.2) and pair.is_off for pair in pairs[1].values())
+    assert worst_difference(pairs) == pytest.approx(0.2)
+
+
+def test_the_plan_is_of_the_tokens_that_were_sent_and_of_lengths_as_rehearsed() -> None:
+    run = a_run()
+    result = as_planned(run, 1)
+    sent = {name: dataclasses.replace(phase, expert_load=2.0) for name, phase in result.phases.items()}
+    more = compare_memory(run, [dataclasses.replace(result, phases=sent)])[1]
+    assert more["update"].planned > compare_memory(run, [result])[1]["update"].planned
+    short = memory(planned_as_rehearsed(a_run(response=1))).dies[1]
+    assert short.total("log_prob") < memory(planned_as_rehearsed(run)).dies[1].total("log_prob")
+    assert planned_as_rehearsed(a_run(response=1)).layout == planned_as_rehearsed(run).layout
+
+
+def test_a_phase_that_did_not_fit_is_not_compared() -> None:
+    run = a_run()
+    result = as_planned(run, 1, oom={"phase": "update", "stage": 1})
+    assert set(compare_memory(run, [result])[1]) == {"log_prob", "ref"}
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "cause"),
+    [
+        ("ref", "alltoall_base", "expert all-to-all, ref"),
+        ("update", "send", PIPELINE),
+        ("update", "recv", None),
+        ("update", "_reduce_scatter_base", OPTIMIZER),
+        ("update", "_allgather_base", OPTIMIZER),
+        ("log_prob", "_allgather_base", None),
+        ("update", "allreduce", None),
+    ],
+)
+def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, cause: str | None) -> None:
+    assert cause_of(phase, kind) == cause
+
+
+def test_a_die_keeps_its_own_part() -> None:
+    assert sent_to_others(moved("alltoall_base", 4, 100, 100)) == 75
+    assert sent_to_others(moved("_allgather_base", 4, 25, 100)) == 75
+    assert sent_to_others(moved("send", 4, 100, 0)) == 100
+
+
+def test_traffic_of_the_rehearsed_micro_batches_is_that_of_a_step() -> None:
+    run = a_run()
+    every = run.planned.layout.actor_sequences_per_rank
+    phases = {
+        "ref": a_phase(1, traffic=[moved("alltoall_base", 32, 3200, 3200)]),
+        "update": a_phase(1, traffic=[moved("send", 8, 10, 0), moved("_reduce_scatter_base", 32, 3200, 100)]),
+    }
+    results = [dataclasses.replace(as_planned(run, stage), phases=phases) for stage in (0, 1)]
+    found = compare_traffic(run, results)
+    assert found["expert all-to-all, ref"].counted == 3100 * every // 8
+    # Stage 1 has fewer micro-batches in flight: what was counted in them stands for more.
+    assert found[PIPELINE].counted == 10 * every // 8
+    assert found[OPTIMIZER].counted == 3100 * run.given.train.updates_per_step
+    assert all(pair.planned > 0 for pair in found.values())
+
+
+def test_nothing_counted_is_no_difference() -> None:
+    assert Pair(0, 0).difference == 0.0

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is rehearsed of a run file, and what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import HOST, SWAPPED
+from tests.recipe.rehearse.made_up import a_run
+
+
+def test_each_stage_is_rehearsed_on_its_first_die_with_as_many_micro_batches_as_are_in_flight_and_one() -> None:
+    run = a_run()
+    assert run.stages == tuple(range(8))
+    assert [run.rank(stage) for stage in run.stages] == [32 * stage for stage in range(8)]
+    assert [run.update_micro_batches(stage) for stage in run.stages] == [9, 8, 7, 6, 5, 4, 3, 2]
+    assert run.forward_sequences == 2 * run.planned.layout.log_prob_micro_batch == 8
+    assert a_run(micro_batches=2).update_sequences(0) == 2
+    assert run.strict and run.config.hbm_bytes_per_die == run.given.hbm_bytes_per_die
+
+
+def test_without_mindspeed_what_takes_its_place_is_said(tmp_path: Path) -> None:
+    run = a_run()
+    assert run.given.actor.optimizer == SWAPPED and run.config.actor.optimizer == HOST
+    assert not run.mindspeed and not run.planned.fused
+    assert any("MindSpeed is not among" in note for note in run.notes) and any(HOST in note for note in run.notes)
+    (tmp_path / "mindspeed").mkdir()
+    run = a_run(upstream=tmp_path)
+    assert run.mindspeed and run.planned.fused and run.planned.stacked
+    assert run.config.actor.optimizer == SWAPPED and not run.notes
+
+
+def test_a_simulated_run_is_as_strict_as_it_is() -> None:
+    assert not a_run("configs/sim.toml").strict
+    assert a_run("configs/sim_legal.toml").strict
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("configs/h20_128gpu_math_lighteval.toml", {}, 'device = "cuda"'),
+        ("configs/sim.toml", {"stages": (1,)}, "--stage 1; expected one of 0 to 0"),
+        ("configs/sim.toml", {"stages": (-1,)}, "--stage -1"),
+        ("configs/sim.toml", {"prompt": 17}, "--prompt-tokens 17; expected 1 to 16"),
+        ("configs/sim.toml", {"response": 0}, "--response-tokens 0; expected 1 to 24"),
+        ("configs/sim.toml", {"expert_load": 2.1}, "at most 2 times"),
+        ("configs/a3_256die_random_init.toml", {"expert_load": 33}, "at most 32 times"),
+    ],
+)
+def test_what_cannot_be_rehearsed_is_refused(file: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        a_run(file, **options)
