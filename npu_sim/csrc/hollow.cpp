@@ -342,7 +342,9 @@ void overwrite(const c10::OperatorHandle& handle, const HollowOp& op, Stack* sta
   bool known = true;
   for (size_t i = 1; i < n; i++) known = known && !any_tensor(arguments[i], has_no_contents);
   if (!known) return run_shape_function(handle, op, stack, metas_of(handle, stack));
-  if (covers_its_storage(self) && !hollow_by_size(self.scalar_type(), static_cast<int64_t>(self.nbytes()))) {
+  // A copy of known values is known too, however large: as many values are there already.
+  const bool copied = n > 1 && arguments[1].isTensor() && arguments[1].toTensor().numel() == self.numel();
+  if (covers_its_storage(self) && (copied || !hollow_by_size(self.scalar_type(), static_cast<int64_t>(self.nbytes())))) {
     have_contents(storage_of(self));
     return compute(handle, op, stack);
   }
