@@ -250,10 +250,7 @@ void fallback(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
   {
     ComputeFor guard(call.device());
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    if (any_hollow(handle, *stack))
-      run_hollow(handle, stack);
-    else
-      handle.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+    run_on_cpu(handle, stack);
   }
   if (op.mutates) call.settle_operands();
   if (call.device() < 0) return;

@@ -15,6 +15,7 @@
 #include <c10/util/flat_hash_map.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <mutex>
@@ -67,6 +68,9 @@ constexpr Named kNamed[] = {
     {"aten::uniform_", Kind::Overwrites},
     {"aten::random_", Kind::Overwrites},
     {"aten::exponential_", Kind::Overwrites},
+    // made of operators, but not of such as come here again
+    {"aten::convolution", Kind::Shape},
+    {"aten::convolution_backward", Kind::Shape},
     {"aten::_local_scalar_dense", Kind::Read},
     {"aten::index", Kind::Index},
     {"aten::index_put", Kind::Index},
@@ -157,13 +161,23 @@ bool any_tensor(const IValue& value, F&& f) {
   return false;
 }
 
+template <typename F>
+bool any_argument(const c10::OperatorHandle& handle, const Stack& stack, F&& f) {
+  const size_t n = handle.schema().arguments().size();
+  const IValue* arguments = stack.data() + (stack.size() - n);
+  return std::any_of(arguments, arguments + n, [&](const IValue& value) { return any_tensor(value, f); });
+}
+
+bool is_npu(const Tensor& t) { return t.device().type() == kNPU; }
+
 [[noreturn]] void refuse(const HollowOp& op, const std::string& why) {
   hooks().refuse(op.name, why);
   TORCH_CHECK(false, op.name, " ", why);
 }
 
 Tensor meta_of(const Tensor& t) {
-  if (!t.defined() || t.is_meta()) return t;
+  // a Python number stays what it is: it does not decide the dtype of a result
+  if (!t.defined() || t.is_meta() || t.unsafeGetTensorImpl()->is_wrapped_number()) return t;
   return at::detail::empty_strided_meta(t.sizes(), t.strides(), t.scalar_type());
 }
 
@@ -241,8 +255,16 @@ IValue* arguments_of(const c10::OperatorHandle& handle, Stack* stack) {
   return stack->data() + (stack->size() - handle.schema().arguments().size());
 }
 
-void compute(const c10::OperatorHandle& handle, Stack* stack) {
+// A kernel that computes needs the contents of what it allocates on the way, whatever the size.
+struct AllWithContents {
+  explicit AllWithContents(bool on) : previous(tls_all_with_contents) { tls_all_with_contents = tls_all_with_contents || on; }
+  ~AllWithContents() { tls_all_with_contents = previous; }
+  bool previous;
+};
+
+void compute(const c10::OperatorHandle& handle, const HollowOp& op, Stack* stack) {
   c10::impl::IncludeDispatchKeyGuard gate(DispatchKey::Fake);
+  AllWithContents kernel(op.kind != Kind::Passes && op.kind != Kind::Empty);
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   handle.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
 }
@@ -253,7 +275,11 @@ void run_shape_function(const c10::OperatorHandle& handle, const HollowOp& op, S
   const std::vector<IValue> written_metas(metas.begin(), metas.end());
   if (op.has_shape_function) {
     at::AutoDispatchBelowADInplaceOrView below_autograd;
-    handle.redispatchBoxed(DispatchKeySet(DispatchKey::Meta), &metas);
+    try {
+      handle.redispatchBoxed(DispatchKeySet(DispatchKey::Meta), &metas);
+    } catch (const c10::NotImplementedError&) {
+      refuse(op, "has no shape function, and meets a tensor without contents");
+    }
   } else if (!op.only_writes) {
     refuse(op, "has no shape function, and meets a tensor without contents");
   }
@@ -318,9 +344,47 @@ void overwrite(const c10::OperatorHandle& handle, const HollowOp& op, Stack* sta
   if (!known) return run_shape_function(handle, op, stack, metas_of(handle, stack));
   if (covers_its_storage(self) && !hollow_by_size(self.scalar_type(), static_cast<int64_t>(self.nbytes()))) {
     have_contents(storage_of(self));
-    return compute(handle, stack);
+    return compute(handle, op, stack);
   }
   run_shape_function(handle, op, stack, metas_of(handle, stack));
+}
+
+// Some of the tensors, all on the CPU, are without contents.
+void run_hollow(const c10::OperatorHandle& handle, Stack* stack) {
+  const HollowOp& op = op_of(handle);
+  IValue* arguments = arguments_of(handle, stack);
+  switch (op.kind) {
+    case Kind::Shape:
+      return run_shape_function(handle, op, stack, metas_of(handle, stack));
+    case Kind::Passes:
+    case Kind::Empty:
+      return compute(handle, op, stack);
+    case Kind::Overwrites:
+      return overwrite(handle, op, stack);
+    case Kind::Read: {
+      const c10::Scalar value = hooks().read(op.name, arguments[0].toTensor().scalar_type());
+      torch::jit::drop(*stack, 1);
+      stack->emplace_back(value);
+      return;
+    }
+    case Kind::Index: {
+      unmask(op, arguments[1]);
+      return run_shape_function(handle, op, stack, metas_of(handle, stack));
+    }
+    case Kind::MaskedSelect:
+      return masked_select(op, stack);
+    case Kind::Resize: {
+      const Tensor self = arguments[0].toTensor();
+      const auto sizes = arguments[1].toIntVector();
+      const Tensor meta = at::detail::empty_meta(sizes, self.scalar_type());
+      fit(self, meta.sizes(), meta.strides());
+      torch::jit::drop(*stack, handle.schema().arguments().size());
+      stack->emplace_back(self);
+      return;
+    }
+    case Kind::Refused:
+      refuse(op, "wants contents of a tensor that has none");
+  }
 }
 
 // ---------------------------------------------------------------- the gate
@@ -356,9 +420,10 @@ void gate(const c10::OperatorHandle& handle, DispatchKeySet keys, Stack* stack) 
       stack->emplace_back(without_contents(meta, pinned));
       return;
     }
-  } else if (op.kind != Kind::Passes && any_hollow(handle, *stack)) {
+  } else if (op.kind != Kind::Passes && !any_argument(handle, *stack, is_npu) && any_argument(handle, *stack, has_no_contents)) {
     return run_hollow(handle, stack);
   }
+  AllWithContents kernel(op.kind != Kind::Passes && op.kind != Kind::Empty && !any_argument(handle, *stack, is_npu));
   handle.redispatchBoxed(keys & DispatchKeySet(DispatchKeySet::FULL_AFTER, DispatchKey::Fake), stack);
 }
 
@@ -393,54 +458,10 @@ void give_zeros(const Tensor& t) {
   t.zero_();
 }
 
-bool any_hollow(const c10::OperatorHandle& handle, const Stack& stack) {
-  const size_t n = handle.schema().arguments().size();
-  const IValue* arguments = stack.data() + (stack.size() - n);
-  bool hollow = false;
-  for (size_t i = 0; i < n; i++)
-    if (any_tensor(arguments[i], [&](const Tensor& t) {
-          hollow = hollow || has_no_contents(t);
-          return t.device().type() == kNPU;
-        }))
-      return false;  // the boxed kernel of npu tensors sees to them
-  return hollow;
-}
-
-void run_hollow(const c10::OperatorHandle& handle, Stack* stack) {
-  const HollowOp& op = op_of(handle);
-  IValue* arguments = arguments_of(handle, stack);
-  switch (op.kind) {
-    case Kind::Shape:
-      return run_shape_function(handle, op, stack, metas_of(handle, stack));
-    case Kind::Passes:
-    case Kind::Empty:
-      return compute(handle, stack);
-    case Kind::Overwrites:
-      return overwrite(handle, op, stack);
-    case Kind::Read: {
-      const c10::Scalar value = hooks().read(op.name, arguments[0].toTensor().scalar_type());
-      torch::jit::drop(*stack, 1);
-      stack->emplace_back(value);
-      return;
-    }
-    case Kind::Index: {
-      unmask(op, arguments[1]);
-      return run_shape_function(handle, op, stack, metas_of(handle, stack));
-    }
-    case Kind::MaskedSelect:
-      return masked_select(op, stack);
-    case Kind::Resize: {
-      const Tensor self = arguments[0].toTensor();
-      const auto sizes = arguments[1].toIntVector();
-      const Tensor meta = at::detail::empty_meta(sizes, self.scalar_type());
-      fit(self, meta.sizes(), meta.strides());
-      torch::jit::drop(*stack, handle.schema().arguments().size());
-      stack->emplace_back(self);
-      return;
-    }
-    case Kind::Refused:
-      refuse(op, "wants contents of a tensor that has none");
-  }
+void run_on_cpu(const c10::OperatorHandle& handle, Stack* stack) {
+  if (from_bytes.load(std::memory_order_relaxed) < 0) return handle.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
+  if (any_argument(handle, *stack, has_no_contents)) return run_hollow(handle, stack);
+  compute(handle, op_of(handle), stack);
 }
 
 }  // namespace npu_sim

@@ -31,8 +31,7 @@ bool is_hollow(const at::Tensor& t);  // npu or cpu
 // Zeros from now on, whatever the size; for who knows the values and writes them next.
 void give_zeros(const at::Tensor& t);
 
-// Run an operator all of whose tensors are on the CPU and some are without contents. The stack is as for a boxed kernel.
-bool any_hollow(const c10::OperatorHandle& handle, const torch::jit::Stack& stack);
-void run_hollow(const c10::OperatorHandle& handle, torch::jit::Stack* stack);
+// Run an operator all of whose tensors are on the CPU, with or without contents. The stack is as for a boxed kernel.
+void run_on_cpu(const c10::OperatorHandle& handle, torch::jit::Stack* stack);
 
 }  // namespace npu_sim

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors without contents, so that a model of any size can be run for what it takes and moves.
 
-After :func:`make_hollow`, a floating tensor of a given size or more, on a simulated device or on the host, has its bytes
-in every account (device memory, page-locked memory) and nowhere else. An operator on it runs its shape function, and what
-it returns has no contents either, whatever its size and dtype. Integers, booleans and small tensors that depend on no such
-tensor are computed as ever; so are factories (``zeros_like`` of a small one). Whoever needs contents that are not there
-gets :class:`HollowRead`.
+After :func:`make_hollow`, a floating tensor of a given size or more, on a simulated device or on the host, has its
+bytes in every account (device memory, page-locked memory) and nowhere else. An operator on it runs its shape
+function, and what it returns has no contents either, whatever its size and dtype. Integers, booleans and small
+tensors that depend on no such tensor are computed as ever; so are factories (``zeros_like`` of a small one). Whoever
+needs contents that are not there gets :class:`HollowRead`.
 
 A tensor has contents again when all of its storage is overwritten with known values and it is below the size, or by
 :func:`give_contents`.
@@ -62,6 +62,18 @@ def _guarded(name: str) -> None:
     setattr(torch.Tensor, name, method)
 
 
+def _with_contents(name: str) -> None:
+    """From now on the function of torch makes tensors with contents: it writes given values into memory itself."""
+    original = getattr(torch, name)
+
+    @wraps(original)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        with with_contents():
+            return original(*args, **kwargs)
+
+    setattr(torch, name, function)
+
+
 def make_hollow(from_bytes: int, read: Read | None = None) -> None:
     """From now on this thread, and backward passes that it starts, makes large floating tensors without contents.
 
@@ -80,6 +92,8 @@ def make_hollow(from_bytes: int, read: Read | None = None) -> None:
 
     for name in ("numpy", "tolist", "__array__"):
         _guarded(name)
+    for name in ("tensor", "as_tensor"):
+        _with_contents(name)
     _sim.make_hollow(from_bytes, read or _read_nothing, _refuse)
 
 
