@@ -364,7 +364,7 @@ void run_hollow(const c10::OperatorHandle& handle, Stack* stack) {
     case Kind::Overwrites:
       return overwrite(handle, op, stack);
     case Kind::Read: {
-      const c10::Scalar value = hooks().read(op.name, arguments[0].toTensor().scalar_type());
+      const c10::Scalar value = read_number(op.name, arguments[0].toTensor().scalar_type());
       torch::jit::drop(*stack, 1);
       stack->emplace_back(value);
       return;
@@ -452,6 +452,8 @@ bool is_hollow(const Tensor& t) {
   if (t.device().type() == kNPU) storage = twin_of(storage);
   return storage && is_hollow(storage);
 }
+
+c10::Scalar read_number(const std::string& op, c10::ScalarType dtype) { return hooks().read(op, dtype); }
 
 void give_zeros(const Tensor& t) {
   TORCH_CHECK(is_hollow(t) && covers_its_storage(t), "give_zeros: expected a tensor without contents that is all of its storage");

@@ -28,6 +28,9 @@ bool set_all_with_contents(bool on);
 bool hollow_by_size(c10::ScalarType dtype, int64_t nbytes);
 
 bool is_hollow(const at::Tensor& t);  // npu or cpu
+// The number that is read of a tensor without contents. Asked by the kernel itself: torch.tensor([...]) reads its elements
+// where no operator passes the gate.
+c10::Scalar read_number(const std::string& op, c10::ScalarType dtype);
 // Zeros from now on, whatever the size; for who knows the values and writes them next.
 void give_zeros(const at::Tensor& t);
 

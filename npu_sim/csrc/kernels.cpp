@@ -190,6 +190,7 @@ Tensor copy_from_and_resize(const Tensor& self, const Tensor& dst) {
 at::Scalar local_scalar_dense(const Tensor& self) {
   COUNT("_local_scalar_dense");
   CHECK_DTYPES("_local_scalar_dense", {"self", &self});
+  if (is_hollow(self)) return read_number("aten::_local_scalar_dense", self.scalar_type());
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   return at::_ops::_local_scalar_dense::call(cpu_view(self));
 }

@@ -113,8 +113,8 @@ def sent_to_others(one: Mapping[str, Any]) -> float:
     """Bytes of a collective that leave the die: all but its own part."""
     if one["kind"] == "send":
         return float(one["sent"])
-    whole: int = one["received"] if "allgather" in one["kind"] else one["sent"]
-    return whole * (1 - 1 / one["size"])
+    whole = one["received"] if "allgather" in one["kind"] else one["sent"]
+    return float(whole * (1 - 1 / one["size"]))
 
 
 def _times(run: Rehearsed, stage: int, phase: str) -> float:

@@ -157,6 +157,9 @@ class _Processes:
         for told in map(json.loads, lines):
             stage = told["stage"]
             if "ended" in told:
+                if os.WIFSIGNALED(told["ended"]):
+                    name = signal.Signals(os.WTERMSIG(told["ended"])).name
+                    self._errors[stage] = f"its process was ended by {name}"
                 out.append(self.running.pop(stage))
             elif "error" in told:
                 self._errors[stage] = str(told["error"])

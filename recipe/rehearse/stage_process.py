@@ -11,6 +11,7 @@ from __future__ import annotations
 import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 # isort: split
+import faulthandler
 import gc
 import importlib
 import json
@@ -22,7 +23,6 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -83,15 +83,9 @@ class Progress:
 def rehearse(job: Job, progress: Progress) -> StageResult:
     """Do what the job asks; what does not fit on the die ends it, and is part of the result."""
     start = time.monotonic()
-    numbers: Counter[str] = Counter()
-
-    def read(operator: str, dtype: torch.dtype) -> float:
-        reader, value = steering.read_number(operator, dtype)
-        numbers[reader] += 1
-        return value
-
+    numbers = steering.Numbers()
     sim.make_world_of_one(job.rank, job.world_size)
-    sim.make_hollow(job.hollow_from_bytes, read)
+    sim.make_hollow(job.hollow_from_bytes, numbers)
     contents = Contents()
     counters = PhaseCounters(contents, progress.begin, progress.end)
     oom = None
@@ -106,7 +100,7 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
         phases=counters.phases,
         wall_s=round(time.monotonic() - start, 3),
         rss_bytes=_resident(),
-        numbers_read=dict(numbers),
+        numbers_read=dict(numbers.given),
         mindspeed="mindspeed" in sys.modules,
         oom=oom,
     )
@@ -167,6 +161,7 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.enable()
         os.environ.update(request["environment"])
         job = Job.read(Path(request["job"]))
         progress = Progress(job.stage, out)

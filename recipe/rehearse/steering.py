@@ -8,6 +8,7 @@ All of it is fixed by the run file and the options, so that a rehearsal comes ou
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,33 +17,45 @@ import torch
 
 # What is read of a number that was never computed, by the upstream function that reads it.
 NUMBERS: dict[str, float] = {
+    "megatron.core.optimizer.clip_grads:count_zeros_fp32": 0.0,
     "megatron.core.optimizer.clip_grads:get_grad_norm_fp32": 1.0,
+    "megatron.core.utils:local_multi_tensor_l2_norm": 1.0,
     "megatron.core.optimizer.optimizer:_unscale_main_grads_and_check_for_nan": 0.0,
     "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": 0.0,
     "verl.workers.actor.megatron_actor:loss_func": 0.0,
 }
 # Between a tensor and the code that reads it.
-_BETWEEN = ("torch", "torch_npu", "recipe.rehearse")
+_BETWEEN = ("torch", "torch_npu")
 
 
-def read_number(operator: str, dtype: torch.dtype) -> tuple[str, float]:
-    """Who reads a number of a tensor without contents just now, and which one it gets.
+class Numbers:
+    """Gives single numbers of tensors without contents: `torch_npu.sim.make_hollow`'s `read`.
 
-    Raises:
-        HollowRead: nothing here gives one; names the function that reads, and where.
+    `given` counts them by who has read.
     """
-    from torch_npu.sim import HollowRead
 
-    frame = sys._getframe(1)
-    while frame.f_back is not None and _is_between(frame.f_globals.get("__name__", "")):
-        frame = frame.f_back
-    reader = f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}"
-    if reader not in NUMBERS:
-        raise HollowRead(
-            f"{reader} (line {frame.f_lineno}) reads a number by {operator} of a {dtype} tensor that has no contents, "
-            "and recipe/rehearse/steering.py has none for it"
-        )
-    return reader, NUMBERS[reader]
+    def __init__(self) -> None:
+        self.given: Counter[str] = Counter()
+
+    def __call__(self, operator: str, dtype: torch.dtype) -> float:
+        """The number for the function that reads one just now.
+
+        Raises:
+            HollowRead: nothing here gives one; names that function, and where it is.
+        """
+        from torch_npu.sim import HollowRead
+
+        frame = sys._getframe(1)
+        while frame.f_back is not None and _is_between(frame.f_globals.get("__name__", "")):
+            frame = frame.f_back
+        reader = f"{frame.f_globals.get('__name__')}:{frame.f_code.co_name}"
+        if reader not in NUMBERS:
+            raise HollowRead(
+                f"{reader} (line {frame.f_lineno}) reads a number by {operator} of a {dtype} tensor that has no "
+                "contents, and recipe/rehearse/steering.py has none for it"
+            )
+        self.given[reader] += 1
+        return NUMBERS[reader]
 
 
 def _is_between(module: str) -> bool:
@@ -99,10 +112,10 @@ def chosen_experts(tokens: int, experts: int, per_token: int, busy: range, load:
 def steer_router(routing: Routing) -> None:
     """From now on the router's choice is that of `chosen_experts`: its logits are overwritten where they lie."""
     from megatron.core import parallel_state
-    from megatron.core.transformer.moe.router import Router
+    from megatron.core.transformer.moe.router import Router, TopKRouter
     from torch_npu import sim
 
-    original = Router.gating
+    original, forward = Router.gating, TopKRouter.forward
 
     def gating(self: Any, input: torch.Tensor) -> torch.Tensor:
         logits = original(self, input)
@@ -115,7 +128,12 @@ def steer_router(routing: Routing) -> None:
             sim.give_contents(logits, wanted.to(logits.dtype).view(logits.shape))
         return logits
 
-    Router.gating = gating
+    def with_contents(self: Any, input: torch.Tensor) -> Any:
+        # What follows from the logits is known too, whatever its size: where each token goes decides the shapes.
+        with sim.with_contents():
+            return forward(self, input)
+
+    Router.gating, TopKRouter.forward = gating, with_contents
 
 
 def steer_stages() -> None:

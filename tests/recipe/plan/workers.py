@@ -51,6 +51,7 @@ class Workers:
             job: more of what they are told.
         """
         config, layout = planned.config, planned.layout
+        directory.mkdir(exist_ok=True)
         paths = RunPaths(directory, "plan", directory / "ray")
         told = {
             "overrides": self._overrides(planned, made, paths, weights),

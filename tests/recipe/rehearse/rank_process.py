@@ -36,7 +36,7 @@ def be_alone(job: dict[str, Any]) -> None:
     rank, size = job["alone_as"], job["world_size"]
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK="0", MASTER_PORT="0")
     sim.make_world_of_one(rank, size)
-    sim.make_hollow(job["hollow_from_bytes"], lambda operator, dtype: steering.read_number(operator, dtype)[1])
+    sim.make_hollow(job["hollow_from_bytes"], steering.Numbers())
     steering.steer_stages()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.rehearse import steering
-from recipe.rehearse.steering import chosen_experts, packed_tokens, read_number
+from recipe.rehearse.steering import Numbers, chosen_experts, packed_tokens
 
 
 @given(
@@ -57,8 +57,10 @@ def test_tokens_are_counted_as_they_are_packed() -> None:
 
 
 def test_a_reader_that_is_known_gets_its_number_and_another_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = Numbers()
     with pytest.raises(RuntimeError, match=r"test_steering:test_a_reader.* reads a number by aten::item .*float32"):
-        read_number("aten::item", torch.float32)
+        numbers("aten::item", torch.float32)
     reader = f"{__name__}:test_a_reader_that_is_known_gets_its_number_and_another_one_is_named"
     monkeypatch.setitem(steering.NUMBERS, reader, 2.5)
-    assert read_number("aten::item", torch.float32) == (reader, 2.5)
+    assert [numbers("aten::item", torch.float32), numbers("aten::item", torch.float32)] == [2.5, 2.5]
+    assert numbers.given == {reader: 2}
