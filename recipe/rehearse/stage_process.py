@@ -32,8 +32,8 @@ from hydra import compose, initialize_config_module
 from torch_npu import sim
 
 from recipe.launch.processes import die_with_parent
-from recipe.rehearse import steering
-from recipe.rehearse.batches import Lengths
+from recipe.rehearse import engine, steering
+from recipe.rehearse.batches import FIRST_TOKEN, Lengths
 from recipe.rehearse.contents import Contents, at_peak
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
@@ -116,6 +116,11 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
     steering.steer_router(steering.Routing(job.load))
     steering.steer_stages()
     counters.loads = read_loads(counters)
+    if job.rollout_sequences:
+        engine.meet_nobody()
+        engine.steer_engine()
+        engine.steer_sampler(FIRST_TOKEN)
+        engine.steer_engine_router(steering.Routing(job.load))
     with counters.measured(BUILD):
         # A step's batch is smaller here than in the run, and goes into one update.
         workers = build_workers(

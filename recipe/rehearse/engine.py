@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rollout engine that is alone is told where it would meet other engines, or look at contents."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any
+
+from recipe.rehearse.steering import Routing, chosen_numbers
+
+
+def meet_nobody() -> None:
+    """From now on the engines of a data-parallel domain, and the ranks of one, find one another without a socket."""
+    from vllm.distributed.device_communicators import shm_broadcast
+    from vllm_patches.distributed import utils as rendezvous
+
+    rendezvous.on_address = lambda *args, **kwargs: nullcontext()
+    shm_broadcast.MessageQueue.create_from_process_group = staticmethod(lambda *args, **kwargs: _NoQueue())
+
+
+def steer_engine() -> None:
+    """From now on an engine is told what it would learn from others, each of which does what it does."""
+    import torch
+    from vllm.forward_context import DPMetadata
+    from vllm_ascend.worker.model_runner_v1 import NPUModelRunner
+
+    count, agree = DPMetadata.num_tokens_across_dp, NPUModelRunner._get_forward_metadata_across_dp
+
+    def num_tokens_across_dp(num_tokens: int, dp_size: int, dp_rank: int) -> torch.Tensor:
+        count(num_tokens, dp_size, dp_rank)
+        return torch.full((dp_size,), num_tokens, dtype=torch.int32)
+
+    def forward_metadata(self: Any, padded: int, tokens: int, with_prefill: bool, enable_dbo: bool) -> Any:
+        alone = agree(self, padded, tokens, with_prefill, enable_dbo)
+        if self.dp_size == 1:
+            return alone
+        wanted = tokens if with_prefill else padded
+        return wanted, torch.full((self.dp_size,), wanted, dtype=torch.int32), with_prefill, enable_dbo
+
+    DPMetadata.num_tokens_across_dp = staticmethod(num_tokens_across_dp)
+    NPUModelRunner._get_forward_metadata_across_dp = forward_metadata
+
+
+def steer_engine_router(routing: Routing) -> None:
+    """From now on the experts of every token of the engine are those of `chosen_numbers`."""
+    import torch
+    import torch_npu
+    from torch_npu import sim
+    from vllm.distributed.parallel_state import get_ep_group
+    from vllm_ascend.ops import fused_moe
+
+    def steered(choose: Any, position: int) -> Any:
+        @wraps(choose)
+        def choice(*args: Any, **kwargs: Any) -> Any:
+            results = choose(*args, **kwargs)
+            numbers = results[1]
+            logits = kwargs["router_logits"] if "router_logits" in kwargs else args[position]
+            experts, group = logits.shape[-1], get_ep_group()
+            local = experts // group.world_size
+            rank = group.rank_in_group if routing.busy is None else routing.busy
+            busy = range(rank * local, (rank + 1) * local)
+            chosen = chosen_numbers(*numbers.shape[:1], experts, numbers.shape[1], busy, routing.load)
+            sim.give_contents(numbers, chosen.to(numbers.dtype))
+            return results
+
+        return choice
+
+    fused_moe.select_experts = steered(fused_moe.select_experts, 1)
+    torch_npu.npu_moe_gating_top_k = steered(torch_npu.npu_moe_gating_top_k, 0)
+
+
+def steer_sampler(token: int) -> None:
+    """From now on every sampled token is this one, which ends no answer, and its log-probability 0."""
+    from torch_npu import sim
+    from vllm.v1.sample.sampler import Sampler
+
+    sample = Sampler.forward
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = sample(self, *args, **kwargs)
+        known = [(output.sampled_token_ids, token)]
+        if output.logprobs_tensors is not None:
+            tokens, log_probs, ranks = output.logprobs_tensors
+            known += [(tokens, token), (log_probs, 0.0), (ranks, 0)]
+        for tensor, value in known:
+            sim.give_contents(tensor, tensor.new_tensor(value, device="cpu"))
+        return output
+
+    Sampler.forward = forward
+
+
+class _NoQueue:
+    """Messages to the ranks of a group, all of which hold what this one holds."""
+
+    def broadcast_object(self, value: Any) -> Any:
+        return value
