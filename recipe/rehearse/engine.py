@@ -3,18 +3,30 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
-from recipe.rehearse.steering import Routing, chosen_numbers
+from recipe.rehearse.steering import Routing, chosen_experts
 
 
 def meet_nobody() -> None:
     """From now on the engines of a data-parallel domain, and the ranks of one, find one another without a socket."""
+    import torch.distributed as dist
+    from verl_patches.workers.rollout.vllm_rollout import dp_environment
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm_patches.distributed import utils as rendezvous
 
+    def all_gather_offers(offers: list[Any], own: Any) -> None:
+        # Whoever leads this rank's column would have offered a port.
+        dist.all_gather_object(offers, own or ("127.0.0.1", 1))
+
+    dp_environment.dist = SimpleNamespace(
+        all_gather_object=all_gather_offers, get_rank=dist.get_rank, get_world_size=dist.get_world_size
+    )
     rendezvous.on_address = lambda *args, **kwargs: nullcontext()
     shm_broadcast.MessageQueue.create_from_process_group = staticmethod(lambda *args, **kwargs: _NoQueue())
 
@@ -43,31 +55,40 @@ def steer_engine() -> None:
 
 
 def steer_engine_router(routing: Routing) -> None:
-    """From now on the experts of every token of the engine are those of `chosen_numbers`."""
+    """From now on the engine's router chooses as `chosen_experts` does: its logits are overwritten."""
     import torch
     import torch_npu
     from torch_npu import sim
     from vllm.distributed.parallel_state import get_ep_group
     from vllm_ascend.ops import fused_moe
 
-    def steered(choose: Any, position: int) -> Any:
+    def steered(choose: Callable[..., Any], names: tuple[str, str, str]) -> Callable[..., Any]:
+        parameters = inspect.signature(choose)
+
         @wraps(choose)
         def choice(*args: Any, **kwargs: Any) -> Any:
-            results = choose(*args, **kwargs)
-            numbers = results[1]
-            logits = kwargs["router_logits"] if "router_logits" in kwargs else args[position]
-            experts, group = logits.shape[-1], get_ep_group()
+            call = parameters.bind(*args, **kwargs)
+            logits, per_token, bias = (call.arguments.get(name) for name in names)
+            tokens, experts = logits.shape
+            group = get_ep_group()
             local = experts // group.world_size
             rank = group.rank_in_group if routing.busy is None else routing.busy
             busy = range(rank * local, (rank + 1) * local)
-            chosen = chosen_numbers(*numbers.shape[:1], experts, numbers.shape[1], busy, routing.load)
-            sim.give_contents(numbers, chosen.to(numbers.dtype))
-            return results
+            with sim.with_contents():
+                wanted = chosen_experts(tokens, experts, per_token, busy, routing.load).to(logits.dtype)
+                if logits.nbytes == logits.untyped_storage().nbytes():
+                    sim.give_contents(logits, wanted)
+                else:  # this rank's part of what a tensor-parallel group holds
+                    call.arguments[names[0]] = wanted.to(logits.device)
+                if bias is not None:
+                    sim.give_contents(bias, torch.zeros(bias.shape, dtype=bias.dtype))
+                return choose(*call.args, **call.kwargs)
 
         return choice
 
-    fused_moe.select_experts = steered(fused_moe.select_experts, 1)
-    torch_npu.npu_moe_gating_top_k = steered(torch_npu.npu_moe_gating_top_k, 0)
+    by_function = ("router_logits", "top_k", "e_score_correction_bias")
+    fused_moe.select_experts = steered(fused_moe.select_experts, by_function)
+    torch_npu.npu_moe_gating_top_k = steered(torch_npu.npu_moe_gating_top_k, ("x", "k", "bias"))
 
 
 def steer_sampler(token: int) -> None:

@@ -21,6 +21,7 @@ class Job:
         rank, world_size: the die that is rehearsed, and the dies of the run.
         overrides: of verl's configuration.
         forward_sequences, update_sequences: sequences of the die in the passes without gradients and in the update.
+        rollout_sequences, decode_steps: sequences of the die's engine (0: no rollout), and tokens generated of each.
         prompt, response, padded_prompt, padded_response: tokens.
         load: the share that the die's experts get, as a multiple of an even one.
         hollow_from_bytes: tensors of floating point numbers from this size on have no contents.
@@ -34,6 +35,7 @@ class Job:
     forward_sequences: int
     update_sequences: int
     rollout_sequences: int
+    decode_steps: int
     old_log_probs: bool
     prompt: int
     response: int

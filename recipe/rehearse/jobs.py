@@ -41,6 +41,7 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         forward_sequences=run.forward_sequences,
         update_sequences=run.update_sequences(stage),
         rollout_sequences=0,
+        decode_steps=0,
         old_log_probs=not planned.on_policy,
         prompt=run.prompt,
         response=run.response,

@@ -72,11 +72,6 @@ class Routing:
 
 
 def chosen_experts(tokens: int, experts: int, per_token: int, busy: range, load: float) -> torch.Tensor:
-    """The choice of `chosen_numbers` as float32 [tokens, experts]: 1.0 where a token goes and 0.0 elsewhere."""
-    return torch.zeros(tokens, experts).scatter_(1, chosen_numbers(tokens, experts, per_token, busy, load), 1.0)
-
-
-def chosen_numbers(tokens: int, experts: int, per_token: int, busy: range, load: float) -> torch.Tensor:
     """Of every token, which experts.
 
     Neighbouring experts are chosen together, so that with expert groups a token's are within few of them.
@@ -89,7 +84,7 @@ def chosen_numbers(tokens: int, experts: int, per_token: int, busy: range, load:
         load: 1 is even.
 
     Returns:
-        int64 [tokens, per_token].
+        float32 [tokens, experts], 1.0 where a token goes and 0.0 elsewhere.
 
     Raises:
         ValueError: those experts cannot be sent so much, as a token chooses each expert once.
@@ -111,7 +106,7 @@ def chosen_numbers(tokens: int, experts: int, per_token: int, busy: range, load:
         sent_before = (number.long() * per_token - before)[:, None]
         from_others = others[(sent_before + order - count) % len(others)]
         from_own = torch.where(order < count, from_own, from_others)
-    return from_own
+    return torch.zeros(tokens, experts).scatter_(1, from_own, 1.0)
 
 
 def steer_router(routing: Routing) -> None:

@@ -21,13 +21,15 @@ ROLLOUT_POINTS = ("resume", "update_weights", "release")
 @dataclass(frozen=True)
 class Work:
     """What a die does in a step: sequences of the rollout (0: none), of the passes without gradients, and of the
-    update. `old_log_probs`: there is a pass for them."""
+    update. `old_log_probs`: there is a pass for them. `decode_steps`: tokens of an answer that the engine generates (None:
+    all of the run's)."""
 
     lengths: Lengths
     rollout_sequences: int
     forward_sequences: int
     update_sequences: int
     old_log_probs: bool = True
+    decode_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def run_step(workers: Workers, work: Work, counters: Counters, seed: int) -> Non
     """What verl's trainer asks of the workers in a step; the phases are `rollout`, `log_prob`, `ref` and `update`."""
     actor, lengths, vocabulary = workers.actor, work.lengths, workers.vocabulary
     if work.rollout_sequences:
+        if work.decode_steps is not None:
+            actor.rollout.sampling_params.max_tokens = work.decode_steps
         with counters.measured("rollout"):
             actor.generate_sequences(prompts(work.rollout_sequences, lengths, vocabulary))
     torch.manual_seed(seed)
