@@ -6,6 +6,7 @@ Tokens are counted as they are, packed (verl's `use_remove_padding`), and spread
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recipe.plan import reshard
@@ -40,11 +41,17 @@ def passes(run: Subject) -> dict[str, int]:
     return {"log_prob": 0 if run.on_policy else 1, "ref": 1, "update": 2 + recomputations}
 
 
-def traffic(run: Subject, mean: Lengths) -> dict[str, int]:
-    """Bytes that a die sends in a step by cause; for each cause those of the die that sends most."""
+def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> dict[str, int]:
+    """Bytes that a die sends in a step by cause; for each cause those of the die that sends most.
+
+    Args:
+        run: the run.
+        mean: lengths.
+        among: the pipeline stages of the dies that are looked at; default: all.
+    """
     layout, model = run.layout, run.model
     tokens = layout.actor_sequences_per_rank * mean.sequence / layout.actor_tensor
-    stages = range(layout.actor_pipeline)
+    stages = range(layout.actor_pipeline) if among is None else among
     expert_layers = max(_expert_layers(run, stage) for stage in stages)
     away = 1 - 1 / layout.actor_expert
     # moe/token_dispatcher.py: hidden states and the router's probabilities go to the experts, hidden states come back.
@@ -53,16 +60,18 @@ def traffic(run: Subject, mean: Lengths) -> dict[str, int]:
     out = {name: tokens * expert_layers * each * count for name, count in pass_counts.items()}
     exchanged = {f"expert all-to-all, {name}": value for name, value in out.items() if value}
 
-    neighbours = min(1, layout.actor_pipeline - 1)
-    forwards, backwards = sum(pass_counts.values()) - pass_counts["update"] + 1, 1
-    pipeline = tokens * model.hidden * BF16 * neighbours * (forwards + backwards)
+    last, forwards = layout.actor_pipeline - 1, sum(pass_counts.values()) - pass_counts["update"] + 1
+    # Hidden states go to the next stage in every pass, gradients to the one before in the update's.
+    handed_on = max(forwards * (stage < last) + (stage > 0) for stage in stages)
+    pipeline = tokens * model.hidden * BF16 * handed_on
 
     laid = max((stage_buffers(run, stage) for stage in stages), key=lambda buffers: buffers.dense)
     shared = 1 - 1 / layout.actor_data
     shared_experts = 1 - 1 / layout.expert_data
-    # Gradients are reduce-scattered in float32, updated parameters gathered in bfloat16.
-    updates = run.config.train.updates_per_step
-    optimizer = updates * (FP32 + BF16) * (laid.dense * shared + laid.expert * shared_experts)
+    # Gradients are reduce-scattered in float32, updated parameters gathered in bfloat16: all of them by the optimizer
+    # of the experts, and all of them again by that of the rest (distrib_optimizer.py, `step_with_ready_grads`).
+    updates, gathers = run.config.train.updates_per_step, (laid.dense > 0) + (laid.expert > 0)
+    optimizer = updates * (FP32 + gathers * BF16) * (laid.dense * shared + laid.expert * shared_experts)
 
     rollout_tokens = layout.rollout_sequences_per_engine * mean.sequence / layout.rollout_tensor
     rollout_each = model.experts_per_token * 2 * model.hidden * BF16 * (1 - 1 / layout.rollout_expert)

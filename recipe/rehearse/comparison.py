@@ -73,12 +73,12 @@ def engine_bytes(subject: Subject) -> int:
 
 
 def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Pair]:
-    """Bytes that a die sends in a step by the causes that both know, of the stage that sends most.
+    """Bytes that a die sends in a step by the causes that both know, of the rehearsed stage that sends most.
 
     What was counted in the rehearsed micro-batches is as many times as much in a step as that has more of them.
     """
     subject = planned_as_rehearsed(run)
-    planned = traffic(subject, Lengths(run.prompt, run.response, run.response))
+    planned = traffic(subject, Lengths(run.prompt, run.response, run.response), [result.stage for result in results])
     counted: dict[str, float] = {}
     for result in results:
         by_cause: dict[str, float] = {}

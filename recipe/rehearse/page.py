@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recipe.plan.page import COLUMNS, layout_text
@@ -141,7 +141,7 @@ def _stage_lines(result: StageResult) -> Iterator[str]:
                 f"{TITLES[name]}: {one['kind']}, {one['group']}", str(one["size"]), f"{one['calls']:,}",
                 size_text(one["sent"]), size_text(one["received"]),
             )
-            for one in sorted(phase.traffic, key=lambda one: -max(one["sent"], one["received"]))[:LARGEST]
+            for one in sorted(_moved(phase.traffic), key=lambda one: -max(one["sent"], one["received"]))[:LARGEST]
         ]  # fmt: skip
     if len(traffic) > 1:
         yield from _table(traffic)
@@ -152,6 +152,11 @@ def _by_stage(counts: Mapping[int, int]) -> str:
     if len(set(counts.values())) == 1:
         return str(next(iter(counts.values())))
     return ", ".join(f"{count} on stage {stage}" for stage, count in counts.items())
+
+
+def _moved(traffic: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without that of groups of one die, which stays on it."""
+    return [one for one in traffic if one["size"] > 1]
 
 
 def _pairs_table(pairs: Sequence[tuple[tuple[str, str], Pair]]) -> Iterator[str]:

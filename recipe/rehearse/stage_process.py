@@ -131,7 +131,9 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
             contents=contents.of,
         )
     lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
-    work = Work(lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs, job.decode_steps)
+    work = Work(
+        lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs, job.decode_steps
+    )
     for number in range(job.steps):
         run_step(workers, work, counters, seed=job.seed + number)
 

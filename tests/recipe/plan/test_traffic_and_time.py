@@ -48,12 +48,12 @@ def test_experts_receive_each_token_once_a_pass_and_chosen_expert() -> None:
     assert nbytes["expert all-to-all, update"] == pytest.approx(3 * one_pass, rel=1e-6)
 
 
-def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16() -> None:
+def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16_by_each_of_two_optimizers() -> None:
     nbytes = sent(BIG)["gradients and parameters"]
     shared = max(  # the first and the last stage have a vocabulary beside their layers
         sum(t.elements for t in stage_tensors(subject(BIG), stage) if not t.expert) for stage in range(8)
     )
-    assert nbytes == pytest.approx((4 + 2) * shared * 31 / 32, rel=1e-4)
+    assert nbytes == pytest.approx((4 + 2 * 2) * shared * 31 / 32, rel=1e-4)
     assert sent(with_(BIG, "train", updates_per_step=2))["gradients and parameters"] == pytest.approx(2 * nbytes)
 
 
@@ -71,6 +71,13 @@ def test_without_the_pass_for_the_old_log_probs_there_is_none_of_its_traffic_and
 def test_one_stage_sends_nothing_down_a_pipeline() -> None:
     assert "pipeline" in sent(SIM4)
     assert "pipeline" not in sent(with_(SIM4, "actor", stage_layers=[4]))
+
+
+def test_the_ends_of_a_pipeline_have_one_neighbour() -> None:
+    run = subject(BIG)
+    by_stage = [traffic(run, lengths(run), [stage])["pipeline"] for stage in (0, 1, 7)]
+    assert [size / by_stage[2] for size in by_stage] == [3, 4, 1]  # three passes forward, one back
+    assert traffic(run, lengths(run))["pipeline"] == by_stage[1]
 
 
 def test_a_token_passes_37_billion_parameters() -> None:
