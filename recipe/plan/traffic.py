@@ -77,7 +77,7 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
     rollout_each = model.experts_per_token * 2 * model.hidden * BF16 * (1 - 1 / layout.rollout_expert)
     reduced = 2 * layout.rollout_sequences_per_engine * mean.sequence * model.hidden * BF16 * 2 * model.layers
     causes = {
-        **{f"reshard, {name}": size for name, size in reshard.received_bytes(run).items()},
+        **{f"reshard, {name}": size for name, size in reshard.received_bytes(run, among).items()},
         "expert all-to-all, rollout": rollout_tokens * model.moe_layers * rollout_each,
         "tensor all-reduce, rollout": reduced * (1 - 1 / layout.rollout_tensor),
         **exchanged,
