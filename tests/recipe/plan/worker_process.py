@@ -229,6 +229,7 @@ def run(job: dict[str, Any], rank: int) -> None:
         run_step(actor, ref, job, counters, seed=job["seed"] + number)
     core = actor.rollout.inference_engine.llm_engine.engine_core.engine_core
     blocks = core.scheduler.kv_cache_config.num_blocks
+    counters.phase = "save"
     saved = save(actor, Path(job["out"]).parent)
     result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads, "saved": saved}
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
