@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
-from recipe.plan.saving import FROM_HOST, saved_copies
+from recipe.plan.saving import FROM_DIES, FROM_HOST, page_locked, saved_copies
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.architecture import Architecture
@@ -274,5 +274,5 @@ def host(run: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: dies // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    ordinary = {FROM_HOST, *(["optimizer"] if actor.optimizer == HOST else [])}
+    ordinary = {FROM_DIES, FROM_HOST, *(["optimizer"] if actor.optimizer == HOST else [])} - page_locked(run)
     return Host(parts, frozenset(parts) - ordinary)

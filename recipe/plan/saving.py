@@ -4,15 +4,16 @@
 verl 0.6.1 saves in the process of every rank and waits until all is written (verl/utils/checkpoint/
 megatron_checkpoint_manager.py; `async_save` is off). The weights are on the die then, the optimizer is where it is
 between updates. Nothing is gathered: Megatron-core 0.12.1 has each tensor written by one of the ranks that hold it,
-about the same number of bytes by every one (dist_checkpointing/exchange_utils.py, `distribute_shards_to_ranks`). Before
-the processes that write are forked, two kinds of copies are made, all of them before the first is written
-(dist_checkpointing/strategies/filesystem_async.py):
+about the same number of bytes by every one (dist_checkpointing/exchange_utils.py, `distribute_shards_to_ranks`). Copies
+are made of all of them before the processes that write are forked (strategies/filesystem_async.py):
 
-* what is on the die, copied to the host and not waited for, so in page-locked memory (`preload_tensors`), which torch
-  keeps for later copies;
-* what is in host memory, but part of a larger tensor (`prepare_write_data`, `_clone_if_needed`). Such are the optimizer
-  states of layers with a gate: gate and up projection are one tensor, saved as two (transformer/mlp.py,
-  `apply_swiglu_sharded_factory`).
+* of what is on the die. Megatron-core does not wait for them, so that they are in page-locked memory, which torch keeps
+  for later copies (`preload_tensors`); MindSpeed f6688 waits, and they are in ordinary memory (core/megatron_basic/
+  megatron_basic.py, its `preload_tensors`);
+* of what is in host memory as part of a larger tensor (`prepare_write_data`, `_clone_if_needed`). Such are the
+  optimizer states of layers with a gate: gate and up projection are one tensor, saved as two (transformer/mlp.py,
+  `apply_swiglu_sharded_factory`);
+* with MindSpeed, once more of everything that is in host memory (the same function).
 """
 
 from __future__ import annotations
@@ -32,10 +33,16 @@ def saved_copies(run: Subject, stage: int) -> dict[str, int]:
         return {}
     optimizer = stage_buffers(run, stage).optimizer_bytes
     on_host = {DIE: 0.0, HOST: run.config.actor.host_share}.get(run.config.actor.optimizer, 1.0)
+    twice = optimizer if run.stacked else 0
     return {
         FROM_DIES: _weights(run, stage) + int(optimizer * (1 - on_host)),
-        FROM_HOST: int(_gated_states(run, stage) * on_host),
+        FROM_HOST: int((_gated_states(run, stage) + twice) * on_host),
     }
+
+
+def page_locked(run: Subject) -> frozenset[str]:
+    """Which of the two kinds are page-locked."""
+    return frozenset() if run.stacked else frozenset({FROM_DIES})
 
 
 def _weights(run: Subject, stage: int) -> int:

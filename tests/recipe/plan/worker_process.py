@@ -176,9 +176,10 @@ def save(actor: Any, directory: Path) -> dict[str, int]:
     """Saves a checkpoint as verl's trainer asks for it, and reads the host memory while it is written.
 
     Returns:
-        by the names of the plan: page-locked bytes more than before, and bytes of copies in ordinary memory.
+        bytes of the copies that are made for the writers, by the names of the plan, and of page-locked memory more
+        than before.
     """
-    counted = {FROM_DIES: -_sim.pinned_bytes(), FROM_HOST: 0}
+    counted = {FROM_DIES: 0, FROM_HOST: 0, "pinned": -_sim.pinned_bytes()}
     prepare, preload = FileSystemWriterAsync.prepare_write_data, FileSystemWriterAsync.preload_tensors
     clone = torch.Tensor.clone
 
@@ -194,9 +195,13 @@ def save(actor: Any, directory: Path) -> dict[str, int]:
         finally:
             torch.Tensor.clone = clone
 
-    def preload_tensors(*args: Any) -> Any:
-        loaded = preload(*args)
-        counted[FROM_DIES] += _sim.pinned_bytes()
+    def preload_tensors(buckets: Any, *args: Any) -> Any:
+        loaded = preload(buckets, *args)
+        counted["pinned"] += _sim.pinned_bytes()
+        for (_, _, (_, tensors)), (_, _, (_, copies)) in zip(buckets, loaded, strict=True):
+            for (_, tensor), (_, copy) in zip(tensors, copies, strict=True):
+                if copy is not tensor:
+                    counted[FROM_HOST if tensor.is_cpu else FROM_DIES] += copy.nbytes
         return loaded
 
     FileSystemWriterAsync.prepare_write_data = prepare_write_data
