@@ -81,6 +81,11 @@ class Host:
         return sum(self.parts.values())
 
     @property
+    def saving_total(self) -> int:
+        """What is there only while a checkpoint is saved."""
+        return sum(self.parts.get(kind, 0) for kind in (FROM_DIES, FROM_HOST))
+
+    @property
     def pinned_total(self) -> int:
         return sum(size for name, size in self.parts.items() if name in self.pinned)
 

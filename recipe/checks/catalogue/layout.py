@@ -10,10 +10,7 @@ from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, refusal
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
-from recipe.runfile.schema import CUDA, NPU, SIM
-
-# Dies of one Atlas 800T A3 node.
-A3_DIES = 16
+from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
 
 
 def _uneven(shared: int, ranks: int) -> bool:
@@ -158,20 +155,19 @@ def _within_node(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "L016", "a node has as many dies as such nodes have", needs="static",
-    why="an Atlas A3 node has 8 devices of 2 dies, and Ray counts dies; other numbers leave dies idle or wait for ever",
-    fix="set [cluster] dies_per_node (A3: 16; DGX or HGX: 8); on the nodes, --node counts their dies",
+    why="an Atlas A3 node has 8 devices of 2 dies, an A2 node 8 of one, and Ray counts dies; other numbers leave dies "
+        "idle or wait for ever",
+    fix="set [cluster] dies_per_node (A3: 16; A2, DGX or HGX: 8), or hardware; on the nodes, --node counts their dies",
 )  # fmt: skip
 def _dies(facts: Facts) -> Iterator[Complaint]:
-    dies = facts.config.cluster.dies_per_node
-    if facts.device == SIM:
+    cluster = facts.config.cluster
+    if cluster.die_kind is None:
         raise NoMatter
-    most = 8 if facts.device == CUDA else A3_DIES
-    if dies > most:
-        yield doubtful(f"dies_per_node = {dies}", f"at most {most}")
-    elif facts.device == NPU and dies < A3_DIES and not (facts.node and facts.machine.dies == dies):
-        yield doubtful(
-            f"dies_per_node = {dies} with device npu", f"{A3_DIES}: an Atlas A3 node's 8 NPUs have 2 dies each"
-        )
+    dies, usual = cluster.dies_per_node, DIE_KINDS[cluster.die_kind].per_node
+    if dies > usual:
+        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"at most {usual}")
+    elif facts.device == NPU and dies < usual and not (facts.node and facts.machine.dies == dies):
+        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"{usual}, as such nodes have")
 
 
 @check(
