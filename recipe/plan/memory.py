@@ -120,7 +120,8 @@ def memory(run: Subject) -> Memory:
     """Device memory of one die of each pipeline stage, the KV cache, and the memory of a host."""
     weights = _rollout_weights(run)
     cache = _cache(run, weights)
-    dies = tuple(_die(run, stage, weights, cache) for stage in range(run.layout.actor_pipeline))
+    reshard_bytes = reshard.buffer_bytes(run)
+    dies = tuple(_die(run, stage, weights, cache, reshard_bytes) for stage in range(run.layout.actor_pipeline))
     return Memory(dies, cache, host(run), run.config.hbm_bytes_per_die)
 
 
@@ -166,7 +167,7 @@ def _engine_step(run: Subject) -> int:
     return int(max(layers, logits + budget * model.hidden * BF16))
 
 
-def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> Die:
+def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, reshard_bytes: int) -> Die:
     config, layout, model = run.config, run.layout, run.model
     actor = config.actor
     tensors, laid = stage_tensors(run, stage), stage_buffers(run, stage)
@@ -205,7 +206,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> 
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
-    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(run)}
+    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard_bytes}
     update_bytes = resident.left_by_update(run, stage)
     since_update = {"left by the update": update_bytes} if update_bytes else {}
     phases = {
@@ -258,8 +259,8 @@ def host(run: Subject) -> Host:
     gradients. All of it is page-locked: the actor's parameters because verl says so, the others because a copy to the
     host that need not be waited for is (torch: aten/src/ATen/native/TensorConversions.cpp, `_to_copy`; torch_npu:
     csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
-    on the host holds its states in ordinary memory, and a page-locked copy of the gradients. Saving a checkpoint adds to
-    that (recipe.plan.saving).
+    on the host holds its states in ordinary memory, and a page-locked copy of the gradients. Saving a checkpoint adds
+    to that (recipe.plan.saving).
     """
     layout, actor = run.layout, run.config.actor
     stages = []

@@ -48,11 +48,17 @@ def page_locked(run: Subject) -> frozenset[str]:
 def _weights(run: Subject, stage: int) -> int:
     """A die's share of the stage's weights, each of which is written once."""
     layout = run.layout
-    last = stage == layout.actor_pipeline - 1
-    once = actor_parameters(
-        run.model, run.stage_start(stage), layout.stage_layers[stage], tensor=1, expert=1, first=stage == 0, last=last
+    tensors = actor_parameters(
+        run.model,
+        run.stage_start(stage),
+        layout.stage_layers[stage],
+        tensor=1,
+        expert=layout.actor_expert,
+        first=stage == 0,
+        last=stage == layout.actor_pipeline - 1,
     )
-    return sum(tensor.nbytes for tensor in once) // (layout.dies // layout.actor_pipeline)
+    once = sum(tensor.nbytes * (layout.actor_expert if tensor.expert else 1) for tensor in tensors)
+    return once // (layout.dies // layout.actor_pipeline)
 
 
 def _gated_states(run: Subject, stage: int) -> int:

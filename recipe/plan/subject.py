@@ -21,8 +21,8 @@ class Subject:
 
     `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
     ones that stand in for them on a simulated die. `stacked`: MindSpeed takes part, whose grouped layers copy their
-    experts' weights in every pass. `expert_load`: the tokens that the busiest die's experts are sent, as a multiple of an even
-    spread.
+    experts' weights in every pass. `expert_load`: the tokens that the busiest die's experts are sent, as a multiple of
+    an even spread.
     """
 
     config: RunConfig

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
-from recipe.checks.runfile_rules import broken, refusal
+from recipe.checks.runfile_rules import broken, refusal, unfit
+from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
 from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
 
@@ -81,15 +82,11 @@ def _shared_experts(facts: Facts) -> Iterator[Complaint]:
         yield bad(f"[actor] expert_parallel = 1 for {facts.architecture.experts} experts", "2 or more")
 
 
-@check(
+check(
     "L012", "the rollout's dies share the experts evenly", needs="static",
     why="vLLM spreads the experts over all dies of an instance; our exchange of weights sends each die its own ones",
     fix="change [rollout] instances, so that the dies of one divide the model's experts",
-)  # fmt: skip
-def _rollout_experts(facts: Facts) -> Iterator[Complaint]:
-    experts, ranks = facts.architecture.experts, facts.layout.rollout_expert
-    if _uneven(experts, ranks):
-        yield bad(f"{experts} experts over the {ranks} dies of an instance", "a whole number each")
+)(unfit(UNEVEN_EXPERTS))  # fmt: skip
 
 
 @check(
@@ -101,12 +98,7 @@ def _rollout_experts(facts: Facts) -> Iterator[Complaint]:
 def _instances_on_gpus(facts: Facts) -> Iterator[Complaint]:
     if facts.device != CUDA:
         raise NoMatter
-    layout = facts.layout
-    if layout.rollout_data > 1:
-        yield bad(
-            f"[rollout] instances = {layout.rollout_instances} for {layout.rollout_engines} engines",
-            f"{layout.rollout_engines}",
-        )
+    yield from unfit(JOINED_ON_GPUS)(facts)
 
 
 @check(

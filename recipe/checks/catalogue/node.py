@@ -291,8 +291,8 @@ def _absolute(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "N018", "the dies have the memory that the run is planned for", needs="node",
-    why="torch is offered less than a die's label says, and another kind of die less again; the run's own first sign of "
-        "it is the end of an update",
+    why="torch is offered less than a die's label says, and on another kind of die less again; a run notices when it "
+        "is out of memory",
     fix="set [cluster] hardware to what the dies are, or hbm_gib_per_die to what torch is offered, and plan again",
 )  # fmt: skip
 def _die_memory(facts: Facts) -> Iterator[Complaint]:

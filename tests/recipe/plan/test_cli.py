@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from recipe.__main__ import main
-from recipe.plan.memory import memory
 from recipe.plan.page import as_json, as_text
 from recipe.plan.plan import make_plan
 from recipe.plan.subject import subject
@@ -58,16 +57,6 @@ def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) ->
     if plan["seconds"] is not None:
         assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s")
         assert f"\n{plan['tokens_per_second_per_device']:.0f} tokens a second" in page
-
-
-def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    from recipe.plan.cluster import smallest_cluster
-
-    run = subject(load(CONFIGS / "sim_4die.toml"))
-    smallest = smallest_cluster(run)
-    assert smallest is not None
-    assert memory(smallest.run).fits
-    assert smallest.run.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
 
 
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
