@@ -50,7 +50,7 @@ def memory_table(configs: Path, names: list[str]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for name in names:
         needed = memory(subject(load(configs / f"{name}.toml")))
-        cells = [f"{needed.limit / GIB:.0f}"]
+        cells = [f"{needed.limit / GIB:.1f}"]
         for phase in PHASES:
             die = needed.worst(phase)
             cells.append(f"{(die.total(phase) + die.outside_total) / GIB:.1f}")
