@@ -54,7 +54,7 @@ def _answer(device: str) -> dict[str, Any]:
             import torch_npu  # noqa: F401  which is torch.npu
     except ImportError as error:
         return {"problem": str(error)}
-    runtime = torch.npu if device == NPU else torch.cuda  # type: ignore[attr-defined]
+    runtime = torch.npu if device == NPU else torch.cuda
     # `get_device_properties` of torch_npu 7.1.0 gives the current die's memory, whichever is asked for.
     totals = [runtime.mem_get_info(number)[1] for number in range(runtime.device_count())]
     return {"totals": totals} if totals else {"problem": "it sees none"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,27 @@ def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path
     page = capsys.readouterr().out
     assert "DOES NOT FIT" in page
     assert "update: up to" in page
+    assert main(["plan", str(smaller), "--no-search", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    left = {phase: full["left_bytes"] for phase, full in plan["fullest"].items()}
+    assert left == {phase: plan["die_bytes"] - full["bytes"] for phase, full in plan["fullest"].items()}
+    assert left["update"] < 0 < left["ref"]
+    (row,) = (line.split() for line in page.splitlines() if "left of a die" in line)
+    assert row[-4] == f"{left['update'] / 2**30:.1f}" and row[-3] == "GiB"
+    assert page.startswith("h20_128gpu_math_lighteval: 16 x 8 dies of 95.1 GiB (NVIDIA H20)\n")
+
+
+def test_what_is_left_of_a_node_is_shown_where_its_memory_is_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (CONFIGS / "a3_256die.toml").read_text(encoding="utf-8")
+    given = tmp_path / "given.toml"
+    given.write_text(text.replace("# host_memory_gib_per_node = 1862", "host_memory_gib_per_node = 1862"))
+    assert main(["plan", str(given), "--no-search"]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"^  left of a node +131\.0 GiB$", page, re.MULTILINE)
+    assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--no-search"]) == 0
+    assert "left of a node" not in capsys.readouterr().out
 
 
 def test_an_optimizer_on_the_host_makes_room_and_its_time_is_not_estimated(
