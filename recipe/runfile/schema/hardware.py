@@ -14,14 +14,14 @@ class DieKind:
 
     Attributes:
         device: one of DEVICES.
-        label_gib: the memory of its data sheet.
+        label_gb: the memory that it is sold with.
         offered_gib: the total that torch reports on it (`mem_get_info`), to two digits, as logs print it.
         per_node: dies of such a node.
         source: where `offered_gib` was read; nothing of this was measured here.
     """
 
     device: str
-    label_gib: float
+    label_gb: float
     offered_gib: float
     per_node: int
     source: str

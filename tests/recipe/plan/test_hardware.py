@@ -10,7 +10,7 @@ import pytest
 
 from recipe.plan.hardware import BY_NAME, hardware_of
 from recipe.runfile.config import load
-from recipe.runfile.schema import DIE_KINDS
+from recipe.runfile.schema import ASSUMED, DIE_KINDS
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -38,3 +38,14 @@ def test_an_a2_is_no_half_of_a_package() -> None:
     assert for_a3 is not None and for_a2 is not None
     assert (for_a3.dies_per_device, for_a2.dies_per_device) == (2, 1)
     assert "A2" in for_a2.name and "A3" not in for_a2.name
+
+
+def test_the_documented_dies_are_those_that_are_planned_with() -> None:
+    page = (CONFIGS.parent / "docs/PLAN.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if " GB | " in line]
+    documented = {row[0].split("`")[1]: row for row in rows}
+    assert set(documented) == set(DIE_KINDS)
+    for name, kind in DIE_KINDS.items():
+        assert documented[name][1:4] == [f"{kind.per_node}", f"{kind.label_gb:g} GB", f"{kind.offered_gib:g}"]
+        assert kind.source.partition(":")[0].partition(",")[0] in documented[name][4]
+        assert (f'assumed for `device = "{kind.device}"`' in documented[name][0]) == (ASSUMED[kind.device] == name)

@@ -22,7 +22,6 @@ import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each 
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
-from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 from megatron.core.transformer.moe.router import Router
 from megatron.core.transformer.moe.token_dispatcher import MoEAlltoAllTokenDispatcher
 from tensordict import TensorDict
@@ -30,7 +29,7 @@ from torch_npu import _sim
 from verl import DataProto
 from verl.workers import megatron_workers
 
-from recipe.plan.saving import FROM_DIES, FROM_HOST
+from tests.recipe.plan.counted_save import save
 
 LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
 
@@ -170,44 +169,6 @@ def run_step(actor: Any, ref: Any, job: dict[str, Any], counters: Counters, seed
     counters.phase = "update"
     counters.read("begin")
     actor.update_actor(data)
-
-
-def save(actor: Any, directory: Path) -> dict[str, int]:
-    """Saves a checkpoint as verl's trainer asks for it, and reads the host memory while it is written.
-
-    Returns:
-        bytes of the copies that are made for the writers, by the names of the plan, and of page-locked memory more
-        than before.
-    """
-    counted = {FROM_DIES: 0, FROM_HOST: 0, "pinned": -_sim.pinned_bytes()}
-    prepare, preload = FileSystemWriterAsync.prepare_write_data, FileSystemWriterAsync.preload_tensors
-    clone = torch.Tensor.clone
-
-    def counting_clone(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        made = clone(tensor, *args, **kwargs)
-        counted[FROM_HOST] += made.nbytes if made.is_cpu else 0
-        return made
-
-    def prepare_write_data(self: Any, *args: Any) -> None:
-        torch.Tensor.clone = counting_clone
-        try:
-            prepare(self, *args)
-        finally:
-            torch.Tensor.clone = clone
-
-    def preload_tensors(buckets: Any, *args: Any) -> Any:
-        loaded = preload(buckets, *args)
-        counted["pinned"] += _sim.pinned_bytes()
-        for (_, _, (_, tensors)), (_, _, (_, copies)) in zip(buckets, loaded, strict=True):
-            for (_, tensor), (_, copy) in zip(tensors, copies, strict=True):
-                if copy is not tensor:
-                    counted[FROM_HOST if tensor.is_cpu else FROM_DIES] += copy.nbytes
-        return loaded
-
-    FileSystemWriterAsync.prepare_write_data = prepare_write_data
-    FileSystemWriterAsync.preload_tensors = staticmethod(preload_tensors)
-    actor.save_checkpoint(str(directory / "global_step_2" / "actor"), global_step=2)
-    return counted
 
 
 def run(job: dict[str, Any], rank: int) -> None:
