@@ -73,7 +73,7 @@ def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.Cap
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8")
     smaller = tmp_path / "h20_of_96_gb.toml"
-    smaller.write_text(text.replace("hbm_gib_per_die = 140", "hbm_gib_per_die = 96"), encoding="utf-8")
+    smaller.write_text(text.replace('hardware = "h20_141gb"', 'hardware = "h20"'), encoding="utf-8")
     assert main(["plan", str(smaller), "--no-search"]) == 0
     page = capsys.readouterr().out
     assert "DOES NOT FIT" in page
@@ -84,8 +84,8 @@ def test_an_optimizer_on_the_host_makes_room_and_its_time_is_not_estimated(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     lines = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if not line.startswith(("hbm_gib_per_die", "optimizer"))]
-    for section, line in (("[cluster]", "hbm_gib_per_die = 96"), ("[actor]", 'optimizer = "host"')):
+    kept = [line for line in lines if not line.startswith(("hardware", "optimizer"))]
+    for section, line in (("[cluster]", 'hardware = "h20"'), ("[actor]", 'optimizer = "host"')):
         kept.insert(next(number for number, text in enumerate(kept) if text.startswith(section)) + 1, line)
     hosted = tmp_path / "hosted.toml"
     hosted.write_text("\n".join(kept), encoding="utf-8")
