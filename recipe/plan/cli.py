@@ -31,8 +31,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     plan = subparsers.add_parser(
         "plan", help=text, description=text + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    plan.add_argument("config", nargs="?", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
-    plan.add_argument("--published", action="store_true", help="instead: the constants of the time, and published steps")
+    plan.add_argument("config", nargs="?", type=Path, metavar="RUN.toml", help="a run file: docs/CONFIG.md")
+    plan.add_argument("--published", action="store_true", help="instead: published steps, and what is fitted to them")
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
     mean = "for traffic and time (default: the limit)"
     plan.add_argument("--prompt-tokens", type=float, metavar="N", help=f"mean prompt, {mean}")

@@ -14,7 +14,7 @@ from recipe.plan.subject import Subject, subject
 from recipe.runfile.config import load
 from recipe.runfile.schema import GIB
 
-# Each constant: what it is, its unit, and how many of them there are in what is fitted.
+# Each constant: what it is, its unit, and how many of that unit are one of what it is kept in.
 CONSTANTS = {
     ENGINE_STEP: ("an engine step, beyond what memory, links and products take at their peak rates", "ms", 1e3),
     GRADE: ("grading an answer", "ms", 1e3),
@@ -42,8 +42,8 @@ def constant_table() -> Iterator[str]:
 
 
 def compared(row: PublishedStep) -> dict[str, tuple[float, float, float, float]]:
-    """By phase, and for the whole step: seconds published, fitted, and predicted with the step or its publication left
-    out of the fit. No constant is fitted to a step that is held out: its three predictions are the same."""
+    """By phase, and for the whole step: seconds published, fitted, and predicted with the step, or all steps of its
+    publication, left out of the fit."""
     fits = [calibration.fitted(), calibration.without_row(row), calibration.without_source(row)]
     told = [calibration.predicted(row, rates) for rates in fits]
     pairs = {

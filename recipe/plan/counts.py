@@ -64,12 +64,12 @@ class Counts:
         return state * self.moe_layers * self.experts_per_token * 2 * (1 - 1 / expert)
 
     def reduced_bytes(self, tokens: float, tensor: int) -> float:
-        """Bytes that a die of an engine sends in the two all-reduces of each layer, for so many tokens of the engine."""
+        """Bytes that a die of an engine sends in two all-reduces a layer, for so many tokens of the engine."""
         return 2 * tokens * self.hidden * BF16 * 2 * self.layers * (1 - 1 / tensor)
 
 
 def counts_of(model: Architecture) -> Counts:
-    """The counts of a DeepSeek-V3, with the cache of multi-latent attention, which tensor parallelism does not split."""
+    """The counts of a DeepSeek-V3; tensor parallelism does not split the cache of multi-latent attention."""
     tensors = actor_parameters(model, 0, model.layers, tensor=1, expert=1, first=False, last=True)
     experts = sum(tensor.elements for tensor in tensors if tensor.expert)
     rest = sum(tensor.elements for tensor in tensors if not tensor.expert)

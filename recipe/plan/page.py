@@ -115,9 +115,8 @@ def _time(plan: Plan) -> Iterator[str]:
     rows = [*estimate.phases.items(), ("step", estimate.step)]
     yield from _table([(name, f"{time.estimate:.0f} s", f"{time.low:.0f} to {time.high:.0f} s") for name, time in rows])
     rate = estimate.tokens_per_second_per_device
-    yield (
-        f"{rate.estimate:.0f} tokens a second ({rate.low:.0f} to {rate.high:.0f}) for each of {estimate.devices:g} devices"
-    )
+    around = f"{rate.low:.0f} to {rate.high:.0f}"
+    yield f"{rate.estimate:.0f} tokens a second ({around}) for each of {estimate.devices:g} devices"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:

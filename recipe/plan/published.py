@@ -220,8 +220,8 @@ H20_DEEPSEEK = PublishedStep(
     step_s=1700.0,
 )
 
-# verl-project/verl-ascend-recipe baseline/a2 and baseline/a3 (2a3edec), means of steps 5 to 14, and the scripts of
-# verl-project/verl (1542807) tests/special_npu/nightly_ci_ascend that they are of. Tokens of a step are throughput times
+# verl-project/verl-ascend-recipe baseline/a2 and baseline/a3 (2a3edec), means of steps 5 to 14, and the scripts that
+# they are of, verl-project/verl tests/special_npu/nightly_ci_ascend (1542807). Tokens of a step are throughput times
 # devices times seconds; how they divide into prompt and answer is not published: 132.78 for a prompt, as above.
 _NIGHTLY = "verl-ascend-recipe, nightly"
 _TOTAL_ALONE = "the time of the whole step alone is published"
