@@ -16,10 +16,10 @@ from recipe.runfile.schema import GIB
 
 # Each constant: what it is, its unit, and how many of that unit are one of what it is kept in.
 CONSTANTS = {
-    ENGINE_STEP: ("an engine step, beyond what memory, links and products take at their peak rates", "ms", 1e3),
-    GRADE: ("grading an answer", "ms", 1e3),
-    PASS: ("a pass without gradients, as a multiple of its products at the peak rate", "", 1.0),
-    TRAINING: ("an update, as a multiple of its products at the peak rate", "", 1.0),
+    ENGINE_STEP: ("c₁: an engine step, beyond what memory, links and products take at their peak rates", "ms", 1e3),
+    GRADE: ("c₂: grading an answer", "ms", 1e3),
+    PASS: ("c₃: a pass without gradients, as a multiple of its products at the peak rate", "", 1.0),
+    TRAINING: ("c₄: an update, as a multiple of its products at the peak rate", "", 1.0),
 }
 
 
