@@ -10,7 +10,7 @@ from recipe.plan import calibration
 from recipe.plan.calibration import CONSTANT, ENGINE_STEP, GRADE, PASS, TRAINING
 from recipe.plan.memory import PHASES, memory
 from recipe.plan.published import FITTED, ROWS, PublishedStep
-from recipe.plan.subject import Subject, subject
+from recipe.plan.subject import subject
 from recipe.runfile.config import load
 from recipe.runfile.schema import GIB
 
@@ -21,11 +21,6 @@ CONSTANTS = {
     PASS: ("c₃: a pass without gradients, as a multiple of its products at the peak rate", "", 1.0),
     TRAINING: ("c₄: an update, as a multiple of its products at the peak rate", "", 1.0),
 }
-
-
-def planned(row: PublishedStep, configs: Path) -> Subject:
-    """The planned run of a published step that a run file is modelled on."""
-    return subject(load(configs / f"{row.config}.toml"))
 
 
 def constant_table() -> Iterator[str]:

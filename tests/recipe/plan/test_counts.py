@@ -37,6 +37,13 @@ def test_an_engine_s_weights_are_those_counted_tensor_by_tensor() -> None:
         assert DEEPSEEK_V3.weight_bytes(tensor, expert) == pytest.approx(sum(t.nbytes for t in tensors), rel=0.08)
 
 
+def test_a_token_goes_to_its_experts_and_back_and_through_two_all_reduces_a_layer() -> None:
+    state = 7168 * 2
+    assert DEEPSEEK_V3.to_experts_bytes(1, tensor=2, expert=4) == 58 * 8 * 2 * state / 2 * 3 / 4
+    assert DEEPSEEK_V3.to_experts_bytes(1, tensor=2, expert=1) == 0
+    assert DEEPSEEK_V3.reduced_bytes(1, tensor=4) == 61 * 2 * 2 * state * 3 / 4  # a ring sends each part twice
+
+
 def test_the_cache_is_that_of_the_memory_plan() -> None:
     assert DEEPSEEK_V3.cache_bytes == 70_272
     assert QWEN3_235B.cache_bytes == 94 * 2 * 4 * 128 * 2
