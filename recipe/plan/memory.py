@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
+from recipe.plan.saving import FROM_HOST, saved_copies
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.architecture import Architecture
@@ -125,7 +126,7 @@ def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dic
 
 
 def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
-    """Page-locked bytes of a node: offloaded parameters and MindSpeed's swapped optimizer."""
+    """Page-locked bytes of a node: what is offloaded, MindSpeed's swapped optimizer, and copies for a checkpoint."""
     return host(subject(config, model)).pinned_total
 
 
@@ -252,7 +253,8 @@ def host(run: Subject) -> Host:
     gradients. All of it is page-locked: the actor's parameters because verl says so, the others because a copy to the
     host that need not be waited for is (torch: aten/src/ATen/native/TensorConversions.cpp, `_to_copy`; torch_npu:
     csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
-    on the host holds its states in ordinary memory, and a page-locked copy of the gradients.
+    on the host holds its states in ordinary memory, and a page-locked copy of the gradients. Saving a checkpoint adds to
+    that (recipe.plan.saving).
     """
     layout, actor = run.layout, run.config.actor
     stages = []
@@ -264,7 +266,7 @@ def host(run: Subject) -> Host:
             sizes["optimizer"] = laid.optimizer_bytes
         if actor.optimizer == HOST:
             sizes["optimizer"], sizes["gradients"] = laid.on_host(run.config.actor.host_share)
-        stages.append(sizes)
+        stages.append(sizes | saved_copies(run, stage))
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
     # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.
     dies = run.config.cluster.dies_per_node
@@ -272,4 +274,5 @@ def host(run: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: dies // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    return Host(parts, frozenset(parts) - ({"optimizer"} if actor.optimizer == HOST else set()))
+    ordinary = {FROM_HOST, *(["optimizer"] if actor.optimizer == HOST else [])}
+    return Host(parts, frozenset(parts) - ordinary)

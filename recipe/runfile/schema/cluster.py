@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.runfile.schema.hardware import ASSUMED, CUDA, DEVICES, DIE_KINDS, NPU, SIM
+from recipe.runfile.schema.hardware import ASSUMED, DEVICES, DIE_KINDS, SIM
 from recipe.runfile.typed_toml import CHANGES, FREE, key
 
 # An address of the block that RFC 5737 keeps for documentation stands for "put yours here".

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
+from recipe.plan.saving import FROM_DIES, FROM_HOST
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
@@ -54,6 +55,7 @@ class Layout:
     def planned(self) -> Subject:
         config = load(REPO / "configs/sim.toml")
         parts: dict[str, dict[str, Any]] = {
+            "run": {"save_every": 1},
             "cluster": {"dies_per_node": self.dies},
             "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
             "rollout": {
@@ -143,7 +145,10 @@ class Workers:
 def comparison(run: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """{"die, kind": (counted, planned)} in bytes; planned for the tokens that the die's experts were sent."""
     pinned = sum(rank_counts["points"]["ref.begin"]["pinned"] for rank_counts in counted)
-    out = {"host, page-locked": (pinned, host(run).pinned_total)}
+    needed = host(run)
+    out = {"host, page-locked": (pinned, needed.pinned_total - needed.parts[FROM_DIES])}
+    for name, kind in (("copied from the dies", FROM_DIES), ("copied on the host", FROM_HOST)):
+        out[f"host, {name} for a checkpoint"] = (sum(rank["saved"][kind] for rank in counted), needed.parts[kind])
     for rank, rank_counts in enumerate(counted):
         stage = rank * run.layout.actor_pipeline // run.layout.dies
         out |= {f"die {rank}, {name}": pair for name, pair in _kinds(run, stage, rank_counts).items()}

@@ -3,8 +3,8 @@
 
 For tests/ranks.py; the job holds the hydra overrides of the run, lengths, batches, how experts are chosen, the seed,
 and where the result goes. A rank writes `<out>.<rank>.json`: of every point of the last step, the bytes allocated there
-and the most since the point before; the number of blocks of the KV cache; and by phase the most tokens that its experts
-were sent in a layer, as a multiple of an even share.
+and the most since the point before; the number of blocks of the KV cache; by phase the most tokens that its experts
+were sent in a layer, as a multiple of an even share; and the host memory that saving a checkpoint takes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each 
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
+from megatron.core.dist_checkpointing.strategies.filesystem_async import FileSystemWriterAsync
 from megatron.core.transformer.moe.router import Router
 from megatron.core.transformer.moe.token_dispatcher import MoEAlltoAllTokenDispatcher
 from tensordict import TensorDict
 from torch_npu import _sim
 from verl import DataProto
 from verl.workers import megatron_workers
+
+from recipe.plan.saving import FROM_DIES, FROM_HOST
 
 LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
 
@@ -169,6 +172,39 @@ def run_step(actor: Any, ref: Any, job: dict[str, Any], counters: Counters, seed
     actor.update_actor(data)
 
 
+def save(actor: Any, directory: Path) -> dict[str, int]:
+    """Saves a checkpoint as verl's trainer asks for it, and reads the host memory while it is written.
+
+    Returns:
+        by the names of the plan: page-locked bytes more than before, and bytes of copies in ordinary memory.
+    """
+    counted = {FROM_DIES: -_sim.pinned_bytes(), FROM_HOST: 0}
+    prepare, preload = FileSystemWriterAsync.prepare_write_data, FileSystemWriterAsync.preload_tensors
+    clone = torch.Tensor.clone
+
+    def counting_clone(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        made = clone(tensor, *args, **kwargs)
+        counted[FROM_HOST] += made.nbytes if made.is_cpu else 0
+        return made
+
+    def prepare_write_data(self: Any, *args: Any) -> None:
+        torch.Tensor.clone = counting_clone
+        try:
+            prepare(self, *args)
+        finally:
+            torch.Tensor.clone = clone
+
+    def preload_tensors(*args: Any) -> Any:
+        loaded = preload(*args)
+        counted[FROM_DIES] += _sim.pinned_bytes()
+        return loaded
+
+    FileSystemWriterAsync.prepare_write_data = prepare_write_data
+    FileSystemWriterAsync.preload_tensors = staticmethod(preload_tensors)
+    actor.save_checkpoint(str(directory / "global_step_2" / "actor"), global_step=2)
+    return counted
+
+
 def run(job: dict[str, Any], rank: int) -> None:
     """What one rank does."""
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -193,7 +229,8 @@ def run(job: dict[str, Any], rank: int) -> None:
         run_step(actor, ref, job, counters, seed=job["seed"] + number)
     core = actor.rollout.inference_engine.llm_engine.engine_core.engine_core
     blocks = core.scheduler.kv_cache_config.num_blocks
-    result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads}
+    saved = save(actor, Path(job["out"]).parent)
+    result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads, "saved": saved}
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
