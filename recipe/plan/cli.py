@@ -59,9 +59,10 @@ def _plan(options: argparse.Namespace) -> int:
         print("error: expected RUN.toml, or --published without one", file=sys.stderr)
         return 2
     if options.published:
-        from recipe.plan.comparison import constant_table, time_table
+        from recipe.plan import comparison
 
-        print(*constant_table(), "", *time_table(), sep="\n")
+        tables = "\n".join([*comparison.constant_table(), "", *comparison.time_table()])
+        print(json.dumps(comparison.as_json(), indent=2) if options.json else tables)
         return 0
     for name, above in (("prompt_tokens", 0.0), ("response_tokens", 0.0), ("expert_load", 0.999)):
         value = getattr(options, name)

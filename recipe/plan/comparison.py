@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from recipe.plan import calibration
 from recipe.plan.calibration import CONSTANT, ENGINE_STEP, GRADE, PASS, TRAINING
@@ -59,6 +60,26 @@ def time_table() -> Iterator[str]:
         for phase, (took, fitted, *left_out) in compared(row).items():
             off = " | ".join(f"{told / took - 1:+.0%}" for told in (fitted, *left_out))
             yield f"| {name} | {phase} | {took:.1f} | {fitted:.1f} | {off} |"
+
+
+def as_json() -> dict[str, Any]:
+    """Both tables: seconds, and constants in seconds or as multiples."""
+    fits = ("published", "fitted", "step_left_out", "publication_left_out")
+    return {
+        "constants": {
+            name: {"fitted": calibration.fitted()[name], "published_over_predicted": list(calibration.misses()[name])}
+            for name in CONSTANTS
+        },
+        "steps": [
+            {
+                "step": row.name,
+                "publication": row.source,
+                "held_out": row.held_out or None,
+                "seconds": {phase: dict(zip(fits, told, strict=True)) for phase, told in compared(row).items()},
+            }
+            for row in ROWS
+        ],
+    }
 
 
 def memory_table(configs: Path, names: list[str]) -> Iterator[str]:

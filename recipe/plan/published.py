@@ -144,6 +144,7 @@ STOCK_DISPATCH = PublishedStep(
 
 # hicann/cann-recipes-train docs/llm_rl/qwen3_235B_32k_longseq_rl_train_optimization.md (93819a7), section 1.3, and its
 # launch scripts: rollout TP4 EP128, actor TP4 PP4 CP4; two data parallel ranks, which pack up to a longest sequence.
+# No layer is recomputed but what MindSpeed hides behind communication (moe_zero_memory).
 _CANN_QWEN3 = "cann-recipes-train, Qwen3"
 
 

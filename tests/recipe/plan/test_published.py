@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,14 @@ def test_the_tables_are_printed_without_a_run_file(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out.splitlines()
     assert printed == [*constant_table(), "", *time_table()]
     assert f"{1e3 * fitted()['engine step']:.1f} ms" in printed[2]
+
+
+def test_the_tables_are_there_for_other_tools(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--published", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["constants"]["update"]["fitted"] == fitted()["update"]
+    for row, step in zip(ROWS, told["steps"], strict=True):
+        assert step["step"] == row.name and (step["held_out"] is None) is (not row.held_out)
+        for phase, took in row.seconds.items():
+            assert step["seconds"][phase]["published"] == took
+            assert step["seconds"][phase]["publication_left_out"] == compared(row)[phase][3]
