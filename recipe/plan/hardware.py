@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recipe.runfile.schema import ASSUMED, RunConfig
+from recipe.runfile.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,6 @@ BY_NAME: Mapping[str, Hardware] = {
         source="as the H20, with the memory of the H200",
     ),
 }
-BY_DEVICE: Mapping[str, Hardware] = {device: BY_NAME[name] for device, name in ASSUMED.items()}
 
 
 def hardware_of(config: RunConfig) -> Hardware | None:

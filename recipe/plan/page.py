@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from recipe.plan.duration import Estimate
 from recipe.plan.hardware import hardware_of
 from recipe.plan.memory import PHASES, Die, Memory
 from recipe.plan.plan import Plan
@@ -122,11 +123,15 @@ def _time(plan: Plan) -> Iterator[str]:
         return
     estimate = plan.estimate
     hardware = estimate.hardware.name
-    yield from _prose(f"Estimated time of a step ({hardware}; from one published step, see docs/PLAN.md)")
-    yield from _table(
-        [*((name, f"{s:.0f} s") for name, s in estimate.phases.items()), ("step", f"{estimate.step:.0f} s")]
+    yield from _prose(
+        f"Estimated time of a step ({hardware}), as far off as published steps were that it was not fitted to "
+        "(docs/PLAN.md)"
     )
-    yield f"{estimate.tokens_per_second_per_device:.0f} tokens a second for each of {estimate.devices:g} devices"
+    rows = [*estimate.phases.items(), ("step", estimate.step)]
+    yield from _table([(name, f"{time.estimate:.0f} s", f"{time.low:.0f} to {time.high:.0f} s") for name, time in rows])
+    rate = estimate.tokens_per_second_per_device
+    around = f"{rate.low:.0f} to {rate.high:.0f}"
+    yield f"{rate.estimate:.0f} tokens a second ({around}) for each of {estimate.devices:g} devices"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -182,8 +187,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "host": _host(needed),
         "mean_tokens": {"prompt": plan.mean.prompt, "response": plan.mean.response},
         "traffic_bytes": dict(plan.traffic),
-        "seconds": None if estimate is None else {**estimate.phases, "step": estimate.step},
-        "tokens_per_second_per_device": None if estimate is None else estimate.tokens_per_second_per_device,
+        **_time_json(estimate),
         "smallest_cluster": None if smallest is None else {
             "nodes": smallest.run.config.cluster.nodes,
             "dies_per_node": smallest.run.config.cluster.dies_per_node,
@@ -198,6 +202,19 @@ def _fullest(needed: Memory) -> Iterator[tuple[str, Die, int]]:
     for phase in PHASES:
         die = needed.worst(phase)
         yield phase, die, die.total(phase) + die.outside_total
+
+
+def _time_json(estimate: Estimate | None) -> dict[str, Any]:
+    """The time; each range is the low and the high end of the figure beside it."""
+    if estimate is None:
+        return dict.fromkeys(("seconds", "seconds_range", "tokens_per_second_per_device", "tokens_per_second_range"))
+    times, rate = {**estimate.phases, "step": estimate.step}, estimate.tokens_per_second_per_device
+    return {
+        "seconds": {name: time.estimate for name, time in times.items()},
+        "seconds_range": {name: [time.low, time.high] for name, time in times.items()},
+        "tokens_per_second_per_device": rate.estimate,
+        "tokens_per_second_range": [rate.low, rate.high],
+    }
 
 
 def _layout(run: Subject) -> dict[str, Any]:

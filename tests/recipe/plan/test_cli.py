@@ -56,8 +56,11 @@ def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) ->
     assert f"this fits on: {smallest['nodes']} x {smallest['dies_per_node']} dies" in page
     assert f"a node {size_text(smallest['host']['total_bytes'])}" in " ".join(page.split())
     if plan["seconds"] is not None:
-        assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s")
-        assert f"\n{plan['tokens_per_second_per_device']:.0f} tokens a second" in page
+        low, high = plan["seconds_range"]["step"]
+        assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s  {low:.0f} to {high:.0f} s")
+        fewest, most = plan["tokens_per_second_range"]
+        rate = plan["tokens_per_second_per_device"]
+        assert f"\n{rate:.0f} tokens a second ({fewest:.0f} to {most:.0f}) for each" in page
 
 
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -133,6 +136,8 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
     ("arguments", "message"),
     [
         (["none.toml"], "none.toml: cannot be read"),
+        ([], "expected RUN.toml, or --published without one"),
+        ([str(CONFIGS / "a3_256die.toml"), "--published"], "expected RUN.toml, or --published without one"),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "0.5"], "--expert-load is 0.5; expected 1 or more"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "nan"], "--expert-load is nan; expected 1 or more"),
