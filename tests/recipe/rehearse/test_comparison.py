@@ -55,19 +55,26 @@ def test_a_phase_that_did_not_fit_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind", "cause"),
+    ("phase", "kind", "group", "cause"),
     [
-        ("ref", "alltoall_base", "expert all-to-all, ref"),
-        ("update", "send", PIPELINE),
-        ("update", "recv", None),
-        ("update", "_reduce_scatter_base", OPTIMIZER),
-        ("update", "_allgather_base", OPTIMIZER),
-        ("log_prob", "_allgather_base", None),
-        ("update", "allreduce", None),
+        ("ref", "alltoall_base", "data/expert", "expert all-to-all, ref"),
+        ("update", "send", "pipeline/model", PIPELINE),
+        ("update", "recv", "pipeline/model", None),
+        ("update", "_reduce_scatter_base", "data/expert", OPTIMIZER),
+        ("update", "_allgather_base", "data/expert", OPTIMIZER),
+        ("log_prob", "_allgather_base", "data/expert", None),
+        ("update", "allreduce", "data/expert", None),
+        ("switch", "broadcast", "pipeline/model", "reshard, pipeline broadcast"),
+        ("switch", "allgather", "data/expert", "reshard, expert all-gather"),
+        ("switch", "allgather", "expert", "reshard, expert all-gather"),
+        ("switch", "allgather", "tensor", "reshard, tensor all-gather"),
+        ("switch", "allgather", "pipeline/model", None),  # names and shapes
+        ("rollout", "alltoall", "world", None),
+        ("build", "alltoall", "world", None),
     ],
 )
-def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, cause: str | None) -> None:
-    assert cause_of(phase, kind) == cause
+def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, group: str, cause: str | None) -> None:
+    assert cause_of(phase, kind, group) == cause
 
 
 def test_a_die_keeps_its_own_part() -> None:
