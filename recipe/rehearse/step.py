@@ -41,7 +41,8 @@ class Workers:
 
     @property
     def vocabulary(self) -> int:
-        return int(self.actor.hf_config.vocab_size)
+        """Tokens that the model and the tokenizer both have."""
+        return min(int(self.actor.hf_config.vocab_size), len(self.actor.tokenizer))
 
 
 def build_workers(
