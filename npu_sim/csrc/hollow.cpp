@@ -4,6 +4,7 @@
 #include "hollow.h"
 
 #include "memory.h"
+#include "mirror.h"
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
@@ -124,7 +125,9 @@ std::unique_ptr<HollowOp> describe(const c10::OperatorHandle& handle) {
       op->kind = named.kind;
       return op;
     }
-  if (!leaf || returns_a_view(schema) || handle.hasTag(at::Tag::inplace_view))
+  // gloo reads memory; a mirror goes through operators that come here again
+  const bool mirrored = in_world_of_one() && schema.name().starts_with("c10d::");
+  if (!leaf || mirrored || returns_a_view(schema) || handle.hasTag(at::Tag::inplace_view))
     op->kind = Kind::Passes;
   else if (!tensors_only)
     op->kind = Kind::Refused;

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, bad
+from recipe.runfile.engines import misfits
+from recipe.runfile.schema import NPU
 
 
 def broken(rule: str, complain: Callable[[str, str], Complaint] = bad) -> Callable[[Facts], Iterator[Complaint]]:
@@ -27,5 +29,17 @@ def refusal(rule: str) -> Callable[[Facts], Iterator[Complaint]]:
         for refused in facts.derived.refusals:
             if refused.rule == rule:
                 yield bad(refused.found, refused.expected, refused.fix)
+
+    return complaints
+
+
+def unfit(rule: str) -> Callable[[Facts], Iterator[Complaint]]:
+    """A check that says what model and device rule out of the engines by this rule of `recipe.runfile.engines`."""
+
+    def complaints(facts: Facts) -> Iterator[Complaint]:
+        strict = facts.device == NPU or facts.derived.strict
+        for misfit in misfits(facts.config, facts.layout, facts.architecture, strict):
+            if misfit.rule == rule:
+                yield bad(misfit.found, misfit.expected)
 
     return complaints

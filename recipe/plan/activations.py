@@ -56,8 +56,13 @@ def attention(model: Architecture, fused: bool) -> float:
     return kept
 
 
+# The stand-in for a fused kernel takes together as many sequences as have so many scores a head, and one at least
+# (megatron_patches/core/extensions/standin/attention.py).
+STAND_IN_SCORES = 2**20
+
+
 def attention_most(model: Architecture, fused: bool, sequence: int, backward: bool) -> float:
-    """Most bytes at once in attention, beyond what it keeps.
+    """Most bytes at once in attention, beyond what it keeps, for each token of the sequences that it takes together.
 
     The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
     the packed ones, and in the backward pass the gradients of all of them; a fused kernel forms none of it.
@@ -199,7 +204,9 @@ def forward_pass(
     """
     die_tokens, h = tokens / tensor, model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    moments = [die_tokens * (attention_most(model, fused, sequence, backward=False) + (2 * key + value) * BF16 + 3 * h)]
+    attended = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence) / tensor
+    attention_bytes = attended * attention_most(model, fused, sequence, backward=False)
+    moments = [attention_bytes + die_tokens * ((2 * key + value) * BF16 + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
         moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
     if numbers and numbers[-1] >= model.dense_layers:

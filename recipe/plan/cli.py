@@ -19,6 +19,7 @@ examples:
   python -m recipe plan configs/a3_256die.toml
   python -m recipe plan configs/a3_256die.toml --prompt-tokens 175 --response-tokens 1385    means, for traffic and time
   python -m recipe plan configs/a3_256die.toml --expert-load 2    where a die's experts get twice their share of tokens
+  python -m recipe plan --published    what others published beside the estimates, each step left out of its own fit
 
 exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file that cannot be planned
 """
@@ -30,7 +31,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     plan = subparsers.add_parser(
         "plan", help=text, description=text + ".", epilog=DETAILS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    plan.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
+    plan.add_argument("config", nargs="?", type=Path, metavar="RUN.toml", help="a run file: docs/CONFIG.md")
+    plan.add_argument("--published", action="store_true", help="instead: published steps, and what is fitted to them")
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
     mean = "for traffic and time (default: the limit)"
     plan.add_argument("--prompt-tokens", type=float, metavar="N", help=f"mean prompt, {mean}")
@@ -53,6 +55,15 @@ def _plan(options: argparse.Namespace) -> int:
     from recipe.runfile.config import load
     from recipe.runfile.errors import LaunchError
 
+    if options.published is (options.config is not None):
+        print("error: expected RUN.toml, or --published without one", file=sys.stderr)
+        return 2
+    if options.published:
+        from recipe.plan import comparison
+
+        tables = "\n".join([*comparison.constant_table(), "", *comparison.time_table()])
+        print(json.dumps(comparison.as_json(), indent=2) if options.json else tables)
+        return 0
     for name, above in (("prompt_tokens", 0.0), ("response_tokens", 0.0), ("expert_load", 0.999)):
         value = getattr(options, name)
         if value is not None and not above < value < float("inf"):

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from recipe.plan.memory import Memory, memory
 from recipe.plan.parameters import BF16, FP32, total_parameters
 from recipe.plan.subject import Subject, subject
+from recipe.runfile.derive import derive_run
+from recipe.runfile.engines import misfits
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import Actor, Cluster, Recompute, Rollout, RunConfig
+from recipe.runfile.schema import CUDA, Actor, Cluster, Recompute, Rollout, RunConfig
 
 MOST_NODES = 64
 ENGINE_SIZES = (1, 2, 4, 8, 16, 32)
@@ -31,11 +33,11 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
     """The least number of nodes (of a simulated machine: of dies) that the run fits on; None above `MOST_NODES`.
 
     The tensor parallel size of the actor, the batch, the lengths and the offloads stay as they are. Micro-batches are
-    of one sequence, and with recomputation by "block" all layers of the new stages are recomputed. Layouts that the
-    batch does not divide by are left out, and so is one rank for all experts, which verl 0.6.1 cannot hand to the
-    rollout.
+    of one sequence; with recomputation by "block" all layers of the new stages are recomputed, by "uniform" one by one.
+    Layouts that the batch does not divide by are left out, those whose engines model or device rule out, and one rank
+    for all experts, which verl 0.6.1 cannot hand to the rollout: preflight accepts what is found.
     """
-    parameters = total_parameters(run.model)
+    parameters, strict = total_parameters(run.model), run.on_npu or derive_run(run.config).strict
     for size in range(1, MOST_NODES + 1):
         cluster = _cluster(run.config, size)
         if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * run.config.hbm_bytes_per_die:
@@ -48,6 +50,8 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
                     candidate = subject(config, run.model, run.prompt_tokens)
                     candidate = dataclasses.replace(candidate, expert_load=run.expert_load)
                 except ConfigError:
+                    continue
+                if any(misfits(config, candidate.layout, run.model, strict)):
                     continue
                 needed = memory(candidate)
                 if any(phase in TRAINING for _, phase in needed.too_full):
@@ -98,16 +102,18 @@ def _rollouts(run: Subject, cluster: Cluster) -> Iterator[Rollout]:
     for tensor in ENGINE_SIZES:
         if dies % tensor or run.model.heads % tensor:
             continue
-        instances = [n for n in _divisors(dies // tensor) if experts % (dies // n) == 0]
+        engines = dies // tensor
+        counts = [engines] if run.config.cluster.device == CUDA else _divisors(engines)
+        instances = [n for n in counts if experts % (dies // n) == 0]
         if instances:
             yield dataclasses.replace(run.config.rollout, tensor_parallel=tensor, instances=instances[0])
 
 
 def _recompute(run: Subject, layers: list[int]) -> Recompute | None:
     recompute = run.config.actor.recompute
-    if recompute is None or recompute.method != "block":
+    if recompute is None or recompute.method is None:
         return recompute
-    return dataclasses.replace(recompute, layers=max(layers))
+    return dataclasses.replace(recompute, layers=max(layers) if recompute.method == "block" else 1)
 
 
 def _stage_lists(layers: int, stages: int) -> list[list[int]]:

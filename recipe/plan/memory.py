@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from recipe.plan import activations, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
+from recipe.plan.saving import FROM_DIES, FROM_HOST, page_locked, saved_copies
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.architecture import Architecture
@@ -80,6 +81,11 @@ class Host:
         return sum(self.parts.values())
 
     @property
+    def saving_total(self) -> int:
+        """What is there only while a checkpoint is saved."""
+        return sum(self.parts.get(kind, 0) for kind in (FROM_DIES, FROM_HOST))
+
+    @property
     def pinned_total(self) -> int:
         return sum(size for name, size in self.parts.items() if name in self.pinned)
 
@@ -114,7 +120,8 @@ def memory(run: Subject) -> Memory:
     """Device memory of one die of each pipeline stage, the KV cache, and the memory of a host."""
     weights = _rollout_weights(run)
     cache = _cache(run, weights)
-    dies = tuple(_die(run, stage, weights, cache) for stage in range(run.layout.actor_pipeline))
+    reshard_bytes = reshard.buffer_bytes(run)
+    dies = tuple(_die(run, stage, weights, cache, reshard_bytes) for stage in range(run.layout.actor_pipeline))
     return Memory(dies, cache, host(run), run.config.hbm_bytes_per_die)
 
 
@@ -125,7 +132,7 @@ def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dic
 
 
 def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
-    """Page-locked bytes of a node: offloaded parameters and MindSpeed's swapped optimizer."""
+    """Page-locked bytes of a node: what is offloaded, MindSpeed's swapped optimizer, and copies for a checkpoint."""
     return host(subject(config, model)).pinned_total
 
 
@@ -160,7 +167,7 @@ def _engine_step(run: Subject) -> int:
     return int(max(layers, logits + budget * model.hidden * BF16))
 
 
-def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> Die:
+def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, reshard_bytes: int) -> Die:
     config, layout, model = run.config, run.layout, run.model
     actor = config.actor
     tensors, laid = stage_tensors(run, stage), stage_buffers(run, stage)
@@ -199,7 +206,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache) -> 
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
-    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard.buffer_bytes(run)}
+    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard_bytes}
     update_bytes = resident.left_by_update(run, stage)
     since_update = {"left by the update": update_bytes} if update_bytes else {}
     phases = {
@@ -252,7 +259,8 @@ def host(run: Subject) -> Host:
     gradients. All of it is page-locked: the actor's parameters because verl says so, the others because a copy to the
     host that need not be waited for is (torch: aten/src/ATen/native/TensorConversions.cpp, `_to_copy`; torch_npu:
     csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
-    on the host holds its states in ordinary memory, and a page-locked copy of the gradients.
+    on the host holds its states in ordinary memory, and a page-locked copy of the gradients. Saving a checkpoint adds
+    to that (recipe.plan.saving).
     """
     layout, actor = run.layout, run.config.actor
     stages = []
@@ -264,7 +272,7 @@ def host(run: Subject) -> Host:
             sizes["optimizer"] = laid.optimizer_bytes
         if actor.optimizer == HOST:
             sizes["optimizer"], sizes["gradients"] = laid.on_host(run.config.actor.host_share)
-        stages.append(sizes)
+        stages.append(sizes | saved_copies(run, stage))
     # Ranks fill a node in order, and the stages are the outermost dimension (tp-cp-ep-dp-pp): a node's dies are of one
     # stage where a stage fills nodes, else of neighbouring ones. The fullest node counts.
     dies = run.config.cluster.dies_per_node
@@ -272,4 +280,5 @@ def host(run: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: dies // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    return Host(parts, frozenset(parts) - ({"optimizer"} if actor.optimizer == HOST else set()))
+    ordinary = {FROM_DIES, FROM_HOST, *(["optimizer"] if actor.optimizer == HOST else [])} - page_locked(run)
+    return Host(parts, frozenset(parts) - ordinary)

@@ -7,9 +7,12 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from recipe.plan.duration import Estimate
+from recipe.plan.hardware import hardware_of
 from recipe.plan.memory import PHASES, Die, Memory
 from recipe.plan.plan import Plan
 from recipe.plan.subject import Subject
+from recipe.runfile.schema import GIB
 from recipe.sizes import size_text
 
 COLUMNS = 100
@@ -41,7 +44,11 @@ def layout_text(run: Subject) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     run, needed = plan.run, plan.memory
     cluster = run.config.cluster
-    yield f"{run.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)}"
+    hardware = hardware_of(run.config)
+    kind = "simulated" if hardware is None else hardware.name
+    yield from _prose(
+        f"{run.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)} ({kind})"
+    )
     yield from _prose(layout_text(run))
     yield from _prose(
         f"{run.config.train.prompts_per_step} prompts x {run.config.rollout.samples_per_prompt} answers a step, up to "
@@ -50,7 +57,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield ""
     yield "Memory of the fullest die by phase"
-    yield from _memory_table({phase: needed.worst(phase) for phase in PHASES})
+    yield from _memory_table({phase: needed.worst(phase) for phase in PHASES}, needed.limit)
     cache = needed.cache
     yield from _prose(
         f"KV cache: {cache.blocks} blocks, {cache.tokens} tokens of {cache.bytes_per_token} bytes; an engine's "
@@ -60,7 +67,10 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield "Host memory of a node"
     parts = needed.host.parts
     rows = [(f"{name}, page-locked" if name in needed.host.pinned else name, parts[name]) for name in parts]
-    yield from _table([(name, size_text(size)) for name, size in [*rows, ("all", needed.host.total)]])
+    table = [(name, size_text(size)) for name, size in [*rows, ("all", needed.host.total)]]
+    if cluster.host_memory_gib_per_node is not None:
+        table.append(("left of a node", _left(cluster.host_memory_gib_per_node * GIB - needed.host.total)))
+    yield from _table(table)
     yield ""
     yield from _prose(
         f"Traffic of a die in a step, for prompts of {plan.mean.prompt:g} and answers of {plan.mean.response:g} tokens "
@@ -79,7 +89,7 @@ def _prose(text: str, indent: str = "") -> Iterator[str]:
     )
 
 
-def _memory_table(dies: Mapping[str, Die]) -> Iterator[str]:
+def _memory_table(dies: Mapping[str, Die], limit: int) -> Iterator[str]:
     rows: list[Sequence[str]] = [["", *(TITLES[phase] for phase in dies)]]
     outside = next(iter(dies.values())).outside
     kinds = list(dict.fromkeys(kind for phase, die in dies.items() for kind in die.phases[phase]))
@@ -88,9 +98,15 @@ def _memory_table(dies: Mapping[str, Die]) -> Iterator[str]:
         rows.append([kind, *("" if size is None else size_text(size) for size in sizes)])
     for kind, size in outside.items():
         rows.append([f"{kind} (outside torch)", *(size_text(size) for _ in dies)])
-    rows.append(["all", *(size_text(die.total(phase) + die.outside_total) for phase, die in dies.items())])
+    totals = [die.total(phase) + die.outside_total for phase, die in dies.items()]
+    rows.append(["all", *map(size_text, totals)])
+    rows.append(["left of a die", *(_left(limit - total) for total in totals)])
     rows.append(["on a die of stage", *(str(die.stage) for die in dies.values())])
     yield from _table(rows)
+
+
+def _left(size: float) -> str:
+    return size_text(size) if size >= 0 else f"-{size_text(-size)}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -107,11 +123,15 @@ def _time(plan: Plan) -> Iterator[str]:
         return
     estimate = plan.estimate
     hardware = estimate.hardware.name
-    yield from _prose(f"Estimated time of a step ({hardware}; from one published step, see docs/PLAN.md)")
-    yield from _table(
-        [*((name, f"{s:.0f} s") for name, s in estimate.phases.items()), ("step", f"{estimate.step:.0f} s")]
+    yield from _prose(
+        f"Estimated time of a step ({hardware}), as far off as published steps were that it was not fitted to "
+        "(docs/PLAN.md)"
     )
-    yield f"{estimate.tokens_per_second_per_device:.0f} tokens a second for each of {estimate.devices:g} devices"
+    rows = [*estimate.phases.items(), ("step", estimate.step)]
+    yield from _table([(name, f"{time.estimate:.0f} s", f"{time.low:.0f} to {time.high:.0f} s") for name, time in rows])
+    rate = estimate.tokens_per_second_per_device
+    around = f"{rate.low:.0f} to {rate.high:.0f}"
+    yield f"{rate.estimate:.0f} tokens a second ({around}) for each of {estimate.devices:g} devices"
 
 
 def _verdict(plan: Plan) -> Iterator[str]:
@@ -126,11 +146,13 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield "No smaller or larger cluster of up to 64 nodes was found for this batch and these offloads"
         return
     cluster = smallest.run.config.cluster
+    limited = cluster.host_memory_gib_per_node is not None
     yield f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies"
     yield from _prose(layout_text(smallest.run), "  ")
     yield from _prose(
         f"micro-batches of one sequence; its fullest die holds {size_text(smallest.fullest_bytes)}, a node "
-        f"{size_text(smallest.memory.host.total)}",
+        f"{size_text(smallest.memory.host.total)}"
+        + ("" if limited else ", which was not looked at: [cluster] host_memory_gib_per_node is not given"),
         "  ",
     )
 
@@ -145,10 +167,11 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "layout": _layout(run),
         "fits": needed.fits,
         "warnings": list(plan.warnings()),
+        "hardware": run.config.cluster.die_kind,
         "die_bytes": needed.limit,
         "fullest": {
-            phase: {"stage": die.stage, "bytes": die.total(phase) + die.outside_total}
-            for phase, die in ((phase, needed.worst(phase)) for phase in PHASES)
+            phase: {"stage": die.stage, "bytes": total, "left_bytes": needed.limit - total}
+            for phase, die, total in _fullest(needed)
         },
         "memory": [
             {"stage": die.stage, "phases": {p: dict(die.phases[p]) for p in PHASES}, "outside_torch": dict(die.outside)}
@@ -164,8 +187,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "host": _host(needed),
         "mean_tokens": {"prompt": plan.mean.prompt, "response": plan.mean.response},
         "traffic_bytes": dict(plan.traffic),
-        "seconds": None if estimate is None else {**estimate.phases, "step": estimate.step},
-        "tokens_per_second_per_device": None if estimate is None else estimate.tokens_per_second_per_device,
+        **_time_json(estimate),
         "smallest_cluster": None if smallest is None else {
             "nodes": smallest.run.config.cluster.nodes,
             "dies_per_node": smallest.run.config.cluster.dies_per_node,
@@ -174,6 +196,25 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "host": _host(smallest.memory),
         },
     }  # fmt: skip
+
+
+def _fullest(needed: Memory) -> Iterator[tuple[str, Die, int]]:
+    for phase in PHASES:
+        die = needed.worst(phase)
+        yield phase, die, die.total(phase) + die.outside_total
+
+
+def _time_json(estimate: Estimate | None) -> dict[str, Any]:
+    """The time; each range is the low and the high end of the figure beside it."""
+    if estimate is None:
+        return dict.fromkeys(("seconds", "seconds_range", "tokens_per_second_per_device", "tokens_per_second_range"))
+    times, rate = {**estimate.phases, "step": estimate.step}, estimate.tokens_per_second_per_device
+    return {
+        "seconds": {name: time.estimate for name, time in times.items()},
+        "seconds_range": {name: [time.low, time.high] for name, time in times.items()},
+        "tokens_per_second_per_device": rate.estimate,
+        "tokens_per_second_range": [rate.low, rate.high],
+    }
 
 
 def _layout(run: Subject) -> dict[str, Any]:

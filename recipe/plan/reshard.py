@@ -7,6 +7,8 @@ group, then renamed and loaded into vLLM's weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject
 
@@ -26,19 +28,20 @@ def buffer_bytes(run: Subject) -> int:
     return most
 
 
-def received_bytes(run: Subject) -> dict[str, int]:
-    """Bytes that a die receives in one sync, by collective: the whole model passes every die."""
+def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str, int]:
+    """Bytes that a die receives in one sync, by collective: the whole model passes every die.
+
+    Args:
+        run: the run.
+        among: stages of the dies that are looked at; the one that receives most counts. Default: all.
+    """
     layout = run.layout
-    dense = expert = 0
-    for stage in range(layout.actor_pipeline):
-        for tensor in stage_tensors(run, stage):
-            if tensor.expert:
-                expert += tensor.nbytes
-            else:
-                dense += tensor.nbytes
-    stages = layout.actor_pipeline
+    stages = range(layout.actor_pipeline)
+    dense = sum(tensor.nbytes for stage in stages for tensor in stage_tensors(run, stage) if not tensor.expert)
+    expert = sum(tensor.nbytes for stage in stages for tensor in stage_tensors(run, stage) if tensor.expert)
+    own = (sum(tensor.nbytes for tensor in stage_tensors(run, stage)) for stage in (stages if among is None else among))
     return {
-        "pipeline broadcast": (dense + expert) * (stages - 1) // stages,
+        "pipeline broadcast": dense + expert - min(own),
         "expert all-gather": expert * (layout.actor_expert - 1),
         "tensor all-gather": dense * (layout.actor_tensor - 1),
     }

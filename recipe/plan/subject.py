@@ -20,9 +20,9 @@ class Subject:
     """A run to be planned. `prompt_tokens` is the padded prompt length.
 
     `fused`: MindSpeed's or Transformer Engine's kernels, which keep less for the backward pass than the plain-torch
-    ones that stand in for them on a simulated die. `stacked`: MindSpeed's grouped layers, which copy their experts'
-    weights in every pass. `expert_load`: the tokens that the busiest die's experts are sent, as a multiple of an even
-    spread.
+    ones that stand in for them on a simulated die. `stacked`: MindSpeed takes part, whose grouped layers copy their
+    experts' weights in every pass. `expert_load`: the tokens that the busiest die's experts are sent, as a multiple of
+    an even spread.
     """
 
     config: RunConfig

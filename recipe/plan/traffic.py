@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from recipe.plan import reshard
 from recipe.plan.activations import recomputed
+from recipe.plan.counts import counts_of
 from recipe.plan.parameters import BF16, FP32
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
@@ -73,13 +74,13 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
     updates, gathers = run.config.train.updates_per_step, (laid.dense > 0) + (laid.expert > 0)
     optimizer = updates * (FP32 + gathers * BF16) * (laid.dense * shared + laid.expert * shared_experts)
 
-    rollout_tokens = layout.rollout_sequences_per_engine * mean.sequence / layout.rollout_tensor
-    rollout_each = model.experts_per_token * 2 * model.hidden * BF16 * (1 - 1 / layout.rollout_expert)
-    reduced = 2 * layout.rollout_sequences_per_engine * mean.sequence * model.hidden * BF16 * 2 * model.layers
+    counts, engine_tokens = counts_of(model), layout.rollout_sequences_per_engine * mean.sequence
     causes = {
-        **{f"reshard, {name}": size for name, size in reshard.received_bytes(run).items()},
-        "expert all-to-all, rollout": rollout_tokens * model.moe_layers * rollout_each,
-        "tensor all-reduce, rollout": reduced * (1 - 1 / layout.rollout_tensor),
+        **{f"reshard, {name}": size for name, size in reshard.received_bytes(run, among).items()},
+        "expert all-to-all, rollout": counts.to_experts_bytes(
+            engine_tokens, layout.rollout_tensor, layout.rollout_expert
+        ),
+        "tensor all-reduce, rollout": counts.reduced_bytes(engine_tokens, layout.rollout_tensor),
         **exchanged,
         "pipeline": pipeline,
         "gradients and parameters": optimizer,

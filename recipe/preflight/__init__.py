@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recipe.checks.catalogue import check_named, checks_that_need
 from recipe.checks.declaration import CLUSTER, FILES, NODE, STATIC
+from recipe.checks.facts import dies
 from recipe.checks.facts.cluster import ask_safely
 from recipe.checks.facts.machine import Machine, this_machine
 from recipe.checks.facts.packages import COMPARED
@@ -46,6 +47,8 @@ def run(
     """
     node = config.simulated if node is None else node
     facts = Facts(config, machine or this_machine(), node, upstream_dir(), base_port=base_port)
+    if node and not config.simulated:
+        facts = dataclasses.replace(facts, dies=dies.ask_safely(config.cluster.device))
     if cluster:
         ray = ask_safely(facts.ray_address, facts.shared_paths, list(COMPARED), facts.upstream)
         facts = dataclasses.replace(facts, ray=ray)

@@ -50,6 +50,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--micro-batches", type=int, metavar="N",
         help="of the update (default: as many as are in flight at once, and one)",
     )  # fmt: skip
+    parser.add_argument(
+        "--rollout", choices=("once", "every", "none"), default="once",
+        help="generation, with the switch to it: on the first stage rehearsed, on every one, on none (default: once)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--decode-steps", type=int, default=3, metavar="N", help="tokens generated of each answer (default: 3)"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
     parser.set_defaults(handler=_rehearse)
 
@@ -73,7 +80,7 @@ def _print(options: argparse.Namespace) -> None:
     from recipe.runfile.errors import ConfigError
     from recipe.runfile.paths import runs_dir, upstream_dir
 
-    for name in ("steps", "micro_batches", "jobs"):
+    for name in ("steps", "micro_batches", "decode_steps", "jobs"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected 1 or more")
@@ -87,6 +94,8 @@ def _print(options: argparse.Namespace) -> None:
         response=options.response_tokens,
         expert_load=options.expert_load,
         micro_batches=options.micro_batches,
+        rollout=options.rollout,
+        decode_steps=options.decode_steps,
     )
     run = rehearsed(config, asked, upstream_dir())
     directory = options.out or runs_dir() / "rehearsals" / config.run.name

@@ -85,7 +85,7 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
         for name, phase in result.phases.items():
             times = _times(run, result.stage, name)
             for one in phase.traffic:
-                cause = cause_of(name, one["kind"])
+                cause = cause_of(name, one["kind"], one["group"])
                 if cause is not None:
                     share = run.planned.config.train.updates_per_step if cause == OPTIMIZER else times
                     by_cause[cause] = by_cause.get(cause, 0.0) + sent_to_others(one) * share
@@ -98,8 +98,20 @@ PIPELINE, OPTIMIZER = "pipeline", "gradients and parameters"
 _EXPERTS = "expert all-to-all, {}"
 
 
-def cause_of(phase: str, kind: str) -> str | None:
+_RESHARD = {
+    ("broadcast", "pipeline"): "reshard, pipeline broadcast",
+    ("allgather", "expert"): "reshard, expert all-gather",
+    ("allgather", "data"): "reshard, expert all-gather",  # data parallel ranks are those of the experts, too
+    ("allgather", "tensor"): "reshard, tensor all-gather",
+}
+
+
+def cause_of(phase: str, kind: str, group: str) -> str | None:
     """The cause, as the plan names it, of a collective of this kind in this phase; None where the plan has none."""
+    if phase in ("build", "rollout"):  # a trial step, and some of the answers' tokens
+        return None
+    if phase == "switch":
+        return _RESHARD.get((kind, group.split("/")[0]))
     if "alltoall" in kind:
         return _EXPERTS.format(phase)
     if kind == "send":
@@ -113,12 +125,16 @@ def sent_to_others(one: Mapping[str, Any]) -> float:
     """Bytes of a collective that leave the die: all but its own part."""
     if one["kind"] == "send":
         return float(one["sent"])
+    if one["kind"] == "broadcast":  # of a sync: what the others have, which the plan counts where it arrives
+        return float(one["received"])
     whole = one["received"] if "allgather" in one["kind"] else one["sent"]
     return float(whole * (1 - 1 / one["size"]))
 
 
 def _times(run: Rehearsed, stage: int, phase: str) -> float:
     """Sequences of a step for each that was rehearsed."""
+    if phase == "switch":
+        return 1.0
     every = run.planned.layout.actor_sequences_per_rank
     return every / (run.update_sequences(stage) if phase == "update" else run.forward_sequences)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from recipe.launch.processes import die_with_parent
 from recipe.rehearse.job import Job, StageResult
-from recipe.rehearse.jobs import environment, make_job
+from recipe.rehearse.jobs import environment, make_description_jobs, make_job, with_descriptions
 from recipe.rehearse.model_files import make_model
 from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
@@ -28,7 +28,10 @@ Say = Callable[[str], None]
 # Begins the command line of the process that forks those of the stages; the descriptor for progress follows.
 COMMAND = (sys.executable, "-m", "recipe.rehearse.stage_process")
 PATIENCE_S = 3.0
-TITLES = {"build": "building", "log_prob": "old log-prob", "ref": "reference", "update": "update", "rollout": "rollout"}
+TITLES = {
+    "build": "building", "switch": "switch", "rollout": "rollout", "log_prob": "old log-prob", "ref": "reference",
+    "update": "update",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,15 @@ def rehearse_stages(
     make_model(run.given, model)
     results: dict[int, StageResult] = {}
     waiting = []
+    descriptions, files = [], []
+    if run.describes_stages:
+        for job in make_description_jobs(run, model, directory):
+            files.append(Place(directory, job.stage).file(f".tensors.{job.key[:12]}.json"))
+            if not files[-1].is_file():
+                given = environment(run, job.stage, model, directory)
+                descriptions.append((Place(directory, job.stage), with_descriptions(job, files[-1:]), given))
     for stage in run.stages:
-        place, job = Place(directory, stage), make_job(run, stage, model, directory)
+        place, job = Place(directory, stage), with_descriptions(make_job(run, stage, model, directory), files)
         known = StageResult.read(place.file(".json"), job.key)
         if known is None:
             waiting.append((place, job, environment(run, stage, model, directory)))
@@ -71,15 +81,25 @@ def rehearse_stages(
             results[stage] = known
     if waiting:
         with _Processes(say, command, waiting[0][2], directory / "stages.log") as processes:
-            while waiting or processes.running:
-                while waiting and len(processes.running) < at_once:
-                    processes.start(*waiting.pop(0))
-                for place, job in processes.ended():
-                    result = StageResult.read(place.file(".json"), job.key)
-                    if result is None:
-                        raise LaunchError(f"stage {place.stage}: {processes.complaint(place)}; {place.file('.log')}")
-                    results[place.stage] = result
+            _conduct(processes, descriptions, at_once)
+            results |= _conduct(processes, waiting, at_once)
     return [results[stage] for stage in run.stages]
+
+
+def _conduct(
+    processes: _Processes, waiting: Sequence[tuple[Place, Job, Mapping[str, str]]], at_once: int
+) -> dict[int, StageResult]:
+    """Have all of them done, so many at a time; the results by stage."""
+    results, left = {}, list(waiting)
+    while left or processes.running:
+        while left and len(processes.running) < at_once:
+            processes.start(*left.pop(0))
+        for place, job in processes.ended():
+            result = StageResult.read(place.file(".json"), job.key)
+            if result is None:
+                raise LaunchError(f"stage {place.stage}: {processes.complaint(place)}; {place.file('.log')}")
+            results[place.stage] = result
+    return results
 
 
 class _Processes:
@@ -141,7 +161,10 @@ class _Processes:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         self.running[place.stage] = (place, job)
-        self._say(f"stage {place.stage}: die {job.rank} of {job.world_size}")
+        doing = (
+            "its tensors are described to the others" if job.only_describe else f"die {job.rank} of {job.world_size}"
+        )
+        self._say(f"stage {place.stage}: {doing}")
 
     def ended(self) -> list[tuple[Place, Job]]:
         """Say what there is to say of those that run; returns those that have come to their end meanwhile.

@@ -31,6 +31,8 @@ class Contents:
             "actor weights": lambda: _buffers(getattr(actor, "actor_module", ()), "param_data"),
             "gradients": lambda: _buffers(getattr(actor, "actor_module", ()), "grad_data"),
             "optimizer": lambda: _optimizer(getattr(actor, "actor_optimizer", None)),
+            "rollout weights": lambda: _engine_weights(getattr(actor, "rollout", None)),
+            "KV cache": lambda: _engine_cache(getattr(actor, "rollout", None)),
             "reference weights": lambda: _parameters(getattr(reference, "ref_module", ())),
         }
 
@@ -60,6 +62,22 @@ def _buffers(modules: Iterable[Any], name: str) -> Iterator[torch.Tensor]:
 
 def _parameters(modules: Iterable[torch.nn.Module]) -> Iterator[torch.Tensor]:
     return (parameter.data for module in modules for parameter in module.parameters())
+
+
+def _engine_weights(rollout: Any) -> Iterator[torch.Tensor]:
+    """Parameters of the engine's model, and what was derived from them."""
+    if rollout is None:
+        return
+    for module in rollout._model.modules():
+        yield from (value.data for value in vars(module).values() if isinstance(value, torch.Tensor))
+        yield from (value.data for value in module._parameters.values() if value is not None)
+
+
+def _engine_cache(rollout: Any) -> Iterator[torch.Tensor]:
+    if rollout is None:
+        return
+    for cache in rollout._engine.model_executor.driver_worker.worker.model_runner.kv_caches:
+        yield from ([cache] if isinstance(cache, torch.Tensor) else cache)
 
 
 def _optimizer(optimizer: Any) -> Iterator[torch.Tensor]:

@@ -16,8 +16,9 @@ from recipe.rehearse.steering import Routing, chosen_experts
 def meet_nobody() -> None:
     """From now on the engines of a data-parallel domain, and the ranks of one, find one another without a socket."""
     import torch.distributed as dist
-    from verl_patches.workers.rollout.vllm_rollout import dp_environment
     from vllm.distributed.device_communicators import shm_broadcast
+
+    from verl_patches.workers.rollout.vllm_rollout import dp_environment
     from vllm_patches.distributed import utils as rendezvous
 
     def all_gather_offers(offers: list[Any], own: Any) -> None:

@@ -45,6 +45,10 @@ class Job:
     steps: int
     seed: int
     hollow_from_bytes: int
+    # Files with the tensors of each stage (recipe/rehearse/pipeline.py); empty where there is no sync between stages.
+    described: tuple[str, ...] = ()
+    # The stage is built, and its tensors are described; nothing else.
+    only_describe: bool = False
 
     def write(self, path: Path) -> None:
         """Write it where the process will read it."""
@@ -53,7 +57,8 @@ class Job:
     @classmethod
     def read(cls, path: Path) -> Job:
         """The job in a file."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**values, "described": tuple(values["described"])})
 
 
 @dataclass(frozen=True)

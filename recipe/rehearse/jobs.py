@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         overrides=[*overrides, f"{_BY_TRAINER}={run.config.run.steps}"],
         forward_sequences=run.forward_sequences,
         update_sequences=run.update_sequences(stage),
-        rollout_sequences=0,
-        decode_steps=0,
+        rollout_sequences=run.rollout_sequences(stage),
+        decode_steps=run.decode_steps,
         old_log_probs=not planned.on_policy,
         prompt=run.prompt,
         response=run.response,
@@ -53,7 +54,25 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         hollow_from_bytes=HOLLOW_FROM_BYTES,
     )
     asked = [dataclasses.asdict(job), _environment(run, stage, model, directory), _code()]
-    return dataclasses.replace(job, key=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest())
+    return dataclasses.replace(job, key=_key(asked))
+
+
+def make_description_jobs(run: Rehearsed, model: Path, directory: Path) -> list[Job]:
+    """One job for each stage of the pipeline: to be built, so that others know its tensors."""
+    jobs = []
+    for stage in range(run.planned.layout.actor_pipeline):
+        job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
+        jobs.append(dataclasses.replace(job, key=_key([job.stage, job.rank, job.world_size, job.overrides, _code()])))
+    return jobs
+
+
+def with_descriptions(job: Job, files: Sequence[Path]) -> Job:
+    """The job of a stage that is told of all others."""
+    return dataclasses.replace(job, described=tuple(str(file) for file in files))
+
+
+def _key(asked: object) -> str:
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
 
 LARGEST = 5
-PHASES = ("build", "rollout", "log_prob", "ref", "update")
+PHASES = ("build", "switch", "rollout", "log_prob", "ref", "update")
 
 
 def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from recipe.rehearse.contents import BEING_BUILT, REST, Contents, at_peak
 from recipe.rehearse.counters import BUILD, Counters
 from recipe.rehearse.job import Phase
 
+SWITCH = "switch"
+SWITCHED = "update_weights"
+
 
 class PhaseCounters(Counters):
     """Counters that also keep each phase's traffic, operators and time, and add a phase up when it ends.
@@ -35,23 +38,39 @@ class PhaseCounters(Counters):
         self.phases: dict[str, Phase] = {}
         self.loads: dict[str, float] = {}
         self._begin, self._end = begin, end
+        self._counted, self._start = 0, 0.0
 
     @contextmanager
     def measured(self, phase: str) -> Iterator[None]:
-        sim.reset_counts()
-        sim.reset_traffic()
-        self._begin(phase)
+        self._count_anew(0)
+        self._begin(SWITCH if phase == "rollout" else phase)
         self.loads.pop(phase, None)
-        start = time.monotonic()
         try:
             with super().measured(phase):
                 yield
         finally:
-            self.phases[phase] = self._added_up(phase, time.monotonic() - start)
-            self._end(self.phases[phase])
+            self._keep(phase)
+
+    def read(self, point: str) -> None:
+        """Keep a reading; that behind the rollout's weights ends the switch, a part of verl's generation."""
+        super().read(point)
+        if self.phase == "rollout" and point == SWITCHED:
+            self._keep(SWITCH)
+            self._begin(self.phase)
+            self._count_anew(len(self.of(self.phase)) - 1)
+
+    def _count_anew(self, counted: int) -> None:
+        """So many of the phase's readings are counted already."""
+        sim.reset_counts()
+        sim.reset_traffic()
+        self._counted, self._start = counted, time.monotonic()
+
+    def _keep(self, phase: str) -> None:
+        self.phases[phase] = self._added_up(phase, time.monotonic() - self._start)
+        self._end(self.phases[phase])
 
     def _added_up(self, phase: str, seconds: float) -> Phase:
-        readings = self.of(phase)
+        readings = self.of(self.phase)[self._counted :]
         # The peak of a phase's first reading is that of what was before it.
         before, after = max(itertools.pairwise(readings), key=lambda pair: pair[1].peak)
         return Phase(

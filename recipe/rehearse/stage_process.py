@@ -108,6 +108,7 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
 
 def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
     # Here, as it imports the upstreams, and what they take from torch.distributed is to be that of a world of one.
+    from recipe.rehearse.pipeline import describe, read_description, steer_pipeline, write_description
     from recipe.rehearse.step import Work, build_workers, run_step
 
     with initialize_config_module("verl.trainer.config", version_base=None):
@@ -130,6 +131,11 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
             mini_batch=job.update_sequences,
             contents=contents.of,
         )
+    if job.only_describe:
+        write_description(describe(workers.actor.actor_module), Path(job.described[0]))
+        return
+    if job.described:
+        steer_pipeline([read_description(Path(file)) for file in job.described])
     lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
     work = Work(
         lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs, job.decode_steps

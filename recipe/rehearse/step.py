@@ -21,8 +21,8 @@ ROLLOUT_POINTS = ("resume", "update_weights", "release")
 @dataclass(frozen=True)
 class Work:
     """What a die does in a step: sequences of the rollout (0: none), of the passes without gradients, and of the
-    update. `old_log_probs`: there is a pass for them. `decode_steps`: tokens of an answer that the engine generates (None:
-    all of the run's)."""
+    update. `old_log_probs`: there is a pass for them. `decode_steps`: tokens of an answer that the engine
+    generates, all of the run's if None."""
 
     lengths: Lengths
     rollout_sequences: int

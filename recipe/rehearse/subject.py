@@ -25,6 +25,9 @@ class Options:
         prompt, response: tokens of every prompt and every answer.
         expert_load: the share that the experts of the rehearsed die are sent, as a multiple of an even one.
         micro_batches: of an update; those of the passes without gradients are at most two.
+        rollout: on which stages there is one: "once", on the first that is rehearsed; "every"; "none". The engines on
+            the dies of all stages are alike.
+        decode_steps: tokens that the engine generates of each answer.
     """
 
     stages: tuple[int, ...] | None = None
@@ -33,6 +36,8 @@ class Options:
     response: int | None = None
     expert_load: float = 1.0
     micro_batches: int | None = None
+    rollout: str = "once"
+    decode_steps: int = 3
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,20 @@ class Rehearsed:
 
     def update_sequences(self, stage: int) -> int:
         return self.update_micro_batches(stage) * self.planned.layout.micro_batch
+
+    def rollout_sequences(self, stage: int) -> int:
+        """Those of an engine of the run, or none."""
+        wanted = {"once": stage == self.stages[0], "every": True, "none": False}[self.options.rollout]
+        return self.planned.layout.rollout_sequences_per_engine if wanted else 0
+
+    @property
+    def decode_steps(self) -> int:
+        return min(self.options.decode_steps, self.response)
+
+    @property
+    def describes_stages(self) -> bool:
+        """Stages are told of each other's tensors, for the switch to the rollout."""
+        return self.options.rollout != "none" and self.planned.layout.actor_pipeline > 1
 
     @property
     def forward_sequences(self) -> int:

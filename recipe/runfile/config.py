@@ -16,6 +16,7 @@ from recipe.reward.verifiers import get_verifier
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.hosts import require_host
 from recipe.runfile.schema import (
+    DIE_KINDS,
     HOST,
     RunConfig,
 )
@@ -80,7 +81,10 @@ def require_literal(text: str, label: str) -> None:
 
 def _check_choices(config: RunConfig, where: str) -> None:
     """Check values that no field's limits can express, and keys that need or exclude one another."""
-    for check in (_check_texts, _check_hosts, _check_kinds, _check_nodes, _check_names, _check_reward, _check_pairs):
+    for check in (
+        _check_texts, _check_hosts, _check_kinds, _check_nodes, _check_hardware, _check_names, _check_reward,
+        _check_pairs,
+    ):  # fmt: skip
         check(config, where)
 
 
@@ -141,6 +145,14 @@ def _check_nodes(config: RunConfig, where: str) -> None:
         )
     if config.cluster.nodes > 1 and config.cluster.head is None and not config.simulated:
         raise ConfigError(f"{where}: [cluster] key 'head' is missing; give the address of the head node")
+
+
+def _check_hardware(config: RunConfig, where: str) -> None:
+    device, hardware = config.cluster.device, config.cluster.hardware
+    if hardware is not None and DIE_KINDS[hardware].device != device:
+        of_device = [name for name, kind in DIE_KINDS.items() if kind.device == device]
+        expected = f"one of {', '.join(of_device)}" if of_device else "no hardware, as nothing of it is simulated"
+        raise ConfigError(f'{where}: [cluster] hardware = "{hardware}" with device = "{device}"; expected {expected}')
 
 
 def _check_names(config: RunConfig, where: str) -> None:

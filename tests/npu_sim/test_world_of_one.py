@@ -24,7 +24,14 @@ def test_every_collective_is_that_of_a_real_world_of_ranks_that_hold_the_same(ra
 
 @pytest.mark.parametrize(
     "name",
-    ["what_is_refused", "what_only_a_peer_knows", "what_is_counted", "a_large_group_is_cheap", "megatron_layout"],
+    [
+        "what_is_refused",
+        "what_only_a_peer_knows",
+        "what_is_counted",
+        "tensors_without_contents",
+        "a_large_group_is_cheap",
+        "megatron_layout",
+    ],
 )
 def test_alone(ranks: Ranks, tmp_path: Path, name: str):
     ranks.run({"name": name}, tmp_path / "rank", ranks=1, limit_s=60)

@@ -279,6 +279,33 @@ def equals_a_real_world(rank: int) -> None:
     dist.destroy_process_group()
 
 
+def tensors_without_contents(_: int) -> None:
+    """They pass through every collective, and move the same bytes."""
+    rank, size = 1, 3
+    torch_npu.sim.make_world_of_one(rank, size)
+    runs = []
+    for hollow in (False, True):
+        if hollow:
+            torch_npu.sim.make_hollow(1)
+        dist.init_process_group(BACKENDS, init_method="tcp://127.0.0.1:1")
+        runs.append(seen(rank, size))
+        dist.destroy_process_group()
+    full, hollow_run = runs
+    for name, (left, moved_bytes) in hollow_run.items():
+        assert moved_bytes == full[name][1], name
+        for one in tensors(left):
+            if not one.is_complex():  # which only computing with floating parts makes hollow
+                assert torch_npu.sim.is_hollow(one) == (one.is_floating_point() and one.numel() > 0), (name, one.dtype)
+    integers = [name for name in full if "int" in name]
+    assert integers and all(same(hollow_run[name][0], full[name][0]) for name in integers)
+
+
+def tensors(found: Any) -> list[torch.Tensor]:
+    if isinstance(found, torch.Tensor):
+        return [found]
+    return [one for part in found for one in tensors(part)] if isinstance(found, list) else []
+
+
 def what_is_refused(_: int) -> None:
     for rank, size in ((-1, 2), (2, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"rank {rank} is none of 0 to {size - 1}"):
@@ -456,6 +483,7 @@ JOBS = {
     job.__name__: job
     for job in (
         equals_a_real_world,
+        tensors_without_contents,
         what_is_refused,
         what_only_a_peer_knows,
         what_is_counted,

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
-from recipe.checks.runfile_rules import broken, refusal
+from recipe.checks.runfile_rules import broken, refusal, unfit
+from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
-from recipe.runfile.schema import CUDA, NPU, SIM
-
-# Dies of one Atlas 800T A3 node.
-A3_DIES = 16
+from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
 
 
 def _uneven(shared: int, ranks: int) -> bool:
@@ -84,15 +82,11 @@ def _shared_experts(facts: Facts) -> Iterator[Complaint]:
         yield bad(f"[actor] expert_parallel = 1 for {facts.architecture.experts} experts", "2 or more")
 
 
-@check(
+check(
     "L012", "the rollout's dies share the experts evenly", needs="static",
     why="vLLM spreads the experts over all dies of an instance; our exchange of weights sends each die its own ones",
     fix="change [rollout] instances, so that the dies of one divide the model's experts",
-)  # fmt: skip
-def _rollout_experts(facts: Facts) -> Iterator[Complaint]:
-    experts, ranks = facts.architecture.experts, facts.layout.rollout_expert
-    if _uneven(experts, ranks):
-        yield bad(f"{experts} experts over the {ranks} dies of an instance", "a whole number each")
+)(unfit(UNEVEN_EXPERTS))  # fmt: skip
 
 
 @check(
@@ -104,12 +98,7 @@ def _rollout_experts(facts: Facts) -> Iterator[Complaint]:
 def _instances_on_gpus(facts: Facts) -> Iterator[Complaint]:
     if facts.device != CUDA:
         raise NoMatter
-    layout = facts.layout
-    if layout.rollout_data > 1:
-        yield bad(
-            f"[rollout] instances = {layout.rollout_instances} for {layout.rollout_engines} engines",
-            f"{layout.rollout_engines}",
-        )
+    yield from unfit(JOINED_ON_GPUS)(facts)
 
 
 @check(
@@ -158,20 +147,19 @@ def _within_node(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "L016", "a node has as many dies as such nodes have", needs="static",
-    why="an Atlas A3 node has 8 devices of 2 dies, and Ray counts dies; other numbers leave dies idle or wait for ever",
-    fix="set [cluster] dies_per_node (A3: 16; DGX or HGX: 8); on the nodes, --node counts their dies",
+    why="an Atlas A3 node has 8 devices of 2 dies, an A2 node 8 of one, and Ray counts dies; other numbers leave dies "
+        "idle or wait for ever",
+    fix="set [cluster] dies_per_node (A3: 16; A2, DGX or HGX: 8), or hardware; on the nodes, --node counts their dies",
 )  # fmt: skip
 def _dies(facts: Facts) -> Iterator[Complaint]:
-    dies = facts.config.cluster.dies_per_node
-    if facts.device == SIM:
+    cluster = facts.config.cluster
+    if cluster.die_kind is None:
         raise NoMatter
-    most = 8 if facts.device == CUDA else A3_DIES
-    if dies > most:
-        yield doubtful(f"dies_per_node = {dies}", f"at most {most}")
-    elif facts.device == NPU and dies < A3_DIES and not (facts.node and facts.machine.dies == dies):
-        yield doubtful(
-            f"dies_per_node = {dies} with device npu", f"{A3_DIES}: an Atlas A3 node's 8 NPUs have 2 dies each"
-        )
+    dies, usual = cluster.dies_per_node, DIE_KINDS[cluster.die_kind].per_node
+    if dies > usual:
+        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"at most {usual}")
+    elif facts.device == NPU and dies < usual and not (facts.node and facts.machine.dies == dies):
+        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"{usual}, as such nodes have")
 
 
 @check(

@@ -64,22 +64,25 @@ def _whole_batch(facts: Facts) -> Iterator[Complaint]:
 
 
 @check(
-    "M004", "a node's memory holds what is pinned and offloaded", needs="static",
-    why="pinned memory cannot be swapped: beyond the node's memory the kernel ends processes",
-    fix="more dies for the same model, or fewer offloads; see python -m recipe plan",
+    "M004", "a node's memory holds what is pinned and offloaded, and copied for a checkpoint", needs="static",
+    why="pinned memory cannot be swapped: beyond the node's memory the kernel ends processes, the first save at the "
+        "latest",
+    fix="more dies for the same model, fewer offloads, or [run] save_every = 0; see python -m recipe plan",
 )  # fmt: skip
 def _host(facts: Facts) -> Iterator[Complaint]:
     host, stated = facts.planned_memory.host, facts.config.cluster.host_memory_gib_per_node
-    pinned = size_text(host.pinned_total)
+    of_them = f"{size_text(host.pinned_total)} of them pinned"
+    if host.saving_total:
+        of_them += f", {size_text(host.saving_total)} only while a checkpoint is saved"
     available = stated * GIB if stated is not None else facts.machine.memory if facts.node else None
     if available is None:
         raise CannotTell(
-            f"the plan wants {size_text(host.total)} on a node, {pinned} of them pinned, and [cluster] "
-            "host_memory_gib_per_node is not given; with --node this machine's own memory counts"
+            f"the plan wants {size_text(host.total)} on a node, {of_them}, and [cluster] host_memory_gib_per_node is "
+            "not given; with --node this machine's own memory counts"
         )
     if host.total > available:
         planned, most = told_apart(host.total, available)
-        yield bad(f"{planned} on a node, {pinned} of them pinned", f"at most {most}")
+        yield bad(f"{planned} on a node, {of_them}", f"at most {most}")
     elif host.pinned_total > MOST_PINNED * available:
         pinned, most = told_apart(host.pinned_total, MOST_PINNED * available)
         yield doubtful(f"{pinned} pinned on a node", f"at most {most}, {MOST_PINNED:.0%} of {size_text(available)}")

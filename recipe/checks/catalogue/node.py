@@ -23,6 +23,8 @@ RUN_DISK = {SIM: 1 * GIB, NPU: 20 * GIB, CUDA: 20 * GIB}
 SHM = {SIM: OBJECT_STORE_BYTES, NPU: 16 * GIB, CUDA: 16 * GIB}
 # Ray's documentation asks for 65536 open files on clusters; a process of ours holds some hundreds.
 FILES = {SIM: 4096, NPU: 65536, CUDA: 65536}
+# What drivers leave of dies of one kind differs by less than this, and two kinds differ by more.
+MOST_BEYOND = 1.004
 # Threads of a worker on a node of 16 dies, times the workers, with room for Ray's own.
 TASKS = {SIM: 2048, NPU: 32768, CUDA: 32768}
 
@@ -285,3 +287,30 @@ def _absolute(facts: Facts) -> Iterator[Complaint]:
     for name, value in facts.config.paths.items():
         if not Path(value).expanduser().is_absolute():
             yield bad(f"{name} = {value}", "an absolute path")
+
+
+@check(
+    "N018", "the dies have the memory that the run is planned for", needs="node",
+    why="torch is offered less than a die's label says, and on another kind of die less again; a run notices when it "
+        "is out of memory",
+    fix="set [cluster] hardware to what the dies are, or hbm_gib_per_die to what torch is offered, and plan again",
+)  # fmt: skip
+def _die_memory(facts: Facts) -> Iterator[Complaint]:
+    if facts.device == SIM:
+        raise NoMatter  # its dies have what the run file says
+    if facts.dies is None or facts.dies.failed or facts.dies.problem:
+        why = "nobody asked it" if facts.dies is None else facts.dies.failed or facts.dies.problem
+        raise CannotTell(f"torch does not say how much memory the dies have ({why})")
+    planned, offered = facts.config.hbm_bytes_per_die, min(facts.dies.totals)
+    if planned > MOST_BEYOND * offered:
+        wanted, there = told_apart(planned, offered)
+        yield bad(f"planned for dies of {wanted}", f"at most {there}, which is what torch is offered here")
+    elif planned > offered:
+        needed = facts.memory_on(offered)
+        for phase in dict.fromkeys(phase for _, phase in needed.too_full):
+            most = needed.worst(phase).total(phase) + needed.worst(phase).outside_total
+            wanted, there = told_apart(most, offered)
+            yield bad(f"{phase}: {wanted}", f"at most {there}, which is what torch is offered here")
+        if not needed.cache.holds_one:
+            there = size_text(offered)
+            yield bad(f"on dies of {there} room for {needed.cache.tokens} tokens", f"at least {needed.cache.longest}")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
-from recipe.checks.runfile_rules import broken
+from recipe.checks.runfile_rules import broken, unfit
+from recipe.runfile.engines import BUDGET, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
 from recipe.runfile.schema import NPU, ON_POLICY, PLACEHOLDER_HEAD, SIM
 
 
@@ -23,15 +24,11 @@ def _positions(facts: Facts) -> Iterator[Complaint]:
         yield bad(f"{longest} tokens of prompt and response", f"at most {positions}, max_position_embeddings")
 
 
-@check(
+check(
     "V002", "a step of an engine has a token for each of its sequences", needs="static",
     why="vLLM refuses max_num_batched_tokens below max_num_seqs",
     fix="raise [rollout] max_batched_tokens, or use more engines",
-)  # fmt: skip
-def _tokens_for_sequences(facts: Facts) -> Iterator[Complaint]:
-    budget, sequences = facts.config.rollout.max_batched_tokens, facts.layout.rollout_sequences_per_engine
-    if budget < sequences:
-        yield bad(f"max_batched_tokens = {budget} for {sequences} sequences of an engine", f"at least {sequences}")
+)(unfit(BUDGET))  # fmt: skip
 
 
 @check(
@@ -66,16 +63,14 @@ def _whole_prompt(facts: Facts) -> Iterator[Complaint]:
     fix="make the sequences of an engine a multiple of [rollout] tensor_parallel, within max_batched_tokens",
 )  # fmt: skip
 def _graph_size(facts: Facts) -> Iterator[Complaint]:
-    rollout, layout = facts.config.rollout, facts.layout
-    if not rollout.graph_mode:
+    if not facts.config.rollout.graph_mode:
         raise NoMatter
-    size = layout.rollout_sequences_per_engine
-    padded = -(-size // layout.rollout_tensor) * layout.rollout_tensor
-    if padded > rollout.max_batched_tokens:
-        yield bad(f"a graph for {padded} sequences, max_batched_tokens = {rollout.max_batched_tokens}", "no more")
-    elif padded != size:
+    complaints = list(unfit(GRAPH_SIZE)(facts))
+    yield from complaints
+    size, padded = facts.layout.rollout_sequences_per_engine, graph_sequences(facts.layout)
+    if padded != size and not complaints:
         yield doubtful(
-            f"{size} sequences of an engine are padded to {padded}", f"a multiple of {layout.rollout_tensor}"
+            f"{size} sequences of an engine are padded to {padded}", f"a multiple of {facts.layout.rollout_tensor}"
         )
 
 
@@ -169,12 +164,9 @@ def _placeholders(facts: Facts) -> Iterator[Complaint]:
     fix="set [rollout] tensor_parallel so that each die has 32, 64 or 128 heads, or graph_mode = false",
 )  # fmt: skip
 def _heads_in_graph(facts: Facts) -> Iterator[Complaint]:
-    ranks, strict = facts.config.rollout.tensor_parallel, facts.device == NPU or facts.derived.strict
-    if not (strict and facts.config.rollout.graph_mode):
+    if not (facts.config.rollout.graph_mode and (facts.device == NPU or facts.derived.strict)):
         raise NoMatter
-    heads = facts.architecture.heads
-    if heads // ranks not in (32, 64, 128):
-        yield bad(f"{heads} heads over [rollout] tensor_parallel = {ranks} dies", "32, 64 or 128 on each")
+    yield from unfit(GRAPH_HEADS)(facts)
 
 
 @check(

@@ -8,9 +8,7 @@ JSON. One small actor without resources is started on each node, asked, and ende
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.checks.crash import account, asks_to_stop
-from recipe.own_packages import REPOSITORY
+from recipe.checks.facts.child import answer_of
 
 DEADLINE_S = 90
 CONNECT_S = 5
@@ -77,20 +75,7 @@ def ask(
     except UnicodeError:  # labels that are empty or longer than names may have
         return RayFacts(f"{host!r} is no name that a network has")
     question = {"address": address, "paths": paths, "packages": packages, "upstream": str(upstream)}
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), environment.get("PYTHONPATH", "")])
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "recipe.checks.facts.cluster"], input=json.dumps(question), env=environment,
-            capture_output=True, text=True, timeout=deadline_s, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return RayFacts(f"no answer within {deadline_s:.0f} s")
-    try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        return RayFacts(lines[-1].strip())
+    answer = answer_of("recipe.checks.facts.cluster", question, deadline_s, without=("RAY_ADDRESS",))
     if "problem" in answer:
         return RayFacts(answer["problem"])
     nodes = tuple(RayHost(**{**node, "missing": tuple(node.get("missing", ()))}) for node in answer["nodes"])

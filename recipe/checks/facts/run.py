@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from recipe.checks.facts import problems
 from recipe.checks.facts.cluster import RayFacts
+from recipe.checks.facts.dies import DieFacts
 from recipe.checks.facts.latest_run import LatestRun
 from recipe.checks.facts.machine import Machine
 from recipe.checks.facts.problems import Messages, Problems
@@ -21,7 +23,7 @@ from recipe.runfile.architecture import Architecture
 from recipe.runfile.derive import Derived, Layout, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.paths import REPO, RunPaths, runs_dir
-from recipe.runfile.schema import SIM, RunConfig
+from recipe.runfile.schema import GIB, SIM, RunConfig
 from recipe.tiny.config import tiny_fields
 from recipe.weights.errors import WeightsError
 
@@ -43,6 +45,7 @@ class Facts:
         upstream: the tree of the upstream sources.
         repo: this checkout.
         ray: the run's Ray, if it was asked.
+        dies: this machine's dies, if torch was asked.
         base_port: the first of this node's Ray ports, where it is not the run file's.
         runs: the directory with what runs have left.
     """
@@ -53,6 +56,7 @@ class Facts:
     upstream: Path
     repo: Path = REPO
     ray: RayFacts | None = None
+    dies: DieFacts | None = None
     base_port: int | None = None
     runs: Path = field(default_factory=runs_dir)
 
@@ -104,14 +108,22 @@ class Facts:
 
         NoMatter on simulated dies with problems of the user's: these set a length that is not known yet.
         """
+        if self.device == SIM and self.config.data.kind != "arithmetic":
+            raise NoMatter
+        return self._planned(self.config)
+
+    def memory_on(self, die_bytes: int) -> Memory:
+        """The same on dies of other memory."""
+        cluster = dataclasses.replace(self.config.cluster, hbm_gib_per_die=die_bytes / GIB)
+        return self._planned(dataclasses.replace(self.config, cluster=cluster))
+
+    def _planned(self, config: RunConfig) -> Memory:
         from recipe.plan.memory import memory
         from recipe.plan.subject import subject
 
-        if self.device == SIM and self.config.data.kind != "arithmetic":
-            raise NoMatter
         _ = self.layout
         try:
-            return memory(subject(self.config, self.architecture))
+            return memory(subject(config, self.architecture))
         except ConfigError as error:
             raise CannotTell(str(error)) from None
 

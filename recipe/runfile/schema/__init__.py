@@ -5,8 +5,9 @@ A module for each section, or for two that go together. Units are in the names; 
 """
 
 from recipe.runfile.schema.actor import DIE, HOST, OFFLOADED, OPTIMIZER_PLACES, SWAPPED, Actor, Recompute
-from recipe.runfile.schema.cluster import CUDA, DEVICES, NPU, PLACEHOLDER_HEAD, SIM, Cluster, Simulator
+from recipe.runfile.schema.cluster import PLACEHOLDER_HEAD, Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
+from recipe.runfile.schema.hardware import ASSUMED, CUDA, DEVICES, DIE_KINDS, NPU, SIM, DieKind
 from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.rollout import Rollout
 from recipe.runfile.schema.run import Run
@@ -15,7 +16,8 @@ from recipe.runfile.schema.train import LOSS_MODES, ON_POLICY, Train
 from recipe.runfile.schema.watch import ACTIONS, OFF, STOP_RUN, WARN, Watch
 
 __all__ = [
-    "ACTIONS", "CUDA", "DEVICES", "DIE", "GIB", "HOST", "LOSS_MODES", "MIB", "NPU", "OFF", "OFFLOADED",
-    "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "SIM", "STOP_RUN", "SWAPPED", "WARN", "Actor", "Cluster",
-    "Data", "Model", "Recompute", "Reward", "Rollout", "Run", "RunConfig", "Simulator", "Train", "Watch",
+    "ACTIONS", "ASSUMED", "CUDA", "DEVICES", "DIE", "DIE_KINDS", "GIB", "HOST", "LOSS_MODES", "MIB", "NPU", "OFF",
+    "OFFLOADED", "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "SIM", "STOP_RUN", "SWAPPED", "WARN", "Actor",
+    "Cluster", "Data", "DieKind", "Model", "Recompute", "Reward", "Rollout", "Run", "RunConfig", "Simulator", "Train",
+    "Watch",
 ]  # fmt: skip

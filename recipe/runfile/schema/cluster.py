@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recipe.runfile.schema.hardware import ASSUMED, DEVICES, DIE_KINDS, SIM
 from recipe.runfile.typed_toml import CHANGES, FREE, key
 
-SIM, NPU, CUDA = DEVICES = ("sim", "npu", "cuda")
 # An address of the block that RFC 5737 keeps for documentation stands for "put yours here".
 PLACEHOLDER_HEAD = "192.0.2.1"
 # CANN 8.2.RC1 listens on so many ports from HCCL_IF_BASE_PORT on.
@@ -21,10 +21,22 @@ class Cluster:
     device: str = key(
         "sim: simulated NPUs of this machine; npu: Ascend; cuda: GPUs", SIM, choices=DEVICES, on_resume=CHANGES
     )
+    hardware: str | None = key(
+        "npu, cuda: what its dies are, for their memory and speed; default: "
+        + ", ".join(f"{device}: {name}" for device, name in ASSUMED.items()),
+        None,
+        choices=tuple(DIE_KINDS),
+        on_resume=FREE,
+    )
     nodes: int = key("machines", least=1, gives="trainer.nnodes", on_resume=FREE)
     dies_per_node: int = key("dies of each machine", least=1, gives="trainer.n_gpus_per_node", on_resume=FREE)
-    hbm_gib_per_die: float = key(
-        "memory of a die (sim: [simulator] hbm_mib)", 64.0, unit="GiB", least=1, on_resume=FREE
+    hbm_gib_per_die: float | None = key(
+        "memory that torch is offered on a die (sim: [simulator] hbm_mib); default: that of the hardware, "
+        + ", ".join(f"{name}: {kind.offered_gib:g}" for name, kind in DIE_KINDS.items()),
+        None,
+        unit="GiB",
+        least=1,
+        on_resume=FREE,
     )
     host_memory_gib_per_node: float | None = key(
         "memory of a machine; default: not checked", None, unit="GiB", least=1, on_resume=FREE
@@ -81,6 +93,11 @@ class Cluster:
         gives="HCCL_CONNECT_TIMEOUT, HCCL_EXEC_TIMEOUT, nccl_timeout",
         on_resume=FREE,
     )
+
+    @property
+    def die_kind(self) -> str | None:
+        """The key of `DIE_KINDS` that the dies are, stated or assumed; None for simulated ones."""
+        return None if self.device == SIM else self.hardware or ASSUMED[self.device]
 
     @property
     def own_ray(self) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 from recipe.runfile.masking import masked
 from recipe.runfile.schema.actor import Actor
-from recipe.runfile.schema.cluster import CUDA, SIM, Cluster, Simulator
+from recipe.runfile.schema.cluster import Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
+from recipe.runfile.schema.hardware import CUDA, DIE_KINDS, SIM
 from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.rollout import Rollout
 from recipe.runfile.schema.run import Run
@@ -68,7 +69,11 @@ class RunConfig:
 
     @property
     def hbm_bytes_per_die(self) -> int:
-        return self.simulator.hbm_mib * MIB if self.simulated else int(self.cluster.hbm_gib_per_die * GIB)
+        """What torch is offered on a die."""
+        kind, stated = self.cluster.die_kind, self.cluster.hbm_gib_per_die
+        if kind is None:
+            return self.simulator.hbm_mib * MIB
+        return int((DIE_KINDS[kind].offered_gib if stated is None else stated) * GIB)
 
     def described(self) -> dict[str, Any]:
         """The values by section and key as they are written into the run's files and shown: secret ones are hidden."""

@@ -13,6 +13,7 @@ import pytest
 
 from recipe.checks.catalogue import check_named
 from recipe.checks.crash import REQUEST
+from recipe.checks.facts.dies import DieFacts
 from recipe.checks.facts.machine import Machine
 from recipe.checks.facts.packages import requirements
 from recipe.checks.facts.run import Facts
@@ -132,7 +133,8 @@ def cluster(tmp_path: Path) -> World:
     home = tmp_path / "cann"
     home.mkdir()
     here = machine(packages={"torch-npu": "2.5.1.post1"}, environ={"PATH": "/usr/bin", "ASCEND_HOME_PATH": str(home)})
-    return World(tmp_path, config, here, synced(tmp_path, "a3"), REPO)
+    dies = DieFacts((config.hbm_bytes_per_die,) * 16)
+    return World(tmp_path, config, here, synced(tmp_path, "a3"), REPO, more={"dies": dies})
 
 
 @pytest.fixture

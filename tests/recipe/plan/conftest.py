@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from recipe.plan.memory import BLOCK_TOKENS, host, memory
+from recipe.plan.saving import FROM_DIES, FROM_HOST, page_locked
 from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
@@ -25,7 +26,14 @@ RANKS = "tests.recipe.plan.worker_process"
 def comparison(run: Subject, counted: list[dict[str, Any]]) -> dict[str, tuple[int, int]]:
     """{"die, kind": (counted, planned)} in bytes; planned for the tokens that the die's experts were sent."""
     pinned = sum(rank_counts["points"]["ref.begin"]["pinned"] for rank_counts in counted)
-    out = {"host, page-locked": (pinned, host(run).pinned_total)}
+    needed = host(run)
+    locked = sum(needed.parts[kind] for kind in page_locked(run))
+    out = {"host, page-locked": (pinned, needed.pinned_total - locked)}
+    for kind in (FROM_DIES, FROM_HOST):
+        out[f"host, {kind}"] = (sum(rank["saved"][kind] for rank in counted), needed.parts[kind])
+    pinned_by_save = sum(rank["saved"]["pinned"] for rank in counted)
+    if locked or pinned_by_save:
+        out["host, checkpoint: page-locked"] = (pinned_by_save, locked)
     for rank, rank_counts in enumerate(counted):
         stage = rank * run.layout.actor_pipeline // run.layout.dies
         out |= {f"die {rank}, {name}": pair for name, pair in _kinds(run, stage, rank_counts).items()}

@@ -42,6 +42,7 @@ class Layout:
     def planned(self) -> Subject:
         config = load(REPO / "configs/sim.toml")
         parts: dict[str, dict[str, Any]] = {
+            "run": {"save_every": 1},
             "cluster": {"dies_per_node": self.dies},
             "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
             "rollout": {

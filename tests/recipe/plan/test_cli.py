@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from recipe.__main__ import main
-from recipe.plan.memory import memory
 from recipe.plan.page import as_json, as_text
 from recipe.plan.plan import make_plan
 from recipe.plan.subject import subject
@@ -56,36 +56,50 @@ def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) ->
     assert f"this fits on: {smallest['nodes']} x {smallest['dies_per_node']} dies" in page
     assert f"a node {size_text(smallest['host']['total_bytes'])}" in " ".join(page.split())
     if plan["seconds"] is not None:
-        assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s")
-        assert f"\n{plan['tokens_per_second_per_device']:.0f} tokens a second" in page
-
-
-def test_the_smallest_cluster_fits_and_one_node_less_does_not(capsys: pytest.CaptureFixture[str]) -> None:
-    from recipe.plan.cluster import smallest_cluster
-
-    run = subject(load(CONFIGS / "sim_4die.toml"))
-    smallest = smallest_cluster(run)
-    assert smallest is not None
-    assert memory(smallest.run).fits
-    assert smallest.run.layout.dies == 2  # one die cannot: all experts on one rank cannot be handed to the rollout
+        low, high = plan["seconds_range"]["step"]
+        assert rows["step"].endswith(f"{plan['seconds']['step']:.0f} s  {low:.0f} to {high:.0f} s")
+        fewest, most = plan["tokens_per_second_range"]
+        rate = plan["tokens_per_second_per_device"]
+        assert f"\n{rate:.0f} tokens a second ({fewest:.0f} to {most:.0f}) for each" in page
 
 
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8")
     smaller = tmp_path / "h20_of_96_gb.toml"
-    smaller.write_text(text.replace("hbm_gib_per_die = 140", "hbm_gib_per_die = 96"), encoding="utf-8")
+    smaller.write_text(text.replace('hardware = "h20_141gb"', 'hardware = "h20"'), encoding="utf-8")
     assert main(["plan", str(smaller), "--no-search"]) == 0
     page = capsys.readouterr().out
     assert "DOES NOT FIT" in page
     assert "update: up to" in page
+    assert main(["plan", str(smaller), "--no-search", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    left = {phase: full["left_bytes"] for phase, full in plan["fullest"].items()}
+    assert left == {phase: plan["die_bytes"] - full["bytes"] for phase, full in plan["fullest"].items()}
+    assert left["update"] < 0 < left["ref"]
+    (row,) = (line.split() for line in page.splitlines() if "left of a die" in line)
+    assert row[-4] == f"{left['update'] / 2**30:.1f}" and row[-3] == "GiB"
+    assert page.startswith("h20_128gpu_math_lighteval: 16 x 8 dies of 95.1 GiB (NVIDIA H20)\n")
+
+
+def test_what_is_left_of_a_node_is_shown_where_its_memory_is_given(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (CONFIGS / "a3_256die.toml").read_text(encoding="utf-8")
+    given = tmp_path / "given.toml"
+    given.write_text(text.replace("# host_memory_gib_per_node = 1862", "host_memory_gib_per_node = 1862"))
+    assert main(["plan", str(given), "--no-search"]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"^  left of a node +131\.0 GiB$", page, re.MULTILINE)
+    assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--no-search"]) == 0
+    assert "left of a node" not in capsys.readouterr().out
 
 
 def test_an_optimizer_on_the_host_makes_room_and_its_time_is_not_estimated(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     lines = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if not line.startswith(("hbm_gib_per_die", "optimizer"))]
-    for section, line in (("[cluster]", "hbm_gib_per_die = 96"), ("[actor]", 'optimizer = "host"')):
+    kept = [line for line in lines if not line.startswith(("hardware", "optimizer"))]
+    for section, line in (("[cluster]", 'hardware = "h20"'), ("[actor]", 'optimizer = "host"')):
         kept.insert(next(number for number, text in enumerate(kept) if text.startswith(section)) + 1, line)
     hosted = tmp_path / "hosted.toml"
     hosted.write_text("\n".join(kept), encoding="utf-8")
@@ -122,6 +136,8 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
     ("arguments", "message"),
     [
         (["none.toml"], "none.toml: cannot be read"),
+        ([], "expected RUN.toml, or --published without one"),
+        ([str(CONFIGS / "a3_256die.toml"), "--published"], "expected RUN.toml, or --published without one"),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "0.5"], "--expert-load is 0.5; expected 1 or more"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "nan"], "--expert-load is nan; expected 1 or more"),

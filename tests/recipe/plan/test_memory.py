@@ -42,7 +42,7 @@ def test_the_big_run_by_hand() -> None:
     assert die.phases["update"]["gradients"] == 2 * die.phases["update"]["actor weights"]
     # A node of 16 such dies: bf16 of actor and reference, 12 bytes for every expert parameter and a 32nd of the others.
     states = 12 * (64 * expert + (count - 64 * expert) / 32)
-    needed = host(subject(BIG))
+    needed = host(subject(with_(BIG, "run", save_every=0)))
     assert needed.total == pytest.approx(16 * (4 * count + states), rel=1e-3)
     assert needed.pinned_total == pinned_bytes_per_host(BIG) == needed.total
 

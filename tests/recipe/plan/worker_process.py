@@ -3,8 +3,8 @@
 
 For tests/ranks.py; the job holds the hydra overrides of the run, lengths, batches, how experts are chosen, the seed,
 and where the result goes. A rank writes `<out>.<rank>.json`: of every point of the last step, the bytes allocated there
-and the most since the point before; the number of blocks of the KV cache; and by phase the most tokens that its experts
-were sent in a layer, as a multiple of an even share.
+and the most since the point before; the number of blocks of the KV cache; by phase the most tokens that its experts
+were sent in a layer, as a multiple of an even share; and the host memory that saving a checkpoint takes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from recipe.rehearse.counters import Counters
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.steering import Routing, steer_router
 from recipe.rehearse.step import Work, build_workers, run_step
+from tests.recipe.plan.counted_save import save
 
 
 def run(job: dict[str, Any], rank: int) -> None:
@@ -47,7 +48,9 @@ def run(job: dict[str, Any], rank: int) -> None:
         run_step(workers, work, counters, seed=job["seed"] + number)
     core = workers.actor.rollout.inference_engine.llm_engine.engine_core.engine_core
     blocks = core.scheduler.kv_cache_config.num_blocks
-    result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads}
+    counters.phase = "save"
+    saved = save(workers.actor, Path(job["out"]).parent)
+    result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads, "saved": saved}
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

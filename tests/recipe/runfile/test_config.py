@@ -55,6 +55,16 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("learning_rate = 3e-4", "learning_rate = -3e-4", "[train] learning_rate is -0.0003; expected at least 0"),
         ("[cluster]", '[cluster]\ndevice = "nup"', "expected one of sim, npu, cuda; did you mean 'npu'?"),
         ("[cluster]", '[cluster]\ndevice = "npu"', '[cluster] device = "npu" runs models and data of yours'),
+        (
+            "[cluster]",
+            '[cluster]\nhardware = "a4"',
+            "[cluster] hardware is 'a4'; expected one of a2, a3, h20, h20_141gb",
+        ),
+        (
+            "[cluster]",
+            '[cluster]\nhardware = "a3"',
+            '[cluster] hardware = "a3" with device = "sim"; expected no hardware',
+        ),
         ("[run]", '[run]\nresume = "always"', "[run] resume is 'always'; expected one of auto, never"),
         ("[model]", '[model]\ncheckpoint = "/x"', '[model] checkpoint goes with kind = "path", and only with it'),
         ("[model]", '[model]\nsizes = "leagl"', "expected one of smallest, legal; did you mean 'legal'?"),

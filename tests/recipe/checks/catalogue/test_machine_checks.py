@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from recipe.checks.facts.dies import DieFacts
 from recipe.checks.facts.machine import Process
 
 GIB = 2**30
@@ -56,6 +57,11 @@ def _environ(**values: str) -> Any:
 
 def _machine(**values: Any) -> Any:
     return lambda world: world.set_machine(**values)
+
+
+def _offered(*gib: float) -> Any:
+    """Dies on which torch is offered so much."""
+    return lambda world: world.more.update(dies=DieFacts(tuple(int(each * GIB) for each in gib)))
 
 
 def _changed_file(world: Any) -> None:
@@ -106,6 +112,7 @@ TRIPS = {
     "N014": ("cluster", _machine(clock_set=False), "warning", "not synchronised"),
     "N015": ("cluster", _read_only, "error", "is not a directory"),
     "N016": ("cluster", _machine(cpus=8), "warning", "8 cores for 16 dies"),
+    "N018": ("cluster", _offered(60.95), "error", "planned for dies of 61.3 GiB"),
     "D013": ("tier3", lambda world: world.set_machine(packages={}), "error", "without the package math_verify"),
     "D012": ("cluster", _machine(cpus=4), "warning", "workers = 16 on 4 cores"),
 }
@@ -271,3 +278,31 @@ def test_the_manifest_of_the_fixture_is_one_that_sync_would_read(cluster: Any) -
     assert json.loads((Path(cluster.upstream) / "MANIFEST.json").read_text())["state"] == "ours"
     _edit_manifest(cluster, state="pristine")
     assert "without our changes" in cluster.findings("P003")[0].found
+
+
+def test_n018_the_least_of_the_dies_counts_and_drivers_may_differ_a_little(cluster: Any) -> None:
+    for gib in (61.25, 61.27, 64.0, 140.0):
+        _offered(61.27, gib)(cluster)
+        assert cluster.findings("N018") == []
+    _offered(61.27, 32.0)(cluster)
+    (finding,) = cluster.findings("N018")
+    assert finding.expected == "at most 32.0 GiB, which is what torch is offered here"
+
+
+def test_n018_a_phase_that_needs_more_than_is_offered_is_refused_however_little(cluster: Any) -> None:
+    cluster.set(actor_log_prob_micro_batch_tokens=8 * 3072)
+    needed = cluster.facts.planned_memory
+    most = needed.worst("log_prob").total("log_prob") + needed.dies[0].outside_total
+    cluster.set(cluster_hbm_gib_per_die=(most + 2**20) / GIB)
+    _offered((most + 2**20) / GIB)(cluster)
+    assert cluster.findings("N018") == []
+    _offered((most - 2**20) / GIB)(cluster)
+    (finding,) = cluster.findings("N018")
+    assert finding.level == "error" and finding.found.startswith("log_prob: ")
+
+
+def test_n018_cannot_tell_where_torch_does_not(cluster: Any) -> None:
+    for dies in (None, DieFacts(problem="no module named torch_npu"), DieFacts(failed="it broke")):
+        cluster.more["dies"] = dies
+        (finding,) = cluster.findings("N018")
+        assert finding.level == "not run" and "torch does not say" in finding.found

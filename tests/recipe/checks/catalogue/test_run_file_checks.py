@@ -36,7 +36,7 @@ TRIPS = {
     "L013": ("cluster", {"actor_tensor_parallel": 4}, "error", "tensor_parallel = 4 with MindSpeed"),
     "L014": ("cluster", {"rollout_tensor_parallel": 256}, "error", "128 heads for [rollout] tensor_parallel = 256"),
     "L015": ("cluster", {"rollout_tensor_parallel": 32}, "warning", "tensor_parallel = 32 on nodes of 16 dies"),
-    "L016": ("cluster", {"cluster_dies_per_node": 8}, "warning", "16: an Atlas A3 node's 8 NPUs have 2 dies each"),
+    "L016": ("cluster", {"cluster_dies_per_node": 8}, "warning", "16, as such nodes have"),
     "L017": ("cluster", {"actor_stage_layers": [7, 7, 7, 7, 7, 7, 7, 12]}, "warning", "ends that are not longer"),
     "C003": ("cluster", {"cluster_head": "127.0.0.1"}, "error", "[cluster] head = 127.0.0.1 for 16 nodes"),
     "T014": ("even", {"actor_log_prob_micro_batch_tokens": 12288}, "warning", "of 4 sequences at a time, updates of 1"),
@@ -164,12 +164,15 @@ def test_l016_the_dies_that_a_node_has_are_its_dies(cluster: Any) -> None:
     cluster.set(cluster_dies_per_node=32)
     assert "at most 16" in cluster.findings("L016")[0].expected
     cluster.set(cluster_dies_per_node=8)
-    cluster.set_machine(dies=8)  # an A2 node
+    cluster.set_machine(dies=8)  # of a part of the node
     assert cluster.findings("L016") == []
     cluster.node = False
-    assert "dies_per_node = 8 with device npu" in cluster.findings("L016")[0].found
-    cluster.set(cluster_device="cuda")
-    assert cluster.findings("L016") == []
+    assert "dies_per_node = 8 with hardware a3" in cluster.findings("L016")[0].found
+    for device, hardware in (("npu", "a2"), ("cuda", "h20"), ("cuda", None)):
+        cluster.set(cluster_device=device, cluster_hardware=hardware)
+        assert cluster.findings("L016") == []
+    cluster.set(cluster_device="npu", cluster_hardware="a2", cluster_dies_per_node=16)
+    assert "at most 8" in cluster.findings("L016")[0].expected
 
 
 def test_t014_the_on_policy_loss_has_no_such_pass(cluster: Any) -> None:

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What model and device rule out of a rollout whose sizes divide: for preflight, and for the plan's search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.layout import Layout
+from recipe.runfile.schema import CUDA, RunConfig
+
+UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS = (
+    "uneven experts", "joined on gpus", "budget", "graph size", "graph heads"
+)  # fmt: skip
+# npu_fused_infer_attention_score of op-plugin 7.1.0, of a latent of 512.
+HEADS_IN_GRAPHS = (32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """What is ruled out: by which rule, by a stable name, what was found, and what it should be."""
+
+    rule: str
+    found: str
+    expected: str
+
+
+def graph_sequences(layout: Layout) -> int:
+    """The sequences that the compiled graph of a step is for: an engine's, padded to whole ones on each of its dies."""
+    return -(-layout.rollout_sequences_per_engine // layout.rollout_tensor) * layout.rollout_tensor
+
+
+def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool) -> Iterator[Misfit]:
+    """Everything that is ruled out; `strict`: the device refuses what an NPU does not take, as every NPU does."""
+    rollout = config.rollout
+    if model.experts % layout.rollout_expert:
+        found = f"{model.experts} experts over the {layout.rollout_expert} dies of an instance"
+        yield Misfit(UNEVEN_EXPERTS, found, "a whole number each")
+    if config.cluster.device == CUDA and layout.rollout_data > 1:
+        found = f"[rollout] instances = {layout.rollout_instances} for {layout.rollout_engines} engines"
+        yield Misfit(JOINED_ON_GPUS, found, f"{layout.rollout_engines}")
+    budget, sequences = rollout.max_batched_tokens, layout.rollout_sequences_per_engine
+    if budget < sequences:
+        found = f"max_batched_tokens = {budget} for {sequences} sequences of an engine"
+        yield Misfit(BUDGET, found, f"at least {sequences}")
+    if not rollout.graph_mode:
+        return
+    if graph_sequences(layout) > budget:
+        found = f"a graph for {graph_sequences(layout)} sequences, max_batched_tokens = {budget}"
+        yield Misfit(GRAPH_SIZE, found, "no more")
+    if strict and model.heads // layout.rollout_tensor not in HEADS_IN_GRAPHS:
+        found = f"{model.heads} heads over [rollout] tensor_parallel = {layout.rollout_tensor} dies"
+        yield Misfit(GRAPH_HEADS, found, "32, 64 or 128 on each")
