@@ -11,8 +11,8 @@ import torch
 if TYPE_CHECKING:
     from recipe.rehearse.step import Workers
 
-# What is on a die beside all that has a name.
-REST = "activations"
+# What is on a die beside all that has a name, in a step and before it.
+REST, BEING_BUILT = "activations", "what is being built"
 
 
 class Contents:
@@ -93,12 +93,12 @@ def _optimizer(optimizer: Any) -> Iterator[torch.Tensor]:
             yield from (value for value in states.values() if isinstance(value, torch.Tensor))
 
 
-def at_peak(before: Mapping[str, int], after: Mapping[str, int], peak: int) -> dict[str, int]:
+def at_peak(before: Mapping[str, int], after: Mapping[str, int], peak: int, rest: str = REST) -> dict[str, int]:
     """What there was at the fullest moment between two readings, largest first.
 
     What is moved in or out between two readings is there at the fullest moment between them, so of each kind the larger
-    reading counts; the rest of `peak` is what has no name.
+    reading counts; what has no name is the `rest` of `peak`.
     """
     kinds = {kind: max(before.get(kind, 0), after.get(kind, 0)) for kind in (*before, *after)}
-    kinds[REST] = max(0, peak - sum(kinds.values()))
+    kinds[rest] = max(0, peak - sum(kinds.values()))
     return dict(sorted(((kind, size) for kind, size in kinds.items() if size), key=lambda pair: -pair[1]))

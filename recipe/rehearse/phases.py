@@ -12,8 +12,8 @@ from typing import Any
 import torch.distributed as dist
 from torch_npu import sim
 
-from recipe.rehearse.contents import Contents, at_peak
-from recipe.rehearse.counters import Counters
+from recipe.rehearse.contents import BEING_BUILT, REST, Contents, at_peak
+from recipe.rehearse.counters import BUILD, Counters
 from recipe.rehearse.job import Phase
 
 SWITCH = "switch"
@@ -77,7 +77,7 @@ class PhaseCounters(Counters):
             peak_bytes=after.peak,
             resident_bytes=readings[-1].allocated,
             pinned_bytes=max(reading.pinned for reading in readings),
-            contents=at_peak(before.contents, after.contents, after.peak),
+            contents=at_peak(before.contents, after.contents, after.peak, BEING_BUILT if phase == BUILD else REST),
             traffic=_traffic(),
             operators=sum(sim.op_counts().values()),
             wall_s=round(seconds, 3),

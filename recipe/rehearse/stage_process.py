@@ -180,10 +180,12 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
         progress = Progress(job.stage, out)
         try:
             rehearse(job, progress).write(Path(request["result"]))
-            code = 0
         except Exception as error:
             progress.tell(error=error_text(error))
-            traceback.print_exc()
+            raise
+        code = 0
+    except Exception:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
