@@ -71,9 +71,6 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
         assert set(alone["phases"]) == set(among_all["phases"]) == PHASES
         # The ranks of an engine take the smallest of their caches: one that is sent less cannot know how large that is.
         known = PHASES if rank == 0 or layout.load_of_first == 1.0 else TRAINING
-        if layout.tensor > 1:
-            # Alone, the switch of a tensor-parallel actor has up to one gathered tensor more at its fullest moment.
-            known = TRAINING
         assert of_phases(alone["points"], known) == of_phases(among_all["points"], known)
         for phase in known:
             assert comparable(alone["phases"][phase]) == comparable(among_all["phases"][phase]), phase
