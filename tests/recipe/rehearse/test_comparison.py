@@ -55,19 +55,24 @@ def test_a_phase_that_did_not_fit_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind", "cause"),
+    ("phase", "kind", "group", "cause"),
     [
-        ("ref", "alltoall_base", "expert all-to-all, ref"),
-        ("update", "send", PIPELINE),
-        ("update", "recv", None),
-        ("update", "_reduce_scatter_base", OPTIMIZER),
-        ("update", "_allgather_base", OPTIMIZER),
-        ("log_prob", "_allgather_base", None),
-        ("update", "allreduce", None),
+        ("ref", "alltoall_base", "data/expert", "expert all-to-all, ref"),
+        ("update", "send", "world", PIPELINE),
+        ("update", "recv", "world", None),
+        ("update", "_reduce_scatter_base", "data", OPTIMIZER),
+        ("update", "_allgather_base", "expert data", OPTIMIZER),
+        ("log_prob", "_allgather_base", "data", None),
+        ("update", "allreduce", "data", None),
+        ("switch", "broadcast", "pipeline/model", "reshard, pipeline broadcast"),
+        ("switch", "allgather", "data/expert", "reshard, expert all-gather"),
+        ("switch", "allgather", "world", None),
+        ("rollout", "alltoall_base", "other", None),
+        ("build", "send", "world", None),
     ],
 )
-def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, cause: str | None) -> None:
-    assert cause_of(phase, kind) == cause
+def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, group: str, cause: str | None) -> None:
+    assert cause_of(phase, kind, group) == cause
 
 
 def test_a_die_keeps_its_own_part() -> None:
