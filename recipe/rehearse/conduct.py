@@ -40,9 +40,10 @@ class Place:
 
     directory: Path
     stage: int
+    name: str = "stage"
 
     def file(self, end: str) -> Path:
-        return self.directory / f"stage_{self.stage}{end}"
+        return self.directory / f"{self.name}_{self.stage}{end}"
 
 
 def rehearse_stages(
@@ -67,10 +68,11 @@ def rehearse_stages(
     descriptions, files = [], []
     if run.describes_stages:
         for job in make_description_jobs(run, model, directory):
-            files.append(Place(directory, job.stage).file(f".tensors.{job.key[:12]}.json"))
+            place = Place(directory, job.stage, "tensors_of")
+            files.append(place.file(f".{job.key[:12]}.tensors.json"))
             if not files[-1].is_file():
                 given = environment(run, job.stage, model, directory)
-                descriptions.append((Place(directory, job.stage), with_descriptions(job, files[-1:]), given))
+                descriptions.append((place, with_descriptions(job, files[-1:]), given))
     for stage in run.stages:
         place, job = Place(directory, stage), with_descriptions(make_job(run, stage, model, directory), files)
         known = StageResult.read(place.file(".json"), job.key)

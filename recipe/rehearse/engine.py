@@ -28,7 +28,7 @@ def meet_nobody() -> None:
     dp_environment.dist = SimpleNamespace(
         all_gather_object=all_gather_offers, get_rank=dist.get_rank, get_world_size=dist.get_world_size
     )
-    rendezvous.on_address = lambda *args, **kwargs: nullcontext()
+    setattr(rendezvous, "on_address", lambda *args, **kwargs: nullcontext())  # noqa: B010  mypy sees another type
     shm_broadcast.MessageQueue.create_from_process_group = staticmethod(lambda *args, **kwargs: _NoQueue())
 
 
@@ -69,7 +69,8 @@ def steer_engine_router(routing: Routing) -> None:
         @wraps(choose)
         def choice(*args: Any, **kwargs: Any) -> Any:
             call = parameters.bind(*args, **kwargs)
-            logits, per_token, bias = (call.arguments.get(name) for name in names)
+            logits, per_token = (call.arguments[name] for name in names[:2])
+            bias = call.arguments.get(names[2])
             tokens, experts = logits.shape
             group = get_ep_group()
             local = experts // group.world_size
@@ -101,7 +102,7 @@ def steer_sampler(token: int) -> None:
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         output = sample(self, *args, **kwargs)
-        known = [(output.sampled_token_ids, token)]
+        known: list[tuple[Any, float]] = [(output.sampled_token_ids, token)]
         if output.logprobs_tensors is not None:
             tokens, log_probs, ranks = output.logprobs_tensors
             known += [(tokens, token), (log_probs, 0.0), (ranks, 0)]

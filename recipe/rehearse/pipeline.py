@@ -138,7 +138,7 @@ class _Sync:
         from verl.utils.megatron_utils import normalize_model_name
 
         self._stage, self._sent = next(self._coming)
-        known = normalize_model_name(self._sent.name, self._stage, self._sent.chunk, self._transformer)
+        known: str = normalize_model_name(self._sent.name, self._stage, self._sent.chunk, self._transformer)
         if name is not None and name != known:
             raise RuntimeError(f"this stage sends {name}, its description has {known} there")
         self._gather(known)
@@ -155,15 +155,15 @@ class _Sync:
             # Zeros, as nothing comes: what was in the memory before may be no number.
             tensor = torch.zeros(sent.shape, dtype=dtype, device=torch.npu.current_device())
             if sent.tensor_parallel is not None:
-                tensor.tensor_model_parallel = sent.tensor_parallel  # type: ignore[attr-defined]  # as Megatron does
+                tensor.tensor_model_parallel = sent.tensor_parallel
             if sent.partition_dim is not None:
-                tensor.partition_dim = sent.partition_dim  # type: ignore[attr-defined]
+                tensor.partition_dim = sent.partition_dim
         dist.broadcast(tensor, src=self._source, group=_group())
         return tensor
 
     @property
     def _source(self) -> int:
-        return dist.get_global_rank(_group(), self._stage)
+        return int(dist.get_global_rank(_group(), self._stage))
 
     def _gather(self, value: Any) -> None:
         """As the source does it; what is gathered is as long as the longest, which is the source's."""

@@ -24,7 +24,7 @@ from torch_npu import _sim
 Read = Callable[[str, torch.dtype], float | int]
 """Gives the number that an operator (its name) reads of a tensor without contents; raises when it knows none."""
 
-_INNER = tuple(str(Path(module.__file__).parent) for module in (torch, sys.modules["torch_npu"]))
+_INNER = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 class HollowRead(RuntimeError):

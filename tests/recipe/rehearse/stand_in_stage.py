@@ -26,7 +26,7 @@ def stage(request: dict[str, Any], out: TextIO) -> int:
     assert request["environment"]["TMPDIR"] == os.environ["TMPDIR"]
     if job.only_describe:
         Path(job.described[0]).write_text("[]")
-        StageResult(job.key, job.stage, job.rank, {}, 1.0, 0).write(Path(request["result"]))
+        StageResult(job.key, job.stage, job.rank, {}, 0.0, 0).write(Path(request["result"]))
         return 0
     (Path(request["job"]).parent / f"ran.{job.stage}").write_text(str(os.getpid()))
 
@@ -53,8 +53,7 @@ def main() -> int:
     with os.fdopen(int(sys.argv[1]), "w") as out:
         for line in sys.stdin:
             request = json.loads(line)
-            job = Job.read(Path(request["job"]))
-            if job.seed == END_ALL:
+            if Job.read(Path(request["job"])).seed == END_ALL:
                 print("no such module", file=sys.stderr)
                 return 1
             child = os.fork()
@@ -62,7 +61,7 @@ def main() -> int:
                 die_with_parent()
                 os._exit(stage(request, out))
             running[child] = request["stage"]
-            if job.seed != WAIT or job.only_describe:
+            if Job.read(Path(request["job"])).seed != WAIT:
                 ended, status = os.wait()
                 print(json.dumps({"stage": running.pop(ended), "ended": status}), file=out, flush=True)
     return 0

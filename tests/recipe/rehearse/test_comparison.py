@@ -58,17 +58,19 @@ def test_a_phase_that_did_not_fit_is_not_compared() -> None:
     ("phase", "kind", "group", "cause"),
     [
         ("ref", "alltoall_base", "data/expert", "expert all-to-all, ref"),
-        ("update", "send", "world", PIPELINE),
-        ("update", "recv", "world", None),
-        ("update", "_reduce_scatter_base", "data", OPTIMIZER),
-        ("update", "_allgather_base", "expert data", OPTIMIZER),
-        ("log_prob", "_allgather_base", "data", None),
-        ("update", "allreduce", "data", None),
+        ("update", "send", "pipeline/model", PIPELINE),
+        ("update", "recv", "pipeline/model", None),
+        ("update", "_reduce_scatter_base", "data/expert", OPTIMIZER),
+        ("update", "_allgather_base", "data/expert", OPTIMIZER),
+        ("log_prob", "_allgather_base", "data/expert", None),
+        ("update", "allreduce", "data/expert", None),
         ("switch", "broadcast", "pipeline/model", "reshard, pipeline broadcast"),
         ("switch", "allgather", "data/expert", "reshard, expert all-gather"),
-        ("switch", "allgather", "world", None),
-        ("rollout", "alltoall_base", "other", None),
-        ("build", "send", "world", None),
+        ("switch", "allgather", "expert", "reshard, expert all-gather"),
+        ("switch", "allgather", "tensor", "reshard, tensor all-gather"),
+        ("switch", "allgather", "pipeline/model", None),  # names and shapes
+        ("rollout", "alltoall", "world", None),
+        ("build", "alltoall", "world", None),
     ],
 )
 def test_a_collective_has_the_plan_s_cause(phase: str, kind: str, group: str, cause: str | None) -> None:
