@@ -31,8 +31,6 @@ def test_a_rollout_is_once_on_every_stage_or_nowhere() -> None:
         assert run.describes_stages == (asked != "none")
     assert not a_run("configs/sim.toml").describes_stages  # a single stage has nobody to tell
     assert a_run(decode_steps=5, response=4).decode_steps == 4
-=======
->>>>>>> hollow
 
 
 def test_without_mindspeed_what_takes_its_place_is_said(tmp_path: Path) -> None:
