@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two steps of verl's workers on a die: among all others with contents, or alone and without.
+"""Two steps of verl's training workers on a die: among all others with contents, or alone and without.
 
 For tests/ranks.py. A job that has `alone_as`, a rank, is that die of the run in a world of one; `hollow_from_bytes` is
-from which size on tensors have no contents there, and `described` the files in which dies of each stage have described
-its tensors. A rank writes `<out>.<rank>.json`: its readings and its phases; and `<out>.<rank>.tensors.json`, its stage's
-description.
+from which size on tensors have no contents there. A rank writes `<out>.<rank>.json`: its readings and its phases.
 """
 
 from __future__ import annotations
@@ -25,13 +23,12 @@ import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
 from torch_npu import sim
 
-from recipe.rehearse import engine, steering
-from recipe.rehearse.batches import FIRST_TOKEN, Lengths
+from recipe.rehearse import steering
+from recipe.rehearse.batches import Lengths
 from recipe.rehearse.contents import Contents
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.phases import PhaseCounters
-from recipe.rehearse.pipeline import describe, read_description, steer_pipeline, write_description
 from recipe.rehearse.step import Work, build_workers, run_step
 
 
@@ -41,8 +38,6 @@ def be_alone(job: dict[str, Any]) -> None:
     sim.make_world_of_one(rank, size)
     sim.make_hollow(job["hollow_from_bytes"], steering.Numbers())
     steering.steer_stages()
-    engine.meet_nobody()
-    engine.steer_engine()
 
 
 def run(job: dict[str, Any], rank: int) -> None:
@@ -55,17 +50,11 @@ def run(job: dict[str, Any], rank: int) -> None:
     contents = Contents()
     counters = PhaseCounters(contents)
     counters.loads = read_loads(counters)
-    routing = steering.Routing(job["load_of_first"], busy=0)
-    steering.steer_router(routing)
-    engine.steer_engine_router(routing)
-    engine.steer_sampler(FIRST_TOKEN)
+    steering.steer_router(steering.Routing(job["load_of_first"], busy=0))
     with counters.measured(BUILD):
-        workers = build_workers(config, counters, contents=contents.of)
-    write_description(describe(workers.actor.actor_module), Path(f"{job['out']}.{rank}.tensors.json"))
-    if job["described"]:
-        steer_pipeline([read_description(Path(file)) for file in job["described"]])
-    lengths, sequences = Lengths.full(job["prompt"], job["response"]), job["actor_sequences"]
-    work = Work(lengths, job["rollout_sequences"], sequences, sequences)
+        workers = build_workers(config, counters, rollout=False, contents=contents.of)
+    # As they are normalised where there is a rollout: all sequences of the die in one update.
+    work = Work(Lengths.full(job["prompt"], job["response"]), 0, job["actor_sequences"], job["actor_sequences"])
     for number in range(2):
         run_step(workers, work, counters, seed=job["seed"] + number)
     phases = {name: dataclasses.asdict(phase) for name, phase in counters.phases.items()}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A die alone and without contents against the same die among all others, computing everything: verl's workers of the
-tiny model have the same bytes on the die at every point, and exchange the same, to the byte."""
+"""A die alone and without contents against the same die among all others, computing everything: verl's training
+workers of the tiny model have the same bytes on the die at every point, and exchange the same, to the byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.recipe.plan.workers import Workers
 RANKS = "tests.recipe.rehearse.rank_process"
 # So little that nearly everything of the tiny model is without contents.
 HOLLOW_FROM_BYTES = 1024
-PHASES = {"build", "switch", "rollout", "log_prob", "ref", "update"}
 # What the router would choose is not known without contents.
 STEERED = [name for name, fields in LAYOUTS.items() if fields.get("load_of_first", 1.0) is not None]
 
@@ -58,16 +57,14 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
     workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
     made = tiny_made(layout.expert_width)
     job = {"load_of_first": layout.load_of_first, "seed": layout.seed, "weights": False}
-    full = workers.run(planned, made, tmp_path / "full", alone_as=None, described=[], **job)
-    stages = range(0, layout.dies, layout.dies // len(layout.stages))
-    described = [str(tmp_path / "full" / f"counted.{rank}.tensors.json") for rank in stages] if len(stages) > 1 else []
+    full = workers.run(planned, made, tmp_path / "full", alone_as=None, **job)
     for rank, among_all in enumerate(full):
         alone = workers.run(
             planned, made, tmp_path / f"alone_{rank}", ranks=1, alone_as=rank, world_size=layout.dies,
-            hollow_from_bytes=HOLLOW_FROM_BYTES, described=described, **job,
+            hollow_from_bytes=HOLLOW_FROM_BYTES, **job,
         )[0]  # fmt: skip
         assert alone["points"] == among_all["points"]
-        assert set(alone["phases"]) == set(among_all["phases"]) == PHASES
+        assert set(alone["phases"]) == set(among_all["phases"]) == {"build", "log_prob", "ref", "update"}
         for phase, counted in among_all["phases"].items():
             assert comparable(alone["phases"][phase]) == comparable(counted), phase
 
