@@ -53,7 +53,8 @@ def main() -> int:
     with os.fdopen(int(sys.argv[1]), "w") as out:
         for line in sys.stdin:
             request = json.loads(line)
-            if Job.read(Path(request["job"])).seed == END_ALL:
+            job = Job.read(Path(request["job"]))
+            if job.seed == END_ALL:
                 print("no such module", file=sys.stderr)
                 return 1
             child = os.fork()
@@ -61,7 +62,7 @@ def main() -> int:
                 die_with_parent()
                 os._exit(stage(request, out))
             running[child] = request["stage"]
-            if Job.read(Path(request["job"])).seed != WAIT:
+            if job.seed != WAIT or job.only_describe:
                 ended, status = os.wait()
                 print(json.dumps({"stage": running.pop(ended), "ended": status}), file=out, flush=True)
     return 0

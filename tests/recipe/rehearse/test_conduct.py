@@ -83,14 +83,18 @@ rehearse_stages(seeded({WAIT}), Path(sys.argv[1]), print, 2, COMMAND)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_process_outlives_the_rehearsal(tmp_path: Path, number: int) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", STOPPED, str(tmp_path)], cwd=REPO, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
     end = time.monotonic() + 60
-    while len(processes(tmp_path)) < 2 and time.monotonic() < end:
-        time.sleep(0.1)
-    children = processes(tmp_path)
-    assert len(children) == 2
-    os.kill(parent.pid, number)
-    parent.wait(20)
+    with subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL) as parent:
+        try:
+            while len(processes(tmp_path)) < 2 and time.monotonic() < end:
+                time.sleep(0.1)
+            children = processes(tmp_path)
+            assert len(children) == 2
+            os.kill(parent.pid, number)
+            parent.wait(20)
+        finally:
+            parent.kill()
     while any(map(psutil.pid_exists, children)) and time.monotonic() < end:
         time.sleep(0.1)
     assert not any(map(psutil.pid_exists, children))

@@ -22,6 +22,17 @@ def test_each_stage_is_rehearsed_on_its_first_die_with_as_many_micro_batches_as_
     assert run.strict and 0 <= run.given.hbm_bytes_per_die - run.config.hbm_bytes_per_die < 2**20
 
 
+def test_a_rollout_is_once_on_every_stage_or_nowhere() -> None:
+    engine = a_run().planned.layout.rollout_sequences_per_engine
+    assert engine == 64
+    for asked, wanted in (("once", [engine, 0]), ("every", [engine, engine]), ("none", [0, 0])):
+        run = a_run(stages=(1, 4), rollout=asked)
+        assert [run.rollout_sequences(stage) for stage in run.stages] == wanted
+        assert run.describes_stages == (asked != "none")
+    assert not a_run("configs/sim.toml").describes_stages  # a single stage has nobody to tell
+    assert a_run(decode_steps=5, response=4).decode_steps == 4
+
+
 def test_without_mindspeed_what_takes_its_place_is_said(tmp_path: Path) -> None:
     run = a_run()
     assert run.given.actor.optimizer == SWAPPED and run.config.actor.optimizer == HOST
