@@ -87,12 +87,17 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
     for result in results:
         yield ""
         yield from _stage_lines(result)
-    yield ""
-    yield "Plan beside rehearsal: the most on a die"
     pairs = compare_memory(run, results)
-    yield from _pairs_table(
-        [((f"stage {stage}", TITLES[name]), pair) for stage, phases in pairs.items() for name, pair in phases.items()]
-    )
+    if any(pairs.values()):
+        yield ""
+        yield "Plan beside rehearsal: the most on a die"
+        yield from _pairs_table(
+            [
+                ((f"stage {stage}", TITLES[name]), pair)
+                for stage, phases in pairs.items()
+                for name, pair in phases.items()
+            ]
+        )
     sent = compare_traffic(run, results)
     if sent:
         yield ""
@@ -101,8 +106,8 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
     yield ""
     worst = worst_difference(pairs)
     yield (
-        f"largest difference in memory {worst:.1%}; {wall_s:.0f} s, "
-        f"{size_text(max(result.rss_bytes for result in results))} of this machine's memory"
+        ("" if worst is None else f"largest difference in memory {worst:.1%}; ")
+        + f"{wall_s:.0f} s, {size_text(max(result.rss_bytes for result in results))} of this machine's memory"
     )
     for result in results:
         if result.oom is not None:

@@ -48,6 +48,13 @@ def test_what_did_not_fit_is_one_line_with_phase_stage_and_cause() -> None:
     )
 
 
+def test_where_nothing_is_compared_there_is_no_table() -> None:
+    run = a_run()
+    result = as_planned(run, 1, oom=OOM)
+    text = as_text(run, [dataclasses.replace(result, phases={"update": result.phases["update"]})], 1.0)
+    assert "Plan beside" not in text and "largest difference" not in text and "OUT OF MEMORY" in text
+
+
 def test_json_is_as_the_rehearsal_s_readers_expect() -> None:
     run = a_run(expert_load=1.5)
     results = [as_planned(run, 0, numbers_read={"a:b": 2}), as_planned(run, 1, oom=OOM, numbers_read={"a:b": 3})]
