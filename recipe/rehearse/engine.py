@@ -23,7 +23,7 @@ def meet_nobody() -> None:
 
     def all_gather_offers(offers: list[Any], own: Any) -> None:
         # Whoever leads this rank's column would have offered a port.
-        dist.all_gather_object(offers, own or ("127.0.0.1", 1))
+        dist.all_gather_object(offers, own or ("127.0.0.1", 65535))
 
     dp_environment.dist = SimpleNamespace(
         all_gather_object=all_gather_offers, get_rank=dist.get_rank, get_world_size=dist.get_world_size
@@ -88,6 +88,13 @@ def steer_engine_router(routing: Routing) -> None:
 
         return choice
 
+    apply = fused_moe.AscendUnquantizedFusedMoEMethod.apply
+
+    def apply_as_chosen(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # In its trial steps the engine would send tokens to experts at random.
+        return apply(self, *args, **{**kwargs, "enable_force_load_balance": False})
+
+    fused_moe.AscendUnquantizedFusedMoEMethod.apply = apply_as_chosen
     by_function = ("router_logits", "top_k", "e_score_correction_bias")
     fused_moe.select_experts = steered(fused_moe.select_experts, by_function)
     torch_npu.npu_moe_gating_top_k = steered(torch_npu.npu_moe_gating_top_k, ("x", "k", "bias"))

@@ -100,6 +100,7 @@ def steer_pipeline(stages: Sequence[Sequence[Sent]]) -> None:
             dist.all_gather_object = gather
         if first is not None:
             yield first
+            del first  # what was received is held no longer than where nobody looks on
             yield from tensors
 
     megatron_workers.per_tensor_generator = megatron_utils.per_tensor_generator = per_tensor_generator

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch.utils import _device
 from torch_npu import _sim
 
 Read = Callable[[str, torch.dtype], float | int]
@@ -92,6 +93,7 @@ def make_hollow(from_bytes: int, read: Read | None = None) -> None:
 
     for name in ("numpy", "tolist", "__array__"):
         _guarded(name)
+    _device._device_constructors()  # knows the functions that heed `with torch.device(...)` by what they are now
     for name in ("tensor", "as_tensor"):
         _with_contents(name)
     _sim.make_hollow(from_bytes, read or _read_nothing, _refuse)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two steps of verl's training workers on a die: among all others with contents, or alone and without.
+"""Two steps of verl's workers on a die: among all others with contents, or alone and without.
 
 For tests/ranks.py. A job that has `alone_as`, a rank, is that die of the run in a world of one; `hollow_from_bytes` is
 from which size on tensors have no contents there. A rank writes `<out>.<rank>.json`: its readings and its phases.
@@ -21,10 +21,11 @@ import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each 
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
+from megatron.core import parallel_state
 from torch_npu import sim
 
-from recipe.rehearse import steering
-from recipe.rehearse.batches import Lengths
+from recipe.rehearse import engine, pipeline, steering
+from recipe.rehearse.batches import FIRST_TOKEN, Lengths
 from recipe.rehearse.contents import Contents
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
@@ -38,6 +39,8 @@ def be_alone(job: dict[str, Any]) -> None:
     sim.make_world_of_one(rank, size)
     sim.make_hollow(job["hollow_from_bytes"], steering.Numbers())
     steering.steer_stages()
+    engine.meet_nobody()
+    engine.steer_engine()
 
 
 def run(job: dict[str, Any], rank: int) -> None:
@@ -50,11 +53,21 @@ def run(job: dict[str, Any], rank: int) -> None:
     contents = Contents()
     counters = PhaseCounters(contents)
     counters.loads = read_loads(counters)
-    steering.steer_router(steering.Routing(job["load_of_first"], busy=0))
+    routing = steering.Routing(job["load_of_first"], busy=0)
+    steering.steer_router(routing)
+    engine.steer_engine_router(routing)
+    engine.steer_sampler(FIRST_TOKEN)
     with counters.measured(BUILD):
-        workers = build_workers(config, counters, rollout=False, contents=contents.of)
-    # As they are normalised where there is a rollout: all sequences of the die in one update.
-    work = Work(Lengths.full(job["prompt"], job["response"]), 0, job["actor_sequences"], job["actor_sequences"])
+        workers = build_workers(config, counters, contents=contents.of)
+    described = [Path(f"{job['tensors']}.{stage}.json") for stage in range(job["stages"])]
+    if job["alone_as"] is None:
+        stage = parallel_state.get_pipeline_model_parallel_rank()
+        if parallel_state.get_data_parallel_rank() == parallel_state.get_tensor_model_parallel_rank() == 0:
+            pipeline.write_description(pipeline.describe(workers.actor.actor_module), described[stage])
+    elif len(described) > 1:
+        pipeline.steer_pipeline([pipeline.read_description(file) for file in described])
+    lengths = Lengths.full(job["prompt"], job["response"])
+    work = Work(lengths, job["rollout_sequences"], job["actor_sequences"], job["actor_sequences"])
     for number in range(2):
         run_step(workers, work, counters, seed=job["seed"] + number)
     phases = {name: dataclasses.asdict(phase) for name, phase in counters.phases.items()}
