@@ -55,7 +55,7 @@ def compare_memory(run: Rehearsed, results: Sequence[StageResult]) -> dict[int, 
 
 
 def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> int | None:
-    if result.oom is not None and result.oom["phase"] == name:
+    if is_unfinished(result, name):
         return None  # it did not come to its fullest moment
     subject = planned_as_rehearsed(run)
     if phase.expert_load is not None:
@@ -65,6 +65,11 @@ def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> in
         return None
     absent = 0 if "rollout" in result.phases else engine_bytes(subject)
     return sum(kinds.values()) - absent
+
+
+def is_unfinished(result: StageResult, phase: str) -> bool:
+    """The phase is the one in which something did not fit."""
+    return result.oom is not None and result.oom["phase"] == phase
 
 
 def engine_bytes(subject: Subject) -> int:
@@ -83,6 +88,8 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
     for result in results:
         by_cause: dict[str, float] = {}
         for name, phase in result.phases.items():
+            if is_unfinished(result, name):
+                continue
             times = _times(run, result.stage, name)
             for one in phase.traffic:
                 cause = cause_of(name, one["kind"], one["group"])
@@ -139,9 +146,9 @@ def _times(run: Rehearsed, stage: int, phase: str) -> float:
     return every / (run.update_sequences(stage) if phase == "update" else run.forward_sequences)
 
 
-def worst_difference(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> float:
-    """The largest difference of the plan in any phase of any stage, without its sign."""
-    return max((abs(pair.difference) for pair in _pairs(memory_pairs)), default=0.0)
+def worst_difference(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> float | None:
+    """The largest difference of the plan in any phase of any stage, without its sign; None where none is compared."""
+    return max((abs(pair.difference) for pair in _pairs(memory_pairs)), default=None)
 
 
 def _pairs(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> Iterator[Pair]:

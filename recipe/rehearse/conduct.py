@@ -148,7 +148,6 @@ class _Processes:
 
     def start(self, place: Place, job: Job, environment: Mapping[str, str]) -> None:
         """Have a stage rehearsed."""
-        place.file("").mkdir(exist_ok=True)
         place.file(".json").unlink(missing_ok=True)
         place.file(".log").unlink(missing_ok=True)
         job_file = place.file(".job.json")
@@ -156,7 +155,9 @@ class _Processes:
         own = {name: value for name, value in environment.items() if self._environment.get(name) != value}
         request = {
             "stage": place.stage, "job": str(job_file), "result": str(place.file(".json")),
-            "log": str(place.file(".log")), "environment": {**own, "TMPDIR": self._scratch.name},
+            "log": str(place.file(".log")), "environment": {
+                **own, "TMPDIR": self._scratch.name, "NPU_SIM_SLOTS": str(Path(self._scratch.name) / job_file.stem),
+            },
         }  # fmt: skip
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended, which is noticed where its progress is read

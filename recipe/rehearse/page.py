@@ -29,6 +29,8 @@ def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> di
         "worst_difference": worst_difference(pairs),
         "wall_s": round(wall_s, 3),
         "rss_bytes": max((result.rss_bytes for result in results), default=0),
+        "die_bytes": run.config.hbm_bytes_per_die,
+        "outside_torch_bytes": run.outside_bytes,
         "oom": next((result.oom for result in results if result.oom is not None), None),
         "steering": _steering(run, results),
         "notes": list(run.notes),
@@ -87,12 +89,17 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
     for result in results:
         yield ""
         yield from _stage_lines(result)
-    yield ""
-    yield "Plan beside rehearsal: the most on a die"
     pairs = compare_memory(run, results)
-    yield from _pairs_table(
-        [((f"stage {stage}", TITLES[name]), pair) for stage, phases in pairs.items() for name, pair in phases.items()]
-    )
+    if any(pairs.values()):
+        yield ""
+        yield "Plan beside rehearsal: the most on a die"
+        yield from _pairs_table(
+            [
+                ((f"stage {stage}", TITLES[name]), pair)
+                for stage, phases in pairs.items()
+                for name, pair in phases.items()
+            ]
+        )
     sent = compare_traffic(run, results)
     if sent:
         yield ""
@@ -101,12 +108,27 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
     yield ""
     worst = worst_difference(pairs)
     yield (
-        f"largest difference in memory {worst:.1%}; {wall_s:.0f} s, "
-        f"{size_text(max(result.rss_bytes for result in results))} of this machine's memory"
+        ("" if worst is None else f"largest difference in memory {worst:.1%}; ")
+        + f"{wall_s:.0f} s, {size_text(max(result.rss_bytes for result in results))} of this machine's memory"
     )
+    yield from _outside(run, results)
     for result in results:
         if result.oom is not None:
             yield oom_text(result)
+
+
+def _outside(run: Rehearsed, results: Sequence[StageResult]) -> Iterator[str]:
+    """What a real die holds beside that: the fullest phase with it."""
+    if not run.outside_bytes:
+        return
+    peak, name, stage = max(
+        (phase.peak_bytes, name, result.stage) for result in results for name, phase in result.phases.items()
+    )
+    whole, limit = peak + run.outside_bytes, run.config.hbm_bytes_per_die
+    yield from _prose(
+        f"a real die holds {size_text(run.outside_bytes)} outside torch as well, by the plan: {size_text(whole)} of "
+        f"{size_text(limit)} at most, {TITLES[name]} on stage {stage}" + (": DOES NOT FIT" if whole > limit else "")
+    )
 
 
 def oom_text(result: StageResult) -> str:

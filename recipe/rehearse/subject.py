@@ -7,6 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, HOST, SIM, SWAPPED, RunConfig, Simulator
@@ -49,6 +50,7 @@ class Rehearsed:
         planned: the run on simulated dies, as it is planned.
         strict: the simulated dies refuse what an NPU does not take.
         prompt, response: tokens of every prompt and every answer.
+        outside_bytes: what a real die holds beside what torch counts, by the plan.
         notes: what is not as in the run, a sentence each.
     """
 
@@ -60,6 +62,7 @@ class Rehearsed:
     options: Options
     prompt: int
     response: int
+    outside_bytes: int
     notes: tuple[str, ...]
 
     @property
@@ -142,6 +145,7 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
         options=options,
         prompt=prompt,
         response=response,
+        outside_bytes=sum(resident.outside(subject(config, model)).values()),
         notes=notes,
     )
 

@@ -52,6 +52,12 @@ def test_a_phase_that_did_not_fit_is_not_compared() -> None:
     run = a_run()
     result = as_planned(run, 1, oom={"phase": "update", "stage": 1})
     assert set(compare_memory(run, [result])[1]) == {"log_prob", "ref"}
+    one = [moved("alltoall_base", 32, 3200, 3200)]
+    sent = {name: dataclasses.replace(phase, traffic=one) for name, phase in result.phases.items()}
+    found = compare_traffic(run, [dataclasses.replace(result, phases=sent)])
+    assert set(found) == {"expert all-to-all, log_prob", "expert all-to-all, ref"}
+    nothing = dataclasses.replace(result, phases={"update": result.phases["update"]})
+    assert worst_difference(compare_memory(run, [nothing])) is None and not compare_traffic(run, [nothing])
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,23 @@ def test_what_did_not_fit_is_one_line_with_phase_stage_and_cause() -> None:
     )
 
 
+def test_where_nothing_is_compared_there_is_no_table() -> None:
+    run = a_run()
+    result = as_planned(run, 1, oom=OOM)
+    text = as_text(run, [dataclasses.replace(result, phases={"update": result.phases["update"]})], 1.0)
+    assert "Plan beside" not in text and "largest difference" not in text and "OUT OF MEMORY" in text
+
+
+def test_what_a_real_die_holds_outside_torch_counts() -> None:
+    run = a_run()
+    limit = run.config.hbm_bytes_per_die
+    assert 5 * GIB < run.outside_bytes < 10 * GIB and a_run("configs/sim.toml").outside_bytes == 0
+    for peak, fits in ((limit - run.outside_bytes, True), (limit - run.outside_bytes + 1, False)):
+        result = dataclasses.replace(as_planned(run, 1), phases={"ref": a_phase(5), "update": a_phase(peak)})
+        said = as_text(run, [result], 1.0).partition("a real die holds ")[2]
+        assert "update on stage 1" in " ".join(said.split()) and ("DOES NOT FIT" in said) is not fits
+
+
 def test_json_is_as_the_rehearsal_s_readers_expect() -> None:
     run = a_run(expert_load=1.5)
     results = [as_planned(run, 0, numbers_read={"a:b": 2}), as_planned(run, 1, oom=OOM, numbers_read={"a:b": 3})]
