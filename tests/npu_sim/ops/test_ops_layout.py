@@ -111,7 +111,8 @@ def test_unknown_formats_and_cpu_tensors_are_refused():
 def test_prefetch():
     weight = torch.randn(2).npu()
     assert torch_npu.npu_prefetch(weight, weight, 1024) is None
-    with pytest.raises(ValueError, match="npu_prefetch: max_size is 0"):
-        torch_npu.npu_prefetch(weight, None, 0)
+    for sizes, says in (((0,), "zero, but got 0"), ((1, -1), "zero, but got -1"), ((1, weight.nbytes), "out of range")):
+        with pytest.raises(RuntimeError, match=says):
+            torch_npu.npu_prefetch(weight, None, *sizes)
     with pytest.raises(RuntimeError, match="npu_prefetch: input is on cpu"):
         torch_npu.npu_prefetch(weight.cpu(), None, 1)

@@ -96,5 +96,11 @@ def get_npu_format(self: Tensor) -> Format:
 
 @op()
 def npu_prefetch(input: Tensor, dependency: Tensor | None, max_size: int, offset: int = 0) -> None:
-    """A cache hint; nothing to do."""
-    checks.true("npu_prefetch", "max_size", max_size > 0, max_size, "a positive number of bytes")
+    """A cache hint; nothing to do. As in op-plugin, sizes that are none are a RuntimeError, in its words."""
+    size = input.nbytes
+    if max_size <= 0:
+        raise RuntimeError(f"npu_prefetch: max_size should be greater than zero, but got {max_size}")
+    if offset < 0:
+        raise RuntimeError(f"npu_prefetch: offset should not be smaller than zero, but got {offset}")
+    if offset >= size:
+        raise RuntimeError(f"npu_prefetch: offset out of range of tensor size, tensor size: {size}, offset: {offset}")
