@@ -36,10 +36,13 @@ def lengths(run: Subject, prompt: float | None = None, response: float | None = 
     return Lengths(prompt or run.prompt_tokens, response or run.response_tokens, run.response_tokens)
 
 
-def passes(run: Subject) -> dict[str, int]:
-    """Forward-like passes through the actor or reference by phase; a backward pass exchanges as much as a forward."""
-    recomputations = 1 if run.config.actor.recompute and run.config.actor.recompute.granularity == "full" else 0
-    return {"log_prob": 0 if run.on_policy else 1, "ref": 1, "update": 2 + recomputations}
+def expert_passes(run: Subject, stage: int) -> dict[str, int]:
+    """Expert layers of a stage that a token passes, by phase; a backward pass exchanges as much as a forward."""
+    start = run.stage_start(stage)
+    numbers = range(start, start + run.layout.stage_layers[stage])
+    layers = sum(n >= run.model.dense_layers for n in numbers)
+    again = sum(n >= run.model.dense_layers for n in recomputed(numbers, run.config.actor.recompute)[0])
+    return {"log_prob": 0 if run.on_policy else layers, "ref": layers, "update": 2 * layers + again}
 
 
 def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> dict[str, int]:
@@ -53,15 +56,16 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
     layout, model = run.layout, run.model
     tokens = layout.actor_sequences_per_rank * mean.sequence / layout.actor_tensor
     stages = range(layout.actor_pipeline) if among is None else among
-    expert_layers = max(_expert_layers(run, stage) for stage in stages)
     away = 1 - 1 / layout.actor_expert
     # moe/token_dispatcher.py: hidden states and the router's probabilities go to the experts, hidden states come back.
     each = model.experts_per_token * (2 * model.hidden * BF16 + run.router_bytes) * away
-    pass_counts = passes(run)
-    out = {name: tokens * expert_layers * each * count for name, count in pass_counts.items()}
-    exchanged = {f"expert all-to-all, {name}": value for name, value in out.items() if value}
+    by_stage = [expert_passes(run, stage) for stage in stages]
+    exchanged = {
+        f"expert all-to-all, {phase}": tokens * each * max(layers[phase] for layers in by_stage)
+        for phase in by_stage[0]
+    }
 
-    last, forwards = layout.actor_pipeline - 1, sum(pass_counts.values()) - pass_counts["update"] + 1
+    last, forwards = layout.actor_pipeline - 1, 2 if run.on_policy else 3
     # Hidden states go to the next stage in every pass, gradients to the one before in the update's.
     handed_on = max(forwards * (stage < last) + (stage > 0) for stage in stages)
     pipeline = tokens * model.hidden * BF16 * handed_on
@@ -87,11 +91,6 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
         "host, offloads": _offloads(run),
     }
     return {name: int(size) for name, size in causes.items() if size >= 1}
-
-
-def _expert_layers(run: Subject, stage: int) -> int:
-    start = run.stage_start(stage)
-    return sum(n >= run.model.dense_layers for n in range(start, start + run.layout.stage_layers[stage]))
 
 
 def recomputed_share(run: Subject) -> float:

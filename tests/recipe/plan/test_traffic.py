@@ -47,6 +47,16 @@ def test_experts_receive_each_token_once_a_pass_and_chosen_expert() -> None:
     assert nbytes["expert all-to-all, update"] == pytest.approx(3 * one_pass, rel=1e-6)
 
 
+def test_layers_that_are_kept_are_not_passed_again() -> None:
+    # Stages of 11 layers, of which the first 9 are computed again.
+    nbytes = sent(load(CONFIGS / "a3_384die_base_acc.toml"))
+    update, once = (nbytes[f"expert all-to-all, {phase}"] for phase in ("update", "ref"))
+    assert update / once == pytest.approx((11 + 11 + 9) / 11)
+    assert sent(with_(BIG, "actor", recompute=None))["expert all-to-all, update"] == pytest.approx(
+        2 * sent(BIG)["expert all-to-all, ref"]
+    )
+
+
 def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16_by_each_of_two_optimizers() -> None:
     nbytes = sent(BIG)["gradients and parameters"]
     shared = max(  # the first and the last stage have a vocabulary beside their layers
