@@ -2,8 +2,8 @@
 """How far two engines that compute the same model may be apart in a step of the tiny model, in bfloat16.
 
 No bound on a correlation is both honest and of use: one flip in a prefix that a group of answers shares can take that
-of all tokens anywhere, and is no defect; that of the others falls with the spread of the probabilities, to 0.9965 in
-a step of a policy that is sure, to 0.974 after 150 of them. What a defect cannot hide from is how many positions flip, and how far apart the
+of all tokens anywhere, and is no defect; that of the others falls with the spread of the probabilities, to 0.974 in a
+step of a policy that is sure. What a defect cannot hide from is how many positions flip, and how far apart the
 engines are where none does. Measured over the steps of docs/MISMATCH.md: at most 6.1 % of the positions, and without
 them probabilities 0.152 apart at most, and hidden states by a median of 0.7 % of their length.
 """
