@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe.files import write_atomically
+from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.model_files import model_config
 from recipe.runfile.schema import RunConfig
 from recipe.tiny.published import CONFIG
 from recipe.tiny.tokenizer import save_tokenizer
@@ -41,7 +41,7 @@ def config_json(config: RunConfig) -> dict[str, Any]:
         ConfigError: neither is there.
     """
     given = config.model.path
-    values = model_config(config, Path(given or "").expanduser())
+    values = derive_run(config).model_config
     values = KNOWN.get(config.model.architecture or "") if values is None else values
     if values is None:
         raise ConfigError(f"[model] path: {given} has no config.json here, and no [model] architecture names the sizes")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,11 @@ class Derived:
     def architecture(self) -> Architecture | None:
         """The sizes of the model; None where they are not known."""
         return model_files.architecture(self.config, self.inputs.model)
+
+    @cached_property
+    def model_config(self) -> Mapping[str, Any] | None:
+        """The model's config.json; None where it cannot be seen."""
+        return model_files.model_config(self.config, self.inputs.model)
 
     @cached_property
     def strict(self) -> bool:

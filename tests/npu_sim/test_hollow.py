@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = [case.__name__ for case in CASES if case.__name__ != "operators"]
 
 # The strides that torch's shape functions of these give are not those of its CPU kernels.
-OTHER_STRIDES = ["linalg.eig", "pca_lowrank", "svd_lowrank"]
+OTHER_STRIDES = {"linalg.eig", "pca_lowrank", "svd_lowrank"}
 
 
 def process(*command: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def test_operators_give_shapes_and_take_bytes_as_with_full_tensors(results: dict
     full, hollow = results["full"]["operators"], results["hollow"]["operators"]
     different = {name: (full[name], hollow[name]) for name in full if full[name] != hollow[name]}
     refused = {name for name, (_, found) in different.items() if found == ["HollowRead"]}
-    assert sorted(different.keys() - refused) == OTHER_STRIDES
+    assert different.keys() - refused <= OTHER_STRIDES
     assert len(full) > 600 and len(refused) < 25, sorted(refused)
 
 
