@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,12 +126,16 @@ class _Sync:
         """`all_gather_object` that gives what every stage has, where the stages' names are gathered."""
 
         def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> None:
-            gather(object_list, obj, group=group)
-            if isinstance(obj, list):
-                object_list[:] = [
-                    [(number, sent.chunk, sent.index, sent.name) for sent in stage]
-                    for number, stage in enumerate(self._stages)
-                ]
+            if not isinstance(obj, list):
+                gather(object_list, obj, group=group)
+                return
+            named = [
+                [(number, sent.chunk, sent.index, sent.name) for sent in stage]
+                for number, stage in enumerate(self._stages)
+            ]
+            # What every stage sends is as long as the longest.
+            gather(object_list, max(named, key=lambda names: len(pickle.dumps(names))), group=group)
+            object_list[:] = named
 
         return all_gather_object
 
