@@ -12,7 +12,7 @@ from recipe.plan import resident
 from recipe.plan.memory import memory
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, traffic
-from recipe.rehearse.job import Phase, StageResult
+from recipe.rehearse.job import SWITCH, Phase, StageResult
 from recipe.rehearse.subject import Rehearsed
 
 TOLERANCE = 0.03
@@ -83,7 +83,12 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
     What was counted in the rehearsed micro-batches is as many times as much in a step as that has more of them.
     """
     subject = planned_as_rehearsed(run)
-    planned = traffic(subject, Lengths(run.prompt, run.response, run.response), [result.stage for result in results])
+    lengths = Lengths(run.prompt, run.response, run.response)
+    planned = traffic(subject, lengths, [result.stage for result in results])
+    switched = [result.stage for result in results if SWITCH in result.phases]
+    if switched:  # the switch is not rehearsed on every stage
+        of_these = traffic(subject, lengths, switched)
+        planned |= {cause: size for cause, size in of_these.items() if cause in _RESHARD.values()}
     counted: dict[str, float] = {}
     for result in results:
         by_cause: dict[str, float] = {}
@@ -117,7 +122,7 @@ def cause_of(phase: str, kind: str, group: str) -> str | None:
     """The cause, as the plan names it, of a collective of this kind in this phase; None where the plan has none."""
     if phase in ("build", "rollout"):  # a trial step, and some of the answers' tokens
         return None
-    if phase == "switch":
+    if phase == SWITCH:
         return _RESHARD.get((kind, group.split("/")[0]))
     if "alltoall" in kind:
         return _EXPERTS.format(phase)
@@ -140,7 +145,7 @@ def sent_to_others(one: Mapping[str, Any]) -> float:
 
 def _times(run: Rehearsed, stage: int, phase: str) -> float:
     """Sequences of a step for each that was rehearsed."""
-    if phase == "switch":
+    if phase == SWITCH:
         return 1.0
     every = run.planned.layout.actor_sequences_per_rank
     return every / (run.update_sequences(stage) if phase == "update" else run.forward_sequences)

@@ -11,6 +11,9 @@ from typing import Any
 
 from recipe.files import write_atomically
 
+# The phase in which the actor's weights go to the rollout.
+SWITCH = "switch"
+
 
 @dataclass(frozen=True)
 class Job:

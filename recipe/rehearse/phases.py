@@ -14,9 +14,8 @@ from torch_npu import sim
 
 from recipe.rehearse.contents import BEING_BUILT, REST, Contents, at_peak
 from recipe.rehearse.counters import BUILD, Counters
-from recipe.rehearse.job import Phase
+from recipe.rehearse.job import SWITCH, Phase
 
-SWITCH = "switch"
 SWITCHED = "update_weights"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from recipe.plan.memory import memory
+from recipe.plan.stages import stage_tensors
 from recipe.rehearse.comparison import (
     OPTIMIZER,
     PIPELINE,
@@ -20,6 +21,7 @@ from recipe.rehearse.comparison import (
     sent_to_others,
     worst_difference,
 )
+from recipe.rehearse.job import SWITCH
 from tests.recipe.rehearse.made_up import a_phase, a_run, as_planned
 
 
@@ -103,6 +105,23 @@ def test_traffic_of_the_rehearsed_micro_batches_is_that_of_a_step() -> None:
     assert found[PIPELINE].counted == 10 * every // 8
     assert found[OPTIMIZER].counted == 3100 * run.given.train.updates_per_step
     assert all(pair.planned > 0 for pair in found.values())
+
+
+def test_a_switch_is_that_of_the_stages_on_which_it_was_rehearsed() -> None:
+    run = a_run(file="configs/a3_384die_base_acc.toml")
+    broadcast = {**moved("broadcast", 6, 0, 7), "group": "pipeline/model"}
+    switch = a_phase(1, traffic=[broadcast])
+    results = {stage: as_planned(run, stage) for stage in run.stages}
+    planned = {}
+    for stage in (0, 1):  # the stages have different parts of the model, and receive the others
+        one = dataclasses.replace(results[stage], phases={**results[stage].phases, SWITCH: switch})
+        found = compare_traffic(run, [one, *(result for result in results.values() if result.stage != stage)])
+        pair = found["reshard, pipeline broadcast"]
+        assert pair.counted == 7
+        planned[stage] = pair.planned
+    total = sum(tensor.nbytes for stage in run.stages for tensor in stage_tensors(run.planned, stage))
+    own = {stage: sum(tensor.nbytes for tensor in stage_tensors(run.planned, stage)) for stage in planned}
+    assert planned == {stage: total - own[stage] for stage in planned} and planned[0] != planned[1]
 
 
 def test_nothing_counted_is_no_difference() -> None:
