@@ -36,7 +36,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("config", type=Path, metavar="RUN.toml", help="a run file; docs/CONFIG.md has its keys")
     parser.add_argument("--stage", type=int, action="append", metavar="K", help="this stage only, from 0; repeatable")
-    parser.add_argument("--steps", type=int, default=1, metavar="N", help="steps; the last one is counted (default: 1)")
+    parser.add_argument(
+        "--steps", type=int, metavar="N",
+        help="steps; the last one is counted (default: 1, or 2 where the optimizer stays on the die)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print everything as JSON, bytes and seconds")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results and logs; default: runs/rehearsals/NAME")
     limit = "(default: the limit)"

@@ -49,7 +49,7 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         padded_prompt=planned.prompt_tokens,
         padded_response=planned.response_tokens,
         load=run.options.expert_load,
-        steps=run.options.steps,
+        steps=run.steps,
         seed=run.config.run.seed,
         hollow_from_bytes=HOLLOW_FROM_BYTES,
     )

@@ -60,7 +60,7 @@ def _steering(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Any]:
         "prompt_tokens": run.prompt,
         "response_tokens": run.response,
         "expert_load": run.options.expert_load,
-        "steps": run.options.steps,
+        "steps": run.steps,
         "sequences": {
             str(stage): {"forward": run.forward_sequences, "update": run.update_sequences(stage)}
             for stage in run.stages

@@ -10,7 +10,7 @@ from pathlib import Path
 from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import CUDA, HOST, SIM, SWAPPED, RunConfig, Simulator
+from recipe.runfile.schema import CUDA, DIE, HOST, SIM, SWAPPED, RunConfig, Simulator
 
 # Tensors of floating point numbers have no contents from this size on; below, they cost nothing to compute.
 HOLLOW_FROM_BYTES = 2**20
@@ -22,7 +22,7 @@ class Options:
 
     Attributes:
         stages: pipeline stages, from 0.
-        steps: the last one is counted.
+        steps: the last one is counted; None: as many as it takes to come to what every later one is like.
         prompt, response: tokens of every prompt and every answer.
         expert_load: the share that the experts of the rehearsed die are sent, as a multiple of an even one.
         micro_batches: of an update; those of the passes without gradients are at most two.
@@ -32,7 +32,7 @@ class Options:
     """
 
     stages: tuple[int, ...] | None = None
-    steps: int = 1
+    steps: int | None = None
     prompt: int | None = None
     response: int | None = None
     expert_load: float = 1.0
@@ -73,6 +73,11 @@ class Rehearsed:
     def stages(self) -> tuple[int, ...]:
         every = range(self.planned.layout.actor_pipeline)
         return tuple(every) if self.options.stages is None else self.options.stages
+
+    @property
+    def steps(self) -> int:
+        """An optimizer that stays on the die makes its moments in the first step, for all later ones."""
+        return self.options.steps or (2 if self.config.actor.optimizer == DIE else 1)
 
     def rank(self, stage: int) -> int:
         """The first die of a stage: the stages are Megatron-core's outermost dimension (tp-cp-ep-dp-pp)."""

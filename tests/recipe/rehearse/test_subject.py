@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from recipe.rehearse.subject import Options, rehearsed
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import HOST, SWAPPED
+from recipe.runfile.schema import DIE, HOST, SWAPPED
 from tests.recipe.rehearse.made_up import a_run
 
 
@@ -42,6 +44,13 @@ def test_without_mindspeed_what_takes_its_place_is_said(tmp_path: Path) -> None:
     run = a_run(upstream=tmp_path)
     assert run.mindspeed and run.planned.fused and run.planned.stacked
     assert run.config.actor.optimizer == SWAPPED and not run.notes
+
+
+def test_an_optimizer_on_the_die_takes_a_step_to_be_there() -> None:
+    config = a_run().given
+    assert a_run().steps == 1 and a_run(steps=3).steps == 3
+    on_die = dataclasses.replace(config, actor=dataclasses.replace(config.actor, optimizer=DIE))
+    assert rehearsed(on_die, Options(), Path("/nowhere")).steps == 2
 
 
 def test_a_simulated_run_is_as_strict_as_it_is() -> None:
