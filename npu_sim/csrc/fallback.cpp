@@ -8,16 +8,15 @@
 #include "generator.h"
 #include "hollow.h"
 #include "memory.h"
+#include "operators.h"
 #include "refusals.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/stack.h>
-#include <c10/util/flat_hash_map.h>
 #include <torch/library.h>
 
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -84,19 +83,6 @@ std::unique_ptr<Op> describe(const c10::OperatorHandle& handle) {
   else if (!handle.hasComputedKernelForDispatchKey(c10::DispatchKey::CPU))
     op->refusal = full + " has no CPU kernel to run it on the simulated NPU";
   return op;
-}
-
-Op& op_of(const c10::OperatorHandle& handle) {
-  thread_local ska::flat_hash_map<const void*, Op*> cache;
-  const void* key = &handle.schema();
-  if (auto it = cache.find(key); it != cache.end()) return *it->second;
-  static std::mutex mutex;
-  static auto* all = new ska::flat_hash_map<std::string, std::unique_ptr<Op>>();
-  std::lock_guard<std::mutex> guard(mutex);
-  auto& op = (*all)[c10::toString(handle.operator_name())];
-  if (!op) op = describe(handle);
-  cache[key] = op.get();
-  return *op;
 }
 
 struct Operand {
@@ -237,7 +223,7 @@ class Call {
 };
 
 void fallback(const c10::OperatorHandle& handle, torch::jit::Stack* stack) {
-  Op& op = op_of(handle);
+  const Op& op = once_per_operator(handle, &describe);
   op.counter->add();
   TORCH_CHECK_NOT_IMPLEMENTED(op.refusal.empty(), op.refusal);
   const auto& schema = handle.schema();

@@ -5,6 +5,7 @@
 
 #include "memory.h"
 #include "mirror.h"
+#include "operators.h"
 
 #include <ATen/Context.h>
 #include <ATen/EmptyTensor.h>
@@ -13,13 +14,10 @@
 #include <ATen/ops/nonzero.h>
 #include <ATen/ops/sum.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
-#include <c10/util/flat_hash_map.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string_view>
 #include <utility>
 
@@ -99,6 +97,8 @@ struct HollowOp {
   Kind kind = Kind::Shape;
   bool has_shape_function = false;
   bool only_writes = true;  // every returned tensor is an argument
+
+  bool computes() const { return kind != Kind::Passes && kind != Kind::Empty; }
 };
 
 bool returns_a_view(const c10::FunctionSchema& schema) {
@@ -134,17 +134,7 @@ std::unique_ptr<HollowOp> describe(const c10::OperatorHandle& handle) {
   return op;
 }
 
-const HollowOp& op_of(const c10::OperatorHandle& handle) {
-  thread_local ska::flat_hash_map<const void*, const HollowOp*> cache;
-  const void* key = &handle.schema();
-  if (const auto found = cache.find(key); found != cache.end()) return *found->second;
-  static std::mutex mutex;
-  static auto* all = new ska::flat_hash_map<std::string, std::unique_ptr<HollowOp>>();
-  const std::lock_guard<std::mutex> guard(mutex);
-  auto& op = (*all)[c10::toString(handle.operator_name())];
-  if (!op) op = describe(handle);
-  return *(cache[key] = op.get());
-}
+const HollowOp& op_of(const c10::OperatorHandle& handle) { return once_per_operator(handle, &describe); }
 
 // ---------------------------------------------------------------- tensors
 
@@ -153,25 +143,6 @@ c10::StorageImpl* storage_of(const Tensor& t) { return t.unsafeGetTensorImpl()->
 bool has_no_contents(const Tensor& cpu) {
   return cpu.defined() && cpu.device().is_cpu() && cpu.has_storage() && is_hollow(storage_of(cpu));
 }
-
-// Calls f on every tensor of a value until it says true.
-template <typename F>
-bool any_tensor(const IValue& value, F&& f) {
-  if (value.isTensor()) return value.toTensor().defined() && f(value.toTensor());
-  if (value.isList())
-    for (const IValue& element : value.toListRef())
-      if (element.isTensor() && element.toTensor().defined() && f(element.toTensor())) return true;
-  return false;
-}
-
-template <typename F>
-bool any_argument(const c10::OperatorHandle& handle, const Stack& stack, F&& f) {
-  const size_t n = handle.schema().arguments().size();
-  const IValue* arguments = stack.data() + (stack.size() - n);
-  return std::any_of(arguments, arguments + n, [&](const IValue& value) { return any_tensor(value, f); });
-}
-
-bool is_npu(const Tensor& t) { return t.device().type() == kNPU; }
 
 [[noreturn]] void refuse(const HollowOp& op, const std::string& why) {
   hooks().refuse(op.name, why);
@@ -267,7 +238,7 @@ struct AllWithContents {
 
 void compute(const c10::OperatorHandle& handle, const HollowOp& op, Stack* stack) {
   c10::impl::IncludeDispatchKeyGuard gate(DispatchKey::Fake);
-  AllWithContents kernel(op.kind != Kind::Passes && op.kind != Kind::Empty);
+  AllWithContents kernel(op.computes());
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   handle.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
 }
@@ -418,6 +389,7 @@ Tensor meta_of_made(const c10::OperatorHandle& handle, const HollowOp& op, Stack
 
 void gate(const c10::OperatorHandle& handle, DispatchKeySet keys, Stack* stack) {
   const HollowOp& op = op_of(handle);
+  const bool computes = op.computes() && !any_argument(handle, *stack, is_npu);
   if (op.kind == Kind::Empty) {
     bool pinned = false;
     if (const Tensor meta = meta_of_made(handle, op, stack, &pinned); meta.defined()) {
@@ -425,10 +397,10 @@ void gate(const c10::OperatorHandle& handle, DispatchKeySet keys, Stack* stack) 
       stack->emplace_back(without_contents(meta, pinned));
       return;
     }
-  } else if (op.kind != Kind::Passes && !any_argument(handle, *stack, is_npu) && any_argument(handle, *stack, has_no_contents)) {
+  } else if (computes && any_argument(handle, *stack, has_no_contents)) {
     return run_hollow(handle, stack);
   }
-  AllWithContents kernel(op.kind != Kind::Passes && op.kind != Kind::Empty && !any_argument(handle, *stack, is_npu));
+  AllWithContents kernel(computes);
   handle.redispatchBoxed(keys & DispatchKeySet(DispatchKeySet::FULL_AFTER, DispatchKey::Fake), stack);
 }
 

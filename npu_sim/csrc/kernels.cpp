@@ -57,8 +57,7 @@ Tensor empty(IntArrayRef size, std::optional<c10::ScalarType> dtype, std::option
   COUNT("empty.memory_format");
   check_options(layout, pin_memory);
   WithDevice with(device ? device->index() : -1);
-  const auto nbytes = static_cast<int64_t>(at::detail::computeStorageNbytesContiguous(size, c10::elementSize(c10::dtype_or_default(dtype))));
-  MakeHollow hollow(hollow_by_size(c10::dtype_or_default(dtype), nbytes));
+  StorageFor storage_for(c10::dtype_or_default(dtype));
   return at::detail::empty_generic(size, device_allocator(), kKeys, c10::dtype_or_default(dtype), format);
 }
 
@@ -67,8 +66,7 @@ Tensor empty_strided(IntArrayRef size, IntArrayRef stride, std::optional<c10::Sc
   COUNT("empty_strided");
   check_options(layout, pin_memory);
   WithDevice with(device ? device->index() : -1);
-  const auto nbytes = static_cast<int64_t>(at::detail::computeStorageNbytes(size, stride, c10::elementSize(c10::dtype_or_default(dtype))));
-  MakeHollow hollow(hollow_by_size(c10::dtype_or_default(dtype), nbytes));
+  StorageFor storage_for(c10::dtype_or_default(dtype));
   return at::detail::empty_strided_generic(size, stride, device_allocator(), kKeys, c10::dtype_or_default(dtype));
 }
 

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lazily conjugated and negated tensors. torch resolves them by a copy before an operator sees them; what must see them as they
 // are is named here.
-#include "device.h"
+#include "operators.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/List.h>
 #include <ATen/core/stack.h>
 #include <torch/library.h>
-
-#include <algorithm>
 
 namespace npu_sim {
 namespace {
@@ -24,14 +22,6 @@ using c10::IValue;
   }
 SEEN_BY_COPIES(Conjugate)
 SEEN_BY_COPIES(Negative)
-
-bool on_npu(const IValue& value) {
-  if (value.isTensor()) return value.toTensor().defined() && value.toTensor().device().type() == kNPU;
-  if (value.isList())
-    for (const IValue& element : value.toListRef())
-      if (on_npu(element)) return true;
-  return false;
-}
 
 IValue resolved(const IValue& value) {
   if (value.isTensor()) {
@@ -50,7 +40,7 @@ IValue resolved(const IValue& value) {
 void collective(const c10::OperatorHandle& handle, c10::DispatchKeySet keys, torch::jit::Stack* stack) {
   const size_t n = handle.schema().arguments().size();
   IValue* arguments = stack->data() + (stack->size() - n);
-  if (std::none_of(arguments, arguments + n, on_npu))
+  if (!any_argument(handle, *stack, is_npu))
     for (size_t i = 0; i < n; i++) arguments[i] = resolved(arguments[i]);
   handle.redispatchBoxed(keys & c10::DispatchKeySet(c10::DispatchKeySet::FULL_AFTER, DispatchKey::Conjugate), stack);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "accounting.h"
+#include "hollow.h"
 #include "host_allocator.h"
 
 #include <ATen/core/Tensor.h>
@@ -20,7 +21,7 @@ namespace npu_sim {
 namespace {
 
 thread_local c10::DeviceIndex tls_compute_for = -1;
-thread_local bool tls_make_hollow = false;
+thread_local c10::ScalarType tls_storage_for = c10::ScalarType::Undefined;
 
 // ---------------------------------------------------------------- blocks
 
@@ -124,7 +125,7 @@ c10::DataPtr npu_pointer(c10::intrusive_ptr<c10::StorageImpl> twin, c10::DeviceI
 }
 
 c10::intrusive_ptr<c10::StorageImpl> new_twin(size_t nbytes, c10::DeviceIndex device) {
-  const bool hollow = tls_make_hollow;
+  const bool hollow = hollow_by_size(tls_storage_for, static_cast<int64_t>(nbytes));
   c10::DataPtr bytes = nbytes ? allocate_block(nbytes, device, hollow) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));
   return c10::make_intrusive<c10::StorageImpl>(c10::StorageImpl::use_byte_size_t(), c10::SymInt(static_cast<int64_t>(nbytes)), std::move(bytes),
                                                hollow ? static_cast<c10::Allocator*>(hollow_allocator()) : cpu_allocator(), true);
@@ -286,8 +287,8 @@ void resize_storage(c10::StorageImpl* npu, size_t nbytes) {
 
 // ---------------------------------------------------------------- without contents
 
-MakeHollow::MakeHollow(bool hollow) : previous_(tls_make_hollow) { tls_make_hollow = hollow; }
-MakeHollow::~MakeHollow() { tls_make_hollow = previous_; }
+StorageFor::StorageFor(c10::ScalarType dtype) : previous_(tls_storage_for) { tls_storage_for = dtype; }
+StorageFor::~StorageFor() { tls_storage_for = previous_; }
 
 c10::Storage hollow_host_storage(size_t nbytes, bool pinned) {
   c10::DataPtr bytes = nbytes ? allocate_block(nbytes, -1, /*hollow=*/true, pinned) : c10::DataPtr(nullptr, c10::Device(c10::DeviceType::CPU));

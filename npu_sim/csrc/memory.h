@@ -62,14 +62,14 @@ void follow_twin(c10::StorageImpl* npu);
 void resize_storage(c10::StorageImpl* npu, size_t nbytes);
 
 // Bytes without contents (hollow.h), of CPU storages: twins, and the host's own.
-struct MakeHollow {  // while it lives, this thread's new npu storages are without contents
-  explicit MakeHollow(bool hollow);
-  ~MakeHollow();
-  MakeHollow(const MakeHollow&) = delete;
-  MakeHollow& operator=(const MakeHollow&) = delete;
+struct StorageFor {  // while it lives, this thread's new npu storages are for a tensor of the dtype: large floating ones are hollow
+  explicit StorageFor(c10::ScalarType dtype);
+  ~StorageFor();
+  StorageFor(const StorageFor&) = delete;
+  StorageFor& operator=(const StorageFor&) = delete;
 
  private:
-  bool previous_;
+  c10::ScalarType previous_;
 };
 c10::Storage hollow_host_storage(size_t nbytes, bool pinned);
 bool is_hollow(const c10::StorageImpl* cpu);
