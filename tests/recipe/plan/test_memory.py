@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe.plan import activations
 from recipe.plan.memory import PHASES, host, memory, memory_by_phase, pinned_bytes_per_host
 from recipe.plan.subject import TINY_PROMPT_TOKENS, subject
+from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import Recompute, RunConfig
@@ -21,6 +23,7 @@ from recipe.runfile.schema import Recompute, RunConfig
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 BIG = load(CONFIGS / "a3_256die.toml")
 GIB = 2**30
+MODEL = KNOWN["deepseek_v3_671b"]
 
 
 def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
@@ -159,3 +162,19 @@ def test_the_sums_of_the_tiny_model_have_the_prompts_that_are_planned() -> None:
     # The chat template of the tiny tokenizer adds one token at each end of the question.
     longest = max(len(tokenizer.encode(template.messages(s.question)[-1]["content"]).ids) for s in train + validation)
     assert TINY_PROMPT_TOKENS - 8 < longest + 2 <= TINY_PROMPT_TOKENS
+
+
+def test_the_stand_in_takes_long_sequences_one_by_one() -> None:
+    from megatron_patches.core.extensions.standin.attention import _MAX_AREA
+
+    assert activations.STAND_IN_SCORES == _MAX_AREA
+    scores = activations.attention_most(MODEL, fused=False, sequence=4096, backward=False)
+
+    def needed(sequences: int) -> int:
+        return activations.forward_pass(
+            MODEL, range(1, 2), last=False, tokens=sequences * 4096, sequence=4096, tensor=1, fused=False, stacked=0,
+            load=1.0, router=4, entropy=False,
+        )  # fmt: skip
+
+    assert needed(1) > 4096 * scores
+    assert needed(4) - needed(1) < 4096 * scores
