@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from recipe.plan.shards import swapped_in_bytes
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject
 from recipe.runfile.schema import SWAPPED
-from tests.recipe.plan.layouts import Layout, Made, make_model
+from tests.recipe.plan.layouts import Layout, Made
 from tests.recipe.plan.workers import Workers
 
 RANKS = "tests.recipe.plan.worker_process"
@@ -84,40 +83,19 @@ def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, t
     return kinds
 
 
-@pytest.fixture(scope="session")
-def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
-    """Makes the model with experts of this width, once."""
-    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
-
-
-@pytest.fixture(scope="session")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """Without MindSpeed."""
-    made = Workers(RANKS, None, tmp_path_factory.mktemp("workers") / "log")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def workers_with_mindspeed(mindspeed_upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """Their process is another: MindSpeed changes all of Megatron-core in it."""
-    made = Workers(RANKS, mindspeed_upstream, tmp_path_factory.mktemp("workers") / "log")
-    yield made
-    made.close()
-
-
 @pytest.fixture
 def plan_and_count(
-    tiny_made: Callable[[int], Made], tmp_path: Path, request: pytest.FixtureRequest
+    tiny_made: Callable[[int], Made], workers_of: Callable[[str, bool], Workers], tmp_path: Path
 ) -> Callable[..., dict[str, tuple[int, int]]]:
     """Plans a `Layout`, given by its fields, runs it, and sets both beside one another."""
 
     def run(**fields: Any) -> dict[str, tuple[int, int]]:
         layout = Layout(**fields)
         planned = layout.planned()
-        workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
         made = tiny_made(layout.expert_width)
-        counted = workers.run(planned, made, tmp_path, load_of_first=layout.load_of_first, seed=layout.seed)
+        counted = workers_of(RANKS, layout.mindspeed).run(
+            planned, made, tmp_path, load_of_first=layout.load_of_first, seed=layout.seed
+        )
         return comparison(planned, counted)
 
     return run

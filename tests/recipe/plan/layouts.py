@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.architecture import from_config_json
 from recipe.runfile.config import load
@@ -103,3 +105,9 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2, as the router chooses": {"dies": 2, "load_of_first": None},
 }
 FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2")
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Of the tests of a layout."""
+    slow = [] if name in FAST else [pytest.mark.slow]
+    return [*slow, pytest.mark.mindspeed] if "MindSpeed" in name else slow

@@ -11,14 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.recipe.plan.layouts import FAST, LAYOUTS
+from tests.recipe.plan.layouts import LAYOUTS, marks
 
 TOLERANCE = 0.03
-
-
-def marks(name: str) -> list[pytest.MarkDecorator]:
-    slow = [] if name in FAST else [pytest.mark.slow]
-    return [*slow, pytest.mark.mindspeed] if "MindSpeed" in name else slow
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in LAYOUTS])

@@ -4,15 +4,14 @@ tiny model have the same bytes on the die at every point, and exchange the same,
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recipe.rehearse.contents import REST
-from tests.recipe.plan.layouts import FAST, LAYOUTS, Layout, Made, make_model
+from tests.recipe.plan.layouts import LAYOUTS, Layout, Made, marks
 from tests.recipe.plan.workers import Workers
 
 RANKS = "tests.recipe.rehearse.rank_process"
@@ -25,40 +24,13 @@ PHASES = {"build", "switch", "rollout", *TRAINING}
 STEERED = [name for name, fields in LAYOUTS.items() if fields.get("load_of_first", 1.0) is not None]
 
 
-def marks(name: str) -> list[pytest.MarkDecorator]:
-    slow = [] if name in FAST else [pytest.mark.slow]
-    return [*slow, pytest.mark.mindspeed] if "MindSpeed" in name else slow
-
-
-@pytest.fixture(scope="session")
-def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
-    """Makes the model with experts of this width, once."""
-    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
-
-
-@pytest.fixture(scope="session")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """Without MindSpeed."""
-    made = Workers(RANKS, None, tmp_path_factory.mktemp("workers") / "log")
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="session")
-def workers_with_mindspeed(mindspeed_upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    """Their process is another: MindSpeed changes all of Megatron-core in it."""
-    made = Workers(RANKS, mindspeed_upstream, tmp_path_factory.mktemp("workers") / "log")
-    yield made
-    made.close()
-
-
 @pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in STEERED])
 def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffic(
-    name: str, tiny_made: Callable[[int], Made], tmp_path: Path, request: pytest.FixtureRequest
+    name: str, tiny_made: Callable[[int], Made], workers_of: Callable[[str, bool], Workers], tmp_path: Path
 ) -> None:
     layout = Layout(**LAYOUTS[name])
     planned = layout.planned()
-    workers: Workers = request.getfixturevalue("workers_with_mindspeed" if layout.mindspeed else "workers")
+    workers = workers_of(RANKS, layout.mindspeed)
     made = tiny_made(layout.expert_width)
     job = {
         "load_of_first": layout.load_of_first, "seed": layout.seed, "weights": False,
