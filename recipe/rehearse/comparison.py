@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,8 +108,6 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
 
 PIPELINE, OPTIMIZER = "pipeline", "gradients and parameters"
 _EXPERTS = "expert all-to-all, {}"
-
-
 _RESHARD = {
     ("broadcast", "pipeline"): "reshard, pipeline broadcast",
     ("allgather", "expert"): "reshard, expert all-gather",
@@ -153,9 +151,5 @@ def _times(run: Rehearsed, stage: int, phase: str) -> float:
 
 def worst_difference(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> float | None:
     """The largest difference of the plan in any phase of any stage, without its sign; None where none is compared."""
-    return max((abs(pair.difference) for pair in _pairs(memory_pairs)), default=None)
-
-
-def _pairs(memory_pairs: Mapping[int, Mapping[str, Pair]]) -> Iterator[Pair]:
-    for phases in memory_pairs.values():
-        yield from phases.values()
+    pairs = (pair for phases in memory_pairs.values() for pair in phases.values())
+    return max((abs(pair.difference) for pair in pairs), default=None)

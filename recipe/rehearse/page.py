@@ -16,7 +16,6 @@ from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
 
 LARGEST = 5
-PHASES = ("build", "switch", "rollout", "log_prob", "ref", "update")
 
 
 def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:
