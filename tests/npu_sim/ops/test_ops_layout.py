@@ -71,6 +71,26 @@ def test_in_place_and_to_the_format_of_another(private_formats):
     assert torch_npu.npu_format_cast_(other, one) is other and torch_npu.get_npu_format(other) == 29
 
 
+@pytest.mark.parametrize(
+    ("private", "shape"), [(3, (2, 2, 4, 4)), (4, (2, 2, 4, 4)), (29, (4, 4)), (33, (1, 2, 2, 2, 4))]
+)
+def test_a_copy_from_a_private_format_has_one_of_its_dimensions(private, shape, private_formats):
+    """As torch_npu 2.5.1-7.1.0 infers it (csrc/framework/InferFormat.cpp): there is no ND of four dimensions."""
+    tensor = torch.randn(shape).npu()
+    for cast in (torch_npu.npu_format_cast, torch_npu.npu_format_cast_):
+        for plain, given in ((2, 0 if len(shape) == 4 else 2), (0, 0 if len(shape) == 4 else 2)):
+            asked = cast(tensor.clone(), private)
+            assert torch_npu.get_npu_format(asked) == private
+            back = cast(asked, plain)
+            assert torch_npu.get_npu_format(back) == given and torch.equal(back, tensor)
+
+
+def test_a_cast_to_the_format_of_another_tensor(private_formats):
+    one, other = torch.randn(2, 2, 4, 4).npu(), torch_npu.npu_format_cast(torch.randn(2, 2, 4, 4).npu(), 3)
+    assert torch_npu.get_npu_format(torch_npu.npu_format_cast(one, other)) == 3
+    assert torch_npu.get_npu_format(torch_npu.npu_format_cast(other, one)) == torch_npu.get_npu_format(one) == 0
+
+
 def test_saved_tensors_keep_their_values(private_formats):
     tensor, stream = torch_npu.npu_format_cast(torch.randn(8, 5).npu(), 29), io.BytesIO()
     torch.save(tensor, stream)

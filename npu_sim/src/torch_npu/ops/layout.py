@@ -41,6 +41,10 @@ def _format_of(tensor: Tensor) -> Format:
     known = _cast.get(StorageWeakRef(tensor.untyped_storage()).cdata)
     if known is not None:
         return known[1]
+    return _of_dimensions(tensor)
+
+
+def _of_dimensions(tensor: Tensor) -> Format:
     return {4: Format.NCHW, 5: Format.NCDHW}.get(tensor.dim(), Format.ND)
 
 
@@ -52,39 +56,48 @@ def _remember(tensor: Tensor, new: Format) -> None:
 
 
 def _possible(tensor: Tensor, new: Format) -> Format:
-    """The format that torch_npu gives when ``new`` is asked for."""
-    if new not in BASE:
-        return new
-    if not config.allow_internal_format:
-        reason = "torch.npu.config.allow_internal_format is False"
-    elif tensor.dtype == torch.float64:
-        reason = "it is float64"
-    elif new is Format.FRACTAL_NZ and tensor.dim() < 2:
-        reason = "it has fewer than 2 dimensions"
-    else:
-        return new
-    warnings.warn(f"a tensor stays in its base format, not {new}, for {reason}", stacklevel=4)
-    return BASE[new]
+    """The format of the copy that torch_npu makes when ``new`` is asked for."""
+    if new in BASE:
+        if not config.allow_internal_format:
+            reason = "torch.npu.config.allow_internal_format is False"
+        elif tensor.dtype == torch.float64:
+            reason = "it is float64"
+        elif new is Format.FRACTAL_NZ and tensor.dim() < 2:
+            reason = "it has fewer than 2 dimensions"
+        else:
+            return new
+        warnings.warn(f"a tensor stays in its base format, not {new}, for {reason}", stacklevel=4)
+        new = BASE[new]
+    # A plain format is one of its number of dimensions.
+    if new in (Format.ND, Format.NCHW):
+        return Format.NCHW if tensor.dim() == 4 else Format.ND
+    return _of_dimensions(tensor) if new is Format.NCDHW else new
 
 
-def npu_format_cast(self: Tensor, acl_format: int) -> Tensor:
-    """The tensor in another format: itself between plain formats, a copy to or from a private one."""
-    new, old = _check("npu_format_cast", self, acl_format), _format_of(self)
-    if new == old:
-        return self
-    new = _possible(self, new)
-    if old in PLAIN and acl_format in PLAIN:
-        _remember(self, new)
-        return self
-    copied = self.clone()
-    _remember(copied, new)
-    return copied
+def _renames(old: Format, new: Format) -> bool:
+    """Whether a cast moves nothing."""
+    return new == old or (old in PLAIN and new in PLAIN)
+
+
+def _given(tensor: Tensor, new: Format) -> Format:
+    return new if _renames(_format_of(tensor), new) else _possible(tensor, new)
+
+
+def _wanted(acl_format: int | Tensor) -> int:
+    return _format_of(acl_format) if isinstance(acl_format, Tensor) else acl_format
+
+
+def npu_format_cast(self: Tensor, acl_format: int | Tensor) -> Tensor:
+    """The tensor in another format, or in that of another tensor: itself between plain formats, else a copy."""
+    new = _check("npu_format_cast", self, _wanted(acl_format))
+    cast = self if _renames(_format_of(self), new) else self.clone()
+    _remember(cast, _given(self, new))
+    return cast
 
 
 def npu_format_cast_(self: Tensor, acl_format: int | Tensor) -> Tensor:
-    """In-place form of :func:`npu_format_cast`; also to the format of another tensor."""
-    wanted = _format_of(acl_format) if isinstance(acl_format, Tensor) else acl_format
-    _remember(self, _possible(self, _check("npu_format_cast_", self, wanted)))
+    """In-place form of :func:`npu_format_cast`."""
+    _remember(self, _given(self, _check("npu_format_cast_", self, _wanted(acl_format))))
     return self
 
 
