@@ -122,6 +122,7 @@ def suites() -> tuple[Suite, ...]:
             OP_PLUGIN_PIN,
             # Of the directories for one version of torch, that of our pin.
             ("test/test_custom_ops/test_*.py", "test/test_v2r5_ops/test_*.py", "test/test_base_ops/test_*.py"),
+            limit_s=300.0,
             options=("-o", "python_functions="),  # they are classes; functions of these names are helpers
             needs=("expecttest",),
             # Nine in ten of them skip themselves elsewhere. The operators of 910B and of A3's 910_93 are the same.

@@ -43,8 +43,8 @@ GRACE_S = 10.0
 # Enough of a message for the rules; tracebacks of child processes stand in the middle of some.
 SAYS_HEAD, SAYS_TAIL = 600, 1400
 SEED = 0
-# Who uses less of a processor waits for something.
-IDLE_SHARE = 0.003
+# Who uses less of a processor for so long waits for something that will not come.
+IDLE_SHARE, IDLE_S = 0.003, 60.0
 
 
 class Recorder:
@@ -223,13 +223,13 @@ class Group:
         working = used - self.used_last > IDLE_SHARE * (time.monotonic() - self.looked_last)
         self.used_last, self.looked_last = used, time.monotonic()
         if working and left > 0:
-            self.deadline = time.monotonic() + max(1.0, left)
+            self.deadline = time.monotonic() + max(1.0, min(left, IDLE_S))
         return working and left > 0
 
     def allow(self, seconds: float) -> None:
         """From now on, so many seconds."""
         self.allowed, self.looked_last = seconds, time.monotonic()
-        self.deadline = self.looked_last + seconds
+        self.deadline = self.looked_last + min(seconds, IDLE_S)
         self.used_before = self.used_last = processor_seconds(self.pids)
 
     def finished(self) -> Iterator[dict[str, Any]]:
@@ -269,7 +269,8 @@ class Group:
         if behind and not self.running:
             return
         how = "late" if rank < 0 else "crashed"
-        says = f"over its limit of {self.job['limit']:g} s" if rank < 0 else self.how_it_ended(rank)
+        late = f"over its limit of {self.job['limit']:g} s of processor time, or idle for {IDLE_S:g} s"
+        says = late if rank < 0 else self.how_it_ended(rank)
         for test in dict.fromkeys(self.running.values()) or [f"{self.job['file']}::"]:
             yield {"test": test, "outcome": how, "error": how, "says": says, "seconds": 0.0}
 
