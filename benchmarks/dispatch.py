@@ -31,7 +31,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM") or REPOSITORY / "upstream")
-PATHS = [str(REPOSITORY), str(REPOSITORY / "benchmarks"), str(UPSTREAM)]
+PATHS = [str(REPOSITORY), str(UPSTREAM)]
 sys.path[:0] = PATHS
 
 GIB = 1 << 30
@@ -221,8 +221,9 @@ def measure(dies: int, serialization: str, options: argparse.Namespace) -> dict[
 
     # isort: split
     import ray
-    from dispatch_die import Die
     from verl.single_controller.ray.base import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
+
+    from benchmarks.dispatch_die import Die
 
     ray.init(
         num_cpus=2 * dies, include_dashboard=False, log_to_driver=False, logging_level="ERROR",

@@ -41,10 +41,9 @@ from typing import Any
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+sys.path.insert(0, str(REPOSITORY))
 
-from fault_kinds import SAVE, SETUP, STEP, Trial, damage, draw, find, of_run  # noqa: E402
-
+from benchmarks.fault_kinds import SAVE, SETUP, STEP, Trial, damage, draw, find, of_run  # noqa: E402
 from recipe.checkpoints import look  # noqa: E402
 from recipe.report.metrics import read_steps, unequal_metrics  # noqa: E402
 

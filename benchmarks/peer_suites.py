@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+sys.path.insert(0, str(REPOSITORY))
 
-from peer_verdicts import (  # noqa: E402
+from benchmarks.peer_verdicts import (  # noqa: E402
     VERDICTS,
     WRONG,
     Judged,
@@ -50,7 +50,6 @@ from peer_verdicts import (  # noqa: E402
     read_record,
     write_record,
 )
-
 from recipe.sources.pins import read_pins  # noqa: E402
 
 UPSTREAM = Path(os.environ.get("RECIPE_UPSTREAM") or REPOSITORY / "upstream")

@@ -32,11 +32,9 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
+sys.path.insert(0, str(REPOSITORY))
 
-import reward_adversary  # noqa: E402
-import reward_truths  # noqa: E402
-
+from benchmarks import reward_adversary, reward_truths  # noqa: E402
 from recipe.reward import grade  # noqa: E402
 from recipe.reward.grade import same_answer  # noqa: E402
 from recipe.reward.grammar.answers import read  # noqa: E402

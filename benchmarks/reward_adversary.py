@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from wrong_answers import MAKERS, same
-
+from benchmarks.wrong_answers import MAKERS, same
 from verl_patches.utils.reward_score.r1_zero import compute_score
 
 _EXAMPLES = 20

@@ -26,10 +26,9 @@ from pathlib import Path
 import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+sys.path.insert(0, str(REPOSITORY))
 
-from fault_kinds import of_run  # noqa: E402
-
+from benchmarks.fault_kinds import of_run  # noqa: E402
 from recipe.recorder import read_events  # noqa: E402
 from recipe.report.metrics import read_steps  # noqa: E402
 

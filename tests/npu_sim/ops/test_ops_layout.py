@@ -136,3 +136,25 @@ def test_prefetch():
             torch_npu.npu_prefetch(weight, None, *sizes)
     with pytest.raises(RuntimeError, match="npu_prefetch: input is on cpu"):
         torch_npu.npu_prefetch(weight.cpu(), None, 1)
+
+
+@pytest.mark.parametrize(
+    ("acl_format", "shape", "dtype", "elements"),
+    [
+        (2, (8, 8), torch.float16, 64),
+        (29, (8, 8), torch.float32, 16 * 16),
+        (29, (2, 17, 33), torch.float16, 2 * 32 * 48),
+        (29, (8, 8), torch.int8, 16 * 32),
+        (3, (2, 17, 3, 5), torch.float16, 2 * 32 * 3 * 5),
+        (3, (7, 3), torch.float16, 16 * 3),
+        (4, (2, 17, 3, 5), torch.float16, 16 * 32 * 3 * 5),
+        (32, (2, 3, 4, 5, 6), torch.float16, 2 * 16 * 4 * 5 * 6),
+        (33, (2, 3, 4, 5, 6), torch.float16, 16 * 16 * 4 * 5 * 6),
+    ],
+)
+def test_prefetch_goes_as_far_as_the_blocks_of_a_private_format(acl_format, shape, dtype, elements, private_formats):
+    tensor = torch_npu.npu_format_cast(torch.zeros(shape, dtype=dtype).npu(), acl_format)
+    end = elements * tensor.element_size()
+    torch_npu.npu_prefetch(tensor, None, 1, end - 1)
+    with pytest.raises(RuntimeError, match=f"tensor size: {end}, offset: {end}"):
+        torch_npu.npu_prefetch(tensor, None, 1, end)

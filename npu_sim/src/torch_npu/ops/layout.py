@@ -12,21 +12,25 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_npu.limits import strictness
-from torch_npu.npu.formats import BASE, PLAIN, Format
+from torch_npu.npu.formats import BASE, PLAIN, Format, storage_elements
 from torch_npu.npu.options import config
 
 from . import checks
-from .registry import CALLS, op
+from .registry import CALLS
 
 _cast: dict[int, tuple[StorageWeakRef, Format]] = {}
 """Address of a storage -> its format, for storages that were cast. The weak reference keeps the address from reuse."""
 
 
-def _check(name: str, tensor: Tensor, acl_format: Any) -> Format:
-    # Not an @op: the result may be the argument itself, gradients and all.
+def _count(name: str, argument: str, tensor: Tensor) -> None:
+    """What an `@op` does first. These are none: they give or look at the very tensor, gradients and format and all."""
     CALLS[name] += 1
     if tensor.device.type != "npu":
-        raise RuntimeError(f"{name}: self is on {tensor.device}, expected an npu tensor; move it with .npu()")
+        raise RuntimeError(f"{name}: {argument} is on {tensor.device}, expected an npu tensor; move it with .npu()")
+
+
+def _check(name: str, tensor: Tensor, acl_format: Any) -> Format:
+    _count(name, "self", tensor)
     if acl_format not in (*PLAIN, *BASE):
         raise checks.unsupported(name, "acl_format", acl_format, " or ".join(str(int(one)) for one in (*PLAIN, *BASE)))
     new = Format(acl_format)
@@ -107,10 +111,10 @@ def get_npu_format(self: Tensor) -> Format:
     return _format_of(self)
 
 
-@op()
 def npu_prefetch(input: Tensor, dependency: Tensor | None, max_size: int, offset: int = 0) -> None:
     """A cache hint; nothing to do. As in op-plugin, sizes that are none are a RuntimeError, in its words."""
-    size = input.nbytes
+    _count("npu_prefetch", "input", input)
+    size = storage_elements(_format_of(input), input.shape, input.element_size()) * input.element_size()
     if max_size <= 0:
         raise RuntimeError(f"npu_prefetch: max_size should be greater than zero, but got {max_size}")
     if offset < 0:

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks import reward_adversary
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 MEASURED = ("seconds_8192_one_core", "seconds_8192_one_process", "hostile_batch_ratio", "worst_answer_ms")
 
 
@@ -44,37 +44,28 @@ def test_a_peer_that_is_missing_is_an_error_that_says_what_to_type() -> None:
     assert "no NAME=FILE" in benchmark("--peers", "none", "--truths", "deepscaler=/nowhere").stderr
 
 
-@pytest.fixture(scope="module")
-def adversary() -> ModuleType:
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-    try:
-        return importlib.import_module("reward_adversary")
-    finally:
-        sys.path.pop(0)
-
-
 NUMERIC = [
     {"problem": "What is 604 + 452 + 875?", "answer": "1931"},
     {"problem": "Half of $\\\\frac{3}{2}$ is what?", "answer": "0.75"},
 ]
 
 
-def test_the_adversary_is_paid_for_nothing(adversary: ModuleType) -> None:
-    outcome = adversary.run(3000, NUMERIC, seed=1)
+def test_the_adversary_is_paid_for_nothing() -> None:
+    outcome = reward_adversary.run(3000, NUMERIC, seed=1)
     assert (outcome.paid_wrongly, outcome.right_refused) == (0, 0), outcome.paid
     assert outcome.pairs == 3000 and len(outcome.by_rule) > 20 and outcome.happen_to_be_right > 0
-    assert len(adversary.UNDEFINED) >= 40
+    assert len(reward_adversary.UNDEFINED) >= 40
 
 
-def test_the_adversary_finds_a_reward_that_pays_for_anything_or_for_nothing(adversary: ModuleType) -> None:
-    assert adversary.run(100, NUMERIC, lambda case: True).paid_wrongly == 100
-    assert adversary.run(100, NUMERIC, lambda case: False).right_refused == 10
+def test_the_adversary_finds_a_reward_that_pays_for_anything_or_for_nothing() -> None:
+    assert reward_adversary.run(100, NUMERIC, lambda case: True).paid_wrongly == 100
+    assert reward_adversary.run(100, NUMERIC, lambda case: False).right_refused == 10
 
 
-def test_an_answer_that_happens_to_be_right_is_right(adversary: ModuleType) -> None:
+def test_an_answer_that_happens_to_be_right_is_right() -> None:
     """The exact keys and the grader, which have nothing in common, agree on what is equal."""
-    lucky = [case for case in adversary.cases(3000, NUMERIC, 2) if case.rule == "happens to be right"]
-    refused = [case for case in lucky if not adversary.is_paid(case)]
+    lucky = [case for case in reward_adversary.cases(3000, NUMERIC, 2) if case.rule == "happens to be right"]
+    refused = [case for case in lucky if not reward_adversary.is_paid(case)]
     assert len(lucky) > 50 and refused == []
 
 
