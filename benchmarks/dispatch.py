@@ -311,6 +311,8 @@ def main() -> int:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
+    from recipe.launch.processes import die_with_parent
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dies", type=int, nargs="+", default=[2, 4], metavar="N", help="even numbers (default: 2 4)")
     parser.add_argument("--prompts", type=int, default=512, help="of a step (default: 512)")
@@ -335,7 +337,7 @@ def main() -> int:
     for serialization in options.serialization:
         measured = {}
         for dies in sorted(set(options.dies)):
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            with ProcessPoolExecutor(1, get_context("spawn"), die_with_parent) as process:
                 measured[dies] = process.submit(measure, dies, serialization, options).result()
         large = at_true_size(measured, options.link)
         report[serialization] = {

@@ -37,7 +37,7 @@ def test_a_step_of_a_small_batch_over_four_dies() -> None:
     arguments = ["--dies", "4", "--prompts", "6", "--samples", "2", "--prompt", "16", "--response", "32"]
     done = subprocess.run(
         [sys.executable, str(REPO / "benchmarks" / "dispatch.py"), *arguments, "--store-gib", "1", "--json"],
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=420, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
