@@ -26,8 +26,8 @@ namespace {
 using c10::Device;
 using c10::IValue;
 
-// Arguments that may lie on the CPU while others lie on an npu, as bits by position: indices of advanced indexing and the
-// batch sizes or lengths that torch itself wants on the CPU. Scalars (0-dim CPU tensors) are fine everywhere, as on every device.
+// Arguments that may lie on the CPU while others lie on an npu, as bits by position: indices of advanced indexing.
+// Scalars (0-dim CPU tensors) are fine everywhere, as on every device.
 struct MayBeOnCpu {
   std::string_view name;
   uint32_t arguments;
@@ -39,19 +39,23 @@ constexpr MayBeOnCpu kAllowed[] = {
     {"aten::_index_put_impl_", 1u << 1},
     {"aten::_unsafe_index", 1u << 1},
     {"aten::_unsafe_index_put", 1u << 1},
-    {"aten::_pack_padded_sequence", 1u << 1},
-    {"aten::_pack_padded_sequence_backward", 1u << 2},
 };
 
-// Families that cannot work on twin storage (they make tensors without a strided storage, or crash below the dispatcher).
+// Families that cannot work on twin storage (they make tensors without a strided storage, or crash below the dispatcher), and
+// packed sequences, in which an NPU keeps the padding (op-plugin 7.1.0, ops/aclops/PackPaddedSequenceKernelNpu.cpp).
 constexpr std::string_view kBlocked[] = {
     "aten::_fft", "aten::fft_", "aten::stft", "aten::istft", "aten::_sparse", "aten::sparse_", "aten::_to_sparse", "aten::to_sparse",
     "aten::_coalesce", "aten::_spdiags", "aten::_validate_sparse", "aten::_convert_indices", "aten::quantize", "aten::_empty_affine_quantized",
     "aten::_empty_per_channel_affine_quantized", "aten::to_mkldnn", "aten::mkldnn", "aten::_mkldnn", "aten::_nested", "aten::_make_per",
+    "aten::_pack_padded_sequence", "aten::_pad_packed_sequence",
 };
 
-// Composite kernels that ask for the device's name or call a kernel of it below the dispatcher: they must find the CPU.
-constexpr const char* kWantTheCpu[] = {"mode.values", "conj_physical_"};
+// Composite kernels that ask for the device's name or call a kernel of it below the dispatcher, and those that return another
+// dtype or round otherwise than the kernel of its own that the CPU has: they must find the CPU.
+constexpr const char* kWantTheCpu[] = {
+    "mode.values", "conj_physical_", "_nnpack_spatial_convolution", "native_layer_norm", "native_group_norm", "mish_backward",
+    "addr", "addr.out", "_pack_padded_sequence", "_pad_packed_sequence",
+};
 
 struct Op {
   Counter* counter = nullptr;
