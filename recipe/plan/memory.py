@@ -25,6 +25,10 @@ BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
 # elements, so that it can start at a multiple of them. The profiler that sizes the cache does not know of it.
 CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
 
+LAST_PASS, LAST_UPDATE, GATHERED = "left of the last pass", "left by the update", "gathered inputs"
+# Kinds that are there from the first pass on.
+LEFT_BY_PASSES = frozenset({LAST_PASS, LAST_UPDATE, GATHERED})
+
 
 @dataclass(frozen=True)
 class Die:
@@ -175,9 +179,9 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     numbers = range(run.stage_start(stage), run.stage_start(stage) + layout.stage_layers[stage])
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
-    always = {"engine buffers": resident.engine(run), "left of the last pass": resident.left_over(run, stage)}
+    always = {"engine buffers": resident.engine(run), LAST_PASS: resident.left_over(run, stage)}
     if gathered_bytes := resident.gathered(run):
-        always["gathered inputs"] = gathered_bytes
+        always[GATHERED] = gathered_bytes
     if not actor.offload_parameters:
         always |= {
             "actor weights": laid.parameter_bytes,
@@ -206,9 +210,12 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
-    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard_bytes}
+    # What is derived from the weights is made when all of them are there, and the buffers of the sync are gone.
+    derived = weights["derived weights"]
+    switch = {"actor weights": laid.parameter_bytes, "rollout weights": weights["rollout weights"]}
+    switch |= {"reshard buffers": reshard_bytes} if reshard_bytes >= derived else {"derived weights": derived}
     update_bytes = resident.left_by_update(run, stage)
-    since_update = {"left by the update": update_bytes} if update_bytes else {}
+    since_update = {LAST_UPDATE: update_bytes} if update_bytes else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
