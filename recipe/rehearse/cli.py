@@ -60,6 +60,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--decode-steps", type=int, default=3, metavar="N", help="tokens generated of each answer (default: 3)"
     )
+    parser.add_argument(
+        "--save", action=argparse.BooleanOptionalAction, default=None,
+        help="a checkpoint after the last step, all but its files (default: if the run file saves any)",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
     parser.set_defaults(handler=_rehearse)
 
@@ -99,6 +103,7 @@ def _print(options: argparse.Namespace) -> None:
         micro_batches=options.micro_batches,
         rollout=options.rollout,
         decode_steps=options.decode_steps,
+        save=options.save,
     )
     run = rehearsed(config, asked, upstream_dir())
     directory = options.out or runs_dir() / "rehearsals" / config.run.name

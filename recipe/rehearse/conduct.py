@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.launch.processes import die_with_parent
-from recipe.rehearse.job import Job, StageResult
+from recipe.rehearse.job import TITLES, Job, StageResult
 from recipe.rehearse.jobs import environment, make_description_jobs, make_job, with_descriptions
 from recipe.rehearse.model_files import make_model
 from recipe.rehearse.subject import Rehearsed
@@ -28,10 +28,6 @@ Say = Callable[[str], None]
 # Begins the command line of the process that forks those of the stages; the descriptor for progress follows.
 COMMAND = (sys.executable, "-m", "recipe.rehearse.stage_process")
 PATIENCE_S = 3.0
-TITLES = {
-    "build": "building", "switch": "switch", "rollout": "rollout", "log_prob": "old log-prob", "ref": "reference",
-    "update": "update",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recipe.plan.page import COLUMNS, layout_text
-from recipe.rehearse.comparison import TOLERANCE, Pair, compare_memory, compare_traffic, worst_difference
-from recipe.rehearse.conduct import TITLES
-from recipe.rehearse.job import StageResult
+from recipe.rehearse.comparison import (
+    TOLERANCE,
+    Pair,
+    compare_memory,
+    compare_saving,
+    compare_traffic,
+    worst_difference,
+)
+from recipe.rehearse.job import SAVE, TITLES, StageResult
 from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
 
@@ -20,10 +26,10 @@ LARGEST = 5
 
 def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:
     """Everything that was counted, beside what was planned; bytes and seconds."""
-    pairs, sent = compare_memory(run, results), compare_traffic(run, results)
+    pairs, sent, saved = compare_memory(run, results), compare_traffic(run, results), compare_saving(run, results)
     return {
         "run": run.name,
-        "stages": [_stage(result, pairs[result.stage]) for result in results],
+        "stages": [_stage(result, pairs[result.stage], saved.get(result.stage, {})) for result in results],
         "traffic": {cause: {"sent_bytes": pair.counted, "planned_bytes": pair.planned} for cause, pair in sent.items()},
         "worst_difference": worst_difference(pairs),
         "wall_s": round(wall_s, 3),
@@ -36,7 +42,7 @@ def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> di
     }
 
 
-def _stage(result: StageResult, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+def _stage(result: StageResult, pairs: Mapping[str, Pair], saved: Mapping[str, Pair]) -> dict[str, Any]:
     phases = {
         name: {
             **dataclasses.asdict(phase),
@@ -46,7 +52,12 @@ def _stage(result: StageResult, pairs: Mapping[str, Pair]) -> dict[str, Any]:
     }
     return {
         "stage": result.stage, "die": result.rank, "phases": phases, "wall_s": result.wall_s,
-        "rss_bytes": result.rss_bytes, "oom": result.oom,
+        "rss_bytes": result.rss_bytes, "oom": result.oom, "saved": None if result.saved is None else {
+            "files": result.saved["files"],
+            "copied_bytes": result.saved["copies"],
+            "copied_bytes_average": {kind: pair.counted for kind, pair in saved.items()},
+            "planned_bytes_average": {kind: pair.planned for kind, pair in saved.items()},
+        },
     }  # fmt: skip
 
 
@@ -98,6 +109,13 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
                 for stage, phases in pairs.items()
                 for name, pair in phases.items()
             ]
+        )
+    saved = compare_saving(run, results)
+    if saved:
+        yield ""
+        yield "Plan beside rehearsal: host memory for a save, on the average of a stage's dies"
+        yield from _pairs_table(
+            [((f"stage {stage}", kind), pair) for stage, kinds in saved.items() for kind, pair in kinds.items()]
         )
     sent = compare_traffic(run, results)
     if sent:
@@ -155,6 +173,12 @@ def _stage_lines(result: StageResult) -> Iterator[str]:
     for name, phase in result.phases.items():
         largest = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(phase.contents.items())[:LARGEST])
         yield from _prose(f"{TITLES[name]}: {largest or 'nothing'}", "  ")
+    if result.saved is not None:
+        files, copies = result.saved["files"], result.saved["copies"]
+        copied = ", ".join(f"{kind.split(': ')[1]} {size_text(size)}" for kind, size in copies.items())
+        yield from _prose(
+            f"{TITLES[SAVE]}: {copied}; {len(files)} files of {size_text(sum(files.values()))} not written", "  "
+        )
     traffic = [("collectives", "ranks", "calls", "sent", "received")]
     for name, phase in result.phases.items():
         traffic += [

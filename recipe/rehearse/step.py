@@ -72,6 +72,7 @@ def build_workers(
         contents(workers)
     if not rollout:
         actor._build_rollout = lambda *args, **kwargs: None
+        actor.gen_random_states = torch.npu.get_rng_state()  # a part of every checkpoint
     reference.init_model()
     actor.init_model()
     if rollout:

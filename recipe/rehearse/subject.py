@@ -29,6 +29,7 @@ class Options:
         rollout: on which stages there is one: "once", on the first that is rehearsed; "every"; "none". The engines on
             the dies of all stages are alike.
         decode_steps: tokens that the engine generates of each answer.
+        save: a checkpoint is saved after the last step; None: if the run saves any.
     """
 
     stages: tuple[int, ...] | None = None
@@ -39,6 +40,7 @@ class Options:
     micro_batches: int | None = None
     rollout: str = "once"
     decode_steps: int = 3
+    save: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Rehearsed:
     def steps(self) -> int:
         """An optimizer that stays on the die makes its moments in the first step, for all later ones."""
         return self.options.steps or (2 if self.config.actor.optimizer == DIE else 1)
+
+    @property
+    def saves(self) -> bool:
+        """A checkpoint is saved after the last step."""
+        return self.config.run.save_every > 0
 
     def rank(self, stage: int) -> int:
         """The first die of a stage: the stages are Megatron-core's outermost dimension (tp-cp-ep-dp-pp)."""
@@ -132,6 +139,9 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
     model = architecture_of(config)
     mindspeed = (upstream / "mindspeed").is_dir()
     simulated, notes = _on_simulated_dies(config, mindspeed)
+    if options.save is not None:
+        saved = dataclasses.replace(simulated.run, save_every=int(options.save))
+        simulated = dataclasses.replace(simulated, run=saved)
     planned = dataclasses.replace(subject(simulated, model), fused=mindspeed, stacked=mindspeed)
     stages = planned.layout.actor_pipeline
     for stage in options.stages or ():
