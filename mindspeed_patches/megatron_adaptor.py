@@ -22,4 +22,4 @@ from recipe.overlay import patch
 )
 def repatch(original: Callable[..., None], args: Mapping[str, Any]) -> None:
     # NPU-ADAPTATION: plain lists
-    original(OmegaConf.to_container(OmegaConf.create(args), resolve=True))
+    original(OmegaConf.to_container(OmegaConf.create(dict(args)), resolve=True))

@@ -69,17 +69,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    from recipe.launch.command import run_command
-    from recipe.launch.signals import raise_on_stop_signals
+    from recipe.command import run_command
     from recipe.runfile.paths import runs_dir
+    from recipe.stopping import raise_on_stop_signals
 
     raise_on_stop_signals()
     return run_command(lambda: _print(options), runs_dir())
 
 
 def _print(options: argparse.Namespace) -> None:
+    from recipe.clock import Clock
     from recipe.files import write_atomically
-    from recipe.launch.progress import Clock
     from recipe.rehearse.conduct import rehearse_stages
     from recipe.rehearse.page import as_json, as_text
     from recipe.rehearse.subject import Options, rehearsed

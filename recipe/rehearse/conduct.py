@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.processes import die_with_parent
 from recipe.rehearse.job import TITLES, Job, StageResult
 from recipe.rehearse.jobs import environment, make_description_jobs, make_job, with_descriptions
 from recipe.rehearse.model_files import make_model
 from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO
+from recipe.signals import die_with_parent
 from recipe.sizes import size_text
 from recipe.text import plain, printable
 

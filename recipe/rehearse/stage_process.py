@@ -33,7 +33,6 @@ import torch
 from hydra import compose, initialize_config_module
 from torch_npu import sim
 
-from recipe.launch.processes import die_with_parent
 from recipe.rehearse import engine, saving, steering
 from recipe.rehearse.batches import FIRST_TOKEN, Lengths
 from recipe.rehearse.contents import Contents, at_peak
@@ -41,6 +40,7 @@ from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import SAVE, Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
+from recipe.signals import die_with_parent
 from recipe.text import error_text
 
 SIGN_S, POLL_S = 10.0, 0.1

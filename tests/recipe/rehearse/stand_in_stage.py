@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from recipe.launch.processes import die_with_parent
 from recipe.rehearse.job import Job, Phase, StageResult
+from recipe.signals import die_with_parent
 
 SUCCEED, FAIL, DIE, WAIT, END_ALL = range(1, 6)
 

@@ -73,7 +73,7 @@ def test_without_the_process_that_forks_there_is_an_error_with_its_log(tmp_path:
 STOPPED = f"""
 import sys
 from pathlib import Path
-from recipe.launch.signals import raise_on_stop_signals
+from recipe.stopping import raise_on_stop_signals
 from recipe.rehearse.conduct import rehearse_stages
 from tests.recipe.rehearse.test_conduct import COMMAND, seeded
 raise_on_stop_signals()
