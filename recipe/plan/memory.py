@@ -233,10 +233,12 @@ def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int
     runs as many micro-batches ahead as stages follow it.
     """
     layout = run.layout
+    tokens = layout.micro_batch * run.sequence_tokens
     one_pass = activations.training_pass(
         run.model,
         numbers,
         last,
+        tokens=tokens,
         sequence=run.sequence_tokens,
         tensor=layout.actor_tensor,
         fused=run.fused,
@@ -244,7 +246,6 @@ def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int
         router=run.router_bytes,
         recompute=run.config.actor.recompute,
     )
-    tokens = layout.micro_batch * run.sequence_tokens
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
     in_flight = min(layout.actor_pipeline - stage, micro_batches)
     recomputed_layers = activations.recomputed(numbers, run.config.actor.recompute)[0]

@@ -80,8 +80,8 @@ def _rehearse(options: argparse.Namespace) -> int:
 def _print(options: argparse.Namespace) -> None:
     from recipe.clock import Clock
     from recipe.files import write_atomically
-    from recipe.rehearse.conduct import rehearse_stages
-    from recipe.rehearse.page import as_json, as_text
+    from recipe.rehearse.conduct import rehearse_stages, seconds_of_stages
+    from recipe.rehearse.page import Times, as_json, as_text
     from recipe.rehearse.subject import Options, rehearsed
     from recipe.runfile.config import load
     from recipe.runfile.errors import ConfigError
@@ -112,7 +112,7 @@ def _print(options: argparse.Namespace) -> None:
     start = time.monotonic()
     clock = Clock(sys.stderr)
     results = rehearse_stages(run, directory, clock.say, options.jobs)
-    wall_s = time.monotonic() - start
-    made = as_json(run, results, wall_s)
+    times = Times(seconds_of_stages(run, directory, results), time.monotonic() - start)
+    made = as_json(run, results, times)
     write_atomically(directory / "rehearsal.json", json.dumps(made, indent=2))
-    print(json.dumps(made, indent=2) if options.json else as_text(run, results, wall_s))
+    print(json.dumps(made, indent=2) if options.json else as_text(run, results, times))

@@ -84,6 +84,14 @@ def rehearse_stages(
     return [results[stage] for stage in run.stages]
 
 
+def seconds_of_stages(run: Rehearsed, directory: Path, results: Sequence[StageResult]) -> float:
+    """Wall time that the processes of these stages took, whenever they ran, with those that described the tensors."""
+    described = range(run.planned.layout.actor_pipeline) if run.describes_stages else ()
+    places = [Place(directory, stage, "tensors_of").file(".json") for stage in described]
+    of_descriptions = [result for place in places if (result := StageResult.read(place, None)) is not None]
+    return sum(result.wall_s for result in (*of_descriptions, *results))
+
+
 def _conduct(
     processes: _Processes, waiting: Sequence[tuple[Place, Job, Mapping[str, str]]], at_once: int
 ) -> dict[int, StageResult]:

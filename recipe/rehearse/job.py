@@ -112,11 +112,11 @@ class StageResult:
         write_atomically(path, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
-    def read(cls, path: Path, key: str) -> StageResult | None:
-        """The result in a file; None where there is none with this key."""
+    def read(cls, path: Path, key: str | None) -> StageResult | None:
+        """The result in a file; None where there is none with this key, or with any where that is None."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["key"] != key:
+            if key is not None and values["key"] != key:
                 return None
             phases = {name: Phase(**phase) for name, phase in values.pop("phases").items()}
             return cls(phases=phases, **values)

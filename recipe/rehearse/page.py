@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from recipe.plan.page import COLUMNS, layout_text
@@ -24,7 +25,15 @@ from recipe.sizes import size_text
 LARGEST = 5
 
 
-def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Times:
+    """Seconds that the processes of all stages took, in whichever call, and those of the last call."""
+
+    stages: float
+    call: float
+
+
+def as_json(run: Rehearsed, results: Sequence[StageResult], times: Times) -> dict[str, Any]:
     """Everything that was counted, beside what was planned; bytes and seconds."""
     pairs, sent, saved = compare_memory(run, results), compare_traffic(run, results), compare_saving(run, results)
     return {
@@ -32,7 +41,8 @@ def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> di
         "stages": [_stage(result, pairs[result.stage], saved.get(result.stage, {})) for result in results],
         "traffic": {cause: {"sent_bytes": pair.counted, "planned_bytes": pair.planned} for cause, pair in sent.items()},
         "worst_difference": worst_difference(pairs),
-        "wall_s": round(wall_s, 3),
+        "wall_s": round(times.stages, 3),
+        "call_s": round(times.call, 3),
         "rss_bytes": max((result.rss_bytes for result in results), default=0),
         "die_bytes": run.config.hbm_bytes_per_die,
         "outside_torch_bytes": run.outside_bytes,
@@ -79,12 +89,12 @@ def _steering(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Any]:
     }
 
 
-def as_text(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> str:
+def as_text(run: Rehearsed, results: Sequence[StageResult], times: Times) -> str:
     """The page."""
-    return "\n".join(_lines(run, results, wall_s))
+    return "\n".join(_lines(run, results, times))
 
 
-def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Iterator[str]:
+def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iterator[str]:
     cluster = run.given.cluster
     limit = run.config.hbm_bytes_per_die
     yield f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(limit)}, without contents"
@@ -124,9 +134,10 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
         yield from _pairs_table([((cause, ""), pair) for cause, pair in sent.items()])
     yield ""
     worst = worst_difference(pairs)
-    yield (
+    yield from _prose(
         ("" if worst is None else f"largest difference in memory {worst:.1%}; ")
-        + f"{wall_s:.0f} s, {size_text(max(result.rss_bytes for result in results))} of this machine's memory"
+        + f"the stages took {times.stages:.0f} s, this call {times.call:.0f} s, "
+        + f"{size_text(max(result.rss_bytes for result in results))} of this machine's memory"
     )
     yield from _outside(run, results)
     for result in results:
