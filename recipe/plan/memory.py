@@ -155,20 +155,26 @@ def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
     """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
     model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
-    peak = sum(weights.values()) + _engine_step(run) + resident.engine(run) + sum(resident.outside(run).values())
+    trial = _engine_step(run, run.config.rollout.max_batched_tokens)
+    peak = sum(weights.values()) + trial + resident.engine(run) + sum(resident.outside(run).values())
     room = int(run.config.hbm_bytes_per_die * run.config.rollout.memory_share) - peak
     blocks_each = -(-run.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
     return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, run.sequence_tokens)
 
 
-def _engine_step(run: Subject) -> int:
-    """Bytes of an engine step that uses its whole token budget and computes logits for every sequence."""
+def _engine_step(run: Subject, tokens: int) -> int:
+    """Bytes of an engine step of so many tokens that computes logits for every sequence."""
     model, layout = run.model, run.layout
-    budget, rows = run.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
-    layers = budget / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
-    logits = min(rows, budget) * model.vocabulary * BF16
-    return int(max(layers, logits + budget * model.hidden * BF16))
+    layers = tokens / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
+    logits = min(layout.rollout_sequences_per_engine, tokens) * model.vocabulary * BF16
+    return int(max(layers, logits + tokens * model.hidden * BF16))
+
+
+def _most_tokens(run: Subject, cache: Cache) -> int:
+    """Of an engine step: the budget, or all prompts; with their answers where the cache makes sequences begin again."""
+    each = run.prompt_tokens if cache.tokens >= cache.tokens_wanted else run.sequence_tokens
+    return min(run.config.rollout.max_batched_tokens, run.layout.rollout_sequences_per_engine * each)
 
 
 def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, reshard_bytes: int) -> Die:
@@ -200,7 +206,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
             router=run.router_bytes, entropy=entropy,
         )}  # fmt: skip
 
-    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run)}
+    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run, _most_tokens(run, cache))}
     if run.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}

@@ -38,7 +38,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stage", type=int, action="append", metavar="K", help="this stage only, from 0; repeatable")
     parser.add_argument(
         "--steps", type=int, metavar="N",
-        help="steps; the last one is counted (default: 1, or 2 where the optimizer stays on the die)",
+        help="steps; the last one is counted (default: 1, or 2 where updates have the optimizer on the die)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print everything as JSON, bytes and seconds")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results and logs; default: runs/rehearsals/NAME")

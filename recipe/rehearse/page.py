@@ -19,6 +19,7 @@ from recipe.rehearse.comparison import (
     worst_difference,
 )
 from recipe.rehearse.job import SAVE, TITLES, StageResult
+from recipe.rehearse.reasons import reasons
 from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
 
@@ -49,6 +50,7 @@ def as_json(run: Rehearsed, results: Sequence[StageResult], times: Times) -> dic
         "oom": next((result.oom for result in results if result.oom is not None), None),
         "steering": _steering(run, results),
         "notes": list(run.notes),
+        "reasons": list(reasons(run, pairs, saved)),
     }
 
 
@@ -132,6 +134,8 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iter
         yield ""
         yield "Plan beside rehearsal: bytes that a die sends in a step"
         yield from _pairs_table([((cause, ""), pair) for cause, pair in sent.items()])
+    for reason in reasons(run, pairs, saved):
+        yield from _prose(reason)
     yield ""
     worst = worst_difference(pairs)
     yield from _prose(

@@ -130,6 +130,7 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> dict[str, d
         workers = build_workers(
             config,
             counters,
+            reference=not job.only_describe,
             rollout=job.rollout_sequences > 0,
             mini_batch=job.update_sequences,
             contents=contents.of,

@@ -7,7 +7,7 @@ import dataclasses
 import json
 
 from recipe.rehearse.page import Times, as_json, as_text
-from tests.recipe.rehearse.made_up import a_phase, a_run, as_planned
+from tests.recipe.rehearse.made_up import a_phase, a_run, as_planned, with_save
 
 GIB = 2**30
 OOM = {
@@ -84,3 +84,30 @@ def test_json_is_as_the_rehearsal_s_readers_expect() -> None:
     steering = made["steering"]
     assert steering["numbers_read"] == {"a:b": 5} and steering["expert_load"] == 1.5
     assert steering["prompt_tokens"] == 1024 and steering["sequences"]["1"] == {"forward": 8, "update": 8}
+
+
+def test_a_save_is_on_the_page_and_in_the_json_beside_the_plan() -> None:
+    run = a_run("configs/a3_384die_base_acc.toml")
+    results = [with_save(run, as_planned(run, 0)), with_save(run, as_planned(run, 1), times=2.0)]
+    text = as_text(run, results, Times(1.0, 1.0))
+    lines = text.splitlines()
+    assert "2 files of 1.5 GiB not written" in " ".join(text.split())
+    marked = [line for line in lines if "checkpoint: copied" in line and "more than 3%" in line]
+    assert len(marked) == 2 and all("stage 1" in line and "-50.0%" in line for line in marked)
+    assert "planned is the average" in " ".join(text.split())
+    made = as_json(run, results, Times(1.0, 1.0))
+    saved = made["stages"][0]["saved"]
+    assert saved["files"] == {"a": 2**30, "b": 2**29} and set(saved["copied_bytes"].values()) == {2**30}
+    assert saved["copied_bytes_average"] == saved["planned_bytes_average"]
+    assert len(made["reasons"]) == 1
+    assert as_json(run, [as_planned(run, 0)], Times(1.0, 1.0))["stages"][0]["saved"] is None
+
+
+def test_known_reasons_of_differences_are_named() -> None:
+    run = a_run(micro_batches=1)
+    more = as_text(run, [as_planned(run, 0, times=0.5)], Times(1.0, 1.0))
+    assert "more than were asked for here" in " ".join(more.split())
+    assert "asked for here" not in as_text(a_run(), [as_planned(run, 0, times=0.5)], Times(1.0, 1.0))
+    assert "a model this small" not in more
+    small = a_run("configs/sim.toml")
+    assert "a model this small" in as_text(small, [as_planned(small, 0, times=0.5)], Times(1.0, 1.0))
