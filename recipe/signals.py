@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Ctrl-C (SIGINT) and SIGTERM do while a command starts.
+"""What Ctrl-C (SIGINT) and SIGTERM do while a command starts, and what a child gets when its parent ends.
 
 What was ignored when the process began stays ignored: by `nohup`, or by a shell in its background jobs.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+_PR_SET_PDEATHSIG = 1
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -40,3 +42,8 @@ def handle(handlers: Mapping[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+    """For a child, before its program starts: it is killed when its parent ends, in whatever way (Linux)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

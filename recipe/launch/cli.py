@@ -91,12 +91,12 @@ def _make_or_run(options: argparse.Namespace) -> int:
     from recipe.signals import quit_on_stop_signals
 
     quit_on_stop_signals()
-    from recipe.launch.command import run_command
+    from recipe.command import run_command
     from recipe.launch.first_look import require_room
     from recipe.launch.prepare import prepare_model
     from recipe.launch.run import launch
-    from recipe.launch.signals import raise_on_stop_signals
     from recipe.runfile.paths import cache_dir, runs_dir
+    from recipe.stopping import raise_on_stop_signals
 
     def work() -> None:
         # Until the supervisor takes the signals over, they end what is being made, children included.

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recipe import preflight
+from recipe.clock import Clock
 from recipe.launch.errors import STOPPED, TrainingStopped
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.processes import end_all
-from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import make_retry

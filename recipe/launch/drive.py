@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import secrets
 
+from recipe.clock import Clock
 from recipe.launch.cluster import RayCluster
 from recipe.launch.leftovers import noted
 from recipe.launch.own_ray import OwnRay
 from recipe.launch.prepare import prepare
-from recipe.launch.progress import Clock
 from recipe.launch.ray_start import patiently
 from recipe.launch.resume import Start
 from recipe.launch.temporary import run_temp

@@ -56,25 +56,25 @@ def _node(options: argparse.Namespace) -> int:
     from recipe.signals import quit_on_stop_signals
 
     quit_on_stop_signals()
-    from recipe.launch.command import run_command
+    from recipe.command import run_command
     from recipe.runfile.paths import runs_dir
 
     return run_command(lambda: _take_part(options), runs_dir())
 
 
 def _take_part(options: argparse.Namespace) -> None:
+    from recipe.clock import Clock
     from recipe.launch.cluster import RayCluster, require_ready
     from recipe.launch.cluster_token import read_token
     from recipe.launch.node import find_place, require_free_ports
-    from recipe.launch.progress import Clock
     from recipe.launch.ray_node import authentication, require_dashboard
     from recipe.launch.run import launch
-    from recipe.launch.signals import raise_on_stop_signals
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
     from recipe.runfile.errors import ConfigError
     from recipe.runfile.paths import run_directory
     from recipe.runfile.typed_toml import checked
+    from recipe.stopping import raise_on_stop_signals
 
     raise_on_stop_signals()
     clock = Clock(sys.stdout)

@@ -8,14 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from recipe.clock import Clock, minutes
 from recipe.files import release, reserve, write_atomically
 from recipe.launch.errors import STOPPED, TrainingStopped
-from recipe.launch.progress import Clock, minutes
-from recipe.launch.signals import StopSignals
 from recipe.recorder import append_line, read_object
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import RESULT
 from recipe.runfile.schema import Run
+from recipe.stopping import StopSignals
 
 _RESULT_BYTES = 2**14
 

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from recipe.launch.progress import Clock
+from recipe.clock import Clock
 from recipe.launch.ray_node import ray_version
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import RunConfig

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from recipe.launch.cache import cached, digest
-from recipe.launch.processes import die_with_parent
 from recipe.reward.processes.tier3 import require
 from recipe.runfile.derive import Inputs, derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
 from recipe.runfile.paths import REPO, cache_dir, upstream_dir
 from recipe.runfile.schema import RunConfig
+from recipe.signals import die_with_parent
 
 Say = Callable[[str], None]
 # Padded lengths are multiples of this, so that slightly different data gives the same shapes.

@@ -7,8 +7,6 @@ that mark in their environment and as descendants of marked ones, and nothing el
 
 from __future__ import annotations
 
-import ctypes
-import signal
 import time
 from collections.abc import Iterable, Iterator
 
@@ -16,7 +14,6 @@ import psutil
 
 from recipe.runfile.environment import RUN_ID
 
-_PR_SET_PDEATHSIG = 1
 _RAYLET = "raylet"
 _TITLE = "ray::"
 
@@ -53,11 +50,6 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def die_with_parent() -> None:
-    """For a child, before its program starts: it is killed when its parent ends, in whatever way (Linux)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def is_halted(pid: int) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from recipe.checkpoints import TRACKER, Checkpoint, look
+from recipe.clock import Clock
 from recipe.launch.attempts import ATTEMPTS, begin_anew, put_aside
 from recipe.launch.choice import choose
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.processes import is_halted
-from recipe.launch.progress import Clock
 from recipe.report.marks import SETTING, Mark, add_mark
 from recipe.runfile.config import require_name
 from recipe.runfile.errors import ConfigError, LaunchError

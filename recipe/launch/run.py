@@ -6,15 +6,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from recipe.clock import Clock
+from recipe.command import caught
 from recipe.files import write_atomically
 from recipe.launch.cluster import RayCluster
-from recipe.launch.command import caught
 from recipe.launch.drive import drive
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.first_look import require_room
 from recipe.launch.leftovers import end_former
 from recipe.launch.outcome import Outcome
-from recipe.launch.progress import Clock
 from recipe.launch.resume import ResumeRequest, begin_attempt, only_launcher, open_run
 from recipe.launch.startable import require_startable
 from recipe.runfile.masking import masked_run_file

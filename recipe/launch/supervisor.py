@@ -13,17 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from recipe.clock import Clock
 from recipe.launch.channel import BEAT_S, SILENCE_S
 from recipe.launch.failure import cause, cause_in_log, end_of_records, expect_record
 from recipe.launch.health import Health
 from recipe.launch.leftovers import WATCHDOG
 from recipe.launch.processes import end_all
-from recipe.launch.progress import Clock, Progress
+from recipe.launch.progress import Progress
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import StopSignals
 from recipe.runfile.errors import Interrupted, LaunchError
 from recipe.runfile.paths import REPO, RunPaths
+from recipe.stopping import StopSignals
 
 POLL_S = 0.25
 # A driver whose worker is gone reports that by itself within seconds; after this long it hangs.

@@ -6,11 +6,11 @@ from __future__ import annotations
 import json
 import sys
 
+from recipe.clock import Clock
 from recipe.files import write_atomically
 from recipe.launch.cluster import RayCluster
 from recipe.launch.health import Health, vocabulary_of
 from recipe.launch.own_ray import OwnRay
-from recipe.launch.progress import Clock
 from recipe.launch.resume import Start, accepted_keys
 from recipe.launch.retention import Retention
 from recipe.launch.supervisor import Limits, supervise

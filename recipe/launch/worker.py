@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from recipe.clock import Clock
 from recipe.launch.channel import SILENCE_S, Channel, shake_hands
 from recipe.launch.cluster import RUN_MARK
 from recipe.launch.errors import STOPPED, BrokenChannelError, ChannelError, TrainingStopped
@@ -22,12 +23,10 @@ from recipe.launch.network import require_answer
 from recipe.launch.node import Place, present
 from recipe.launch.node_logs import chunks
 from recipe.launch.processes import end_all
-from recipe.launch.progress import Clock
 from recipe.launch.ray_logs import keep_ray_logs
 from recipe.launch.ray_node import RayNode, address_environment, authentication, start_command
 from recipe.launch.ray_start import make_retry
 from recipe.launch.sampler import Sampler
-from recipe.launch.signals import StopSignals
 from recipe.launch.supervisor import Watchdog
 from recipe.launch.temporary import run_temp
 from recipe.recorder import NODES
@@ -37,6 +36,7 @@ from recipe.runfile.inherited import full_environment
 from recipe.runfile.paths import RunPaths, run_directory
 from recipe.runfile.ports import head_ports
 from recipe.runfile.schema import RunConfig
+from recipe.stopping import StopSignals
 
 POLL_S = 0.2
 # How long a file that the head has written may take to be seen on shared storage.

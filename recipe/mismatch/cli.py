@@ -59,7 +59,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _mismatch(options: argparse.Namespace) -> int:
-    from recipe.launch.command import run_command
+    from recipe.command import run_command
     from recipe.runfile.paths import runs_dir
 
     return run_command(lambda: _print(options), runs_dir())

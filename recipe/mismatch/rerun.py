@@ -61,7 +61,7 @@ def record_again(run_dir: Path, steps: Collection[int]) -> None:
     from recipe.launch.errors import TrainingStopped
     from recipe.launch.resume import ResumeRequest, only_launcher
     from recipe.launch.run import launch
-    from recipe.launch.signals import raise_on_stop_signals
+    from recipe.stopping import raise_on_stop_signals
 
     place = run_dir / DIRECTORY
     raise_on_stop_signals()

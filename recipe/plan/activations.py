@@ -61,17 +61,20 @@ def attention(model: Architecture, fused: bool) -> float:
 STAND_IN_SCORES = 2**20
 
 
-def attention_most(model: Architecture, fused: bool, sequence: int, backward: bool) -> float:
-    """Most bytes at once in attention, beyond what it keeps, for each token of the sequences that it takes together.
+def attention_most(model: Architecture, fused: bool, sequence: int, tokens: int, backward: bool) -> float:
+    """Most bytes at once in the attention of so many tokens, beyond what it keeps.
 
     The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
-    the packed ones, and in the backward pass the gradients of all of them; a fused kernel forms none of it.
+    the packed ones, and in the backward pass the gradients of all of them; the weights of the sequences that it took
+    before are still there. A fused kernel forms none of it.
     """
     if fused:
         return 0.0
+    together = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence)
+    scores = (3 if together < tokens else 2) * sequence
     key, value = model.qk_nope_head_dim + model.qk_rope_head_dim, model.v_head_dim
     gradients = 2 * (key + value) if backward else 0
-    return model.heads * ((2 * sequence + 2 * key + value + gradients) * FP32 + (2 * key + value) * BF16)
+    return together * model.heads * ((scores + 2 * key + value + gradients) * FP32 + (2 * key + value) * BF16)
 
 
 def dense_mlp(model: Architecture, fused: bool) -> int:
@@ -204,8 +207,7 @@ def forward_pass(
     """
     die_tokens, h = tokens / tensor, model.hidden * BF16
     key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
-    attended = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence) / tensor
-    attention_bytes = attended * attention_most(model, fused, sequence, backward=False)
+    attention_bytes = attention_most(model, fused, sequence, tokens, backward=False) / tensor
     moments = [attention_bytes + die_tokens * ((2 * key + value) * BF16 + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
         moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
@@ -224,6 +226,7 @@ def training_pass(
     numbers: range,
     last: bool,
     *,
+    tokens: int,
     sequence: int,
     tensor: int,
     fused: bool,
@@ -245,7 +248,8 @@ def training_pass(
             for n in numbers
             if n in recomputed_layers and number - group < n <= number
         )
-        most = max(backward_most(model, number, load, router), attention_most(model, fused, sequence, backward=True))
+        attended = attention_most(model, fused, sequence, tokens, backward=True) / tokens
+        most = max(backward_most(model, number, load, router), attended)
         moments.append(most + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)
 

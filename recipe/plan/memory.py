@@ -25,6 +25,10 @@ BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
 # elements, so that it can start at a multiple of them. The profiler that sizes the cache does not know of it.
 CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
 
+LAST_PASS, LAST_UPDATE, GATHERED = "left of the last pass", "left by the update", "gathered inputs"
+# Kinds that are there from the first pass on.
+LEFT_BY_PASSES = frozenset({LAST_PASS, LAST_UPDATE, GATHERED})
+
 
 @dataclass(frozen=True)
 class Die:
@@ -151,20 +155,26 @@ def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
     """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
     model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
-    peak = sum(weights.values()) + _engine_step(run) + resident.engine(run) + sum(resident.outside(run).values())
+    trial = _engine_step(run, run.config.rollout.max_batched_tokens)
+    peak = sum(weights.values()) + trial + resident.engine(run) + sum(resident.outside(run).values())
     room = int(run.config.hbm_bytes_per_die * run.config.rollout.memory_share) - peak
     blocks_each = -(-run.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
     return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, run.sequence_tokens)
 
 
-def _engine_step(run: Subject) -> int:
-    """Bytes of an engine step that uses its whole token budget and computes logits for every sequence."""
+def _engine_step(run: Subject, tokens: int) -> int:
+    """Bytes of an engine step of so many tokens that computes logits for every sequence."""
     model, layout = run.model, run.layout
-    budget, rows = run.config.rollout.max_batched_tokens, layout.rollout_sequences_per_engine
-    layers = budget / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
-    logits = min(rows, budget) * model.vocabulary * BF16
-    return int(max(layers, logits + budget * model.hidden * BF16))
+    layers = tokens / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
+    logits = min(layout.rollout_sequences_per_engine, tokens) * model.vocabulary * BF16
+    return int(max(layers, logits + tokens * model.hidden * BF16))
+
+
+def _most_tokens(run: Subject, cache: Cache) -> int:
+    """Of an engine step: the budget, or all prompts; with their answers where the cache makes sequences begin again."""
+    each = run.prompt_tokens if cache.tokens >= cache.tokens_wanted else run.sequence_tokens
+    return min(run.config.rollout.max_batched_tokens, run.layout.rollout_sequences_per_engine * each)
 
 
 def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, reshard_bytes: int) -> Die:
@@ -175,9 +185,9 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     numbers = range(run.stage_start(stage), run.stage_start(stage) + layout.stage_layers[stage])
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
-    always = {"engine buffers": resident.engine(run), "left of the last pass": resident.left_over(run, stage)}
+    always = {"engine buffers": resident.engine(run), LAST_PASS: resident.left_over(run, stage)}
     if gathered_bytes := resident.gathered(run):
-        always["gathered inputs"] = gathered_bytes
+        always[GATHERED] = gathered_bytes
     if not actor.offload_parameters:
         always |= {
             "actor weights": laid.parameter_bytes,
@@ -196,7 +206,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
             router=run.router_bytes, entropy=entropy,
         )}  # fmt: skip
 
-    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run)}
+    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run, _most_tokens(run, cache))}
     if run.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}
@@ -206,9 +216,12 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     # The optimizer's step comes after the backward pass: the larger of the two counts.
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
-    switch = {"actor weights": laid.parameter_bytes, **weights, "reshard buffers": reshard_bytes}
+    # What is derived from the weights is made when all of them are there, and the buffers of the sync are gone.
+    derived = weights["derived weights"]
+    switch = {"actor weights": laid.parameter_bytes, "rollout weights": weights["rollout weights"]}
+    switch |= {"reshard buffers": reshard_bytes} if reshard_bytes >= derived else {"derived weights": derived}
     update_bytes = resident.left_by_update(run, stage)
-    since_update = {"left by the update": update_bytes} if update_bytes else {}
+    since_update = {LAST_UPDATE: update_bytes} if update_bytes else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
         "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
@@ -226,10 +239,12 @@ def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int
     runs as many micro-batches ahead as stages follow it.
     """
     layout = run.layout
+    tokens = layout.micro_batch * run.sequence_tokens
     one_pass = activations.training_pass(
         run.model,
         numbers,
         last,
+        tokens=tokens,
         sequence=run.sequence_tokens,
         tensor=layout.actor_tensor,
         fused=run.fused,
@@ -237,7 +252,6 @@ def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int
         router=run.router_bytes,
         recompute=run.config.actor.recompute,
     )
-    tokens = layout.micro_batch * run.sequence_tokens
     micro_batches = layout.update_sequences_per_rank // layout.micro_batch
     in_flight = min(layout.actor_pipeline - stage, micro_batches)
     recomputed_layers = activations.recomputed(numbers, run.config.actor.recompute)[0]

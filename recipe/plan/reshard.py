@@ -14,17 +14,27 @@ from recipe.plan.subject import Subject
 
 
 def buffer_bytes(run: Subject) -> int:
-    """Most bytes of the sync at once: a tensor's broadcast copy, its gathered pieces, and what they are copied into."""
+    """Most bytes of the sync at once, on a die of another stage than the fullest tensor.
+
+    `per_tensor_generator` keeps in its variables what it made of a tensor until it has made the same of the next: the
+    broadcast copy, the list of gathered pieces, and what they were copied into. So the pieces of an expert are there
+    while memory is taken for those of the next one, and the last piece and its copy until then, whatever comes between.
+    """
     layout, most = run.layout, 0
+    copy = held = of_expert = assembled = 0
     for stage in range(layout.actor_pipeline):
         for tensor in stage_tensors(run, stage):
             group = layout.actor_expert if tensor.expert else layout.actor_tensor
-            broadcast = tensor.nbytes if layout.actor_pipeline > 1 else 0
-            # Gathered pieces are copied into a new tensor, also where there is only one; each expert is a tensor of its
-            # own.
-            assembled = tensor.nbytes if tensor.expert else group * tensor.nbytes
-            gathered = (group * tensor.nbytes if group > 1 else 0) + assembled
-            most = max(most, broadcast + gathered)
+            copy_before, copy = copy, tensor.nbytes if layout.actor_pipeline > 1 else 0
+            pieces = group * tensor.nbytes if group > 1 else 0
+            most = max(most, copy_before + copy + held, copy + held + pieces)
+            if tensor.expert and group > 1:  # each piece is copied by itself
+                of_expert, assembled = 2 * tensor.nbytes, 0
+                held = pieces + tensor.nbytes
+            else:  # also where there is only one piece
+                most = max(most, copy + pieces + of_expert + assembled + group * tensor.nbytes)
+                assembled = group * tensor.nbytes
+                held = of_expert + assembled
     return most
 
 

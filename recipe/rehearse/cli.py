@@ -38,7 +38,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--stage", type=int, action="append", metavar="K", help="this stage only, from 0; repeatable")
     parser.add_argument(
         "--steps", type=int, metavar="N",
-        help="steps; the last one is counted (default: 1, or 2 where the optimizer stays on the die)",
+        help="steps; the last one is counted (default: 1, or 2 where updates have the optimizer on the die)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print everything as JSON, bytes and seconds")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for results and logs; default: runs/rehearsals/NAME")
@@ -60,24 +60,28 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--decode-steps", type=int, default=3, metavar="N", help="tokens generated of each answer (default: 3)"
     )
+    parser.add_argument(
+        "--save", action=argparse.BooleanOptionalAction, default=None,
+        help="a checkpoint after the last step, all but its files (default: if the run file saves any)",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
     parser.set_defaults(handler=_rehearse)
 
 
 def _rehearse(options: argparse.Namespace) -> int:
-    from recipe.launch.command import run_command
-    from recipe.launch.signals import raise_on_stop_signals
+    from recipe.command import run_command
     from recipe.runfile.paths import runs_dir
+    from recipe.stopping import raise_on_stop_signals
 
     raise_on_stop_signals()
     return run_command(lambda: _print(options), runs_dir())
 
 
 def _print(options: argparse.Namespace) -> None:
+    from recipe.clock import Clock
     from recipe.files import write_atomically
-    from recipe.launch.progress import Clock
-    from recipe.rehearse.conduct import rehearse_stages
-    from recipe.rehearse.page import as_json, as_text
+    from recipe.rehearse.conduct import rehearse_stages, seconds_of_stages
+    from recipe.rehearse.page import Times, as_json, as_text
     from recipe.rehearse.subject import Options, rehearsed
     from recipe.runfile.config import load
     from recipe.runfile.errors import ConfigError
@@ -99,6 +103,7 @@ def _print(options: argparse.Namespace) -> None:
         micro_batches=options.micro_batches,
         rollout=options.rollout,
         decode_steps=options.decode_steps,
+        save=options.save,
     )
     run = rehearsed(config, asked, upstream_dir())
     directory = options.out or runs_dir() / "rehearsals" / config.run.name
@@ -107,7 +112,7 @@ def _print(options: argparse.Namespace) -> None:
     start = time.monotonic()
     clock = Clock(sys.stderr)
     results = rehearse_stages(run, directory, clock.say, options.jobs)
-    wall_s = time.monotonic() - start
-    made = as_json(run, results, wall_s)
+    times = Times(seconds_of_stages(run, directory, results), time.monotonic() - start)
+    made = as_json(run, results, times)
     write_atomically(directory / "rehearsal.json", json.dumps(made, indent=2))
-    print(json.dumps(made, indent=2) if options.json else as_text(run, results, wall_s))
+    print(json.dumps(made, indent=2) if options.json else as_text(run, results, times))

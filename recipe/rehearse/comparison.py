@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.plan import resident
-from recipe.plan.memory import memory
+from recipe.plan.memory import LEFT_BY_PASSES, memory
+from recipe.plan.saving import saved_copies
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, traffic
 from recipe.rehearse.job import SWITCH, Phase, StageResult
@@ -64,7 +65,20 @@ def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> in
     if kinds is None:
         return None
     absent = 0 if "rollout" in result.phases else engine_bytes(subject)
+    if run.steps == 1 and name in ("rollout", SWITCH):  # no pass has been before them
+        absent += sum(size for kind, size in kinds.items() if kind in LEFT_BY_PASSES)
     return sum(kinds.values()) - absent
+
+
+def compare_saving(run: Rehearsed, results: Sequence[StageResult]) -> dict[int, dict[str, Pair]]:
+    """By stage and kind, what a save copies on the host, for each die on the average of the stage's."""
+    pairs = {}
+    for result in results:
+        if result.saved is not None:
+            planned = saved_copies(run.planned, result.stage)
+            copied = result.saved["of_stage"]
+            pairs[result.stage] = {kind: Pair(copied[kind], planned[kind]) for kind in planned}
+    return pairs
 
 
 def is_unfinished(result: StageResult, phase: str) -> bool:

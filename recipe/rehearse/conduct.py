@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.launch.processes import die_with_parent
-from recipe.rehearse.job import Job, StageResult
+from recipe.rehearse.job import TITLES, Job, StageResult
 from recipe.rehearse.jobs import environment, make_description_jobs, make_job, with_descriptions
 from recipe.rehearse.model_files import make_model
 from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO
+from recipe.signals import die_with_parent
 from recipe.sizes import size_text
 from recipe.text import plain, printable
 
@@ -28,10 +28,6 @@ Say = Callable[[str], None]
 # Begins the command line of the process that forks those of the stages; the descriptor for progress follows.
 COMMAND = (sys.executable, "-m", "recipe.rehearse.stage_process")
 PATIENCE_S = 3.0
-TITLES = {
-    "build": "building", "switch": "switch", "rollout": "rollout", "log_prob": "old log-prob", "ref": "reference",
-    "update": "update",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,14 @@ def rehearse_stages(
             _conduct(processes, descriptions, at_once)
             results |= _conduct(processes, waiting, at_once)
     return [results[stage] for stage in run.stages]
+
+
+def seconds_of_stages(run: Rehearsed, directory: Path, results: Sequence[StageResult]) -> float:
+    """Wall time that the processes of these stages took, whenever they ran, with those that described the tensors."""
+    described = range(run.planned.layout.actor_pipeline) if run.describes_stages else ()
+    places = [Place(directory, stage, "tensors_of").file(".json") for stage in described]
+    of_descriptions = [result for place in places if (result := StageResult.read(place, None)) is not None]
+    return sum(result.wall_s for result in (*of_descriptions, *results))
 
 
 def _conduct(

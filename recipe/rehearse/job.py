@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from recipe.files import write_atomically
+from recipe.plan.page import TITLES as PLANNED
 
-# The phase in which the actor's weights go to the rollout.
-SWITCH = "switch"
+# The phases in which the actor's weights go to the rollout, and in which a checkpoint is saved.
+SWITCH, SAVE = "switch", "save"
+TITLES = {"build": "building", **PLANNED, SAVE: "checkpoint save"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Job:
         rollout_sequences, decode_steps: sequences of the die's engine (0: no rollout), and tokens generated of each.
         prompt, response, padded_prompt, padded_response: tokens.
         load: the share that the die's experts get, as a multiple of an even one.
+        saves: a checkpoint is saved after the last step.
         hollow_from_bytes: tensors of floating point numbers from this size on have no contents.
     """
 
@@ -47,6 +50,7 @@ class Job:
     load: float
     steps: int
     seed: int
+    saves: bool
     hollow_from_bytes: int
     # Files with the tensors of each stage (recipe/rehearse/pipeline.py); empty where there is no sync between stages.
     described: tuple[str, ...] = ()
@@ -90,7 +94,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's process has counted; `oom` says what did not fit."""
+    """What a stage's process has counted; `saved` has the fields of `saving.Saved`, `oom` says what did not fit."""
 
     key: str
     stage: int
@@ -100,6 +104,7 @@ class StageResult:
     rss_bytes: int
     numbers_read: dict[str, int] = field(default_factory=dict)
     mindspeed: bool = False
+    saved: dict[str, dict[str, int]] | None = None
     oom: dict[str, Any] | None = None
 
     def write(self, path: Path) -> None:
@@ -107,11 +112,11 @@ class StageResult:
         write_atomically(path, json.dumps(dataclasses.asdict(self), indent=1))
 
     @classmethod
-    def read(cls, path: Path, key: str) -> StageResult | None:
-        """The result in a file; None where there is none with this key."""
+    def read(cls, path: Path, key: str | None) -> StageResult | None:
+        """The result in a file; None where there is none with this key, or with any where that is None."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["key"] != key:
+            if key is not None and values["key"] != key:
                 return None
             phases = {name: Phase(**phase) for name, phase in values.pop("phases").items()}
             return cls(phases=phases, **values)

@@ -51,6 +51,7 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         load=run.options.expert_load,
         steps=run.steps,
         seed=run.config.run.seed,
+        saves=run.saves,
         hollow_from_bytes=HOLLOW_FROM_BYTES,
     )
     asked = [dataclasses.asdict(job), _environment(run, stage, model, directory), _code()]

@@ -6,37 +6,55 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from recipe.plan.page import COLUMNS, layout_text
-from recipe.rehearse.comparison import TOLERANCE, Pair, compare_memory, compare_traffic, worst_difference
-from recipe.rehearse.conduct import TITLES
-from recipe.rehearse.job import StageResult
+from recipe.rehearse.comparison import (
+    TOLERANCE,
+    Pair,
+    compare_memory,
+    compare_saving,
+    compare_traffic,
+    worst_difference,
+)
+from recipe.rehearse.job import SAVE, TITLES, StageResult
+from recipe.rehearse.reasons import reasons
 from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
 
 LARGEST = 5
 
 
-def as_json(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Times:
+    """Seconds that the processes of all stages took, in whichever call, and those of the last call."""
+
+    stages: float
+    call: float
+
+
+def as_json(run: Rehearsed, results: Sequence[StageResult], times: Times) -> dict[str, Any]:
     """Everything that was counted, beside what was planned; bytes and seconds."""
-    pairs, sent = compare_memory(run, results), compare_traffic(run, results)
+    pairs, sent, saved = compare_memory(run, results), compare_traffic(run, results), compare_saving(run, results)
     return {
         "run": run.name,
-        "stages": [_stage(result, pairs[result.stage]) for result in results],
+        "stages": [_stage(result, pairs[result.stage], saved.get(result.stage, {})) for result in results],
         "traffic": {cause: {"sent_bytes": pair.counted, "planned_bytes": pair.planned} for cause, pair in sent.items()},
         "worst_difference": worst_difference(pairs),
-        "wall_s": round(wall_s, 3),
+        "wall_s": round(times.stages, 3),
+        "call_s": round(times.call, 3),
         "rss_bytes": max((result.rss_bytes for result in results), default=0),
         "die_bytes": run.config.hbm_bytes_per_die,
         "outside_torch_bytes": run.outside_bytes,
         "oom": next((result.oom for result in results if result.oom is not None), None),
         "steering": _steering(run, results),
         "notes": list(run.notes),
+        "reasons": list(reasons(run, pairs, saved)),
     }
 
 
-def _stage(result: StageResult, pairs: Mapping[str, Pair]) -> dict[str, Any]:
+def _stage(result: StageResult, pairs: Mapping[str, Pair], saved: Mapping[str, Pair]) -> dict[str, Any]:
     phases = {
         name: {
             **dataclasses.asdict(phase),
@@ -46,7 +64,12 @@ def _stage(result: StageResult, pairs: Mapping[str, Pair]) -> dict[str, Any]:
     }
     return {
         "stage": result.stage, "die": result.rank, "phases": phases, "wall_s": result.wall_s,
-        "rss_bytes": result.rss_bytes, "oom": result.oom,
+        "rss_bytes": result.rss_bytes, "oom": result.oom, "saved": None if result.saved is None else {
+            "files": result.saved["files"],
+            "copied_bytes": result.saved["copies"],
+            "copied_bytes_average": {kind: pair.counted for kind, pair in saved.items()},
+            "planned_bytes_average": {kind: pair.planned for kind, pair in saved.items()},
+        },
     }  # fmt: skip
 
 
@@ -68,12 +91,12 @@ def _steering(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Any]:
     }
 
 
-def as_text(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> str:
+def as_text(run: Rehearsed, results: Sequence[StageResult], times: Times) -> str:
     """The page."""
-    return "\n".join(_lines(run, results, wall_s))
+    return "\n".join(_lines(run, results, times))
 
 
-def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Iterator[str]:
+def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iterator[str]:
     cluster = run.given.cluster
     limit = run.config.hbm_bytes_per_die
     yield f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(limit)}, without contents"
@@ -99,16 +122,26 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], wall_s: float) -> Ite
                 for name, pair in phases.items()
             ]
         )
+    saved = compare_saving(run, results)
+    if saved:
+        yield ""
+        yield "Plan beside rehearsal: host memory for a save, on the average of a stage's dies"
+        yield from _pairs_table(
+            [((f"stage {stage}", kind), pair) for stage, kinds in saved.items() for kind, pair in kinds.items()]
+        )
     sent = compare_traffic(run, results)
     if sent:
         yield ""
         yield "Plan beside rehearsal: bytes that a die sends in a step"
         yield from _pairs_table([((cause, ""), pair) for cause, pair in sent.items()])
+    for reason in reasons(run, pairs, saved):
+        yield from _prose(reason)
     yield ""
     worst = worst_difference(pairs)
-    yield (
+    yield from _prose(
         ("" if worst is None else f"largest difference in memory {worst:.1%}; ")
-        + f"{wall_s:.0f} s, {size_text(max(result.rss_bytes for result in results))} of this machine's memory"
+        + f"the stages took {times.stages:.0f} s, this call {times.call:.0f} s, "
+        + f"{size_text(max(result.rss_bytes for result in results))} of this machine's memory"
     )
     yield from _outside(run, results)
     for result in results:
@@ -155,6 +188,12 @@ def _stage_lines(result: StageResult) -> Iterator[str]:
     for name, phase in result.phases.items():
         largest = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(phase.contents.items())[:LARGEST])
         yield from _prose(f"{TITLES[name]}: {largest or 'nothing'}", "  ")
+    if result.saved is not None:
+        files, copies = result.saved["files"], result.saved["copies"]
+        copied = ", ".join(f"{kind.split(': ')[1]} {size_text(size)}" for kind, size in copies.items())
+        yield from _prose(
+            f"{TITLES[SAVE]}: {copied}; {len(files)} files of {size_text(sum(files.values()))} not written", "  "
+        )
     traffic = [("collectives", "ranks", "calls", "sent", "received")]
     for name, phase in result.phases.items():
         traffic += [

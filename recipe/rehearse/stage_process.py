@@ -11,6 +11,7 @@ from __future__ import annotations
 import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is imported from here on
 
 # isort: split
+import dataclasses
 import faulthandler
 import gc
 import importlib
@@ -20,6 +21,7 @@ import re
 import resource
 import select
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -31,14 +33,14 @@ import torch
 from hydra import compose, initialize_config_module
 from torch_npu import sim
 
-from recipe.launch.processes import die_with_parent
-from recipe.rehearse import engine, steering
+from recipe.rehearse import engine, saving, steering
 from recipe.rehearse.batches import FIRST_TOKEN, Lengths
 from recipe.rehearse.contents import Contents, at_peak
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
-from recipe.rehearse.job import Job, Phase, StageResult
+from recipe.rehearse.job import SAVE, Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
+from recipe.signals import die_with_parent
 from recipe.text import error_text
 
 SIGN_S, POLL_S = 10.0, 0.1
@@ -88,9 +90,9 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
     sim.make_hollow(job.hollow_from_bytes, numbers)
     contents = Contents()
     counters = PhaseCounters(contents, progress.begin, progress.end)
-    oom = None
+    oom = saved = None
     try:
-        _steps(job, counters, contents)
+        saved = _steps(job, counters, contents)
     except torch.OutOfMemoryError as error:
         oom = _not_fitting(error, job, counters, contents)
     return StageResult(
@@ -102,11 +104,12 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
         rss_bytes=_resident(),
         numbers_read=dict(numbers.given),
         mindspeed="mindspeed" in sys.modules,
+        saved=saved,
         oom=oom,
     )
 
 
-def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
+def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> dict[str, dict[str, int]] | None:
     # Here, as it imports the upstreams, and what they take from torch.distributed is to be that of a world of one.
     from recipe.rehearse.pipeline import describe, read_description, steer_pipeline, write_description
     from recipe.rehearse.step import Work, build_workers, run_step
@@ -127,13 +130,14 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
         workers = build_workers(
             config,
             counters,
+            reference=not job.only_describe,
             rollout=job.rollout_sequences > 0,
             mini_batch=job.update_sequences,
             contents=contents.of,
         )
     if job.only_describe:
         write_description(describe(workers.actor.actor_module), Path(job.described[0]))
-        return
+        return None
     if job.described:
         steer_pipeline([read_description(Path(file)) for file in job.described])
     lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
@@ -142,6 +146,14 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
     )
     for number in range(job.steps):
         run_step(workers, work, counters, seed=job.seed + number)
+    return _save(workers.actor, job.steps, counters) if job.saves else None
+
+
+def _save(actor: Any, step: int, counters: PhaseCounters) -> dict[str, dict[str, int]]:
+    saving.steer_save(actor.actor_optimizer)
+    with tempfile.TemporaryDirectory() as scratch, counters.measured(SAVE):
+        saved = saving.save(actor, Path(scratch), step, lambda: counters.read("copied"))
+    return dataclasses.asdict(saved)
 
 
 def _not_fitting(

@@ -48,6 +48,7 @@ class Workers:
 def build_workers(
     config: Any,
     counters: Counters,
+    reference: bool = True,
     rollout: bool = True,
     mini_batch: int | None = None,
     contents: Callable[[Workers], None] | None = None,
@@ -57,22 +58,24 @@ def build_workers(
     Args:
         config: verl's `actor_rollout_ref`.
         counters: take the readings from now on.
-        rollout: build the rollout engine too.
+        reference, rollout: build the reference's model, and the rollout engine, too.
         mini_batch: sequences of this die in an update, where they are not those of the run.
         contents: is told of the workers as soon as there are any.
     """
     for name in LOADS:
         counters.read_after(megatron_workers, name)
     worker = megatron_workers.ActorRolloutRefWorker
-    actor, reference = worker(config, role="actor_rollout"), worker(config, role="ref")
+    actor, referring = worker(config, role="actor_rollout"), worker(config, role="ref")
     if mini_batch is not None:
         actor.config.actor.ppo_mini_batch_size = mini_batch
-    workers = Workers(actor, reference)
+    workers = Workers(actor, referring)
     if contents is not None:
         contents(workers)
     if not rollout:
         actor._build_rollout = lambda *args, **kwargs: None
-    reference.init_model()
+        actor.gen_random_states = torch.npu.get_rng_state()  # a part of every checkpoint
+    if reference:
+        referring.init_model()
     actor.init_model()
     if rollout:
         for name in ROLLOUT_POINTS:

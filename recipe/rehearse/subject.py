@@ -10,7 +10,7 @@ from pathlib import Path
 from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import CUDA, DIE, HOST, SIM, SWAPPED, RunConfig, Simulator
+from recipe.runfile.schema import CUDA, DIE, HOST, OFFLOADED, SIM, SWAPPED, RunConfig, Simulator
 
 # Tensors of floating point numbers have no contents from this size on; below, they cost nothing to compute.
 HOLLOW_FROM_BYTES = 2**20
@@ -29,6 +29,7 @@ class Options:
         rollout: on which stages there is one: "once", on the first that is rehearsed; "every"; "none". The engines on
             the dies of all stages are alike.
         decode_steps: tokens that the engine generates of each answer.
+        save: a checkpoint is saved after the last step; None: if the run saves any.
     """
 
     stages: tuple[int, ...] | None = None
@@ -39,6 +40,7 @@ class Options:
     micro_batches: int | None = None
     rollout: str = "once"
     decode_steps: int = 3
+    save: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,13 @@ class Rehearsed:
 
     @property
     def steps(self) -> int:
-        """An optimizer that stays on the die makes its moments in the first step, for all later ones."""
-        return self.options.steps or (2 if self.config.actor.optimizer == DIE else 1)
+        """An optimizer that is on the die in an update makes its moments in the first step, for all later ones."""
+        return self.options.steps or (2 if self.config.actor.optimizer in (DIE, OFFLOADED) else 1)
+
+    @property
+    def saves(self) -> bool:
+        """A checkpoint is saved after the last step."""
+        return self.config.run.save_every > 0
 
     def rank(self, stage: int) -> int:
         """The first die of a stage: the stages are Megatron-core's outermost dimension (tp-cp-ep-dp-pp)."""
@@ -88,8 +95,12 @@ class Rehearsed:
         """As many as it takes to see as many of them in flight as in a step, and one that follows."""
         layout = self.planned.layout
         every = layout.update_sequences_per_rank // layout.micro_batch
-        enough = layout.actor_pipeline - stage + 1
-        return min(every, self.options.micro_batches or enough)
+        return min(every, self.options.micro_batches or self.in_flight(stage) + 1)
+
+    def in_flight(self, stage: int) -> int:
+        """Micro-batches of a step whose forward pass is done and whose backward pass is not, at most."""
+        layout = self.planned.layout
+        return min(layout.actor_pipeline - stage, layout.update_sequences_per_rank // layout.micro_batch)
 
     def update_sequences(self, stage: int) -> int:
         return self.update_micro_batches(stage) * self.planned.layout.micro_batch
@@ -132,6 +143,9 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
     model = architecture_of(config)
     mindspeed = (upstream / "mindspeed").is_dir()
     simulated, notes = _on_simulated_dies(config, mindspeed)
+    if options.save is not None:
+        saved = dataclasses.replace(simulated.run, save_every=int(options.save))
+        simulated = dataclasses.replace(simulated, run=saved)
     planned = dataclasses.replace(subject(simulated, model), fused=mindspeed, stacked=mindspeed)
     stages = planned.layout.actor_pipeline
     for stage in options.stages or ():

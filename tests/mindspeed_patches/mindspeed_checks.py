@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -33,10 +34,14 @@ def worker() -> Callable[[], None]:
 
 
 def repatch_of(module: Any) -> Callable[[], None]:
+    assert module.repatch is not None, "MindSpeed was not found"
+    return lambda: module.repatch(overrides())
+
+
+def overrides() -> dict[str, Any]:
     from recipe.runfile.mindspeed import transformer_overrides
 
-    assert module.repatch is not None, "MindSpeed was not found"
-    return lambda: module.repatch(transformer_overrides())
+    return transformer_overrides()
 
 
 def reaches(found: Any, wanted: Any) -> bool:
@@ -276,6 +281,20 @@ def the_published_runs_are_understood() -> None:
             offsets.append(transformer_layer.get_transformer_layer_offset(transformer))
         assert built == stages, built
         assert offsets == [sum(stages[:rank]) for rank in range(len(stages))], offsets
+
+
+@check
+def what_mindspeed_is_told_can_be_saved_with_a_checkpoint() -> None:
+    """As verl writes it: the transformer's configuration as JSON."""
+    from omegaconf import OmegaConf
+
+    worker()
+    module = importlib.import_module("verl.workers.megatron_workers")
+    module.repatch(OmegaConf.create({**overrides(), "pipeline_num_transformer_layers": [[1], [3]]}))
+    from megatron.core.transformer.transformer_config import MLATransformerConfig
+
+    transformer = MLATransformerConfig(num_layers=4, hidden_size=8, num_attention_heads=2, pipeline_dtype=torch.float32)
+    assert json.loads(json.dumps(transformer.pipeline_num_transformer_layers)) == [[1], [3]]
 
 
 if __name__ == "__main__":

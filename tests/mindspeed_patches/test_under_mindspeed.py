@@ -13,6 +13,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("mindspeed_checks.py")
 SCALE = "mindspeed_patches.core.transformer.flash_attention.flash_attention.adaptor:dot_product_attention_forward_impl"
+PLAIN = "mindspeed_patches.megatron_adaptor:repatch"
 pytestmark = pytest.mark.mindspeed
 
 
@@ -35,6 +36,7 @@ def run(check: str, upstream: Path) -> None:
         pytest.param("the_softmax_scale_is_the_layers_after_every_repatch", marks=pytest.mark.proves(SCALE)),
         "an_overlay_that_comes_after_mindspeed_holds_from_the_next_repatch",
         "the_published_runs_are_understood",
+        pytest.param("what_mindspeed_is_told_can_be_saved_with_a_checkpoint", marks=pytest.mark.proves(PLAIN)),
     ],
 )
 def test_check(check: str, mindspeed_upstream: Path) -> None:

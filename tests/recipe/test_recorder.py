@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.launch.progress import Clock, Progress
+from recipe.clock import Clock
+from recipe.launch.progress import Progress
 from recipe.recorder import append_line, read_events, read_lines, record
 from recipe.report.metrics import read_steps
 

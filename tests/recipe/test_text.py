@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from recipe.checks.declaration import Check
 from recipe.checks.finding import bad
-from recipe.launch.progress import Clock
+from recipe.clock import Clock
 from recipe.text import error_text, printable, printable_lines, spelled_out
 
 FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")

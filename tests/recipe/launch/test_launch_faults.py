@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
-from recipe.launch.command import run_command
+from recipe.command import run_command
 from recipe.launch.errors import AlreadyFinished
 from recipe.launch.processes import marked
 from recipe.runfile.errors import ConfigError, LaunchError

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from recipe.clock import Clock
 from recipe.launch import attempts, cli, node_cli, options, resume
 from recipe.launch.errors import AlreadyFinished
-from recipe.launch.progress import Clock
 from recipe.launch.resume import ResumeRequest, Start, begin_attempt, only_launcher, open_run
 from recipe.report.marks import SETTING, WARNING, Mark, add_mark, read_marks
 from recipe.runfile.config import load

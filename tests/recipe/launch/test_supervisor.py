@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recipe.clock import Clock
 from recipe.launch.processes import end_all, marked, ray_workers
-from recipe.launch.progress import Clock
 from recipe.launch.sampler import Sampler
 from recipe.launch.supervisor import Alarm, Limits, supervise
 from recipe.recorder import read_events
@@ -181,7 +181,7 @@ from pathlib import Path
 from recipe.runfile.environment import RUN_ID
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.errors import LaunchError
-from recipe.launch.progress import Clock
+from recipe.clock import Clock
 from recipe.launch.supervisor import Limits, supervise
 run_dir, run_id, temp, body = sys.argv[1:]
 paths = RunPaths(Path(run_dir), run_id, Path(temp))

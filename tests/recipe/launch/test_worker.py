@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from recipe.clock import Clock
 from recipe.launch import ray_node, worker
 from recipe.launch.cluster import RUN_MARK
 from recipe.launch.meeting import Meeting
 from recipe.launch.network import require_answer
 from recipe.launch.node import find_place, present
-from recipe.launch.progress import Clock
 from recipe.runfile.config import load
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO

@@ -61,7 +61,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> list[Any]:
         return directory
 
     monkeypatch.setattr("recipe.launch.run.launch", launch)
-    monkeypatch.setattr("recipe.launch.signals.raise_on_stop_signals", lambda: None)
+    monkeypatch.setattr("recipe.stopping.raise_on_stop_signals", lambda: None)
     return calls
 
 

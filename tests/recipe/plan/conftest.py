@@ -59,7 +59,7 @@ def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, t
     cache, alignment = phases["rollout"]["KV cache"], phases["rollout"]["cache alignment"]
     kinds = {
         "rollout weights": (brought("resume_weights"), phases["switch"]["rollout weights"]),
-        "derived weights": (brought("update_weights"), phases["switch"]["derived weights"]),
+        "derived weights": (brought("update_weights"), phases["rollout"]["derived weights"]),
         "KV cache": (rank_counts["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
         "KV cache, aligned": (brought("resume_kv_cache"), cache + alignment),
         "actor weights": (held(f"log_prob.{load}") - held("log_prob.begin"), phases["log_prob"]["actor weights"]),

@@ -101,6 +101,28 @@ def test_an_update_needs_its_passes_or_what_is_swapped_in_whichever_is_more() ->
     assert "activations" not in update
 
 
+@pytest.mark.parametrize(
+    ("experts", "pieces"),
+    [
+        (8, 2 * 32 + 1 + 1),  # of two experts, beside the copy that came from another stage and what was made of one
+        (1, (256 + 1) + (256 + 1) / 2),  # the second layer of the only expert is half as large as its first
+    ],
+)
+def test_a_sync_holds_the_pieces_of_two_experts(experts: int, pieces: float) -> None:
+    run = subject(BIG)
+    run = dataclasses.replace(run, layout=dataclasses.replace(run.layout, actor_expert=256 // experts))
+    switch = memory(run).dies[0].phases["switch"]
+    assert switch["reshard buffers"] == pieces * (2 * 2048 * 7168 * 2)
+    assert "derived weights" not in switch
+
+
+def test_without_much_to_gather_the_switch_is_fullest_when_weights_are_derived() -> None:
+    run = subject(BIG)
+    small = dataclasses.replace(run.model, vocabulary=1280, moe_intermediate=2, dense_intermediate=2)
+    switch = memory(dataclasses.replace(run, model=small)).dies[0].phases["switch"]
+    assert switch["derived weights"] > 2**29 and "reshard buffers" not in switch
+
+
 def test_without_offload_weights_stay_in_every_phase_once() -> None:
     stays = with_(BIG, "actor", offload_parameters=False)
     for phase in PHASES:
@@ -168,7 +190,7 @@ def test_the_stand_in_takes_long_sequences_one_by_one() -> None:
     from megatron_patches.core.extensions.standin.attention import _MAX_AREA
 
     assert activations.STAND_IN_SCORES == _MAX_AREA
-    scores = activations.attention_most(MODEL, fused=False, sequence=4096, backward=False)
+    scores = activations.attention_most(MODEL, fused=False, sequence=4096, tokens=4096, backward=False)
 
     def needed(sequences: int) -> int:
         return activations.forward_pass(
@@ -176,5 +198,8 @@ def test_the_stand_in_takes_long_sequences_one_by_one() -> None:
             load=1.0, router=4, entropy=False,
         )  # fmt: skip
 
-    assert needed(1) > 4096 * scores
-    assert needed(4) - needed(1) < 4096 * scores
+    assert needed(1) > scores
+    # Of the sequence before the weights are still there: a float32 for every pair of its tokens and every head.
+    weights = MODEL.heads * 4096**2 * 4
+    assert weights < needed(2) - needed(1) < needed(4) - needed(1) < weights + scores / 8
+    assert needed(4) - needed(2) < scores / 10

@@ -21,13 +21,14 @@ import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each 
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from hydra import compose, initialize_config_module
+from torch_npu import _sim
 
 from recipe.rehearse.batches import Lengths
 from recipe.rehearse.counters import Counters
 from recipe.rehearse.expert_load import read_loads
+from recipe.rehearse.saving import save
 from recipe.rehearse.steering import Routing, steer_router
 from recipe.rehearse.step import Work, build_workers, run_step
-from tests.recipe.plan.counted_save import save
 
 
 def run(job: dict[str, Any], rank: int) -> None:
@@ -48,8 +49,15 @@ def run(job: dict[str, Any], rank: int) -> None:
         run_step(workers, work, counters, seed=job["seed"] + number)
     core = workers.actor.rollout.inference_engine.llm_engine.engine_core.engine_core
     blocks = core.scheduler.kv_cache_config.num_blocks
+    pinned = -_sim.pinned_bytes()
+
+    def copied() -> None:
+        nonlocal pinned
+        pinned += _sim.pinned_bytes()
+
     counters.phase = "save"
-    saved = save(workers.actor, Path(job["out"]).parent)
+    made = save(workers.actor, Path(job["out"]).parent / "global_step_2" / "actor", 2, copied)
+    saved = {**made.copies, "pinned": pinned}
     result = {"points": counters.points, "kv_blocks": blocks, "expert_load": loads, "saved": saved}
     Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()

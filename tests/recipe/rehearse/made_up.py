@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.plan.memory import memory
+from recipe.plan.saving import saved_copies
 from recipe.rehearse.comparison import engine_bytes, planned_as_rehearsed
 from recipe.rehearse.job import Phase, StageResult
 from recipe.rehearse.subject import Options, Rehearsed, rehearsed
@@ -36,3 +37,11 @@ def as_planned(run: Rehearsed, stage: int, times: float = 1.0, **changes: Any) -
     phases = {name: a_phase(round(times * (die.total(name) - engine))) for name in ("log_prob", "ref", "update")}
     result = StageResult(key="k", stage=stage, rank=run.rank(stage), phases=phases, wall_s=9.0, rss_bytes=2**30)
     return dataclasses.replace(result, **changes)
+
+
+def with_save(run: Rehearsed, result: StageResult, times: float = 1.0) -> StageResult:
+    """The result with a checkpoint, for which `times` the planned bytes were copied on the average."""
+    planned = saved_copies(run.planned, result.stage)
+    of_stage = {kind: round(times * size) for kind, size in planned.items()}
+    saved = {"copies": {kind: 2**30 for kind in planned}, "of_stage": of_stage, "files": {"a": 2**30, "b": 2**29}}
+    return dataclasses.replace(result, saved=saved)

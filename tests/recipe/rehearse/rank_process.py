@@ -17,6 +17,7 @@ import verl_patches.prelude_patch  # noqa: F401  lays the overlay over what is i
 
 # isort: split
 import torch
+import torch.distributed as dist
 import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each rank
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
@@ -29,7 +30,9 @@ from recipe.rehearse.batches import FIRST_TOKEN, Lengths
 from recipe.rehearse.contents import Contents
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
+from recipe.rehearse.job import SAVE
 from recipe.rehearse.phases import PhaseCounters
+from recipe.rehearse.saving import save, steer_save
 from recipe.rehearse.step import Work, build_workers, run_step
 
 
@@ -70,7 +73,20 @@ def run(job: dict[str, Any], rank: int) -> None:
     work = Work(lengths, job["rollout_sequences"], job["actor_sequences"], job["actor_sequences"])
     for number in range(2):
         run_step(workers, work, counters, seed=job["seed"] + number)
+    if job["alone_as"] is not None:
+        steer_save(workers.actor.actor_optimizer)
+    directory = Path(job["out"]).parent / "checkpoint"
+    with counters.measured(SAVE):
+        saved = save(workers.actor, directory, 2, lambda: counters.read("copied"))
+    parts = directory.rglob(f"__{dist.get_rank()}_*.distcp")
+    written = {file.name: file.stat().st_size for file in parts}
     phases = {name: dataclasses.asdict(phase) for name, phase in counters.phases.items()}
-    Path(f"{job['out']}.{rank}.json").write_text(json.dumps({"points": counters.points, "phases": phases}))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    result = {
+        "points": counters.points,
+        "phases": phases,
+        "saved": dataclasses.asdict(saved),
+        "written": written,
+    }
+    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()

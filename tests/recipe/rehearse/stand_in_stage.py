@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-from recipe.launch.processes import die_with_parent
 from recipe.rehearse.job import Job, Phase, StageResult
+from recipe.signals import die_with_parent
 
 SUCCEED, FAIL, DIE, WAIT, END_ALL = range(1, 6)
 
@@ -26,7 +26,7 @@ def stage(request: dict[str, Any], out: TextIO) -> int:
     assert request["environment"]["TMPDIR"] == os.environ["TMPDIR"]
     if job.only_describe:
         Path(job.described[0]).write_text("[]")
-        StageResult(job.key, job.stage, job.rank, {}, 0.0, 0).write(Path(request["result"]))
+        StageResult(job.key, job.stage, job.rank, {}, 0.5, 0).write(Path(request["result"]))
         return 0
     (Path(request["job"]).parent / f"ran.{job.stage}").write_text(str(os.getpid()))
 

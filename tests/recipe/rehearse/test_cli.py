@@ -20,7 +20,7 @@ from tests.recipe.rehearse.test_conduct import COMMAND
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Runs `python -m recipe rehearse`; gives exit code, output and errors."""
     monkeypatch.setattr(conduct.rehearse_stages, "__defaults__", (1, COMMAND))
-    monkeypatch.setattr("recipe.launch.signals.raise_on_stop_signals", lambda: None)
+    monkeypatch.setattr("recipe.stopping.raise_on_stop_signals", lambda: None)
 
     def run(*arguments: str) -> tuple[int, str, str]:
         code = main(["rehearse", *arguments])

@@ -50,6 +50,17 @@ def test_the_plan_is_of_the_tokens_that_were_sent_and_of_lengths_as_rehearsed() 
     assert planned_as_rehearsed(a_run(response=1)).layout == planned_as_rehearsed(run).layout
 
 
+def test_before_the_first_pass_nothing_is_left_of_one() -> None:
+    kinds = memory(a_run().planned).dies[0].phases["switch"]
+    left = kinds["left of the last pass"] + kinds["left by the update"]
+    for steps, absent in ((1, left), (2, 0)):
+        run = a_run(steps=steps)
+        phases = {"switch": a_phase(1), "rollout": a_phase(1)}
+        pairs = compare_memory(run, [dataclasses.replace(as_planned(run, 0), phases=phases)])[0]
+        assert pairs["switch"].planned == sum(kinds.values()) - absent
+    assert left > 2**28
+
+
 def test_a_phase_that_did_not_fit_is_not_compared() -> None:
     run = a_run()
     result = as_planned(run, 1, oom={"phase": "update", "stage": 1})

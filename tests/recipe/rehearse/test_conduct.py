@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from recipe.rehearse.conduct import rehearse_stages
+from recipe.rehearse.conduct import rehearse_stages, seconds_of_stages
 from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.paths import REPO
@@ -54,6 +54,8 @@ def test_what_is_there_is_not_done_again_unless_it_is_of_something_else(tmp_path
     said: list[str] = []
     results = rehearse_stages(seeded(SUCCEED), tmp_path, said.append, 1, COMMAND)
     assert len(results) == 3 and any(text.startswith("stage 0: as counted before") for text in said)
+    # A stage takes 3 s wherever it is from; and descriptions, 0.5 s each, of all eight.
+    assert seconds_of_stages(seeded(SUCCEED), tmp_path, results) == 3 * 3.0 + 8 * 0.5
     again = processes(tmp_path)
     assert [old == new for old, new in zip(first, again, strict=True)] == [True, False, False]
 
@@ -73,7 +75,7 @@ def test_without_the_process_that_forks_there_is_an_error_with_its_log(tmp_path:
 STOPPED = f"""
 import sys
 from pathlib import Path
-from recipe.launch.signals import raise_on_stop_signals
+from recipe.stopping import raise_on_stop_signals
 from recipe.rehearse.conduct import rehearse_stages
 from tests.recipe.rehearse.test_conduct import COMMAND, seeded
 raise_on_stop_signals()

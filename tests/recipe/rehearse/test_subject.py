@@ -51,6 +51,12 @@ def test_an_optimizer_on_the_die_takes_a_step_to_be_there() -> None:
     assert a_run().steps == 1 and a_run(steps=3).steps == 3
     on_die = dataclasses.replace(config, actor=dataclasses.replace(config.actor, optimizer=DIE))
     assert rehearsed(on_die, Options(), Path("/nowhere")).steps == 2
+    assert a_run("configs/sim.toml").steps == 2  # offloaded, and there in an update
+
+
+def test_a_checkpoint_is_saved_if_the_run_saves_any_or_as_asked() -> None:
+    assert [a_run().saves, a_run("configs/a3_384die_base_acc.toml").saves] == [False, True]
+    assert a_run(save=True).saves and not a_run("configs/a3_384die_base_acc.toml", save=False).saves
 
 
 def test_a_simulated_run_is_as_strict_as_it_is() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How `launch` and `node` end: an exit code and at most one line, whatever has happened."""
+"""How a command ends that may fail late: an exit code and at most one line, whatever has happened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from recipe.launch.errors import AlreadyFinished
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.masking import scrub
 from recipe.terminal import unfailing_output
@@ -44,13 +43,14 @@ def run_command(work: Callable[[], None], errors: Path) -> int:
     with unfailing_output():
         try:
             work()
-        except AlreadyFinished as done:
-            print(printable(str(done)))
         except ModuleNotFoundError:
             raise  # `recipe.__main__` says which, and what to install
         except Exception as error:
             problem = in_one_line(error, errors)
-            print(f"error: {printable(str(problem))}", file=sys.stderr)
+            if problem.exit_code:
+                print(f"error: {printable(str(problem))}", file=sys.stderr)
+            else:
+                print(printable(str(problem)))
             return problem.exit_code
     return 0
 
