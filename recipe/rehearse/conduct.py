@@ -188,7 +188,7 @@ class _Processes:
                     self._errors[stage] = f"its process was ended by {name}"
                 out.append(self.running.pop(stage))
             elif "error" in told:
-                self._errors[stage] = str(told["error"])
+                self._errors[stage] = f"{_title(told)}: {told['error']}"
             elif text := progress_text(told):
                 self._say(f"stage {stage}: {text}")
         return out
@@ -209,7 +209,7 @@ def _last_line(log: Path) -> str:
 
 def progress_text(told: Mapping[str, object]) -> str:
     """A line of progress of a stage's process in words; empty for what need not be said."""
-    title = TITLES.get(str(told["phase"]), str(told["phase"]))
+    title = _title(told)
     if "peak" in told:
         return (
             f"{title}: at most {size_text(_number(told['peak']))}, {_number(told['operators']):,.0f} operators in "
@@ -221,6 +221,11 @@ def progress_text(told: Mapping[str, object]) -> str:
             f"{size_text(_number(told['rss']))} of this machine's memory"
         )
     return ""
+
+
+def _title(told: Mapping[str, object]) -> str:
+    """The phase of which something is told."""
+    return TITLES.get(str(told["phase"]), str(told["phase"]))
 
 
 def _number(value: object) -> float:

@@ -20,6 +20,8 @@ from recipe.runfile.paths import REPO, RunPaths
 
 # The driver's trainer fills it in, of the steps of the run.
 _BY_TRAINER = "actor_rollout_ref.actor.optim.total_training_steps"
+# The overrides that a stage's tensors follow from: their descriptions outlive a change of all others.
+_SHAPING = (".model.", ".actor.megatron.")
 
 
 def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
@@ -44,10 +46,7 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         rollout_sequences=run.rollout_sequences(stage),
         decode_steps=run.decode_steps,
         old_log_probs=not planned.on_policy,
-        prompt=run.prompt,
-        response=run.response,
-        padded_prompt=planned.prompt_tokens,
-        padded_response=planned.response_tokens,
+        lengths=run.lengths,
         load=run.options.expert_load,
         steps=run.steps,
         seed=run.config.run.seed,
@@ -62,7 +61,8 @@ def make_description_jobs(run: Rehearsed, model: Path, directory: Path) -> list[
     jobs = []
     for stage in range(run.planned.layout.actor_pipeline):
         job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
-        jobs.append(dataclasses.replace(job, key=_key([job.stage, job.rank, job.world_size, job.overrides, _code()])))
+        shaping = [one for one in job.overrides if any(name in one for name in _SHAPING)]
+        jobs.append(dataclasses.replace(job, key=_key([job.stage, job.rank, job.world_size, shaping, _code()])))
     return jobs
 
 
@@ -83,8 +83,8 @@ def environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dic
 def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dict[str, str]:
     """What it has beside the inherited one: that of a worker of the run, on one simulated die."""
     of_run = derive_run(run.given, paths=_paths(directory, stage)).environment
-    # What steers vLLM and vLLM-Ascend on an NPU steers them here.
-    engine = {name: value for name, value in of_run.items() if name.startswith("VLLM_")}
+    # What steers vLLM and vLLM-Ascend on an NPU steers them here, and HCCL's buffers are as large as there.
+    engine = {name: value for name, value in of_run.items() if name.startswith(("VLLM_", "HCCL_BUFFSIZE"))}
     return {
         **run.given.environment,
         **_derived(run, stage, model, directory).environment,

@@ -33,7 +33,7 @@ from torch_npu import sim
 
 from recipe.launch.processes import die_with_parent
 from recipe.rehearse import engine, steering
-from recipe.rehearse.batches import FIRST_TOKEN, Lengths
+from recipe.rehearse.batches import FIRST_TOKEN
 from recipe.rehearse.contents import Contents, at_peak
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
@@ -92,7 +92,7 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
     try:
         _steps(job, counters, contents)
     except torch.OutOfMemoryError as error:
-        oom = _not_fitting(error, job, counters, contents)
+        oom = _not_fitting(error, job, progress.phase, contents)
     return StageResult(
         key=job.key,
         stage=job.stage,
@@ -136,26 +136,37 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
         return
     if job.described:
         steer_pipeline([read_description(Path(file)) for file in job.described])
-    lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
     work = Work(
-        lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs, job.decode_steps
+        job.lengths,
+        job.rollout_sequences,
+        job.forward_sequences,
+        job.update_sequences,
+        job.old_log_probs,
+        job.decode_steps,
     )
     for number in range(job.steps):
         run_step(workers, work, counters, seed=job.seed + number)
 
 
-def _not_fitting(
-    error: torch.OutOfMemoryError, job: Job, counters: PhaseCounters, contents: Contents
-) -> dict[str, Any]:
+def _not_fitting(error: torch.OutOfMemoryError, job: Job, phase: str, contents: Contents) -> dict[str, Any]:
     found = _WANTED.search(str(error))
     return {
         "stage": job.stage,
-        "phase": counters.phase,
+        "phase": phase,
         "wanted_bytes": int(found[1]) if found else None,
         "free_bytes": int(found[2]) if found else None,
         "contents": at_peak({}, contents.bytes_by_kind(), torch.npu.memory_allocated()),
         "error": error_text(error),
     }
+
+
+def _complaint(error: Exception) -> str:
+    """The error in one line; where it has nothing to say, as an assertion without words, the line that raised it."""
+    text, places = error_text(error), traceback.extract_tb(error.__traceback__)
+    if text != type(error).__name__ or not places:
+        return text
+    last = places[-1]
+    return f"{text} at {last.filename}:{last.lineno}: {last.line}"
 
 
 def _resident() -> int:
@@ -181,7 +192,7 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
         try:
             rehearse(job, progress).write(Path(request["result"]))
         except Exception as error:
-            progress.tell(error=error_text(error))
+            progress.tell(error=_complaint(error))
             raise
         code = 0
     except Exception:

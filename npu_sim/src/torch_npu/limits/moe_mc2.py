@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Limits of the dispatch and combine of tokens over dies (MC2), as the pages have them for A3."""
 
+import os
+
 from torch import Tensor
 from torch_npu.limits import sources
 from torch_npu.limits.conditions import Condition, half_types, shape_text, size, value, values
@@ -26,6 +28,28 @@ def _other_group(group_tp: str, arguments: Arguments) -> str | None:
     return f"{group_tp!r}, as group_ep" if group_tp and group_tp == arguments["group_ep"] else None
 
 
+_BUFFER_MIB = 200
+"""HCCL_BUFFSIZE where the environment does not set it."""
+
+
+def _aligned(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _buffered(global_bs: int, arguments: Arguments) -> str | None:
+    """Two buffers, each with room for what a die is sent at most and for what it sends back."""
+    experts, choices = arguments["moe_expert_num"], arguments["expert_ids"].shape[-1]
+    dies = max(1, arguments["ep_world_size"] - arguments["shared_expert_rank_num"])
+    tokens = global_bs // arguments["ep_world_size"] if global_bs else arguments["expert_ids"].shape[0]
+    row = 2 * (arguments["x"] if "x" in arguments else arguments["expand_x"]).shape[-1]
+    sent = experts // dies * tokens * arguments["ep_world_size"] * _aligned(_aligned(row, 32) + 64, 512)
+    returned = (choices + arguments["shared_expert_num"]) * tokens * _aligned(row, 512)
+    wanted, there = 2 * (sent + returned), int(os.environ.get("HCCL_BUFFSIZE", _BUFFER_MIB))
+    if wanted <= there * 2**20:
+        return None
+    return f"{global_bs} ({tokens} tokens a die), which wants HCCL_BUFFSIZE {-(-wanted // 2**20)} and it is {there}"
+
+
 def _tokens(most: int) -> Condition:
     return lambda ids, _: None if 0 < ids.shape[0] <= most else shape_text(ids)
 
@@ -46,6 +70,7 @@ def _rows(operator: str, rows_name: str) -> tuple[CallLimit, ...]:
         ),
         row("ep_world_size", "2 to 384", value(range(2, 385))),
         row("moe_expert_num", "1 to 512", value(range(1, 513))),
+        row("global_bs", "as many tokens as HCCL_BUFFSIZE has room for", _buffered),
         row("x_active_mask", "all True before all False", _active_first),
         row(
             "group_tp",

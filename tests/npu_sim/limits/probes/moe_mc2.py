@@ -18,7 +18,8 @@ def _flags(*active: bool) -> Tensor:
 def _common() -> Arguments:
     return {
         "expert_ids": _ids(2, 8), "group_ep": "a", "ep_world_size": 16, "ep_rank_id": 0, "moe_expert_num": 256,
-        "x_active_mask": _flags(True, False), "expert_shard_type": 0, "shared_expert_rank_num": 0, "global_bs": 32,
+        "x_active_mask": _flags(True, False), "expert_shard_type": 0, "shared_expert_rank_num": 0,
+        "shared_expert_num": 1, "global_bs": 32,
         "group_tp": "b", "tp_world_size": 1, "tp_rank_id": 0,
     }  # fmt: skip
 
@@ -45,6 +46,7 @@ def _outside(operator: str, rows: str) -> Outside:
         },
         (operator, "ep_world_size", "2 to 384"): lambda: {"ep_world_size": 1},
         (operator, "moe_expert_num", "1 to 512"): lambda: {"moe_expert_num": 1024},
+        (operator, "global_bs", "as many tokens as HCCL_BUFFSIZE has room for"): lambda: {"global_bs": 16 * 32},
         (operator, "x_active_mask", "all True before all False"): lambda: {"x_active_mask": _flags(False, True)},
         (operator, "group_tp", "another group than group_ep"): lambda: {"group_tp": "a"},
     }
