@@ -91,6 +91,7 @@ def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> di
         **engine,
         "NPU_SIM_DEVICES": "1",
         "NPU_SIM_STRICT": str(int(run.strict)),
+        **({"NPU_SIM_DIE": run.given.cluster.die_kind} if run.given.cluster.die_kind else {}),
         "RANK": str(run.rank(stage)),
         "WORLD_SIZE": str(run.planned.layout.dies),
         "LOCAL_RANK": "0",
