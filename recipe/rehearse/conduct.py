@@ -70,7 +70,7 @@ def rehearse_stages(
         for job in make_description_jobs(run, model, directory):
             place = Place(directory, job.stage, "tensors_of")
             files.append(place.file(f".{job.key[:12]}.tensors.json"))
-            if not files[-1].is_file():
+            if not files[-1].is_file() and files[-1] not in files[:-1]:
                 given = environment(run, job.stage, model, directory)
                 descriptions.append((place, with_descriptions(job, files[-1:]), given))
     for stage in run.stages:

@@ -12,6 +12,8 @@ from typing import Any
 
 from recipe.rehearse.steering import Routing, chosen_experts
 
+NODE_BYTES = 2**50  # more than any swap space
+
 
 def meet_nobody() -> None:
     """From now on the engines of a data-parallel domain, and the ranks of one, find one another without a socket."""
@@ -33,8 +35,12 @@ def meet_nobody() -> None:
 
 
 def steer_engine() -> None:
-    """From now on an engine is told what it would learn from others, each of which does what it does."""
+    """From now on an engine is told what it would learn from others, each of which does what it does.
+
+    Of its node's memory it would set some aside for a swap space; this machine is not that node.
+    """
     import torch
+    from vllm import config as vllm_config
     from vllm.forward_context import DPMetadata
     from vllm_ascend.worker.model_runner_v1 import NPUModelRunner
 
@@ -51,6 +57,7 @@ def steer_engine() -> None:
         wanted = tokens if with_prefill else padded
         return wanted, torch.full((self.dp_size,), wanted, dtype=torch.int32), with_prefill, enable_dbo
 
+    vllm_config.get_cpu_memory = lambda: NODE_BYTES
     DPMetadata.num_tokens_across_dp = staticmethod(num_tokens_across_dp)
     NPUModelRunner._get_forward_metadata_across_dp = forward_metadata
 

@@ -57,12 +57,20 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
 
 
 def make_description_jobs(run: Rehearsed, model: Path, directory: Path) -> list[Job]:
-    """One job for each stage of the pipeline: to be built, so that others know its tensors."""
-    jobs = []
-    for stage in range(run.planned.layout.actor_pipeline):
-        job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
-        shaping = [one for one in job.overrides if any(name in one for name in _SHAPING)]
-        jobs.append(dataclasses.replace(job, key=_key([job.stage, job.rank, job.world_size, shaping, _code()])))
+    """For each stage of the pipeline the job to build it, or one like it, so that others know its tensors."""
+    planned, jobs = run.planned, []
+    last = planned.layout.actor_pipeline - 1
+    # Stages between the ends have the same tensors, by the same names, if they have as many layers of each kind.
+    of_kind: dict[tuple[bool, bool, int, int], Job] = {}
+    for stage, layers in enumerate(planned.layout.stage_layers):
+        dense = max(0, min(layers, planned.model.dense_layers - planned.stage_start(stage)))
+        kind = (stage == 0, stage == last, layers, dense)
+        if kind not in of_kind:
+            job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
+            shaping = [one for one in job.overrides if any(name in one for name in _SHAPING)]
+            key = _key([job.stage, job.rank, job.world_size, shaping, _code()])
+            of_kind[kind] = dataclasses.replace(job, key=key)
+        jobs.append(of_kind[kind])
     return jobs
 
 
