@@ -8,6 +8,7 @@ Standard library only.
 from __future__ import annotations
 
 import re
+import traceback
 import unicodedata
 
 # Escape sequences of a terminal: CSI; OSC and the like with their text, if it is terminated; two-byte ones. No
@@ -56,6 +57,14 @@ def error_text(error: BaseException) -> str:
     except Exception:  # a message that is itself made from what is broken
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def error_with_place(error: BaseException) -> str:
+    """`error_text`; of an error without a message, such as a bare assertion, also the line of code that raised it."""
+    text, places = error_text(error), traceback.extract_tb(error.__traceback__)
+    if text != type(error).__name__ or not places:
+        return text
+    return f"{text} at {places[-1].filename}:{places[-1].lineno}: {places[-1].line}"
 
 
 def spelled_out(text: str) -> str:

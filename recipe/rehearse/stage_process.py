@@ -39,7 +39,7 @@ from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
-from recipe.text import error_text
+from recipe.text import error_text, error_with_place
 
 SIGN_S, POLL_S = 10.0, 0.1
 # The upstreams' workers, and what they import when they are built.
@@ -160,15 +160,6 @@ def _not_fitting(error: torch.OutOfMemoryError, job: Job, phase: str, contents: 
     }
 
 
-def _complaint(error: Exception) -> str:
-    """The error in one line; where it has nothing to say, as an assertion without words, the line that raised it."""
-    text, places = error_text(error), traceback.extract_tb(error.__traceback__)
-    if text != type(error).__name__ or not places:
-        return text
-    last = places[-1]
-    return f"{text} at {last.filename}:{last.lineno}: {last.line}"
-
-
 def _resident() -> int:
     """Most bytes of host memory that this process has had."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -192,7 +183,7 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
         try:
             rehearse(job, progress).write(Path(request["result"]))
         except Exception as error:
-            progress.tell(error=_complaint(error))
+            progress.tell(error=error_with_place(error))
             raise
         code = 0
     except Exception:
