@@ -7,6 +7,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import linecache
 import re
 import traceback
 import unicodedata
@@ -60,11 +61,16 @@ def error_text(error: BaseException) -> str:
 
 
 def error_with_place(error: BaseException) -> str:
-    """`error_text`; of an error without a message, such as a bare assertion, also the line of code that raised it."""
+    """`error_text`; of an error without a message, such as a bare assertion, also the statement that raised it."""
     text, places = error_text(error), traceback.extract_tb(error.__traceback__)
     if text != type(error).__name__ or not places:
         return text
-    return f"{text} at {places[-1].filename}:{places[-1].lineno}: {places[-1].line}"
+    place = places[-1]
+    first = place.lineno or 0
+    # Python 3.10 does not know where a statement ends.
+    numbers = range(first, (getattr(place, "end_lineno", None) or first) + 1)
+    lines = (linecache.getline(place.filename, number).strip().removesuffix("\\") for number in numbers)
+    return f"{text} at {place.filename}:{first}: {' '.join(line.strip() for line in lines)}"
 
 
 def spelled_out(text: str) -> str:

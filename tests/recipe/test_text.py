@@ -103,15 +103,19 @@ def test_an_exception_is_told_in_one_line() -> None:
     assert error_text(Unspeakable()) == "Unspeakable"
 
 
-def test_an_error_without_words_is_the_line_that_raised_it() -> None:
+def test_an_error_without_words_is_the_statement_that_raised_it() -> None:
     def caught(work: Callable[[], object]) -> str:
         with pytest.raises(AssertionError) as error:
             work()
         return error_with_place(error.value)
 
     def silent() -> None:
-        raise AssertionError
+        raise (
+            AssertionError
+        )  # fmt: skip
 
-    assert re.fullmatch(rf"AssertionError at {re.escape(__file__)}:\d+: raise AssertionError", caught(silent))
+    assert re.fullmatch(
+        rf"AssertionError at {re.escape(__file__)}:\d+: raise \((?: AssertionError \).*)?", caught(silent)
+    )
     assert error_with_place(AssertionError("no room")) == "AssertionError: no room"
     assert error_with_place(AssertionError()) == "AssertionError"
