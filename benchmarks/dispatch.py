@@ -311,7 +311,7 @@ def main() -> int:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from recipe.launch.processes import die_with_parent
+    from recipe.signals import die_with_parent
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dies", type=int, nargs="+", default=[2, 4], metavar="N", help="even numbers (default: 2 4)")

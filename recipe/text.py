@@ -7,7 +7,9 @@ Standard library only.
 
 from __future__ import annotations
 
+import linecache
 import re
+import traceback
 import unicodedata
 
 # Escape sequences of a terminal: CSI; OSC and the like with their text, if it is terminated; two-byte ones. No
@@ -56,6 +58,19 @@ def error_text(error: BaseException) -> str:
     except Exception:  # a message that is itself made from what is broken
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def error_with_place(error: BaseException) -> str:
+    """`error_text`; of an error without a message, such as a bare assertion, also the statement that raised it."""
+    text, places = error_text(error), traceback.extract_tb(error.__traceback__)
+    if text != type(error).__name__ or not places:
+        return text
+    place = places[-1]
+    first = place.lineno or 0
+    # Python 3.10 does not know where a statement ends.
+    numbers = range(first, (getattr(place, "end_lineno", None) or first) + 1)
+    lines = (linecache.getline(place.filename, number).strip().removesuffix("\\") for number in numbers)
+    return f"{text} at {place.filename}:{first}: {' '.join(line.strip() for line in lines)}"
 
 
 def spelled_out(text: str) -> str:

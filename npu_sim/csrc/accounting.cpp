@@ -55,21 +55,25 @@ std::string human(int64_t bytes) {
 
 int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// What is torch's of a device.
+int64_t usable() { return config().hbm_bytes - config().outside_bytes; }
+
 [[noreturn]] void out_of_memory(Ledger& ledger, c10::DeviceIndex device, int64_t others, int64_t request) {
   MemoryStats& s = ledger.stats;
   s.ooms++;
-  const int64_t limit = config().hbm_bytes;
-  const int64_t free = std::max<int64_t>(0, limit - others - s.allocated);
+  const int64_t free = std::max<int64_t>(0, usable() - others - s.allocated);
+  const int64_t outside = config().outside_bytes;
   TORCH_CHECK_WITH(OutOfMemoryError, false, "NPU out of memory. Tried to allocate ", human(request), " on npu:", static_cast<int>(device),
-                   " (simulated): ", human(limit), " total capacity, ", human(free), " free, ", human(s.allocated), " allocated and ",
-                   human(s.reserved), " reserved by this process, ", human(others), " held by other processes. (", request,
+                   " (simulated): ", human(config().hbm_bytes), " total capacity, ", human(free), " free, ", human(s.allocated), " allocated and ",
+                   human(s.reserved), " reserved by this process, ", human(others), " held by other processes",
+                   outside ? ", " + human(outside) + " outside torch" : "", ". (", request,
                    " bytes wanted, ", free, " bytes free)");
   std::abort();  // not reached
 }
 
 // Take from the device what `need` allocated bytes want; the cache is given up first, as the real allocator does.
 void grow(Ledger& ledger, c10::DeviceIndex device, int64_t need, int64_t request) {
-  const int64_t limit = config().hbm_bytes;
+  const int64_t limit = usable();
   const int physical = config().physical[device];
   int64_t others = 0;
   int64_t want = round_up(need, kSegment);
@@ -110,7 +114,7 @@ void check_fits(size_t nbytes, c10::DeviceIndex device) {
   const int64_t need = ledger.stats.allocated + round_up(static_cast<int64_t>(nbytes), kGranule);
   if (need <= ledger.stats.reserved) return;
   const int64_t others = slots::others(config().physical[device]);
-  if (need + others > config().hbm_bytes) out_of_memory(ledger, device, others, static_cast<int64_t>(nbytes));
+  if (need + others > usable()) out_of_memory(ledger, device, others, static_cast<int64_t>(nbytes));
 }
 
 void release(Block* block) {
@@ -161,7 +165,7 @@ std::pair<int64_t, int64_t> free_and_total(c10::DeviceIndex device) {
   device = resolve(device);
   const int64_t total = config().hbm_bytes;
   const int64_t used = memory_stats(device).reserved + slots::others(config().physical[device]);
-  return {std::max<int64_t>(0, total - used), total};
+  return {std::max<int64_t>(0, usable() - used), total};
 }
 
 std::vector<std::pair<size_t, int64_t>> live_blocks(c10::DeviceIndex device) {

@@ -112,7 +112,7 @@ void bind_memory(py::module& m) {
   m.def("pinned_bytes", &pinned_bytes);
   m.def("set_hbm_bytes", &set_hbm_bytes);
   m.def("hbm_bytes", [] { return config().hbm_bytes; });
-  m.def("parse_bytes", &parse_bytes);
+  m.def("parse_bytes", [](const std::string& text) { return parse_bytes("NPU_SIM_HBM", text); });
   m.def("slots", [] {
     py::list result;
     for (const auto& e : slots::list()) result.append(py::make_tuple(e.pid, e.device, e.bytes));

@@ -70,7 +70,9 @@ const Config& config() {
   if (!h.ready.load(std::memory_order_relaxed)) {
     h.config.physical = read_visible();
     const char* hbm = std::getenv("NPU_SIM_HBM");
-    h.config.hbm_bytes = parse_bytes(hbm ? hbm : "64GiB");
+    h.config.hbm_bytes = parse_bytes("NPU_SIM_HBM", hbm ? hbm : "64GiB");
+    const char* outside = std::getenv("NPU_SIM_OUTSIDE");
+    h.config.outside_bytes = outside && std::string(outside) != "0" ? parse_bytes("NPU_SIM_OUTSIDE", outside) : 0;
     const char* slots = std::getenv("NPU_SIM_SLOTS");
     h.config.slots_file = slots ? slots : "";
     h.ready.store(true, std::memory_order_release);
@@ -106,7 +108,7 @@ void set_current_device_unchecked(c10::DeviceIndex index) {
   if (index >= 0) tls_device = index;
 }
 
-int64_t parse_bytes(const std::string& text) {
+int64_t parse_bytes(const char* variable, const std::string& text) {
   size_t used = 0;
   double number = -1;
   try {
@@ -127,7 +129,7 @@ int64_t parse_bytes(const std::string& text) {
   const size_t power = unit.empty() ? 0 : letters.find(unit) == std::string::npos ? 99 : letters.find(unit) + 1;
   const double bytes = power == 99 ? -1 : number * std::pow(base, static_cast<double>(power));
   TORCH_CHECK(unit.size() <= 1 && power != 99 && std::isfinite(bytes) && bytes >= 1 && bytes < 9e18,
-              "NPU_SIM_HBM is '", text, "', expected a positive size such as 268435456, 256MiB or 64GiB");
+              variable, " is '", text, "', expected a positive size such as 268435456, 256MiB or 64GiB");
   return static_cast<int64_t>(bytes);
 }
 

@@ -17,10 +17,12 @@ constexpr int kMaxDevices = 64;
 //   NPU_SIM_DEVICES            devices on this machine, 1..64 (default 8)
 //   ASCEND_RT_VISIBLE_DEVICES  comma-separated physical indices; empty means none (default: all)
 //   NPU_SIM_HBM                bytes per device, with an optional suffix such as MiB (default 64GiB)
+//   NPU_SIM_OUTSIDE            of these, bytes that others than torch hold (default 0): HCCL's buffers and the context of a process
 //   NPU_SIM_SLOTS              file for accounting across processes (default: this process only)
 struct Config {
   std::vector<int> physical;  // logical index -> physical index
   int64_t hbm_bytes = 0;
+  int64_t outside_bytes = 0;
   std::string slots_file;
 };
 
@@ -36,8 +38,8 @@ void set_current_device(c10::DeviceIndex index);            // throws on an inde
 void set_current_device_unchecked(c10::DeviceIndex index);  // ignores negative indices
 c10::DeviceIndex resolve(c10::DeviceIndex index);           // negative -> current; throws on one that does not exist
 
-// "64GiB", "192 MiB", "1e9"-free: digits, optional fraction, optional K/M/G/T with optional i and B.
-int64_t parse_bytes(const std::string& text);
+// "64GiB", "192 MiB", "1e9"-free: digits, optional fraction, optional K/M/G/T with optional i and B. `variable` is named in errors.
+int64_t parse_bytes(const char* variable, const std::string& text);
 
 struct WithDevice {  // switches this thread's current device for a scope
   explicit WithDevice(c10::DeviceIndex index);

@@ -8,6 +8,7 @@ parameters of the reference are there only where a phase loads them, and the rol
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -155,7 +156,8 @@ def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
     """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
     model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
-    trial = _engine_step(run, run.config.rollout.max_batched_tokens)
+    # In the trial step tokens go to experts at random: to all as many (ops/fused_moe.py, `in_profile_run`).
+    trial = _engine_step(dataclasses.replace(run, expert_load=1.0), run.config.rollout.max_batched_tokens)
     peak = sum(weights.values()) + trial + resident.engine(run) + sum(resident.outside(run).values())
     room = int(run.config.hbm_bytes_per_die * run.config.rollout.memory_share) - peak
     blocks_each = -(-run.sequence_tokens // BLOCK_TOKENS)

@@ -87,8 +87,11 @@ def communicators(run: Subject) -> dict[str, int]:
 
 
 def outside(run: Subject) -> dict[str, int]:
-    """Bytes of a die that torch's counters do not show; none on a simulated one."""
+    """Bytes of a die that torch's counters do not show; on a simulated one those that the run file names."""
+    if run.config.simulated:
+        named = run.config.simulator.outside_mib * 2**20
+        return {"others": named} if named else {}
     if not run.on_npu:
-        return {} if run.config.simulated else {"context": CONTEXT_MIB * 2**20}
+        return {"context": CONTEXT_MIB * 2**20}
     each = HCCL_BUFFERS_EACH * HCCL_BUFFER_MIB * 2**20
     return {"HCCL buffers": len(communicators(run)) * each, "context": CONTEXT_MIB * 2**20}

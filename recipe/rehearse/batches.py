@@ -3,48 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from tensordict import TensorDict
 from verl import DataProto
 
+from recipe.rehearse.lengths import Lengths
+
 PADDING, END = 0, 1
 FIRST_TOKEN = 8  # those before have a meaning of their own
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of every prompt and every answer, and the lengths that they are padded to."""
-
-    prompt: int
-    response: int
-    padded_prompt: int
-    padded_response: int
-
-    @classmethod
-    def full(cls, prompt: int, response: int) -> Lengths:
-        """Nothing is padded."""
-        return cls(prompt, response, prompt, response)
-
-    @property
-    def sequence(self) -> int:
-        return self.prompt + self.response
 
 
 def prompts(count: int, lengths: Lengths, vocabulary: int) -> DataProto:
     """A batch for `generate_sequences`: int64 tensors of [count, padded prompt], padded on the left."""
     ids = torch.randint(FIRST_TOKEN, vocabulary, (count, lengths.padded_prompt))
     mask = torch.ones_like(ids)
-    start = lengths.padded_prompt - lengths.prompt
-    ids[:, :start], mask[:, :start] = PADDING, 0
+    starts = [lengths.padded_prompt - prompt for prompt, _ in lengths.drawn(count)]
+    for row, start in enumerate(starts):
+        ids[row, :start], mask[row, :start] = PADDING, 0
     batch = DataProto(
         batch=TensorDict({"input_ids": ids, "attention_mask": mask, "position_ids": _positions(mask)}, count),
         meta_info={"eos_token_id": END, "pad_token_id": PADDING, "do_sample": True},
     )
     raw = np.empty(count, dtype=object)
-    raw[:] = ids[:, start:].tolist()
+    raw[:] = [row[start:] for row, start in zip(ids.tolist(), starts, strict=True)]
     batch.non_tensor_batch["raw_prompt_ids"] = raw
     return batch
 
@@ -56,10 +38,10 @@ def sequences(count: int, lengths: Lengths, vocabulary: int) -> DataProto:
     [count, padded answer].
     """
     padded = lengths.padded_prompt + lengths.padded_response
-    start = lengths.padded_prompt - lengths.prompt
     ids = torch.randint(FIRST_TOKEN, vocabulary, (count, padded))
     mask = torch.zeros_like(ids)
-    mask[:, start : start + lengths.sequence] = 1
+    for row, (prompt, response) in enumerate(lengths.drawn(count)):
+        mask[row, lengths.padded_prompt - prompt : lengths.padded_prompt + response] = 1
     tensors = {
         "input_ids": ids * mask,
         "attention_mask": mask,

@@ -46,6 +46,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--prompt-tokens", type=int, metavar="N", help=f"tokens of every prompt {limit}")
     parser.add_argument("--response-tokens", type=int, metavar="N", help=f"tokens of every answer {limit}")
     parser.add_argument(
+        "--lengths", type=Path, metavar="FILE",
+        help="CSV with a histogram of both, part,tokens,count, instead (docs/REHEARSAL.md)",
+    )  # fmt: skip
+    parser.add_argument(
         "--expert-load", type=float, default=1.0, metavar="X",
         help="the experts of the rehearsed die are sent X times their even share of tokens (default: 1)",
     )  # fmt: skip
@@ -99,6 +103,7 @@ def _print(options: argparse.Namespace) -> None:
         steps=options.steps,
         prompt=options.prompt_tokens,
         response=options.response_tokens,
+        lengths=options.lengths,
         expert_load=options.expert_load,
         micro_batches=options.micro_batches,
         rollout=options.rollout,

@@ -36,11 +36,23 @@ class Pair:
         return abs(self.difference) > TOLERANCE
 
 
-def planned_as_rehearsed(run: Rehearsed) -> Subject:
-    """The run as it is planned, with sequences as long as the rehearsed ones."""
-    planned = run.planned
-    data = dataclasses.replace(planned.config.data, max_response_tokens=run.response)
-    return dataclasses.replace(planned, prompt_tokens=run.prompt, config=dataclasses.replace(planned.config, data=data))
+def planned_as_rehearsed(run: Rehearsed, phase: str = "") -> Subject:
+    """The run as it is planned, with sequences as long as the rehearsed ones.
+
+    Where they differ in length, all are as long as the longest; in a pass without gradients, as on average in the
+    fullest of its micro-batches.
+    """
+    planned, lengths = run.planned, run.lengths
+    prompt, response = lengths.prompts_spread.most, lengths.responses_spread.most
+    if lengths.differ and phase in ("log_prob", "ref"):
+        size = planned.layout.log_prob_micro_batch
+        tokens_each = lengths.tokens(run.forward_sequences)
+        fullest = max(sum(tokens_each[start : start + size]) for start in range(0, len(tokens_each), size))
+        mean = -(-fullest // size)
+        prompt = min(prompt, mean - 1)
+        response = mean - prompt
+    data = dataclasses.replace(planned.config.data, max_response_tokens=response)
+    return dataclasses.replace(planned, prompt_tokens=prompt, config=dataclasses.replace(planned.config, data=data))
 
 
 def compare_memory(run: Rehearsed, results: Sequence[StageResult]) -> dict[int, dict[str, Pair]]:
@@ -58,7 +70,9 @@ def compare_memory(run: Rehearsed, results: Sequence[StageResult]) -> dict[int, 
 def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> int | None:
     if is_unfinished(result, name):
         return None  # it did not come to its fullest moment
-    subject = planned_as_rehearsed(run)
+    if run.lengths.differ and name == "update":
+        return None  # the plan knows no micro-batches in flight of different sizes
+    subject = planned_as_rehearsed(run, name)
     if phase.expert_load is not None:
         subject = dataclasses.replace(subject, expert_load=phase.expert_load)
     kinds = memory(subject).dies[result.stage].phases.get(name)
@@ -96,13 +110,7 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
 
     What was counted in the rehearsed micro-batches is as many times as much in a step as that has more of them.
     """
-    subject = planned_as_rehearsed(run)
-    lengths = Lengths(run.prompt, run.response, run.response)
-    planned = traffic(subject, lengths, [result.stage for result in results])
-    switched = [result.stage for result in results if SWITCH in result.phases]
-    if switched:  # the switch is not rehearsed on every stage
-        of_these = traffic(subject, lengths, switched)
-        planned |= {cause: size for cause, size in of_these.items() if cause in _RESHARD.values()}
+    planned = _planned_traffic(run, results)
     counted: dict[str, float] = {}
     for result in results:
         by_cause: dict[str, float] = {}
@@ -120,8 +128,25 @@ def compare_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str,
     return {cause: Pair(int(size), planned[cause]) for cause, size in counted.items() if planned.get(cause)}
 
 
+def _planned_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, int]:
+    """Bytes by cause, of the stage that sends most, for sequences that are as long on average as the rehearsed ones."""
+    subject, lengths = planned_as_rehearsed(run), run.lengths
+    planned: dict[str, int] = {}
+    for result in results:
+        update = run.update_sequences(result.stage)
+        means = [Lengths(*lengths.means(n), lengths.responses_spread.most) for n in (run.forward_sequences, update)]
+        passes, updates = (traffic(subject, mean, [result.stage]) for mean in means)
+        for cause, size in {**passes, _UPDATE: updates.get(_UPDATE, 0)}.items():
+            # The switch is not rehearsed on every stage; and pipelined are passes of several means.
+            unknown = cause in _RESHARD.values() and SWITCH not in result.phases
+            if not unknown and not (cause == PIPELINE and lengths.differ):
+                planned[cause] = max(planned.get(cause, 0), size)
+    return planned
+
+
 PIPELINE, OPTIMIZER = "pipeline", "gradients and parameters"
 _EXPERTS = "expert all-to-all, {}"
+_UPDATE = _EXPERTS.format("update")
 _RESHARD = {
     ("broadcast", "pipeline"): "reshard, pipeline broadcast",
     ("allgather", "expert"): "reshard, expert all-gather",

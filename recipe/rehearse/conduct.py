@@ -66,7 +66,7 @@ def rehearse_stages(
         for job in make_description_jobs(run, model, directory):
             place = Place(directory, job.stage, "tensors_of")
             files.append(place.file(f".{job.key[:12]}.tensors.json"))
-            if not files[-1].is_file():
+            if not files[-1].is_file() and files[-1] not in files[:-1]:
                 given = environment(run, job.stage, model, directory)
                 descriptions.append((place, with_descriptions(job, files[-1:]), given))
     for stage in run.stages:
@@ -192,7 +192,7 @@ class _Processes:
                     self._errors[stage] = f"its process was ended by {name}"
                 out.append(self.running.pop(stage))
             elif "error" in told:
-                self._errors[stage] = str(told["error"])
+                self._errors[stage] = f"{_title(told)}: {told['error']}"
             elif text := progress_text(told):
                 self._say(f"stage {stage}: {text}")
         return out
@@ -213,7 +213,7 @@ def _last_line(log: Path) -> str:
 
 def progress_text(told: Mapping[str, object]) -> str:
     """A line of progress of a stage's process in words; empty for what need not be said."""
-    title = TITLES.get(str(told["phase"]), str(told["phase"]))
+    title = _title(told)
     if "peak" in told:
         return (
             f"{title}: at most {size_text(_number(told['peak']))}, {_number(told['operators']):,.0f} operators in "
@@ -225,6 +225,11 @@ def progress_text(told: Mapping[str, object]) -> str:
             f"{size_text(_number(told['rss']))} of this machine's memory"
         )
     return ""
+
+
+def _title(told: Mapping[str, object]) -> str:
+    """The phase of which something is told."""
+    return TITLES.get(str(told["phase"]), str(told["phase"]))
 
 
 def _number(value: object) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 
 from recipe.rehearse.steering import Routing, chosen_experts
 
+NODE_BYTES = 2**50  # more than any swap space
+
 
 def meet_nobody() -> None:
     """From now on the engines of a data-parallel domain, and the ranks of one, find one another without a socket."""
@@ -33,8 +35,12 @@ def meet_nobody() -> None:
 
 
 def steer_engine() -> None:
-    """From now on an engine is told what it would learn from others, each of which does what it does."""
+    """From now on an engine is told what it would learn from others, each of which does what it does.
+
+    Of its node's memory it would set some aside for a swap space; this machine is not that node.
+    """
     import torch
+    from vllm import config as vllm_config
     from vllm.forward_context import DPMetadata
     from vllm_ascend.worker.model_runner_v1 import NPUModelRunner
 
@@ -51,16 +57,21 @@ def steer_engine() -> None:
         wanted = tokens if with_prefill else padded
         return wanted, torch.full((self.dp_size,), wanted, dtype=torch.int32), with_prefill, enable_dbo
 
+    vllm_config.get_cpu_memory = lambda: NODE_BYTES
     DPMetadata.num_tokens_across_dp = staticmethod(num_tokens_across_dp)
     NPUModelRunner._get_forward_metadata_across_dp = forward_metadata
 
 
 def steer_engine_router(routing: Routing) -> None:
-    """From now on the engine's router chooses as `chosen_experts` does: its logits are overwritten."""
+    """From now on the engine's router chooses as `chosen_experts` does: its logits are overwritten.
+
+    In the trial step that sizes the KV cache, in which the engine sends tokens to experts at random, all get as many.
+    """
     import torch
     import torch_npu
     from torch_npu import sim
     from vllm.distributed.parallel_state import get_ep_group
+    from vllm.forward_context import get_forward_context
     from vllm_ascend.ops import fused_moe
 
     def steered(choose: Callable[..., Any], names: tuple[str, str, str]) -> Callable[..., Any]:
@@ -76,8 +87,9 @@ def steer_engine_router(routing: Routing) -> None:
             local = experts // group.world_size
             rank = group.rank_in_group if routing.busy is None else routing.busy
             busy = range(rank * local, (rank + 1) * local)
+            load = 1.0 if get_forward_context().in_profile_run else routing.load
             with sim.with_contents():
-                wanted = chosen_experts(tokens, experts, per_token, busy, routing.load).to(logits.dtype)
+                wanted = chosen_experts(tokens, experts, per_token, busy, load).to(logits.dtype)
                 if logits.nbytes == logits.untyped_storage().nbytes():
                     sim.give_contents(logits, wanted)
                 else:  # this rank's part of what a tensor-parallel group holds
@@ -91,7 +103,7 @@ def steer_engine_router(routing: Routing) -> None:
     apply = fused_moe.AscendUnquantizedFusedMoEMethod.apply
 
     def apply_as_chosen(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # In its trial steps the engine would send tokens to experts at random.
+        # Not at random, in a trial step.
         return apply(self, *args, **{**kwargs, "enable_force_load_balance": False})
 
     fused_moe.AscendUnquantizedFusedMoEMethod.apply = apply_as_chosen

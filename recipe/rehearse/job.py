@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.files import write_atomically
 from recipe.plan.page import TITLES as PLANNED
+from recipe.rehearse.lengths import Lengths
 
 # The phases in which the actor's weights go to the rollout, and in which a checkpoint is saved.
 SWITCH, SAVE = "switch", "save"
@@ -27,7 +28,7 @@ class Job:
         overrides: of verl's configuration.
         forward_sequences, update_sequences: sequences of the die in the passes without gradients and in the update.
         rollout_sequences, decode_steps: sequences of the die's engine (0: no rollout), and tokens generated of each.
-        prompt, response, padded_prompt, padded_response: tokens.
+        lengths: tokens of prompts and answers.
         load: the share that the die's experts get, as a multiple of an even one.
         saves: a checkpoint is saved after the last step.
         hollow_from_bytes: tensors of floating point numbers from this size on have no contents.
@@ -43,10 +44,7 @@ class Job:
     rollout_sequences: int
     decode_steps: int
     old_log_probs: bool
-    prompt: int
-    response: int
-    padded_prompt: int
-    padded_response: int
+    lengths: Lengths
     load: float
     steps: int
     seed: int
@@ -65,7 +63,10 @@ class Job:
     def read(cls, path: Path) -> Job:
         """The job in a file."""
         values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**values, "described": tuple(values["described"])})
+        lengths = {**values["lengths"]}
+        for part in ("prompts", "responses"):
+            lengths[part] = tuple((tokens, count) for tokens, count in lengths[part])
+        return cls(**{**values, "described": tuple(values["described"]), "lengths": Lengths(**lengths)})
 
 
 @dataclass(frozen=True)

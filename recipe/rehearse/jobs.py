@@ -20,6 +20,8 @@ from recipe.runfile.paths import REPO, RunPaths
 
 # The driver's trainer fills it in, of the steps of the run.
 _BY_TRAINER = "actor_rollout_ref.actor.optim.total_training_steps"
+# The overrides that a stage's tensors follow from: their descriptions outlive a change of all others.
+_SHAPING = (".model.", ".actor.megatron.")
 
 
 def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
@@ -44,10 +46,7 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
         rollout_sequences=run.rollout_sequences(stage),
         decode_steps=run.decode_steps,
         old_log_probs=not planned.on_policy,
-        prompt=run.prompt,
-        response=run.response,
-        padded_prompt=planned.prompt_tokens,
-        padded_response=planned.response_tokens,
+        lengths=run.lengths,
         load=run.options.expert_load,
         steps=run.steps,
         seed=run.config.run.seed,
@@ -59,11 +58,20 @@ def make_job(run: Rehearsed, stage: int, model: Path, directory: Path) -> Job:
 
 
 def make_description_jobs(run: Rehearsed, model: Path, directory: Path) -> list[Job]:
-    """One job for each stage of the pipeline: to be built, so that others know its tensors."""
-    jobs = []
-    for stage in range(run.planned.layout.actor_pipeline):
-        job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
-        jobs.append(dataclasses.replace(job, key=_key([job.stage, job.rank, job.world_size, job.overrides, _code()])))
+    """For each stage of the pipeline the job to build it, or one like it, so that others know its tensors."""
+    planned, jobs = run.planned, []
+    last = planned.layout.actor_pipeline - 1
+    # Stages between the ends have the same tensors, by the same names, if they have as many layers of each kind.
+    of_kind: dict[tuple[bool, bool, int, int], Job] = {}
+    for stage, layers in enumerate(planned.layout.stage_layers):
+        dense = max(0, min(layers, planned.model.dense_layers - planned.stage_start(stage)))
+        kind = (stage == 0, stage == last, layers, dense)
+        if kind not in of_kind:
+            job = dataclasses.replace(make_job(run, stage, model, directory), rollout_sequences=0, only_describe=True)
+            shaping = [one for one in job.overrides if any(name in one for name in _SHAPING)]
+            key = _key([job.stage, job.rank, job.world_size, shaping, _code()])
+            of_kind[kind] = dataclasses.replace(job, key=key)
+        jobs.append(of_kind[kind])
     return jobs
 
 
@@ -84,14 +92,15 @@ def environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dic
 def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> dict[str, str]:
     """What it has beside the inherited one: that of a worker of the run, on one simulated die."""
     of_run = derive_run(run.given, paths=_paths(directory, stage)).environment
-    # What steers vLLM and vLLM-Ascend on an NPU steers them here.
-    engine = {name: value for name, value in of_run.items() if name.startswith("VLLM_")}
+    # What steers vLLM and vLLM-Ascend on an NPU steers them here, and HCCL's buffers are as large as there.
+    engine = {name: value for name, value in of_run.items() if name.startswith(("VLLM_", "HCCL_BUFFSIZE"))}
     return {
         **run.given.environment,
         **_derived(run, stage, model, directory).environment,
         **engine,
         "NPU_SIM_DEVICES": "1",
         "NPU_SIM_STRICT": str(int(run.strict)),
+        **({"NPU_SIM_DIE": run.given.cluster.die_kind} if run.given.cluster.die_kind else {}),
         "RANK": str(run.rank(stage)),
         "WORLD_SIZE": str(run.planned.layout.dies),
         "LOCAL_RANK": "0",

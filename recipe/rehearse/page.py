@@ -19,6 +19,7 @@ from recipe.rehearse.comparison import (
     worst_difference,
 )
 from recipe.rehearse.job import SAVE, TITLES, StageResult
+from recipe.rehearse.lengths import PROMPT, RESPONSE
 from recipe.rehearse.reasons import reasons
 from recipe.rehearse.subject import Rehearsed
 from recipe.sizes import size_text
@@ -79,8 +80,13 @@ def _steering(run: Rehearsed, results: Sequence[StageResult]) -> dict[str, Any]:
         for reader, count in result.numbers_read.items():
             numbers[reader] = numbers.get(reader, 0) + count
     return {
-        "prompt_tokens": run.prompt,
-        "response_tokens": run.response,
+        "lengths": {
+            PROMPT: run.lengths.prompts_spread._asdict(),
+            RESPONSE: run.lengths.responses_spread._asdict(),
+            "rollout": run.lengths.drawn(run.planned.layout.rollout_sequences_per_engine),
+            "forward": run.lengths.drawn(run.forward_sequences),
+            "update": {str(stage): run.lengths.drawn(run.update_sequences(stage)) for stage in run.stages},
+        },
         "expert_load": run.options.expert_load,
         "steps": run.steps,
         "sequences": {
@@ -102,7 +108,7 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iter
     yield f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(limit)}, without contents"
     yield from _prose(layout_text(run.planned))
     yield from _prose(
-        f"prompts of {run.prompt} and answers of {run.response} tokens; a die's experts get "
+        f"{run.lengths.text}; a die's experts get "
         f"{run.options.expert_load:g} times an even share; sequences in the passes without gradients: "
         f"{run.forward_sequences}, in the update: {_by_stage({s: run.update_sequences(s) for s in run.stages})}"
     )
@@ -146,27 +152,30 @@ def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iter
     yield from _outside(run, results)
     for result in results:
         if result.oom is not None:
-            yield oom_text(result)
+            yield oom_text(result, run.outside_bytes)
 
 
 def _outside(run: Rehearsed, results: Sequence[StageResult]) -> Iterator[str]:
-    """What a real die holds beside that: the fullest phase with it."""
+    """The fullest phase with what is on a die beside that."""
     if not run.outside_bytes:
         return
     peak, name, stage = max(
         (phase.peak_bytes, name, result.stage) for result in results for name, phase in result.phases.items()
     )
-    whole, limit = peak + run.outside_bytes, run.config.hbm_bytes_per_die
     yield from _prose(
-        f"a real die holds {size_text(run.outside_bytes)} outside torch as well, by the plan: {size_text(whole)} of "
-        f"{size_text(limit)} at most, {TITLES[name]} on stage {stage}" + (": DOES NOT FIT" if whole > limit else "")
+        f"beside that, {size_text(run.outside_bytes)} of a die are outside torch, by the plan: with them, "
+        f"{size_text(peak + run.outside_bytes)} of {size_text(run.config.hbm_bytes_per_die)} at most, {TITLES[name]} "
+        f"on stage {stage}"
     )
 
 
-def oom_text(result: StageResult) -> str:
+def oom_text(result: StageResult, outside_bytes: int) -> str:
     """What did not fit, in one line."""
     oom = result.oom or {}
-    stood = ", ".join(f"{kind} {size_text(size)}" for kind, size in list(oom["contents"].items())[:LARGEST])
+    kinds = dict(list(oom["contents"].items())[:LARGEST])
+    if outside_bytes:
+        kinds["outside torch"] = outside_bytes
+    stood = ", ".join(f"{kind} {size_text(size)}" for kind, size in kinds.items())
     wanted, free = oom["wanted_bytes"], oom["free_bytes"]
     asked = oom["error"] if wanted is None else f"{size_text(wanted)} wanted and {size_text(free)} free"
     title = TITLES.get(oom["phase"], oom["phase"])

@@ -38,24 +38,27 @@ class PhaseCounters(Counters):
         self.loads: dict[str, float] = {}
         self._begin, self._end = begin, end
         self._counted, self._start = 0, 0.0
+        self._name = BUILD
 
     @contextmanager
     def measured(self, phase: str) -> Iterator[None]:
         self._count_anew(0)
-        self._begin(SWITCH if phase == "rollout" else phase)
+        self._name = SWITCH if phase == "rollout" else phase
+        self._begin(self._name)
         self.loads.pop(phase, None)
         try:
             with super().measured(phase):
                 yield
         finally:
-            self._keep(phase)
+            self._keep()
 
     def read(self, point: str) -> None:
         """Keep a reading; that behind the rollout's weights ends the switch, a part of verl's generation."""
         super().read(point)
         if self.phase == "rollout" and point == SWITCHED:
-            self._keep(SWITCH)
-            self._begin(self.phase)
+            self._keep()
+            self._name = self.phase
+            self._begin(self._name)
             self._count_anew(len(self.of(self.phase)) - 1)
 
     def _count_anew(self, counted: int) -> None:
@@ -64,9 +67,9 @@ class PhaseCounters(Counters):
         sim.reset_traffic()
         self._counted, self._start = counted, time.monotonic()
 
-    def _keep(self, phase: str) -> None:
-        self.phases[phase] = self._added_up(phase, time.monotonic() - self._start)
-        self._end(self.phases[phase])
+    def _keep(self) -> None:
+        self.phases[self._name] = self._added_up(self._name, time.monotonic() - self._start)
+        self._end(self.phases[self._name])
 
     def _added_up(self, phase: str, seconds: float) -> Phase:
         readings = self.of(self.phase)[self._counted :]

@@ -34,14 +34,14 @@ from hydra import compose, initialize_config_module
 from torch_npu import sim
 
 from recipe.rehearse import engine, saving, steering
-from recipe.rehearse.batches import FIRST_TOKEN, Lengths
+from recipe.rehearse.batches import FIRST_TOKEN
 from recipe.rehearse.contents import Contents, at_peak
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import SAVE, Job, Phase, StageResult
 from recipe.rehearse.phases import PhaseCounters
 from recipe.signals import die_with_parent
-from recipe.text import error_text
+from recipe.text import error_text, error_with_place
 
 SIGN_S, POLL_S = 10.0, 0.1
 # The upstreams' workers, and what they import when they are built.
@@ -94,7 +94,7 @@ def rehearse(job: Job, progress: Progress) -> StageResult:
     try:
         saved = _steps(job, counters, contents)
     except torch.OutOfMemoryError as error:
-        oom = _not_fitting(error, job, counters, contents)
+        oom = _not_fitting(error, job, progress.phase, contents)
     return StageResult(
         key=job.key,
         stage=job.stage,
@@ -140,9 +140,13 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> dict[str, d
         return None
     if job.described:
         steer_pipeline([read_description(Path(file)) for file in job.described])
-    lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
     work = Work(
-        lengths, job.rollout_sequences, job.forward_sequences, job.update_sequences, job.old_log_probs, job.decode_steps
+        job.lengths,
+        job.rollout_sequences,
+        job.forward_sequences,
+        job.update_sequences,
+        job.old_log_probs,
+        job.decode_steps,
     )
     for number in range(job.steps):
         run_step(workers, work, counters, seed=job.seed + number)
@@ -156,13 +160,11 @@ def _save(actor: Any, step: int, counters: PhaseCounters) -> dict[str, dict[str,
     return dataclasses.asdict(saved)
 
 
-def _not_fitting(
-    error: torch.OutOfMemoryError, job: Job, counters: PhaseCounters, contents: Contents
-) -> dict[str, Any]:
+def _not_fitting(error: torch.OutOfMemoryError, job: Job, phase: str, contents: Contents) -> dict[str, Any]:
     found = _WANTED.search(str(error))
     return {
         "stage": job.stage,
-        "phase": counters.phase,
+        "phase": phase,
         "wanted_bytes": int(found[1]) if found else None,
         "free_bytes": int(found[2]) if found else None,
         "contents": at_peak({}, contents.bytes_by_kind(), torch.npu.memory_allocated()),
@@ -193,7 +195,7 @@ def fork(request: Mapping[str, Any], out: TextIO) -> int:
         try:
             rehearse(job, progress).write(Path(request["result"]))
         except Exception as error:
-            progress.tell(error=error_text(error))
+            progress.tell(error=error_with_place(error))
             raise
         code = 0
     except Exception:

@@ -11,8 +11,9 @@ import torch
 from verl import DataProto
 from verl.workers import megatron_workers
 
-from recipe.rehearse.batches import Lengths, prompts, sequences
+from recipe.rehearse.batches import prompts, sequences
 from recipe.rehearse.counters import Counters
+from recipe.rehearse.lengths import Lengths
 
 LOADS = ("load_megatron_model_to_gpu", "load_megatron_optimizer", "offload_megatron_model_to_cpu")
 ROLLOUT_POINTS = ("resume", "update_weights", "release")
@@ -88,8 +89,7 @@ def run_step(workers: Workers, work: Work, counters: Counters, seed: int) -> Non
     """What verl's trainer asks of the workers in a step; the phases are `rollout`, `log_prob`, `ref` and `update`."""
     actor, lengths, vocabulary = workers.actor, work.lengths, workers.vocabulary
     if work.rollout_sequences:
-        if work.decode_steps is not None:
-            actor.rollout.sampling_params.max_tokens = work.decode_steps
+        _end_answers(actor.rollout, work)
         with counters.measured("rollout"):
             actor.generate_sequences(prompts(work.rollout_sequences, lengths, vocabulary))
     torch.manual_seed(seed)
@@ -103,8 +103,21 @@ def run_step(workers: Workers, work: Work, counters: Counters, seed: int) -> Non
     rows = torch.arange(work.update_sequences) % work.forward_sequences
     data.batch["old_log_probs"] = old_log_probs[rows]
     data.batch["ref_log_prob"] = reference.batch["ref_log_prob"][rows]
-    data.meta_info |= {"temperature": 1.0, "global_token_num": [lengths.sequence] * work.update_sequences}
+    data.meta_info |= {"temperature": 1.0, "global_token_num": lengths.tokens(work.update_sequences)}
     _phase(counters, "update", lambda: actor.update_actor(data))
+
+
+def _end_answers(rollout: Any, work: Work) -> None:
+    """Every answer ends at its length, or behind the decode steps that are asked for."""
+    from vllm import SamplingParams
+
+    most = work.decode_steps or work.lengths.padded_response
+    first = rollout.sampling_params
+    given: SamplingParams = first[0] if isinstance(first, list) else first
+    ends = [min(response, most) for _, response in work.lengths.drawn(work.rollout_sequences)]
+    rollout.sampling_params = [given.clone() for _ in ends]
+    for sampling, end in zip(rollout.sampling_params, ends, strict=True):
+        sampling.max_tokens = end
 
 
 def _phase(counters: Counters, name: str, work: Callable[[], DataProto]) -> DataProto:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
+from recipe.rehearse.lengths import Lengths, read_lengths
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, DIE, HOST, OFFLOADED, SIM, SWAPPED, RunConfig, Simulator
 
@@ -24,6 +25,7 @@ class Options:
         stages: pipeline stages, from 0.
         steps: the last one is counted; None: as many as it takes to come to what every later one is like.
         prompt, response: tokens of every prompt and every answer.
+        lengths: a file with a histogram of them, instead.
         expert_load: the share that the experts of the rehearsed die are sent, as a multiple of an even one.
         micro_batches: of an update; those of the passes without gradients are at most two.
         rollout: on which stages there is one: "once", on the first that is rehearsed; "every"; "none". The engines on
@@ -36,6 +38,7 @@ class Options:
     steps: int | None = None
     prompt: int | None = None
     response: int | None = None
+    lengths: Path | None = None
     expert_load: float = 1.0
     micro_batches: int | None = None
     rollout: str = "once"
@@ -51,8 +54,8 @@ class Rehearsed:
         name: of the run.
         planned: the run on simulated dies, as it is planned.
         strict: the simulated dies refuse what an NPU does not take.
-        prompt, response: tokens of every prompt and every answer.
-        outside_bytes: what a real die holds beside what torch counts, by the plan.
+        lengths: tokens of prompts and answers.
+        outside_bytes: what a die holds beside what torch counts, by the plan; torch has so much less.
         notes: what is not as in the run, a sentence each.
     """
 
@@ -62,8 +65,7 @@ class Rehearsed:
     strict: bool
     mindspeed: bool
     options: Options
-    prompt: int
-    response: int
+    lengths: Lengths
     outside_bytes: int
     notes: tuple[str, ...]
 
@@ -112,7 +114,7 @@ class Rehearsed:
 
     @property
     def decode_steps(self) -> int:
-        return min(self.options.decode_steps, self.response)
+        return min(self.options.decode_steps, self.lengths.responses_spread.most)
 
     @property
     def describes_stages(self) -> bool:
@@ -142,7 +144,8 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
         raise ConfigError('[cluster] device = "cuda"; only runs on NPUs can be rehearsed')
     model = architecture_of(config)
     mindspeed = (upstream / "mindspeed").is_dir()
-    simulated, notes = _on_simulated_dies(config, mindspeed)
+    outside_bytes = sum(resident.outside(subject(config, model)).values())
+    simulated, notes = _on_simulated_dies(config, mindspeed, outside_bytes)
     if options.save is not None:
         saved = dataclasses.replace(simulated.run, save_every=int(options.save))
         simulated = dataclasses.replace(simulated, run=saved)
@@ -151,8 +154,7 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
     for stage in options.stages or ():
         if not 0 <= stage < stages:
             raise ConfigError(f"--stage {stage}; expected one of 0 to {stages - 1}")
-    prompt = _length("prompt", options.prompt, planned.prompt_tokens)
-    response = _length("response", options.response, planned.response_tokens)
+    lengths = _lengths(options, planned)
     _require_possible(planned, options.expert_load)
     strict = config.simulator.strict if config.simulated and config.simulator.strict is not None else None
     return Rehearsed(
@@ -162,19 +164,22 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
         strict=model.as_published if strict is None else strict,
         mindspeed=mindspeed,
         options=options,
-        prompt=prompt,
-        response=response,
-        outside_bytes=sum(resident.outside(subject(config, model)).values()),
+        lengths=lengths,
+        outside_bytes=outside_bytes,
         notes=notes,
     )
 
 
-def _on_simulated_dies(config: RunConfig, mindspeed: bool) -> tuple[RunConfig, tuple[str, ...]]:
+def _on_simulated_dies(config: RunConfig, mindspeed: bool, outside_bytes: int) -> tuple[RunConfig, tuple[str, ...]]:
     simulated = dataclasses.replace(
         config,
         cluster=dataclasses.replace(config.cluster, device=SIM),
         environment={},
-        simulator=Simulator(hbm_mib=config.hbm_bytes_per_die // 2**20, strict=config.simulator.strict),
+        simulator=Simulator(
+            hbm_mib=config.hbm_bytes_per_die // 2**20,
+            outside_mib=outside_bytes // 2**20,
+            strict=config.simulator.strict,
+        ),
     )
     if mindspeed or config.simulated:
         return simulated, ()
@@ -185,6 +190,16 @@ def _on_simulated_dies(config: RunConfig, mindspeed: bool) -> tuple[RunConfig, t
         simulated = dataclasses.replace(simulated, actor=dataclasses.replace(simulated.actor, optimizer=HOST))
         notes.append(f'optimizer = "{HOST}" stands in for "{SWAPPED}", which is MindSpeed\'s')
     return simulated, tuple(notes)
+
+
+def _lengths(options: Options, planned: Subject) -> Lengths:
+    limits = planned.prompt_tokens, planned.response_tokens
+    if options.lengths is None:
+        prompt = _length("prompt", options.prompt, limits[0])
+        return Lengths.equal(prompt, _length("response", options.response, limits[1]), *limits)
+    if options.prompt is not None or options.response is not None:
+        raise ConfigError("--lengths beside --prompt-tokens or --response-tokens; expected the one or the others")
+    return read_lengths(options.lengths, *limits)
 
 
 def _length(name: str, asked: int | None, limit: int) -> int:

@@ -94,6 +94,7 @@ def _simulated(config: RunConfig, paths: RunPaths, interface: str | None) -> dic
         "TORCHDYNAMO_DISABLE": "1",
         "NPU_SIM_DEVICES": str(max(8, config.cluster.dies_per_node)),
         "NPU_SIM_HBM": f"{config.simulator.hbm_mib}MiB",
+        "NPU_SIM_OUTSIDE": f"{config.simulator.outside_mib}MiB" if config.simulator.outside_mib else "0",
         "NPU_SIM_SLOTS": str(paths.slots),
     }
 

@@ -150,3 +150,25 @@ def test_sizes_that_are_none(text):
 
     with pytest.raises(RuntimeError, match="expected a positive size"):
         torch_npu._sim.parse_bytes(text)
+
+
+def test_what_others_than_torch_hold_is_not_torch_s(run_python):
+    code = """
+import torch, torch_npu
+free, total = torch.npu.mem_get_info()
+print(free >> 20, total >> 20)
+held = torch.empty(40 << 20, dtype=torch.uint8, device="npu")
+print(torch.npu.mem_get_info()[0] >> 20, torch.npu.memory_allocated() >> 20)
+try:
+    torch.empty(1, dtype=torch.uint8, device="npu")
+except torch.OutOfMemoryError as error:
+    print(error)
+"""
+    done = run_python(code, NPU_SIM_HBM="64MiB", NPU_SIM_OUTSIDE="24MiB")
+    first, second, third = done.stdout.splitlines()
+    assert (first, second) == ("40 64", "0 40"), done.stderr
+    assert "64.00 MiB total capacity" in third and "24.00 MiB outside torch" in third
+    assert third.endswith("(1 bytes wanted, 0 bytes free)")
+    assert run_python(code, NPU_SIM_HBM="64MiB", NPU_SIM_OUTSIDE="0").stdout.startswith("64 64\n24 40\n")
+    done = run_python("import torch_npu; torch_npu.npu.init()", NPU_SIM_OUTSIDE="much")
+    assert "NPU_SIM_OUTSIDE is 'much', expected a positive size" in done.stderr

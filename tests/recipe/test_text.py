@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from recipe.checks.declaration import Check
 from recipe.checks.finding import bad
 from recipe.clock import Clock
-from recipe.text import error_text, printable, printable_lines, spelled_out
+from recipe.text import error_text, error_with_place, printable, printable_lines, spelled_out
 
 FORBIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
@@ -99,3 +101,21 @@ def test_an_exception_is_told_in_one_line() -> None:
     assert error_text(ValueError("one\n  of two lines")) == "ValueError: one of two lines"
     assert error_text(AssertionError()) == "AssertionError"
     assert error_text(Unspeakable()) == "Unspeakable"
+
+
+def test_an_error_without_words_is_the_statement_that_raised_it() -> None:
+    def caught(work: Callable[[], object]) -> str:
+        with pytest.raises(AssertionError) as error:
+            work()
+        return error_with_place(error.value)
+
+    def silent() -> None:
+        raise (
+            AssertionError
+        )  # fmt: skip
+
+    assert re.fullmatch(
+        rf"AssertionError at {re.escape(__file__)}:\d+: raise \((?: AssertionError \).*)?", caught(silent)
+    )
+    assert error_with_place(AssertionError("no room")) == "AssertionError: no room"
+    assert error_with_place(AssertionError()) == "AssertionError"

@@ -120,6 +120,10 @@ class Simulator:
     """The simulated devices."""
 
     hbm_mib: int = key("memory of a simulated die", 256, unit="MiB", least=1, gives="NPU_SIM_HBM", on_resume=FREE)
+    outside_mib: int = key(
+        "of these, what others than torch hold, as HCCL's buffers and a process's context do on an NPU", 0, unit="MiB",
+        least=0, gives="NPU_SIM_OUTSIDE", on_resume=FREE,
+    )  # fmt: skip
     strict: bool | None = key(
         "what an NPU does not take ends the run, with the operator, the argument and the source (docs/STRICTNESS.md); "
         "default: where the model's heads and experts are of the sizes of DeepSeek-V3's own",

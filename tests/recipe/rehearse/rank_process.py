@@ -26,14 +26,17 @@ from megatron.core import parallel_state
 from torch_npu import sim
 
 from recipe.rehearse import engine, pipeline, steering
-from recipe.rehearse.batches import FIRST_TOKEN, Lengths
+from recipe.rehearse.batches import FIRST_TOKEN
 from recipe.rehearse.contents import Contents
 from recipe.rehearse.counters import BUILD
 from recipe.rehearse.expert_load import read_loads
 from recipe.rehearse.job import SAVE
+from recipe.rehearse.lengths import Lengths
 from recipe.rehearse.phases import PhaseCounters
 from recipe.rehearse.saving import save, steer_save
 from recipe.rehearse.step import Work, build_workers, run_step
+
+PARTS = ("prompt", "response")
 
 
 def be_alone(job: dict[str, Any]) -> None:
@@ -69,7 +72,8 @@ def run(job: dict[str, Any], rank: int) -> None:
             pipeline.write_description(pipeline.describe(workers.actor.actor_module), described[stage])
     elif len(described) > 1:
         pipeline.steer_pipeline([pipeline.read_description(file) for file in described])
-    lengths = Lengths.full(job["prompt"], job["response"])
+    prompts, responses = (((job[part], 1),) if job["histogram"] is None else job["histogram"][part] for part in PARTS)
+    lengths = Lengths(prompts, responses, job["prompt"], job["response"])
     work = Work(lengths, job["rollout_sequences"], job["actor_sequences"], job["actor_sequences"])
     for number in range(2):
         run_step(workers, work, counters, seed=job["seed"] + number)

@@ -55,6 +55,7 @@ def test_the_page_is_printed(command: Callable[..., tuple[int, str, str]], tmp_p
         ([TRUE_SIZE, "--jobs", "0"], "--jobs 0; expected 1 or more"),
         ([TRUE_SIZE, "--expert-load", "nan"], "--expert-load nan"),
         ([TRUE_SIZE, "--prompt-tokens", "2000"], "expected 1 to 1024"),
+        ([TRUE_SIZE, "--lengths", "none.csv"], "--lengths none.csv cannot be read"),
     ],
 )
 def test_what_cannot_be_rehearsed_is_one_line(

@@ -60,7 +60,7 @@ def test_what_is_there_is_not_done_again_unless_it_is_of_something_else(tmp_path
     assert [old == new for old, new in zip(first, again, strict=True)] == [True, False, False]
 
 
-@pytest.mark.parametrize(("seed", "told"), [(FAIL, "HollowRead: somebody reads"), (DIE, "the last line")])
+@pytest.mark.parametrize(("seed", "told"), [(FAIL, "old log-prob: HollowRead: somebody reads"), (DIE, "the last line")])
 def test_a_process_that_fails_is_one_line_with_its_log(tmp_path: Path, seed: int, told: str) -> None:
     with pytest.raises(LaunchError) as caught:
         rehearse_stages(seeded(seed), tmp_path, lambda text: None, 1, COMMAND)

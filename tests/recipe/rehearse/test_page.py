@@ -44,7 +44,7 @@ def test_what_did_not_fit_is_one_line_with_phase_stage_and_cause() -> None:
     text = as_text(run, [as_planned(run, 1, oom=OOM)], Times(1.0, 1.0))
     assert text.splitlines()[-1] == (
         "OUT OF MEMORY: update, stage 1: 3.0 GiB wanted and 1.0 GiB free, beside gradients 20.0 GiB, "
-        "activations 43.0 GiB"
+        "activations 43.0 GiB, outside torch 5.7 GiB"
     )
 
 
@@ -55,14 +55,15 @@ def test_where_nothing_is_compared_there_is_no_table() -> None:
     assert "Plan beside" not in text and "largest difference" not in text and "OUT OF MEMORY" in text
 
 
-def test_what_a_real_die_holds_outside_torch_counts() -> None:
+def test_what_a_die_holds_outside_torch_is_added_to_the_fullest_phase() -> None:
     run = a_run()
-    limit = run.config.hbm_bytes_per_die
     assert 5 * GIB < run.outside_bytes < 10 * GIB and a_run("configs/sim.toml").outside_bytes == 0
-    for peak, fits in ((limit - run.outside_bytes, True), (limit - run.outside_bytes + 1, False)):
-        result = dataclasses.replace(as_planned(run, 1), phases={"ref": a_phase(5), "update": a_phase(peak)})
-        said = as_text(run, [result], Times(1.0, 1.0)).partition("a real die holds ")[2]
-        assert "update on stage 1" in " ".join(said.split()) and ("DOES NOT FIT" in said) is not fits
+    peak = 50 * GIB - run.outside_bytes
+    result = dataclasses.replace(as_planned(run, 1), phases={"ref": a_phase(5), "update": a_phase(peak)})
+    said = " ".join(as_text(run, [result], Times(1.0, 1.0)).partition("beside that, ")[2].split())
+    assert said == (
+        "5.7 GiB of a die are outside torch, by the plan: with them, 50.0 GiB of 61.3 GiB at most, update on stage 1"
+    )
 
 
 def test_json_is_as_the_rehearsal_s_readers_expect() -> None:
@@ -83,7 +84,9 @@ def test_json_is_as_the_rehearsal_s_readers_expect() -> None:
     assert made["stages"][1]["phases"]["update"]["planned_bytes"] is None
     steering = made["steering"]
     assert steering["numbers_read"] == {"a:b": 5} and steering["expert_load"] == 1.5
-    assert steering["prompt_tokens"] == 1024 and steering["sequences"]["1"] == {"forward": 8, "update": 8}
+    assert steering["lengths"]["prompt"] == {"least": 1024, "mean": 1024.0, "most": 1024}
+    assert steering["lengths"]["forward"] == [[1024, 3072]] * 8 == steering["lengths"]["update"]["1"]
+    assert len(steering["lengths"]["rollout"]) == 64 and steering["sequences"]["1"] == {"forward": 8, "update": 8}
 
 
 def test_a_save_is_on_the_page_and_in_the_json_beside_the_plan() -> None:

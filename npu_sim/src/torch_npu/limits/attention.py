@@ -22,6 +22,7 @@ from torch_npu.limits.rows import limits_of
 _train = limits_of("npu_fusion_attention", sources.page("npu_fusion_attention"))
 
 _MILLION = 1 << 20
+_MOST_INDEXED = (1 << 31) - 1
 
 
 def _sizes(name: str, arguments: Arguments) -> tuple[int, int, int]:
@@ -116,6 +117,11 @@ def _columns(most: int) -> Any:
 
 def _few_tokens(query: Tensor, arguments: Arguments) -> str | None:
     return shape_text(query) if arguments["input_layout"] == "TND" and query.shape[0] > _MILLION else None
+
+
+def _indexed(cache: Tensor, arguments: Arguments) -> str | None:
+    paged = arguments["block_table"] is not None
+    return f"of {cache.numel()} elements" if paged and cache.numel() > _MOST_INDEXED else None
 
 
 # Latent attention outside graphs, in ATB.
@@ -225,6 +231,7 @@ LIMITS = (
     ),
     _fused("sparse_mode", "3, with the mask, for several queries", _mask_of_several),
     _fused("inner_precise", "0 or 1 for one query, 0 to 3 for several", _precise),
+    _fused("key, value", "a paged cache of at most 2147483647 elements: int32 counts them", _indexed),
     _fused("block_size", "16 or 128 (in NZ: 128)", _blocks),
     _fused("input_layout", "BSND or TND over an NZ cache", _layout),
     _ring_types(

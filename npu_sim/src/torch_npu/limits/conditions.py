@@ -6,6 +6,7 @@ outside, as in "of shape [2, 1, 32]"; None where it is inside. An argument that 
 condition but ``given``, and of a list of tensors each is looked at.
 """
 
+import os
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
@@ -16,6 +17,18 @@ from torch_npu.limits.fact import Arguments
 Condition: TypeAlias = Callable[[Any, Arguments], str | None]
 
 HALF_TYPES = frozenset({torch.bfloat16, torch.float16})
+
+
+DIE = "NPU_SIM_DIE"
+"""Environment variable: the kind of the simulated dies, where limits are not the same for all."""
+
+
+def on_a2() -> bool:
+    """Whether the simulated dies are those of an A2; else they are an A3's."""
+    kind = os.environ.get(DIE, "a3")
+    if kind not in ("a2", "a3"):
+        raise ValueError(f"{DIE} is {kind!r}, expected a2 or a3; correct the environment variable")
+    return kind == "a2"
 
 
 def dtype_text(dtype: torch.dtype) -> str:

@@ -20,7 +20,8 @@ the quick start has head sizes that no NPU takes. Each process says its level in
 A refusal is one line: operator, argument, what was found, what is taken, and where that is written. Some rows only
 warn, once per process: those that are expected from how the hardware works but were found in no document, and those
 that a document has but a pinned upstream breaks on real NPUs or a later source of CANN lifts. Nothing here was tried on
-an NPU. The rows are for the Atlas A3; where a page gives other numbers for the A2, those of the A3 count.
+an NPU. The rows are for the Atlas A3; where a page gives other numbers for the A2, those of the A3 count, but where a
+row names both: there `NPU_SIM_DIE=a2` chooses.
 
 This page is made from `npu_sim/src/torch_npu/limits/` by `python -m torch_npu.limits.page docs/STRICTNESS.md`; tests
 check that it is current, that every row is refused, and that a call inside all limits of an operator is not.

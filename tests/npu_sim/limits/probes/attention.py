@@ -172,6 +172,9 @@ OUTSIDE: Outside = {
         **_several(2), "sparse_mode": 0, "atten_mask": None,
     },
     (_FUSED, "inner_precise", "0 or 1 for one query, 0 to 3 for several"): lambda: {"inner_precise": 2},
+    (_FUSED, "key, value", "a paged cache of at most 2147483647 elements: int32 counts them"): lambda: {
+        name: half(1, 1, 16, 512).expand(2**18, 1, 16, 512) for name in ("key", "value")
+    },
     (_FUSED, "block_size", "16 or 128 (in NZ: 128)"): lambda: _nz(16),
     (_FUSED, "input_layout", "BSND or TND over an NZ cache"): lambda: {
         **_nz(128), "input_layout": "BNSD", "query": half(2, 32, 1, 512), "query_rope": half(2, 32, 1, 64),
