@@ -126,8 +126,9 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
         assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--json", "--no-search", *extra]) == 0
         plans.append(json.loads(capsys.readouterr().out))
     even, uneven = (plan["memory"][1]["phases"] for plan in plans)
-    assert plans[1]["kv_cache"]["tokens"] < plans[0]["kv_cache"]["tokens"]
-    for phase in ("ref", "update"):
+    # The engine sizes its cache in a trial step that sends all experts alike.
+    assert plans[1]["kv_cache"]["tokens"] == plans[0]["kv_cache"]["tokens"]
+    for phase in ("rollout", "ref", "update"):
         assert sum(uneven[phase].values()) > sum(even[phase].values())
     assert uneven["update"]["gradients"] == even["update"]["gradients"]
 

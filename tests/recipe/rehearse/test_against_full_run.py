@@ -20,8 +20,8 @@ RANKS = "tests.recipe.rehearse.rank_process"
 HOLLOW_FROM_BYTES = 1024
 GRANULE = 512  # bytes that the simulated die counts in
 TRAINING = {"log_prob", "ref", "update"}
-# By how much messages of rank 0, which tells more, are longer than those of others of its stage.
-MESSAGES = 0.15
+# By how much the messages of the rank that tells most are longer than those of others of its stage.
+MESSAGES = 0.35
 PHASES = {"build", "switch", "rollout", *TRAINING}
 # What the router would choose is not known without contents.
 STEERED = [name for name, fields in LAYOUTS.items() if fields.get("load_of_first", 1.0) is not None]
