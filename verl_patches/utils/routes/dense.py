@@ -79,6 +79,15 @@ class DenseRoutes:
         """Bytes of what a die copies within itself."""
         return nbytes(self.own(rank))
 
+    def padding(self, rank: int) -> tuple[tuple[str, int], ...]:
+        """Parameters of a rollout's rank that end in padding, and the row it begins at."""
+        padded = (tensor for tensors in self._stages for tensor in tensors if tensor.padded)
+        rows = (
+            (tensor.rollout.parameter, len(tensor.rollout_range(self._rollout, self._rollout.tensor_rank(rank))))
+            for tensor in padded
+        )
+        return tuple(rows)
+
     def needed_bytes(self, rank: int) -> int:
         """Bytes of all that a die of the rollout keeps beside its experts, as they travel."""
         return self._needed(self._rollout.tensor_rank(rank))

@@ -52,7 +52,10 @@ class Round:
 
 @dataclass(frozen=True)
 class RankPlan:
-    """One rank's part. `own`: what it both trains and runs, and copies within itself.
+    """One rank's part.
+
+    `own`: what it both trains and runs, and copies within itself; `padding`: parameters of the rollout whose rows from
+    a number on are padding, which nobody sends.
 
     `experts` and `dense` have only the rounds in which this rank takes part. Those of the routed experts have numbers
     in the whole world, those of everything else in the rank's model parallel group.
@@ -60,6 +63,7 @@ class RankPlan:
 
     rank: int
     own: tuple[Span, ...]
+    padding: tuple[tuple[str, int], ...]
     experts: tuple[Round, ...]
     dense: tuple[Round, ...]
     fingerprint: str
@@ -102,7 +106,8 @@ class Routes:
         check_pair(actor, rollout, sizes.experts)
         model = Model(sizes, item_bytes)
         model.check(actor, rollout)
-        self.sizes, self.actor, self.rollout, self.buffer_bytes = sizes, actor, rollout, buffer_bytes
+        self.sizes, self.actor, self.rollout = sizes, actor, rollout
+        self.buffer_bytes, self.item_bytes = buffer_bytes, item_bytes
         self.experts = ExpertRoutes(model, actor, rollout, buffer_bytes)
         self.dense = DenseRoutes(model, actor, rollout, buffer_bytes)
         given = (
@@ -119,7 +124,7 @@ class Routes:
         experts, dense = tuple(self._expert_rounds(rank)), tuple(self._dense_rounds(rank))
         own = (*self.experts.own(rank), *self.dense.own(rank))
         ledger = (_ledger("experts", rank, experts) + _ledger("dense", rank, dense)) % _WORD
-        return RankPlan(rank, own, experts, dense, self.fingerprint, ledger)
+        return RankPlan(rank, own, self.dense.padding(rank), experts, dense, self.fingerprint, ledger)
 
     def _expert_rounds(self, rank: int) -> Iterable[Round]:
         for number, (wave, part, deliveries) in enumerate(self.experts.rounds()):
