@@ -40,6 +40,10 @@ class DenseRoutes:
         self.shares, self.rounds = functools.cache(self._shares), functools.cache(self._rounds)
         self._own, self._needed = functools.cache(self._own_spans), functools.cache(self._needed_by)
 
+    def tensors(self, stage: int) -> tuple[Tensor, ...]:
+        """All tensors of a pipeline stage but those of its routed experts."""
+        return self._stages[stage]
+
     def wants(self, data_rank: int) -> tuple[int, ...]:
         """The tensor parallel ranks in the rollout of the dies of a group; they decide what goes where in it."""
         return tuple(self._rollout.tensor_rank(rank) for rank in self._actor.model_group(data_rank))

@@ -10,14 +10,14 @@ they worked out fits together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from verl_patches.utils.routes.dense import DenseRoutes
 from verl_patches.utils.routes.experts import ExpertRoutes
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout, check_pair
 from verl_patches.utils.routes.spans import Span, nbytes
-from verl_patches.utils.routes.tensors import SIZE_NAMES, Model, Sizes
+from verl_patches.utils.routes.tensors import SIZE_NAMES, Model, Sizes, Tensor
 
 BUFFER_BYTES = 512 * 2**20
 _WORD = 2**64
@@ -106,7 +106,7 @@ class Routes:
         check_pair(actor, rollout, sizes.experts)
         model = Model(sizes, item_bytes)
         model.check(actor, rollout)
-        self.sizes, self.actor, self.rollout = sizes, actor, rollout
+        self.sizes, self.model, self.actor, self.rollout = sizes, model, actor, rollout
         self.buffer_bytes, self.item_bytes = buffer_bytes, item_bytes
         self.experts = ExpertRoutes(model, actor, rollout, buffer_bytes)
         self.dense = DenseRoutes(model, actor, rollout, buffer_bytes)
@@ -125,6 +125,35 @@ class Routes:
         own = (*self.experts.own(rank), *self.dense.own(rank))
         ledger = (_ledger("experts", rank, experts) + _ledger("dense", rank, dense)) % _WORD
         return RankPlan(rank, own, self.dense.padding(rank), experts, dense, self.fingerprint, ledger)
+
+    def actor_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """The parameters that a rank's plan counts on in the actor, layers numbered as in the whole model."""
+        local = self.actor.experts(self.actor.expert_rank(rank), self.sizes.experts)
+        held: list[tuple[Tensor, str, int]] = [
+            (tensor, tensor.actor.parameter, len(tensor.actor_range(self.actor, self.actor.tensor_rank(rank))))
+            for tensor in self.dense.tensors(self.actor.stage(rank))
+        ]
+        for layer in self.experts.moe_layers(self.actor.stage(rank)):
+            for number, expert in enumerate(local):
+                tensors = self.model.expert_tensors(layer, expert)
+                held += [(tensor, f"{tensor.actor.parameter}{number}", tensor.length) for tensor in tensors]
+        return _fused(held, lambda tensor: tensor.actor.block)
+
+    def rollout_shapes(self, rank: int) -> dict[str, tuple[int, ...]]:
+        """The parameters that a rank's plan counts on in the rollout."""
+        stages = range(self.actor.stages)
+        kept = [
+            (tensor, tensor.rollout.parameter, tensor.rollout_length(self.rollout))
+            for stage in stages
+            for tensor in self.dense.tensors(stage)
+        ]
+        shapes = _fused(kept, lambda tensor: tensor.rollout.block)
+        local = self.rollout.experts(self.rollout.expert_rank(rank), self.sizes.experts)
+        for layer in (layer for stage in stages for layer in self.experts.moe_layers(stage)):
+            one = [(t, t.rollout.parameter, t.length) for t in self.model.expert_tensors(layer, local.start)]
+            fused = _fused(one, lambda tensor: tensor.rollout.block)
+            shapes |= {name: (len(local), *shape) for name, shape in fused.items()}
+        return shapes
 
     def _expert_rounds(self, rank: int) -> Iterable[Round]:
         for number, (wave, part, deliveries) in enumerate(self.experts.rounds()):
@@ -147,6 +176,15 @@ class Routes:
             ]
             if mine:
                 yield _round(number, rank, mine)
+
+
+def _fused(held: Iterable[tuple[Tensor, str, int]], block: Callable[[Tensor], int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of parameters from the tensors in them, each with the parameter's name and its length along the axis."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tensor, parameter, length in held:
+        whole = (block(tensor) + 1) * length
+        shapes[parameter] = (*tensor.shape[: tensor.axis], whole, *tensor.shape[tensor.axis + 1 :])
+    return shapes
 
 
 def _round(number: int, rank: int, exchanges: Iterable[Exchange]) -> Round:

@@ -105,10 +105,17 @@ class Tensor:
         """The indices that a rollout's tensor parallel rank holds; of a padded tensor those that are no padding."""
         if not self.rollout.split:
             return range(self.length)
-        if not self.padded:
-            return _share(self.length, rollout.tensor, tensor_rank)
-        share = _share(-(-self.length // VOCABULARY_STEP) * VOCABULARY_STEP, rollout.tensor, tensor_rank)
+        share = _share(self.length_in_rollout, rollout.tensor, tensor_rank)
         return range(min(share.start, self.length), min(share.stop, self.length))
+
+    def rollout_length(self, rollout: RolloutLayout) -> int:
+        """Indices that every rank of the rollout has, padding among them."""
+        return self.length_in_rollout // (rollout.tensor if self.rollout.split else 1)
+
+    @property
+    def length_in_rollout(self) -> int:
+        """Indices along the axis with those that pad it."""
+        return -(-self.length // VOCABULARY_STEP) * VOCABULARY_STEP if self.padded else self.length
 
 
 def _share(length: int, ranks: int, rank: int) -> range:
@@ -198,10 +205,9 @@ class Model:
         tensors = [*self.first_tensors(), *self.last_tensors()]
         tensors += [tensor for layer in kinds for tensor in self.layer_tensors(layer, rollout)]
         for tensor in tensors:
-            length = -(-tensor.length // VOCABULARY_STEP) * VOCABULARY_STEP if tensor.padded else tensor.length
             for engine, split, ranks, size in (
                 ("actor", tensor.actor.split, actor.tensor, tensor.length),
-                ("rollout", tensor.rollout.split, rollout.tensor, length),
+                ("rollout", tensor.rollout.split, rollout.tensor, tensor.length_in_rollout),
             ):
                 if split and size % ranks:
                     raise LayoutError(

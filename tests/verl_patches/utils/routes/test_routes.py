@@ -157,6 +157,9 @@ def test_every_element_arrives_once_where_it_is_needed_and_nothing_else_travels(
         for name, needed in carried.needed[rank].items():
             assert (carried.got[rank][name] == needed).all(), (rank, name)
             assert (carried.times[rank][name] == (needed != PADDING)).all(), (rank, name)
+        shapes = (case.routes().actor_shapes(rank), case.routes().rollout_shapes(rank))
+        for parameters, counted_on in zip((carried.held[rank], carried.needed[rank]), shapes, strict=True):
+            assert {name: array.shape for name, array in parameters.items()} == counted_on
         held = np.unique(np.concatenate([array.ravel() for array in carried.held[rank].values()]))
         travelled = np.concatenate([*carried.travelled[rank], np.empty(0, np.int64)])
         assert not np.isin(travelled, held).any(), "what a die holds itself does not travel"
