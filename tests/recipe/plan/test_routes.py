@@ -9,12 +9,11 @@ import pytest
 
 from recipe.plan import reshard
 from recipe.plan.parameters import BF16, FP32, VOCABULARY_STEP, rollout_parameters
-from recipe.plan.routes import routes_of
+from recipe.plan.routes import World, routes_of, world
 from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.config import load
 from recipe.runfile.paths import REPO
-from verl_patches.utils.routes.world import World, world
 
 GIB = 2**30
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))

@@ -6,6 +6,8 @@ together. So each group serves itself, and data parallel ranks send alike. What 
 one exchange: where the stage's dies are a multiple of both tensor parallel sizes, that is a whole pipeline group.
 """
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: everything but the experts
+
 from __future__ import annotations
 
 import functools

@@ -6,6 +6,8 @@ the same in all waves of the same stages, but for the turns that dies with the s
 arranged, for all dies, and serves for all: that is a few thousand deliveries, however many layers the model has.
 """
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: the routed experts
+
 from __future__ import annotations
 
 import functools

@@ -7,6 +7,8 @@ run of ranks in both. vLLM 0.9.1 numbers them instance, data, tensor (vllm/distr
 `initialize_model_parallel`), and the experts of an instance go over all of its dies.
 """
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: which die is what
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -7,6 +7,8 @@ is sent: the first is the same on all ranks if they were given the same, the sec
 they worked out fits together.
 """
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: who sends what to whom
+
 from __future__ import annotations
 
 import hashlib

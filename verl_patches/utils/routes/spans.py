@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slices of tensors, and where they lie in the parameters of either engine."""
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: slices of tensors
+
 from __future__ import annotations
 
 from collections import deque

@@ -7,6 +7,8 @@ verl/models/mcore/weight_converter.py (`McoreToHFWeightConverterDpskv3`), megatr
 vllm_ascend/models/deepseek_v2.py.
 """
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: the tensors of the model
+
 from __future__ import annotations
 
 import math

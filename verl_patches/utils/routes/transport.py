@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One rank's part of the routes, carried out with torch.distributed between the parameters of both engines."""
 
+# NPU-ADAPTATION: a die is sent only the weights that it lacks: the sending
+
 from __future__ import annotations
 
 from collections import defaultdict

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from recipe.plan.routes import world
 from tests.verl_patches.utils.routes.engines import (
     PADDING,
     Array,
@@ -25,7 +26,6 @@ from tests.verl_patches.utils.routes.engines import (
 from verl_patches.utils.routes.layouts import ActorLayout, LayoutError, RolloutLayout
 from verl_patches.utils.routes.routes import Exchange, RankPlan, Round, Routes
 from verl_patches.utils.routes.spans import Slice, Span, actor_slice, rollout_slice
-from verl_patches.utils.routes.world import world
 
 
 @dataclasses.dataclass(frozen=True)
