@@ -2,19 +2,29 @@
 """The weight sync from trainer to rollout: verl/utils/megatron_utils.py, `per_tensor_generator`.
 
 Tensor by tensor: broadcast over the pipeline, then experts gathered over the expert group and others over the tensor
-group, then renamed and loaded into vLLM's weights.
+group, then renamed and loaded into vLLM's weights. Or, with `rollout.direct_sync`, by the routes on which each die is
+sent what it lacks (verl_patches/utils/routes/).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recipe.plan.parameters import BF16, total_parameters
+from recipe.plan.routes import peak_bytes, routes_of, world
 from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import MIB
+from verl_patches.utils.routes.layouts import LayoutError
+from verl_patches.utils.routes.routes import Routes
 
 
 def buffer_bytes(run: Subject) -> int:
-    """Most bytes of the sync at once: a tensor's broadcast copy, its gathered pieces, and what they are copied into."""
+    """Most bytes of the sync at once: a tensor's broadcast copy, its gathered pieces, and what they are copied into; of
+    a direct one its buffer."""
+    if _direct(run):
+        return _direct_buffer_bytes(run)
     layout, most = run.layout, 0
     for stage in range(layout.actor_pipeline):
         for tensor in stage_tensors(run, stage):
@@ -37,6 +47,13 @@ def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str
     """
     layout = run.layout
     stages = range(layout.actor_pipeline)
+    if _direct(run):
+        figures, each = world(_routes_of(run)), layout.dies // layout.actor_pipeline
+        received = [
+            experts.received + dense.received for experts, dense in zip(figures.experts, figures.dense, strict=True)
+        ]
+        looked_at = stages if among is None else among
+        return {"direct": max(max(received[stage * each : (stage + 1) * each]) for stage in looked_at)}
     dense = sum(tensor.nbytes for stage in stages for tensor in stage_tensors(run, stage) if not tensor.expert)
     expert = sum(tensor.nbytes for stage in stages for tensor in stage_tensors(run, stage) if tensor.expert)
     own = (sum(tensor.nbytes for tensor in stage_tensors(run, stage)) for stage in (stages if among is None else among))
@@ -45,3 +62,21 @@ def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str
         "expert all-gather": expert * (layout.actor_expert - 1),
         "tensor all-gather": dense * (layout.actor_tensor - 1),
     }
+
+
+def _direct(run: Subject) -> bool:
+    """The sync is a direct one, which verl's own rollout, of GPUs, does not take part in."""
+    return run.config.rollout.direct_sync and run.on_ascend
+
+
+def _direct_buffer_bytes(run: Subject) -> int:
+    limit = run.config.rollout.direct_sync_buffer_mib * MIB
+    # Most of a model many times as large is on the way in some round; of a small one all may be, and less than that.
+    return limit if total_parameters(run.model) * BF16 > 64 * limit else peak_bytes(_routes_of(run))
+
+
+def _routes_of(run: Subject) -> Routes:
+    try:
+        return routes_of(run, run.config.rollout.direct_sync_buffer_mib * MIB)
+    except LayoutError as error:
+        raise ConfigError(f"[rollout] direct_sync: {error}") from error

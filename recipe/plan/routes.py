@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from recipe.plan.subject import Subject
+from recipe.runfile.architecture import Architecture
+from recipe.runfile.layout import Layout
 from verl_patches.utils.routes.dense import DenseRoutes
 from verl_patches.utils.routes.experts import ExpertRoutes
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout
@@ -46,15 +49,39 @@ def routes_of(run: Subject, buffer_bytes: int = BUFFER_BYTES) -> Routes:
     Raises:
         LayoutError: sizes that the run file's own rules let through, but that do not go together.
     """
-    layout = run.layout
+    return _routes(run.layout, run.model, buffer_bytes)
+
+
+@functools.lru_cache(maxsize=32)
+def _routes(layout: Layout, model: Architecture, buffer_bytes: int) -> Routes:
     return Routes(
-        run.model,
+        model,
         ActorLayout(layout.dies, layout.actor_tensor, layout.actor_expert, layout.stage_layers),
         RolloutLayout(layout.dies, layout.rollout_tensor, layout.rollout_instances),
         buffer_bytes,
     )
 
 
+def peak_bytes(routes: Routes) -> int:
+    """The most that any die has on the way at a time."""
+    most, seen = 0, set()
+    for _, part, deliveries in routes.experts.rounds():
+        if (part, deliveries) not in seen:
+            seen.add((part, deliveries))
+            dies = Counter(die for delivery in deliveries for die in (delivery.source, delivery.destination))
+            most = max(most, max(dies.values()) * routes.experts.part_bytes(part))
+    for wants in {routes.dense.wants(data_rank) for data_rank in range(routes.actor.data)}:
+        for shares in routes.dense.rounds(wants):
+            on_the_way: Counter[int] = Counter()
+            for share in shares:
+                size = share.nbytes
+                for member in (share.source, *share.audience):
+                    on_the_way[member] += size
+            most = max(most, *on_the_way.values())
+    return most
+
+
+@functools.lru_cache(maxsize=32)
 def world(routes: Routes) -> World:
     """The figures of all dies."""
     experts, dense = _experts(routes), _dense(routes)

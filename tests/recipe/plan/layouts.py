@@ -34,6 +34,7 @@ class Layout:
     expert: int = 2
     rollout_tensor: int = 1
     instances: int = 1
+    direct_sync: bool = False
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
     mindspeed: bool = False
@@ -50,7 +51,7 @@ class Layout:
             "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
             "rollout": {
                 "tensor_parallel": self.rollout_tensor, "instances": self.instances, "samples_per_prompt": 4,
-                "max_batched_tokens": 512,
+                "max_batched_tokens": 512, "direct_sync": self.direct_sync,
             },
             "actor": {
                 "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),
@@ -91,6 +92,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2, half recomputed": {"dies": 2, "recompute": Recompute(granularity="full", method="block", layers=2)},
     "dp4 ep2": {"dies": 4},
     "pp2 ep2, uneven; rollout tp2": {"dies": 4, "stages": (1, 3), "rollout_tensor": 2},
+    "pp2 ep2, uneven; rollout tp2; direct sync": {
+        "dies": 4,
+        "stages": (1, 3),
+        "rollout_tensor": 2,
+        "direct_sync": True,
+    },
     "ep2, MindSpeed": {"dies": 2, "mindspeed": True},
     "ep2, MindSpeed, recomputed": {
         "dies": 2,

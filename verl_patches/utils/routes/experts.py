@@ -62,12 +62,12 @@ class ExpertRoutes:
         portion = -(-self.expert_bytes // -(-self.expert_bytes // max(1, buffer_bytes // 2)))
         self._parts: list[list[tuple[int, int, int]]] = []
         numbers = {span.tensor.name: number for number, span in enumerate(tensors)}
-        largest = 0
+        self._part_bytes = []
         while tensors:
             part = take(tensors, min(buffer_bytes // 2, portion))
             self._parts.append([(numbers[span.tensor.name], span.first, span.stop) for span in part])
-            largest = max(largest, nbytes(part))
-        self._at_once = buffer_bytes // 2 // largest
+            self._part_bytes.append(nbytes(part))
+        self._at_once = buffer_bytes // 2 // max(self._part_bytes)
         self._wave, self._arranged = functools.cache(self._deal), functools.cache(self._arrange)
 
     @property
@@ -86,6 +86,10 @@ class ExpertRoutes:
             for part in range(len(self._parts))
             for round_ in self._arranged(*self._kind(wave))
         ]
+
+    def part_bytes(self, part: int) -> int:
+        """Bytes of what travels of an expert in a round."""
+        return self._part_bytes[part]
 
     def deliveries(self, wave: int) -> tuple[Delivery, ...]:
         """Every delivery of a wave, in no order of time."""

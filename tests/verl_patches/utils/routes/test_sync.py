@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,10 +47,8 @@ FAST = ("two uneven stages; rollout tp2",)
 def test_the_rollout_is_bit_for_bit_as_verls_own_sync_leaves_it(
     workers: Workers, made: Made, tmp_path: Path, name: str
 ) -> None:
-    planned = Layout(**LAYOUTS[name]).planned()
-    rollout = dataclasses.replace(planned.config.rollout, direct_sync=True)
-    asked = dataclasses.replace(planned, config=dataclasses.replace(planned.config, rollout=rollout))
-    left = workers.run(asked, made, tmp_path, syncs=2)
+    planned = Layout(**LAYOUTS[name], direct_sync=True).planned()
+    left = workers.run(planned, made, tmp_path, syncs=2)
     figures = world(routes_of(planned))
     least = [a.needed - a.own + b.needed - b.own for a, b in zip(figures.experts, figures.dense, strict=True)]
     assert [rank["received"] for rank in left] == least
