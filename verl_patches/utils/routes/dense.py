@@ -87,25 +87,26 @@ class DenseRoutes:
 
     def padding(self, rank: int) -> tuple[tuple[str, int], ...]:
         """Parameters of a rollout's rank that end in padding, and the row it begins at."""
-        padded = (tensor for tensors in self._stages for tensor in tensors if tensor.padded)
-        rows = (
-            (tensor.rollout.parameter, len(tensor.rollout_range(self._rollout, self._rollout.tensor_rank(rank))))
-            for tensor in padded
+        tensor_rank = self._rollout.tensor_rank(rank)
+        return tuple(
+            (tensor.rollout.parameter, len(tensor.rollout_range(self._rollout, tensor_rank)))
+            for tensors in self._stages
+            for tensor in tensors
+            if tensor.padded
         )
-        return tuple(rows)
 
     def needed_bytes(self, rank: int) -> int:
         """Bytes of all that a die of the rollout keeps beside its experts, as they travel."""
         return self._needed(self._rollout.tensor_rank(rank))
 
     def _own_spans(self, stage: int, actor_rank: int, rollout_rank: int) -> tuple[Span, ...]:
-        pieces = (
-            (tensor, common(
-                tensor.actor_range(self._actor, actor_rank), tensor.rollout_range(self._rollout, rollout_rank)
-            ))
-            for tensor in self._stages[stage]
-        )  # fmt: skip
-        return tuple(Span(tensor, both.start, both.stop) for tensor, both in pieces if both)
+        spans = []
+        for tensor in self._stages[stage]:
+            held = tensor.actor_range(self._actor, actor_rank)
+            both = common(held, tensor.rollout_range(self._rollout, rollout_rank))
+            if both:
+                spans.append(Span(tensor, both.start, both.stop))
+        return tuple(spans)
 
     def _needed_by(self, rollout_rank: int) -> int:
         return sum(
@@ -119,13 +120,12 @@ class DenseRoutes:
     ) -> Iterator[tuple[Span, range, tuple[int, ...]]]:
         """The pieces into which the cuts of both engines divide a tensor: each with the members of the group that hold
         it, and those that want it and do not."""
-        ranks, first = self._actor.tensor, stage * self._actor.tensor
+        ranks = self._actor.tensor
+        of_stage = range(stage * ranks, (stage + 1) * ranks)
         seen = sorted(set(wants)) if tensor.rollout.split else [wants[0]]
         for tensor_rank in range(ranks if tensor.actor.split else 1):
             held = tensor.actor_range(self._actor, tensor_rank)
-            holders = range(first + tensor_rank, first + tensor_rank + 1) if tensor.actor.split else range(
-                first, first + ranks
-            )  # fmt: skip
+            holders = of_stage[tensor_rank : tensor_rank + 1] if tensor.actor.split else of_stage
             for want in seen:
                 cell = common(held, tensor.rollout_range(self._rollout, want))
                 audience = tuple(

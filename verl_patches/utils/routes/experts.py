@@ -51,7 +51,7 @@ class ExpertRoutes:
     """Who sends which expert to whom, and when; `buffer_bytes` bound what a die sends and receives at a time."""
 
     def __init__(self, model: Model, actor: ActorLayout, rollout: RolloutLayout, buffer_bytes: int) -> None:
-        self._model, self._actor, self._rollout, self._buffer_bytes = model, actor, rollout, buffer_bytes
+        self._model, self._actor, self._rollout = model, actor, rollout
         self._layers = [
             tuple(layer for layer in actor.layers(stage) if layer >= model.sizes.dense_layers)
             for stage in range(actor.stages)
