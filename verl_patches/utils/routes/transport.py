@@ -90,7 +90,8 @@ class Transport:
             written.add(parameter)  # which may be padding alone
         most = max((round_.buffer_bytes for round_ in self.plan.all_rounds), default=0)
         device = next(iter(rollout.values())).device
-        buffer = torch.empty(most // self._type.itemsize, dtype=self._type, device=device)
+        # Zeros, as in a rehearsal nothing comes, and what was in the memory before may be no number.
+        buffer = torch.zeros(most // self._type.itemsize, dtype=self._type, device=device)
         for round_, calls in self._calls:
             self._carry_out(round_, calls, buffer, actor, rollout, written)
         return written
