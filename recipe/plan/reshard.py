@@ -20,9 +20,9 @@ from verl_patches.utils.routes.layouts import LayoutError
 from verl_patches.utils.routes.routes import Routes
 
 
-def buffer_bytes(run: Subject) -> int:
-    """Most bytes of the sync at once: a tensor's broadcast copy, its gathered pieces, and what they are copied into; of
-    a direct one its buffer."""
+def buffer_bytes(run: Subject) -> list[int]:
+    """Most bytes of the sync at once, on a die of each stage: a tensor's broadcast copy, its gathered pieces, and what
+    they are copied into; of a direct one its buffer."""
     if _direct(run):
         return _direct_buffer_bytes(run)
     layout, most = run.layout, 0
@@ -35,7 +35,7 @@ def buffer_bytes(run: Subject) -> int:
             assembled = tensor.nbytes if tensor.expert else group * tensor.nbytes
             gathered = (group * tensor.nbytes if group > 1 else 0) + assembled
             most = max(most, broadcast + gathered)
-    return most
+    return [most] * layout.actor_pipeline
 
 
 def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str, int]:
@@ -69,10 +69,12 @@ def _direct(run: Subject) -> bool:
     return run.config.rollout.direct_sync and run.on_ascend
 
 
-def _direct_buffer_bytes(run: Subject) -> int:
-    limit = run.config.rollout.direct_sync_buffer_mib * MIB
-    # Most of a model many times as large is on the way in some round; of a small one all may be, and less than that.
-    return limit if total_parameters(run.model) * BF16 > 64 * limit else peak_bytes(_routes_of(run))
+def _direct_buffer_bytes(run: Subject) -> list[int]:
+    limit, stages = run.config.rollout.direct_sync_buffer_mib * MIB, run.layout.actor_pipeline
+    if total_parameters(run.model) * BF16 > 64 * limit:
+        return [limit] * stages  # most of a model many times as large is on the way in some round
+    peaks, each = peak_bytes(_routes_of(run)), run.layout.dies // stages
+    return [max(peaks[stage * each : (stage + 1) * each]) for stage in range(stages)]
 
 
 def _routes_of(run: Subject) -> Routes:

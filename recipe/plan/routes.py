@@ -62,22 +62,32 @@ def _routes(layout: Layout, model: Architecture, buffer_bytes: int) -> Routes:
     )
 
 
-def peak_bytes(routes: Routes) -> int:
-    """The most that any die has on the way at a time."""
-    most, seen = 0, set()
+def peak_bytes(routes: Routes) -> list[int]:
+    """The most that each die has on the way at a time."""
+    most, seen = [0] * routes.actor.dies, set()
     for _, part, deliveries in routes.experts.rounds():
         if (part, deliveries) not in seen:
             seen.add((part, deliveries))
-            dies = Counter(die for delivery in deliveries for die in (delivery.source, delivery.destination))
-            most = max(most, max(dies.values()) * routes.experts.part_bytes(part))
-    for wants in {routes.dense.wants(data_rank) for data_rank in range(routes.actor.data)}:
-        for shares in routes.dense.rounds(wants):
-            on_the_way: Counter[int] = Counter()
-            for share in shares:
-                size = share.nbytes
-                for member in (share.source, *share.audience):
-                    on_the_way[member] += size
-            most = max(most, *on_the_way.values())
+            counts = Counter(die for delivery in deliveries for die in (delivery.source, delivery.destination))
+            for die, count in counts.items():
+                most[die] = max(most[die], count * routes.experts.part_bytes(part))
+    for data_rank in range(routes.actor.data):
+        group = routes.actor.model_group(data_rank)
+        for member, peak in enumerate(_group_peaks(routes, routes.dense.wants(data_rank))):
+            most[group[member]] = max(most[group[member]], peak)
+    return most
+
+
+@functools.lru_cache(maxsize=256)
+def _group_peaks(routes: Routes, wants: tuple[int, ...]) -> list[int]:
+    most = [0] * len(wants)
+    for shares in routes.dense.rounds(wants):
+        on_the_way = [0] * len(wants)
+        for share in shares:
+            size = share.nbytes
+            for member in (share.source, *share.audience):
+                on_the_way[member] += size
+        most = list(map(max, most, on_the_way))
     return most
 
 

@@ -103,12 +103,18 @@ def test_a_direct_sync_brings_a_die_what_it_lacks_and_takes_its_buffer() -> None
     assert not {"reshard, pipeline broadcast", "reshard, expert all-gather"} & set(nbytes)
     run = subject(direct)
     assert traffic(run, lengths(run), [7])["reshard, direct"] == max(lacking[224:])
-    assert reshard.buffer_bytes(run) == 512 * 2**20
-    assert reshard.buffer_bytes(subject(with_(direct, "rollout", direct_sync_buffer_mib=64))) == 64 * 2**20
-    assert reshard.buffer_bytes(subject(BIG)) > 3 * 2**30
-    # Of the tiny model all is on the way at once: nothing near the limit.
-    tiny = subject(with_(SIM4, "rollout", direct_sync=True))
-    assert 0 < reshard.buffer_bytes(tiny) == peak_bytes(routes_of(tiny)) < 2**20
+    assert reshard.buffer_bytes(run) == [512 * 2**20] * 8
+    assert reshard.buffer_bytes(subject(with_(direct, "rollout", direct_sync_buffer_mib=64))) == [64 * 2**20] * 8
+    assert min(reshard.buffer_bytes(subject(BIG))) > 3 * 2**30
+
+
+def test_of_a_tiny_model_all_is_on_the_way_at_once_and_far_from_the_limit() -> None:
+    run = subject(with_(SIM4, "rollout", direct_sync=True))
+    routes = routes_of(run)
+    peaks = [max(r.buffer_bytes for r in routes.of_rank(rank).all_rounds) for rank in range(4)]
+    assert peaks == peak_bytes(routes)
+    assert reshard.buffer_bytes(run) == [max(peaks[:2]), max(peaks[2:])]
+    assert 0 < max(peaks) < 2**20
 
 
 def test_a_gpus_rollout_knows_no_direct_sync() -> None:

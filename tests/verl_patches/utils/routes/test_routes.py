@@ -198,7 +198,7 @@ def test_the_ledgers_of_all_ranks_add_up_to_nothing_unless_one_disagrees(case: C
 @given(cases())
 def test_the_figures_of_the_world_are_those_of_its_ranks(case: Case) -> None:
     routes = case.routes()
-    figures, travelled, peak = world(routes), Counter[str](), 0
+    figures, travelled, peaks = world(routes), Counter[str](), peak_bytes(routes)
     for rank, (experts, dense) in enumerate(zip(figures.experts, figures.dense, strict=True)):
         plan = routes.of_rank(rank)
         assert experts.received + dense.received == plan.received_bytes
@@ -208,11 +208,10 @@ def test_the_figures_of_the_world_are_those_of_its_ranks(case: Case) -> None:
             assert kind.received == kind.needed - kind.own, "the least that can be received"
         travelled["received"] += plan.received_bytes
         travelled["sent"] += plan.sent_bytes
-        peak = max(peak, *(round_.buffer_bytes for round_ in plan.all_rounds), 0)
+        assert peaks[rank] == max((round_.buffer_bytes for round_ in plan.all_rounds), default=0)
         assert all(round_.number < figures.expert_rounds for round_ in plan.experts)
         assert all(round_.number < figures.dense_rounds for round_ in plan.dense)
     assert travelled["received"] == travelled["sent"]
-    assert peak_bytes(routes) == peak
 
 
 def test_the_dies_that_hold_the_same_experts_take_turns() -> None:
