@@ -69,7 +69,7 @@ def cases(draw: st.DrawFn) -> Case:
         sizes,
         ActorLayout(dies, tensor, expert, stage_layers),
         RolloutLayout(dies, rollout_tensor, instances, draw(st.booleans())),
-        draw(st.integers(600, 12000)),
+        draw(st.integers(2000, 16000)),
     )
 
 
