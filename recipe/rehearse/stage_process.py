@@ -110,7 +110,6 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
     # Here, as it imports the upstreams, and what they take from torch.distributed is to be that of a world of one.
     from recipe.rehearse.pipeline import describe, read_description, steer_pipeline, write_description
     from recipe.rehearse.step import Work, build_workers, run_step
-    from verl_patches.utils.routes.actor_weights import direct_sync
 
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_megatron_trainer", overrides=job.overrides).actor_rollout_ref
@@ -135,7 +134,7 @@ def _steps(job: Job, counters: PhaseCounters, contents: Contents) -> None:
     if job.only_describe:
         write_description(describe(workers.actor.actor_module), Path(job.described[0]))
         return
-    if job.described and not direct_sync.function():  # on the routes of a direct sync no rank tells another a name
+    if job.described:
         steer_pipeline([read_description(Path(file)) for file in job.described])
     lengths = Lengths(job.prompt, job.response, job.padded_prompt, job.padded_response)
     work = Work(

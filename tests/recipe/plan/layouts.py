@@ -92,12 +92,6 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2, half recomputed": {"dies": 2, "recompute": Recompute(granularity="full", method="block", layers=2)},
     "dp4 ep2": {"dies": 4},
     "pp2 ep2, uneven; rollout tp2": {"dies": 4, "stages": (1, 3), "rollout_tensor": 2},
-    "pp2 ep2, uneven; rollout tp2; direct sync": {
-        "dies": 4,
-        "stages": (1, 3),
-        "rollout_tensor": 2,
-        "direct_sync": True,
-    },
     "ep2, MindSpeed": {"dies": 2, "mindspeed": True},
     "ep2, MindSpeed, recomputed": {
         "dies": 2,
