@@ -49,11 +49,11 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
                 try:
                     candidate = subject(config, run.model, run.prompt_tokens)
                     candidate = dataclasses.replace(candidate, expert_load=run.expert_load)
+                    if any(misfits(config, candidate.layout, run.model, strict)):
+                        continue
+                    needed = memory(candidate)
                 except ConfigError:
                     continue
-                if any(misfits(config, candidate.layout, run.model, strict)):
-                    continue
-                needed = memory(candidate)
                 if any(phase in TRAINING for _, phase in needed.too_full):
                     break  # no layout of the rollout changes that
                 if not needed.fits or not host_fits(candidate, needed):

@@ -126,7 +126,7 @@ def memory(run: Subject) -> Memory:
     weights = _rollout_weights(run)
     cache = _cache(run, weights)
     reshard_bytes = reshard.buffer_bytes(run)
-    dies = tuple(_die(run, stage, weights, cache, reshard_bytes) for stage in range(run.layout.actor_pipeline))
+    dies = tuple(_die(run, stage, weights, cache, most) for stage, most in enumerate(reshard_bytes))
     return Memory(dies, cache, host(run), run.config.hbm_bytes_per_die)
 
 

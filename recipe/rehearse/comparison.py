@@ -152,6 +152,7 @@ _RESHARD = {
     ("allgather", "expert"): "reshard, expert all-gather",
     ("allgather", "data"): "reshard, expert all-gather",  # data parallel ranks are those of the experts, too
     ("allgather", "tensor"): "reshard, tensor all-gather",
+    ("recv", "world"): "reshard, direct",
 }
 
 
@@ -174,7 +175,7 @@ def sent_to_others(one: Mapping[str, Any]) -> float:
     """Bytes of a collective that leave the die: all but its own part."""
     if one["kind"] == "send":
         return float(one["sent"])
-    if one["kind"] == "broadcast":  # of a sync: what the others have, which the plan counts where it arrives
+    if one["kind"] in ("broadcast", "recv"):  # of a sync: what the others have, which the plan counts where it arrives
         return float(one["received"])
     whole = one["received"] if "allgather" in one["kind"] else one["sent"]
     return float(whole * (1 - 1 / one["size"]))

@@ -20,6 +20,7 @@ def meet_nobody() -> None:
     import torch.distributed as dist
     from vllm.distributed.device_communicators import shm_broadcast
 
+    from verl_patches.utils.routes import actor_weights
     from verl_patches.workers.rollout.vllm_rollout import dp_environment
     from vllm_patches.distributed import utils as rendezvous
 
@@ -30,6 +31,8 @@ def meet_nobody() -> None:
     dp_environment.dist = SimpleNamespace(
         all_gather_object=all_gather_offers, get_rank=dist.get_rank, get_world_size=dist.get_world_size
     )
+    # In a world of one all peers tell what this rank tells: its own part of the routes, which does not fit to itself.
+    setattr(actor_weights, "agree", lambda plan, device: None)  # noqa: B010  mypy sees another type
     setattr(rendezvous, "on_address", lambda *args, **kwargs: nullcontext())  # noqa: B010  mypy sees another type
     shm_broadcast.MessageQueue.create_from_process_group = staticmethod(lambda *args, **kwargs: _NoQueue())
 

@@ -118,8 +118,10 @@ class Rehearsed:
 
     @property
     def describes_stages(self) -> bool:
-        """Stages are told of each other's tensors, for the switch to the rollout."""
-        return self.options.rollout != "none" and self.planned.layout.actor_pipeline > 1
+        """Stages are told of each other's tensors, for the switch to the rollout; on the routes of a direct sync nobody
+        asks for them."""
+        direct = self.planned.config.rollout.direct_sync
+        return self.options.rollout != "none" and self.planned.layout.actor_pipeline > 1 and not direct
 
     @property
     def forward_sequences(self) -> int:

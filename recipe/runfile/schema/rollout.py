@@ -84,3 +84,17 @@ class Rollout:
         gives="RECIPE_DP_SYNC_ON_DEVICE",
         on_resume=FREE,
     )
+    direct_sync: bool = key(
+        "before a rollout, each die is sent only the weights that it lacks; false: verl brings it the whole model",
+        False,
+        gives="RECIPE_DIRECT_SYNC",
+        on_resume=FREE,
+    )
+    direct_sync_buffer_mib: int = key(
+        "the most that a die sends and receives at a time in a direct sync",
+        512,
+        unit="MiB",
+        least=1,
+        gives="RECIPE_DIRECT_SYNC_BUFFER_MIB",
+        on_resume=FREE,
+    )

@@ -33,6 +33,8 @@ class Layout:
     tensor: int = 1
     expert: int = 2
     rollout_tensor: int = 1
+    instances: int = 1
+    direct_sync: bool = False
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
     mindspeed: bool = False
@@ -48,7 +50,8 @@ class Layout:
             "cluster": {"dies_per_node": self.dies},
             "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
             "rollout": {
-                "tensor_parallel": self.rollout_tensor, "samples_per_prompt": 4, "max_batched_tokens": 512
+                "tensor_parallel": self.rollout_tensor, "instances": self.instances, "samples_per_prompt": 4,
+                "max_batched_tokens": 512, "direct_sync": self.direct_sync,
             },
             "actor": {
                 "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from recipe.plan import reshard
+from recipe.plan.routes import peak_bytes, routes_of, world
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
@@ -90,3 +92,31 @@ def test_an_optimizer_on_the_host_takes_gradients_and_gives_weights() -> None:
     extra = sent(with_(resident, "actor", optimizer="host"))["host, offloads"] - sent(resident)["host, offloads"]
     elements = max(stage_buffers(subject(h20), stage).optimizer_elements for stage in range(16))
     assert extra == pytest.approx(h20.train.updates_per_step * (4 + 2) * elements, rel=1e-6)
+
+
+def test_a_direct_sync_brings_a_die_what_it_lacks_and_takes_its_buffer() -> None:
+    direct = with_(BIG, "rollout", direct_sync=True)
+    figures = world(routes_of(subject(BIG)))
+    lacking = [a.needed - a.own + b.needed - b.own for a, b in zip(figures.experts, figures.dense, strict=True)]
+    nbytes = sent(direct)
+    assert nbytes["reshard, direct"] == max(lacking)
+    assert not {"reshard, pipeline broadcast", "reshard, expert all-gather"} & set(nbytes)
+    run = subject(direct)
+    assert traffic(run, lengths(run), [7])["reshard, direct"] == max(lacking[224:])
+    assert reshard.buffer_bytes(run) == [512 * 2**20] * 8
+    assert reshard.buffer_bytes(subject(with_(direct, "rollout", direct_sync_buffer_mib=64))) == [64 * 2**20] * 8
+    assert min(reshard.buffer_bytes(subject(BIG))) > 3 * 2**30
+
+
+def test_of_a_tiny_model_all_is_on_the_way_at_once_and_far_from_the_limit() -> None:
+    run = subject(with_(SIM4, "rollout", direct_sync=True))
+    routes = routes_of(run)
+    peaks = [max(r.buffer_bytes for r in routes.of_rank(rank).all_rounds) for rank in range(4)]
+    assert peaks == peak_bytes(routes)
+    assert reshard.buffer_bytes(run) == [max(peaks[:2]), max(peaks[2:])]
+    assert 0 < max(peaks) < 2**20
+
+
+def test_a_gpus_rollout_knows_no_direct_sync() -> None:
+    h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
+    assert sent(with_(h20, "rollout", direct_sync=True)) == sent(h20)

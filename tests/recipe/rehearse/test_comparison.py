@@ -89,6 +89,8 @@ def test_a_phase_that_did_not_fit_is_not_compared() -> None:
         ("switch", "allgather", "expert", "reshard, expert all-gather"),
         ("switch", "allgather", "tensor", "reshard, tensor all-gather"),
         ("switch", "allgather", "pipeline/model", None),  # names and shapes
+        ("switch", "recv", "world", "reshard, direct"),
+        ("switch", "send", "world", None),
         ("rollout", "alltoall", "world", None),
         ("build", "alltoall", "world", None),
     ],
@@ -101,6 +103,7 @@ def test_a_die_keeps_its_own_part() -> None:
     assert sent_to_others(moved("alltoall_base", 4, 100, 100)) == 75
     assert sent_to_others(moved("_allgather_base", 4, 25, 100)) == 75
     assert sent_to_others(moved("send", 4, 100, 0)) == 100
+    assert sent_to_others(moved("recv", 256, 0, 100)) == 100
 
 
 def test_traffic_of_the_rehearsed_micro_batches_is_that_of_a_step() -> None:

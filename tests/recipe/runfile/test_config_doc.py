@@ -86,6 +86,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "rollout.graph_mode": {"rollout.graph_mode": False},
     "rollout.kv_nz": {"rollout.kv_nz": True},
     "rollout.dp_sync_on_device": {"rollout.dp_sync_on_device": True},
+    "rollout.direct_sync": {"rollout.direct_sync": True},
+    "rollout.direct_sync_buffer_mib": {"rollout.direct_sync_buffer_mib": 256},
     "actor.expert_parallel": {"actor.expert_parallel": 16},
     "actor.stage_layers": {"actor.stage_layers": [7, 8, 8, 8, 8, 8, 8, 6]},
     "actor.micro_batch_tokens": {"actor.micro_batch_tokens": 2 * 3072},

@@ -23,6 +23,8 @@ from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 from recipe.mismatch.switch import around_generation
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
+from verl_patches.utils.routes.actor_weights import ActorWeights
+from verl_patches.utils.routes.transport import Transport
 from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
 from verl_patches.workers.rollout.vllm_rollout.dp_environment import data_parallel_environment
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
@@ -62,6 +64,7 @@ class NPURollout(vLLMRollout):
             super().__init__(accepted, model_config, device_mesh)
         self.config = rollout_config
         self._weights = ReleasedWeights(self._model)
+        self._transport: Transport | None = None
         self._every_element_loaded = False
         self._kv_cache_present = True
         check_block_count(self._engine.engine_core.engine_core)
@@ -114,14 +117,25 @@ class NPURollout(vLLMRollout):
             if kwargs.get("peft_config") and kwargs.get("base_sync_done", False):
                 await super().update_weights(weights, **kwargs)
             else:
-                with _names_loaded_into(self._model) as loaded:
-                    await super().update_weights(weights, **kwargs)
+                loaded = await self._load(weights, **kwargs)
                 check_coverage(self._model, loaded)
                 if not self._every_element_loaded:
                     check_no_poison(self._model)
                     self._every_element_loaded = True
                 rebuild_derived_weights(self._model, self._engine.model_config.dtype)
         self._record("weights_synced")
+
+    async def _load(self, weights: Any, **kwargs: Any) -> set[str]:
+        """Bring the weights into the model; returns the names of the parameters that were loaded."""
+        if isinstance(weights, ActorWeights):
+            if self._transport is None:
+                parallel = self._engine.vllm_config.parallel_config
+                tensor, data = parallel.tensor_parallel_size, parallel.data_parallel_size
+                self._transport = weights.transport(self._model, tensor, data)
+            return weights.move(self._transport, self._model)
+        with _names_loaded_into(self._model) as loaded:
+            await super().update_weights(weights, **kwargs)
+        return loaded
 
     def generate_sequences(self, prompts: DataProto, **kwargs: Any) -> DataProto:
         """As verl's. The first decode of a graph compiles, so PyTorch's own `torch.compile` is in place.
