@@ -20,8 +20,6 @@ RANKS = "tests.recipe.rehearse.rank_process"
 HOLLOW_FROM_BYTES = 1024
 GRANULE = 512  # bytes that the simulated die counts in
 TRAINING = {"log_prob", "ref", "update"}
-# By how much messages of rank 0, which tells more, are longer than those of others of its stage.
-MESSAGES = 0.15
 PHASES = {"build", "switch", "rollout", *TRAINING}
 # What the router would choose is not known without contents.
 STEERED = [name for name, fields in LAYOUTS.items() if fields.get("load_of_first", 1.0) is not None]
@@ -45,7 +43,7 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
             planned, made, tmp_path / f"alone_{rank}", ranks=1, alone_as=rank, world_size=layout.dies,
             hollow_from_bytes=HOLLOW_FROM_BYTES, **job,
         )[0]  # fmt: skip
-        assert_saves_the_same(alone, among_all, shorter=MESSAGES if len(layout.stages) == 1 else 1.0)
+        assert_saves_the_same(alone, among_all)
         assert set(alone["phases"]) == set(among_all["phases"]) == {*PHASES, SAVE}
         # The ranks of an engine take the smallest of their caches: one that is sent less cannot know how large that is.
         if len(layout.stages) > 1:
@@ -56,22 +54,23 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
             assert comparable(alone["phases"][phase]) == comparable(among_all["phases"][phase]), phase
 
 
-def assert_saves_the_same(alone: dict[str, Any], among_all: dict[str, Any], shorter: float) -> None:
+def assert_saves_the_same(alone: dict[str, Any], among_all: dict[str, Any]) -> None:
     """Copies and files, to the byte. The messages are names and shapes, and each as long as the longest of a group's:
-    alone as this die's own, `shorter` by this share at most."""
+    alone, as this die's own. What is missing there is missing on the die too, and nothing else."""
     for of in ("copies", "of_stage"):
         assert alone["saved"][of] == among_all["saved"][of]
     # What the die alone would write is what the other has written; it has written nothing.
     parts = {Path(name).name: size for name, size in alone["saved"]["files"].items() if name.endswith(".distcp")}
     assert parts == among_all["written"] and len(parts) == 2 and not alone["written"]
     found, wanted = (comparable(run["phases"][SAVE]) for run in (alone, among_all))
+    missing = 0
     for one, other in zip(found.pop("traffic"), wanted.pop("traffic"), strict=True):
         assert [one[key] for key in ("group", "size", "kind", "calls")] == [
             other[key] for key in ("group", "size", "kind", "calls")
         ]
-        assert -shorter * other["received"] <= one["received"] - other["received"] <= 0.001 * other["received"]
-    of_messages = shorter * max(one["received"] for one in among_all["phases"][SAVE]["traffic"])
-    assert abs(found.pop("peak_bytes") - wanted.pop("peak_bytes")) <= of_messages
+        assert one["received"] <= 1.001 * other["received"]
+        missing += max(0, other["received"] - one["received"])
+    assert -GRANULE <= wanted.pop("peak_bytes") - found.pop("peak_bytes") <= missing + GRANULE
     found.pop("contents"), wanted.pop("contents")
     assert found == wanted
 
