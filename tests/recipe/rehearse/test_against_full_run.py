@@ -25,9 +25,25 @@ PHASES = {"build", "switch", "rollout", *TRAINING}
 STEERED = [name for name, fields in LAYOUTS.items() if fields.get("load_of_first", 1.0) is not None]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in STEERED])
+# Prompts of other lengths in every micro-batch, and answers that end early: what they had is free for others.
+HISTOGRAM = {"prompt": [[5, 1], [17, 2], [40, 1]], "response": [[1, 1], [9, 1], [24, 2]]}
+UNEVEN = ("ep2", "pp2 ep2, uneven; rollout tp2", "ep2, MindSpeed, recomputed")
+CASES = [(name, False) for name in STEERED] + [(name, True) for name in UNEVEN]
+
+
+@pytest.mark.parametrize(
+    ("name", "uneven"),
+    [
+        pytest.param(name, uneven, marks=marks(name), id=name + (", lengths that differ" if uneven else ""))
+        for name, uneven in CASES
+    ],
+)
 def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffic(
-    name: str, tiny_made: Callable[[int], Made], workers_of: Callable[[str, bool], Workers], tmp_path: Path
+    name: str,
+    uneven: bool,
+    tiny_made: Callable[[int], Made],
+    workers_of: Callable[[str, bool], Workers],
+    tmp_path: Path,
 ) -> None:
     layout = Layout(**LAYOUTS[name])
     planned = layout.planned()
@@ -35,7 +51,7 @@ def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffi
     made = tiny_made(layout.expert_width)
     job = {
         "load_of_first": layout.load_of_first, "seed": layout.seed, "weights": False,
-        "tensors": str(tmp_path / "tensors"), "stages": len(layout.stages),
+        "tensors": str(tmp_path / "tensors"), "stages": len(layout.stages), "histogram": HISTOGRAM if uneven else None,
     }  # fmt: skip
     full = workers.run(planned, made, tmp_path / "full", alone_as=None, **job)
     for rank, among_all in enumerate(full):
