@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +127,26 @@ def test_a_switch_is_that_of_the_stages_on_which_it_was_rehearsed() -> None:
 
 def test_nothing_counted_is_no_difference() -> None:
     assert Pair(0, 0).difference == 0.0
+
+
+def test_where_lengths_differ_the_plan_is_of_what_was_drawn(tmp_path: Path) -> None:
+    file = tmp_path / "lengths.csv"
+    file.write_text("part,tokens,count\nprompt,100,1\nprompt,300,1\nresponse,50,3\nresponse,3000,1\n")
+    run = a_run(lengths=file)
+    size, tokens = run.planned.layout.log_prob_micro_batch, run.lengths.tokens(run.forward_sequences)
+    fullest = max(sum(tokens[start : start + size]) for start in range(0, len(tokens), size))
+    assert size * min(tokens) < fullest < size * max(tokens)
+    for phase in ("log_prob", "ref"):
+        assert 0 <= size * planned_as_rehearsed(run, phase).sequence_tokens - fullest < size
+    assert planned_as_rehearsed(run, "rollout").sequence_tokens == 3300
+
+    one = [moved("alltoall_base", 32, 3200, 3200)]
+    phases = {name: a_phase(5, traffic=[*one, moved("send", 8, 10, 0)]) for name in ("log_prob", "ref", "update")}
+    result = dataclasses.replace(as_planned(run, 1), phases=phases)
+    assert set(compare_memory(run, [result])[1]) == {"log_prob", "ref"}
+    found, all_long = compare_traffic(run, [result]), compare_traffic(a_run(prompt=300, response=3000), [result])
+    assert PIPELINE in all_long and set(found) == set(all_long) - {PIPELINE}
+    for name, number in (("log_prob", run.forward_sequences), ("update", run.update_sequences(1))):
+        cause = f"expert all-to-all, {name}"
+        share = sum(run.lengths.tokens(number)) / number / 3300
+        assert found[cause].planned == pytest.approx(share * all_long[cause].planned)
