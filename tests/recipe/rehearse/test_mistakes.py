@@ -7,6 +7,7 @@ take every one of them.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -38,9 +39,10 @@ class Mistake:
 
     Attributes:
         file: the shipped one.
-        changed: keys by section.
         options: of `rehearse`.
         line: what it ends with, a regular expression.
+        changed: keys by section.
+        expert_load: option of `rehearse` and `plan`.
         warned: checks of preflight that warn of it, or of what it leads to.
         refused: by an upstream or the die, with exit code 1; else something does not fit, which is a result.
     """
@@ -49,6 +51,7 @@ class Mistake:
     options: tuple[str, ...]
     line: str
     changed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    expert_load: float = 1
     warned: tuple[str, ...] = ()
     refused: bool = True
 
@@ -85,15 +88,17 @@ MISTAKES = {
     ),
     "a memory share of 0.95, and an expert with 20 times its share": Mistake(
         MEASURED,
-        (*SHORT, "--prompt-tokens", "32", "--expert-load", "20"),
+        (*SHORT, "--prompt-tokens", "32"),
         r"OUT OF MEMORY: rollout, stage 0: .* wanted and .* free, beside KV cache 29\.8 GiB, ",
         {"rollout": {"memory_share": 0.95}},
+        expert_load=20,
         refused=False,
     ),
     "experts with three times their share, where an update has little room": Mistake(
         BASE_ACC,
-        ("--stage", "1", "--rollout", "none", "--expert-load", "3"),
+        ("--stage", "1", "--rollout", "none"),
         r"OUT OF MEMORY: update, stage 1: .* wanted and .* free, beside activations ",
+        expert_load=3,
         refused=False,
     ),
 }  # fmt: skip
@@ -103,7 +108,10 @@ MISTAKES = {
 def test_neither_plan_nor_preflight_stops_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mistake = MISTAKES[name]
     file = mistake.write(tmp_path)
-    assert memory(subject(load(file))).fits
+    planned = subject(load(file))
+    assert memory(planned).fits
+    if mistake.expert_load != 1:  # it does see what it is asked about
+        assert not memory(dataclasses.replace(planned, expert_load=mistake.expert_load)).fits
     new = complaints(file, capsys) - complaints(REPO / f"configs/{mistake.file}.toml", capsys)
     assert new == {(check, "warning") for check in mistake.warned}
 
@@ -130,7 +138,7 @@ def test_a_rehearsal_ends_with_one_line_about_it(
     mistake = MISTAKES[name]
     command = [
         sys.executable, "-m", "recipe", "rehearse", str(mistake.write(tmp_path)),
-        "--out", str(places / mistake.file), *mistake.options,
+        "--out", str(places / mistake.file), "--expert-load", str(mistake.expert_load), *mistake.options,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=REPO, env={**os.environ, "RECIPE_UPSTREAM": str(mindspeed_upstream)}, capture_output=True,
