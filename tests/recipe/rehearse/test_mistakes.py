@@ -26,8 +26,7 @@ from recipe.runfile.config import load, tomllib
 from recipe.runfile.paths import REPO
 from recipe.runfile.toml_text import as_toml
 
-MEASURED, BASE_ACC = "a3_256die_random_init", "a3_384die_base_acc"
-WEIGHTS = "a3_256die_true_weight"
+MEASURED, WEIGHTS, BASE_ACC = "a3_256die_random_init", "a3_256die_true_weight", "a3_384die_base_acc"
 # So little that a rollout comes to its end soon, where it plays a part only by being there.
 SHORT = ("--stage", "0", "--prompt-tokens", "8", "--response-tokens", "16", "--decode-steps", "2")
 LIMIT_S = 1200
@@ -76,9 +75,23 @@ MISTAKES = {
         r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: ep_world_size is 256 on an A2, ",
         {"cluster": {"hardware": "a2", "nodes": 32, "dies_per_node": 8}},
     ),
+    "more answers for a die than one step dispatches": Mistake(
+        MEASURED, SHORT,
+        r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: expert_ids is of shape \[1024, 8\], ",
+        {
+            "rollout": {"tensor_parallel": 1, "samples_per_prompt": 64},
+            "train": {"prompts_per_step": 4096},
+        },
+        warned=("M003",),
+    ),
+    "a switch of vLLM's that vLLM-Ascend's model does not know": Mistake(
+        MEASURED, SHORT,
+        r"error: stage 0: building: TypeError: DeepseekV2Attention\.forward\(\) got an unexpected keyword argument ",
+        {"environment": {"VLLM_MLA_DISABLE": "1"}},
+    ),
     "more answers for an engine than its buffer for prompts in pieces has blocks": Mistake(
         MEASURED, SHORT,
-        r"error: stage 0: building: AssertionError at .*mla_v1\.py:\d+: assert self\.chunked_prefill_workspace_size >= ",
+        r"error: stage 0: building: AssertionError at .*mla_v1\.py:\d+: assert self.chunked_prefill_workspace_size ",
         {
             "rollout": {
                 "tensor_parallel": 16, "graph_mode": False, "samples_per_prompt": 64, "max_batched_tokens": 2048
@@ -92,6 +105,13 @@ MISTAKES = {
         r"OUT OF MEMORY: rollout, stage 0: .* wanted and .* free, beside KV cache 29\.8 GiB, ",
         {"rollout": {"memory_share": 0.95}},
         expert_load=20,
+        refused=False,
+    ),
+    "experts with ten times their share, where passes without gradients take four sequences": Mistake(
+        WEIGHTS,
+        ("--stage", "0", "--rollout", "none", "--micro-batches", "1"),
+        r"OUT OF MEMORY: old log-prob, stage 0: .* wanted and .* free, beside activations ",
+        expert_load=10,
         refused=False,
     ),
     "experts with three times their share, where an update has little room": Mistake(
