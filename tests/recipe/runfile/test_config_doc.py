@@ -115,6 +115,7 @@ AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}
 # Keys of simulated runs, and one that MindSpeed refuses to change on NPUs.
 OTHER_SIM: dict[str, dict[str, Any]] = {
     "simulator.hbm_mib": {"simulator.hbm_mib": 512},
+    "simulator.outside_mib": {"simulator.outside_mib": 32},
     "simulator.strict": {"simulator.strict": True},
     "actor.tensor_parallel": {"actor.tensor_parallel": 2},
 }
