@@ -99,6 +99,17 @@ MISTAKES = {
         },
         warned=("M003", "V006"),
     ),
+    "fewer heads on a die than attention outside graphs takes": Mistake(
+        MEASURED, SHORT,
+        r"error: stage 0: rollout: Refused: atb\.npu_multi_head_latent_attention: q_headnum is 4, ",
+        {"rollout": {"tensor_parallel": 32, "graph_mode": False}},
+        warned=("L015", "M003", "V006"),
+    ),
+    "prompts of one token": Mistake(
+        MEASURED,
+        (*SHORT, "--prompt-tokens", "1"),
+        r"error: stage 0: rollout: UnboundLocalError: .*'kv_c_normed_prefill'",
+    ),
     "a memory share of 0.95, and an expert with 20 times its share": Mistake(
         MEASURED,
         (*SHORT, "--prompt-tokens", "32"),
