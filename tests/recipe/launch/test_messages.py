@@ -11,10 +11,10 @@ from recipe.runfile.paths import REPO
 
 PAGE = (REPO / "docs" / "LAUNCH.md").read_text(encoding="utf-8")
 # A string that goes on in the next line is one.
+FILES = [file for room in ("launch", "runfile") for file in sorted((REPO / "recipe" / room).rglob("*.py"))]
 CODE = "".join(
-    re.sub(r'"\s*\n\s*f?"', "", path.read_text(encoding="utf-8"))
-    for room in ("launch", "runfile")
-    for path in sorted((REPO / "recipe" / room).rglob("*.py"))
+    re.sub(r'"\s*\n\s*f?"', "", file.read_text(encoding="utf-8"))
+    for file in (*FILES, REPO / "recipe" / "command.py", REPO / "recipe" / "stopping.py")
 )
 
 

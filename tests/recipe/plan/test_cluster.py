@@ -74,10 +74,11 @@ def test_engines_on_gpus_are_instances_of_their_own() -> None:
 
 
 def test_a_graph_has_as_many_heads_as_it_takes() -> None:
-    """32 heads: on two dies of an engine there would be 16."""
+    """32 heads: on two dies of an engine, which have room where one has not, there would be 16."""
+    small = with_(load(CONFIGS / "sim_legal.toml"), "simulator", hbm_mib=128)
+    assert smallest_cluster(subject(small)) is None
+    assert found(with_(small, "rollout", graph_mode=False)).run.layout.rollout_tensor == 2
     assert found(load(CONFIGS / "sim_legal.toml")).run.layout.rollout_tensor == 1
-    eager = with_(load(CONFIGS / "sim_legal.toml"), "rollout", graph_mode=False)
-    assert found(eager).run.layout.rollout_tensor == 2
 
 
 def test_an_engine_has_no_more_sequences_than_tokens(machine: Machine) -> None:

@@ -54,8 +54,8 @@ def test_what_is_there_is_not_done_again_unless_it_is_of_something_else(tmp_path
     said: list[str] = []
     results = rehearse_stages(seeded(SUCCEED), tmp_path, said.append, 1, COMMAND)
     assert len(results) == 3 and any(text.startswith("stage 0: as counted before") for text in said)
-    # A stage takes 3 s wherever it is from; and descriptions, 0.5 s each, of all eight.
-    assert seconds_of_stages(seeded(SUCCEED), tmp_path, results) == 3 * 3.0 + 8 * 0.5
+    # A stage takes 3 s wherever it is from; and descriptions, 0.5 s each, of the first, a middle, and the last one.
+    assert seconds_of_stages(seeded(SUCCEED), tmp_path, results) == 3 * 3.0 + 3 * 0.5
     again = processes(tmp_path)
     assert [old == new for old, new in zip(first, again, strict=True)] == [True, False, False]
 
