@@ -16,7 +16,7 @@ from recipe.rehearse.contents import BEING_BUILT, REST, Contents, at_peak
 from recipe.rehearse.counters import BUILD, Counters
 from recipe.rehearse.job import SWITCH, Phase
 
-SWITCHED = "update_weights"
+SWITCHED = "before_resume_kv_cache"
 
 
 class PhaseCounters(Counters):
@@ -53,7 +53,7 @@ class PhaseCounters(Counters):
             self._keep()
 
     def read(self, point: str) -> None:
-        """Keep a reading; that behind the rollout's weights ends the switch, a part of verl's generation."""
+        """Keep a reading; that before the KV cache comes, as the actor has left, ends the switch."""
         super().read(point)
         if self.phase == "rollout" and point == SWITCHED:
             self._keep()
