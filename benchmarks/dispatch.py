@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import pickle
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -248,11 +249,9 @@ def pipeline_of(dies: int) -> int:
 
 def line(points: dict[int, float], at: int) -> float:
     """The least-squares straight line through points, there."""
-    count, mean = len(points), sum(points) / len(points)
-    mean_value = sum(points.values()) / count
-    spread = sum((x - mean) ** 2 for x in points)
-    slope = sum((x - mean) * (y - mean_value) for x, y in points.items()) / spread if spread else 0.0
-    return mean_value + max(0.0, slope) * (at - mean)
+    dies, seconds = list(points), list(points.values())
+    slope = statistics.linear_regression(dies, seconds).slope if len(points) > 1 else 0.0
+    return statistics.fmean(seconds) + max(0.0, slope) * (at - statistics.fmean(dies))
 
 
 def at_true_size(measured: dict[int, dict[str, Hop]], link_gbit: float) -> dict[str, dict[str, float]]:

@@ -41,18 +41,14 @@ def run_command(work: Callable[[], None], errors: Path) -> int:
         errors: directory for the traceback of anything else.
     """
     with unfailing_output():
-        try:
-            work()
-        except ModuleNotFoundError:
-            raise  # `recipe.__main__` says which, and what to install
-        except Exception as error:
-            problem = in_one_line(error, errors)
-            if problem.exit_code:
-                print(f"error: {printable(str(problem))}", file=sys.stderr)
-            else:
-                print(printable(str(problem)))
-            return problem.exit_code
-    return 0
+        problem = caught(work, errors, {})
+        if problem is None:
+            return 0
+        if problem.exit_code:
+            print(f"error: {printable(str(problem))}", file=sys.stderr)
+        else:
+            print(printable(str(problem)))
+        return problem.exit_code
 
 
 def caught(work: Callable[[], None], errors: Path, environment: Mapping[str, str]) -> LaunchError | None:

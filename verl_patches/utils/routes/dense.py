@@ -13,28 +13,17 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout
-from verl_patches.utils.routes.spans import Span, common, nbytes, take
+from verl_patches.utils.routes.spans import Exchange, Span, common, nbytes, take
 from verl_patches.utils.routes.tensors import Model, Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """Spans that one die of a group sends to others of it; dies are numbered within the group."""
-
-    source: int
-    audience: tuple[int, ...]
-    spans: tuple[Span, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return nbytes(self.spans)
-
-
 class DenseRoutes:
-    """Who sends what to whom within a group, and when; `buffer_bytes` bound what a die has on the way at a time."""
+    """Who sends what to whom within a group, and when; `buffer_bytes` bound what a die has on the way at a time.
+
+    In its exchanges dies are numbered within the group.
+    """
 
     def __init__(self, model: Model, actor: ActorLayout, rollout: RolloutLayout, buffer_bytes: int) -> None:
         self._model, self._actor, self._rollout, self._buffer_bytes = model, actor, rollout, buffer_bytes
@@ -50,7 +39,7 @@ class DenseRoutes:
         """The tensor parallel ranks in the rollout of the dies of a group; they decide what goes where in it."""
         return tuple(self._rollout.tensor_rank(rank) for rank in self._actor.model_group(data_rank))
 
-    def _shares(self, wants: tuple[int, ...]) -> tuple[Share, ...]:
+    def _shares(self, wants: tuple[int, ...]) -> tuple[Exchange, ...]:
         """All that is sent in a group; one share for each source and audience."""
         queues: dict[tuple[int, tuple[int, ...]], list[Span]] = {}
         sent = [0] * len(wants)
@@ -60,9 +49,9 @@ class DenseRoutes:
                     source = min(holders, key=lambda member: sent[member])
                     sent[source] += span.nbytes * len(audience)
                     queues.setdefault((source, audience), []).append(span)
-        return tuple(Share(*ends, tuple(spans)) for ends, spans in sorted(queues.items(), key=lambda item: item[0]))
+        return tuple(Exchange(*ends, tuple(spans)) for ends, spans in sorted(queues.items(), key=lambda item: item[0]))
 
-    def _rounds(self, wants: tuple[int, ...]) -> tuple[tuple[Share, ...], ...]:
+    def _rounds(self, wants: tuple[int, ...]) -> tuple[tuple[Exchange, ...], ...]:
         """The shares in rounds. In each, every share that is not yet sent sends on, all of them equally many bytes up
         to one index of a tensor, as many as keep every die within the buffer."""
         pending = {(share.source, share.audience): deque(share.spans) for share in self.shares(wants)}
@@ -73,7 +62,7 @@ class DenseRoutes:
                 for member in (source, *audience):
                     touching[member] += 1
             each = self._buffer_bytes // max(touching)
-            rounds.append(tuple(Share(*ends, tuple(take(spans, each))) for ends, spans in pending.items()))
+            rounds.append(tuple(Exchange(*ends, tuple(take(spans, each))) for ends, spans in pending.items()))
             pending = {ends: spans for ends, spans in pending.items() if spans}
         return tuple(rounds)
 

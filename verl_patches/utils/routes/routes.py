@@ -18,24 +18,11 @@ from dataclasses import dataclass
 from verl_patches.utils.routes.dense import DenseRoutes
 from verl_patches.utils.routes.experts import ExpertRoutes
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout, check_pair
-from verl_patches.utils.routes.spans import Span, nbytes
+from verl_patches.utils.routes.spans import Exchange, Span
 from verl_patches.utils.routes.tensors import SIZE_NAMES, Model, Sizes, Tensor
 
 BUFFER_BYTES = 512 * 2**20
 _WORD = 2**64
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """Spans that one rank sends to others, in this order, the same to each of them."""
-
-    source: int
-    audience: tuple[int, ...]
-    spans: tuple[Span, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return nbytes(self.spans)
 
 
 @dataclass(frozen=True, slots=True)

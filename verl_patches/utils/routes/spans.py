@@ -39,6 +39,19 @@ def nbytes(spans: Iterable[Span]) -> int:
     return sum(span.nbytes for span in spans)
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Spans that one die sends to others, in this order, the same to each of them."""
+
+    source: int
+    audience: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return nbytes(self.spans)
+
+
 def take(spans: deque[Span], limit: int) -> list[Span]:
     """Removes spans of up to `limit` bytes together from the front, the last one cut where the limit falls.
 

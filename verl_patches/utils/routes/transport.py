@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 import torch.distributed as dist
 
-from verl_patches.utils.routes.routes import Exchange, RankPlan, Round, Routes
-from verl_patches.utils.routes.spans import Slice, Span, actor_slice, rollout_slice
+from verl_patches.utils.routes.routes import RankPlan, Round, Routes
+from verl_patches.utils.routes.spans import Exchange, Slice, Span, actor_slice, rollout_slice
 
 _SIGNED = 2**63
 

@@ -24,8 +24,8 @@ from tests.verl_patches.utils.routes.engines import (
     rollout_parameters,
 )
 from verl_patches.utils.routes.layouts import ActorLayout, LayoutError, RolloutLayout
-from verl_patches.utils.routes.routes import Exchange, RankPlan, Round, Routes
-from verl_patches.utils.routes.spans import Slice, Span, actor_slice, rollout_slice
+from verl_patches.utils.routes.routes import RankPlan, Round, Routes
+from verl_patches.utils.routes.spans import Exchange, Slice, Span, actor_slice, rollout_slice
 
 
 @dataclasses.dataclass(frozen=True)
