@@ -35,6 +35,10 @@ def test_two_stages_are_counted_and_set_beside_the_plan(tmp_path: Path) -> None:
         for phase in stage["phases"].values():
             assert phase["peak_bytes"] > 0 and phase["operators"] > 0 and sum(phase["contents"].values()) > 0
             assert abs(sum(phase["contents"].values()) - phase["peak_bytes"]) <= 0.01 * phase["peak_bytes"]
+    # When the switch ends the rollout's weights stand there, and the actor's have left.
+    switch = made["stages"][0]["phases"]["switch"]
+    came = switch["resident_bytes"] - made["stages"][0]["phases"]["log_prob"]["resident_bytes"]
+    assert came < switch["contents"]["rollout weights"] + 0.5 * switch["contents"]["actor weights"]
     last = made["stages"][1]["phases"]
     assert last["update"]["contents"]["gradients"] == 2 * last["update"]["contents"]["actor weights"]
     assert last["log_prob"]["expert_load"] == 1.0
