@@ -142,6 +142,14 @@ void bind_counters(py::module& m) {
       for (const auto& [kind, row] : kinds) rows.append(py::make_tuple(py::tuple(py::cast(ranks)), kind, row.calls, row.sent, row.received));
     return rows;
   });
+  m.def("host_traffic", [] {
+    py::dict rows;
+    const HostTraffic& host = host_traffic();
+    for (const auto& [name, counter] :
+         {std::make_pair("to_device", &host.to_device), std::make_pair("to_host", &host.to_host), std::make_pair("locked", &host.locked)})
+      rows[name] = py::make_tuple(counter->calls.load(), counter->bytes.load());
+    return rows;
+  });
   m.def("reset_traffic", &reset_traffic);
   m.def("count_op", [](const std::string& name) { op_counter(name).add(); });
 }

@@ -74,6 +74,11 @@ void GroupTraffic::reset() {
   rows_.clear();
 }
 
+HostTraffic& host_traffic() {
+  static auto* t = new HostTraffic();
+  return *t;
+}
+
 GroupTraffic& traffic_of(const std::vector<int64_t>& ranks) {
   std::lock_guard<std::mutex> guard(groups_mutex);
   return groups()[ranks];
@@ -89,6 +94,8 @@ std::map<std::vector<int64_t>, std::map<std::string, GroupTraffic::Row>> traffic
 void reset_traffic() {
   std::lock_guard<std::mutex> guard(groups_mutex);
   for (auto& [ranks, group] : groups()) group.reset();
+  HostTraffic& host = host_traffic();
+  for (Counter* counter : {&host.to_device, &host.to_host, &host.locked}) counter->calls = counter->bytes = 0;
 }
 
 }  // namespace npu_sim

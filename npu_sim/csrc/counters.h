@@ -42,8 +42,14 @@ class GroupTraffic {
   std::map<std::string, Row> rows_;
 };
 
+// Between host and device: copies of tensors, with the bytes that the host's tensor has, and pages that were locked for them.
+struct HostTraffic {
+  Counter to_device, to_host, locked;
+};
+HostTraffic& host_traffic();
+
 GroupTraffic& traffic_of(const std::vector<int64_t>& ranks);  // found or made; lives for ever
 std::map<std::vector<int64_t>, std::map<std::string, GroupTraffic::Row>> traffic();
-void reset_traffic();
+void reset_traffic();  // host_traffic() too
 
 }  // namespace npu_sim

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "host_allocator.h"
 
+#include "counters.h"
 #include "device.h"
 
 #include <c10/core/CPUAllocator.h>
@@ -61,6 +62,7 @@ at::HostAllocator* host_allocator() {
 }
 
 void pin(const void* start, size_t nbytes) {
+  host_traffic().locked.add(static_cast<int64_t>(nbytes));
   std::lock_guard<std::mutex> guard(pins().mutex);
   pins().blocks[static_cast<const char*>(start)] = nbytes;
   pins().bytes += static_cast<int64_t>(nbytes);

@@ -171,6 +171,10 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
                               "aten::_copy_from: only strided tensors exist on the simulated NPU");
   const Tensor from = self.device().type() == kNPU ? cpu_view(self) : self;
   const Tensor to = to_npu ? cpu_view(dst) : dst;
+  if (to_npu != (self.device().type() == kNPU)) {
+    const Tensor& on_host = to_npu ? self : dst;
+    (to_npu ? host_traffic().to_device : host_traffic().to_host).add(static_cast<int64_t>(on_host.numel() * on_host.itemsize()));
+  }
   ComputeFor guard(to_npu ? dst.device().index() : -1);
   at::AutoDispatchBelowADInplaceOrView below_autograd;
   to.copy_(from, non_blocking);

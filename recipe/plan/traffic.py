@@ -110,7 +110,8 @@ def _offloads(run: Subject) -> int:
     for stage in range(run.layout.actor_pipeline):
         laid, stage_bytes = stage_buffers(run, stage), 0
         if actor.offload_parameters:
-            phases = 2 + (0 if run.on_policy else 1)  # rollout_mode, update_actor, compute_log_prob
+            # rollout_mode, update_actor, compute_log_prob; or the first two together, in one coming and going
+            phases = (1 if actor.keep_until_sync else 2) + (0 if run.on_policy else 1)
             reference = sum(tensor.nbytes for tensor in stage_tensors(run, stage))
             stage_bytes += 2 * phases * laid.parameter_bytes + 2 * reference
         if actor.optimizer == OFFLOADED:

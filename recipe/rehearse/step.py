@@ -92,6 +92,9 @@ def run_step(workers: Workers, work: Work, counters: Counters, seed: int) -> Non
         _end_answers(actor.rollout, work)
         with counters.measured("rollout"):
             actor.generate_sequences(prompts(work.rollout_sequences, lengths, vocabulary))
+    elif actor._is_offload_param:
+        # As the sync leaves them.
+        megatron_workers.offload_megatron_model_to_cpu(actor.actor_module)
     torch.manual_seed(seed)
     data = sequences(work.forward_sequences, lengths, vocabulary)
     old_log_probs = torch.zeros(data.batch["responses"].shape)

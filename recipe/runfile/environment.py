@@ -64,6 +64,7 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         # Read by vLLM's ParallelConfig: engines of one instance share the experts.
         "VLLM_DP_SIZE": str(layout.rollout_data),
         "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device)),
+        "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
         "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync)),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
         "VLLM_NO_USAGE_STATS": "1",

@@ -299,6 +299,20 @@ def test_pinned_memory_is_known_by_its_address():
     assert torch_npu._sim.pinned_bytes() == before
 
 
+def test_copies_between_host_and_device_and_locked_blocks_are_counted():
+    pinned = torch.ones(100).pin_memory()
+    torch_npu.sim.reset_traffic()
+    on_device = pinned.npu()
+    on_device.add_(1)
+    on_device.clone()[:50].to("cpu", non_blocking=True)  # torch locks what it need not wait for
+    on_device[:10].copy_(torch.ones(10, dtype=torch.float16))
+    pinned.copy_(on_device)
+    counted = torch_npu.sim.host_traffic()
+    assert counted == torch_npu.sim.HostTraffic(to_device=(2, 420), to_host=(2, 600), locked=(1, 200))
+    torch_npu.sim.reset_traffic()
+    assert torch_npu.sim.host_traffic() == torch_npu.sim.HostTraffic((0, 0), (0, 0), (0, 0))
+
+
 def test_a_forked_child_starts_with_empty_devices(quiet_device):
     tensor = torch.ones(5 * MiB, dtype=torch.uint8, device="npu")
     pid = os.fork()

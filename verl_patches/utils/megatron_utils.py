@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weight sync brings each die what it lacks, not the whole model."""
+"""The weight sync brings each die what it lacks, not the whole model; the actor leaves the die behind it, to one place."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from recipe.overlay import patch
 from verl_patches.utils.routes.actor_weights import ActorWeights, direct_sync
+from verl_patches.utils.weight_places import free_gradients, kept_until_sync, weights_stay, weights_to_host
 
 
 @patch(
@@ -32,3 +33,25 @@ def per_tensor_generator(
     # NPU-ADAPTATION: a rollout that can takes the weights by the routes between the two layouts
     stock = original(actor_module, model_config, weight_converter, transformer_config, *args, **kwargs)
     return ActorWeights(actor_module, weight_converter.hf_config, transformer_config, stock)
+
+
+@patch(
+    "verl.utils.megatron_utils:offload_megatron_model_to_cpu",
+    why="the actor leaves the die after the update, though the weight sync that follows loads it again; and each time "
+    "its weights are copied twice, to ordinary memory and from there to another page-locked block, while the one "
+    "before is still held",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:cfe0ad6bbd935f1bfe3270078855d0234b15cfad61999941fb3a8ae69b9209cf",
+    remove_when="verl keeps the actor on the device until the weight sync, and its page-locked memory from one offload "
+    "to the next",
+    aliases=("verl.workers.megatron_workers:offload_megatron_model_to_cpu",),
+    when=kept_until_sync,
+)
+def offload_megatron_model_to_cpu(original: Callable[..., None], models: list[Any]) -> None:
+    # NPU-ADAPTATION: weights stay on the die until the sync, and are copied once, to memory that is kept for them
+    if weights_stay():
+        free_gradients(models)
+        original([])  # collects garbage and empties the cache
+    else:
+        weights_to_host(models)
+        original(models)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker: a rendezvous on its own address, cheap garbage collection, records of memory, random states kept."""
+"""The worker: a rendezvous on its own address, cheap garbage collection, weights and cache that stay or go at the right
+time, records of memory, random states kept."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import torch
 
 from recipe.mismatch.switch import around_log_prob
 from recipe.overlay import patch
+from verl_patches.cache_release import light_releases
 from verl_patches.device_memory import record_memory
+from verl_patches.utils.weight_places import weights_on_die, weights_staying
 from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import preserved_random_states
 from vllm_patches.rendezvous import on_address
@@ -52,43 +55,63 @@ def init_model(original: Callable[..., Any], self: Any) -> Any:
 
 
 @patch(
+    "verl.workers.megatron_workers:ActorRolloutRefWorker.generate_sequences",
+    why="the weights and the cache of the rollout are given back to the device, piece by piece, for the training to "
+    "take them again",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:7dd3661d66f3ec7691982d9b72f4565bd6563c0e153b06482e84c0457658c074",
+    remove_when="verl empties the cache by torch_npu's light way",
+)
+def generate_sequences(original: Callable[..., Any], self: Any, prompts: Any) -> Any:
+    # NPU-ADAPTATION: the cache is released lightly; before the KV cache, in full
+    with light_releases():
+        return original(self, prompts)
+
+
+@patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.compute_log_prob",
-    why="where a step's device memory goes cannot be seen from verl's metrics",
+    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given back "
+    "to the device, piece by piece, for the next phase to take it again",
     upstream="verl==0.6.1",
     fingerprint="sha256:878503e12316df1c1f8733167f97ae4c6236fb3da47c9d73daa04f5fd685a0a8",
-    remove_when="verl reports device memory per phase",
+    remove_when="verl reports device memory per phase, and empties the cache by torch_npu's light way",
 )
 def compute_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: records the device's memory after the phase
-    output = around_log_prob(original, self, data)
+    # NPU-ADAPTATION: records the device's memory after the phase, and releases the cache lightly in it
+    with light_releases():
+        output = around_log_prob(original, self, data)
     record_memory("log_prob")
     return output
 
 
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.compute_ref_log_prob",
-    why="where a step's device memory goes cannot be seen from verl's metrics",
+    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given back "
+    "to the device, piece by piece, for the next phase to take it again",
     upstream="verl==0.6.1",
     fingerprint="sha256:9cb409f400eaaa4c8094929228daba3e188cd36322a207716f82f79ad08f02f8",
-    remove_when="verl reports device memory per phase",
+    remove_when="verl reports device memory per phase, and empties the cache by torch_npu's light way",
 )
 def compute_ref_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: records the device's memory after the phase
-    output = original(self, data)
+    # NPU-ADAPTATION: records the device's memory after the phase, and releases the cache lightly in it
+    with light_releases():
+        output = original(self, data)
     record_memory("ref")
     return output
 
 
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.update_actor",
-    why="where a step's device memory goes cannot be seen from verl's metrics",
+    why="the weights leave the die at its end, though the weight sync is next; and where a step's device memory goes "
+    "cannot be seen from verl's metrics",
     upstream="verl==0.6.1",
     fingerprint="sha256:dd32b6a75b1f044ef2986b32e1c565e15067cf781ced37b9ddcd38aee2e975a8",
-    remove_when="verl reports device memory per phase",
+    remove_when="verl keeps the weights until the sync, and reports device memory per phase",
 )
 def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: records the device's memory after the phase
-    output = original(self, data)
+    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded
+    with weights_staying(), light_releases():
+        output = original(self, data)
     record_memory("update")
     return output
 
@@ -111,15 +134,18 @@ def _build_rollout(original: Callable[..., None], self: Any, *args: Any, **kwarg
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.save_checkpoint",
     why="the state of the rollout's generator is in no checkpoint, and the other generators' only of the first "
-    "data-parallel rank: a resumed run samples other answers",
+    "data-parallel rank: a resumed run samples other answers; and the actor's weights leave the die, though the weight "
+    "sync is next",
     upstream="verl==0.6.1",
     fingerprint="sha256:ea72a00ddc2dd07c4f74408457778c2e265539cc7c078c7009e6a163fe917756",
-    remove_when="verl saves the generators of every rank, the rollout's among them",
+    remove_when="verl saves the generators of every rank, the rollout's among them, and keeps the weights until the "
+    "sync",
 )
 def save_checkpoint(original: Callable[..., None], self: Any, checkpoint_path: str, *args: Any, **kwargs: Any) -> None:
-    # NPU-ADAPTATION: beside the actor's directory, every rank's random states
+    # NPU-ADAPTATION: beside the actor's directory, every rank's random states; the weights stay where they are
     save_rank(self, Path(checkpoint_path).parent)
-    original(self, checkpoint_path, *args, **kwargs)
+    with weights_staying(self._is_offload_param and weights_on_die(self.actor_module)):
+        original(self, checkpoint_path, *args, **kwargs)
 
 
 @patch(

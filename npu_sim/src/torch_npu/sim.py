@@ -38,6 +38,16 @@ class GroupTraffic:
 
 
 @dataclass(frozen=True)
+class HostTraffic:
+    """(calls, bytes) of copies of tensors between host and devices, with the bytes of the host's tensor; and of blocks
+    of host memory that were page-locked."""
+
+    to_device: tuple[int, int]
+    to_host: tuple[int, int]
+    locked: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Traffic:
     """Calls of a collective by this process, and the bytes it handed in (for broadcast: of the buffer)."""
 
@@ -60,8 +70,13 @@ def traffic() -> list[GroupTraffic]:
     return [GroupTraffic(*row) for row in _sim.traffic()]
 
 
+def host_traffic() -> HostTraffic:
+    """Copies between host and devices, and page-locked blocks, since the last reset of the traffic."""
+    return HostTraffic(**_sim.host_traffic())
+
+
 def reset_traffic() -> None:
-    """Forget all traffic."""
+    """Forget all traffic, that with the host too."""
     _sim.reset_traffic()
 
 
@@ -99,9 +114,11 @@ __all__ = [
     "DeviceMemory",
     "GroupTraffic",
     "HollowRead",
+    "HostTraffic",
     "Traffic",
     "collective_counts",
     "give_contents",
+    "host_traffic",
     "is_hollow",
     "live_blocks",
     "make_hollow",

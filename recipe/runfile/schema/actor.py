@@ -75,6 +75,13 @@ class Actor:
         gives="actor.megatron.param_offload, ref.megatron.param_offload",
         on_resume=FREE,
     )
+    keep_until_sync: bool = key(
+        "where weights are offloaded: those of an update stay on the die until the weight sync has read them, and go "
+        "to host memory that is page-locked once; false: they leave after every phase, as verl has it",
+        True,
+        gives="RECIPE_KEEP_UNTIL_SYNC",
+        on_resume=FREE,
+    )
     optimizer: str = key(
         "where it is. die: always there; offloaded: verl moves it to host memory while not needed; swapped: MindSpeed "
         "keeps it in pinned host memory and brings it in piece by piece; host: Megatron-core keeps it in host memory, "

@@ -96,6 +96,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "actor.recompute.method": {"actor.recompute": schema.Recompute(granularity="full", method="uniform", layers=8)},
     "actor.recompute.layers": {"actor.recompute": schema.Recompute(granularity="full", method="block", layers=4)},
     "actor.offload_parameters": {"actor.offload_parameters": False},
+    "actor.keep_until_sync": {"actor.keep_until_sync": False},
     "actor.optimizer": {"actor.optimizer": "host"},
     "actor.optimizer_host_share": {"actor.optimizer": "host", "actor.optimizer_host_share": 0.5},
     "actor.moe_profile": {"actor.moe_profile": "stable"},

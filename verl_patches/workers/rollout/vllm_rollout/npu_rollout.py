@@ -21,6 +21,7 @@ from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
 from recipe.mismatch.switch import around_generation
+from verl_patches.cache_release import release_to_device
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
 from verl_patches.utils.routes.actor_weights import ActorWeights
@@ -54,7 +55,8 @@ class NPURollout(vLLMRollout):
         # decide by the budget; verl's own check is given the answer that passes.
         accepted = replace(rollout_config, enable_chunked_prefill=False)
         self._ledger = MemoryLedger()
-        _give_back_cached_memory()
+        # vLLM takes what the device has left.
+        memory_utils.aggressive_empty_cache(max_retries=3)
         with (
             self._ledger.counting(),
             data_parallel_environment(rollout_config.tensor_model_parallel_size),
@@ -100,7 +102,8 @@ class NPURollout(vLLMRollout):
                 poison(self._model)
             self._record("weights_in")
         if KV_CACHE in tags and not self._kv_cache_present:
-            _give_back_cached_memory()
+            # Graphs and HCCL allocate beside torch.
+            release_to_device()
             # Graph mode compiles and captures here.
             with self._ledger.counting(), true_compile():
                 build_kv_cache(self._engine)
@@ -182,11 +185,6 @@ class UnsupportedAsyncRollout:
         raise NotImplementedError(
             "rollout.mode=async is not supported on NPUs by this recipe: set actor_rollout_ref.rollout.mode=sync"
         )
-
-
-def _give_back_cached_memory() -> None:
-    """Return what the allocator keeps: vLLM takes what the device has left, and graphs and HCCL allocate beside it."""
-    memory_utils.aggressive_empty_cache(max_retries=3)
 
 
 def _npu_engine(stock_factory: Callable[..., Any], kwargs: dict[str, Any]) -> Any:

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that stay on the die until the sync: the same bytes as with verl's order of offloads, and fewer copies."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recipe.plan.layouts import Layout, Made, make_model
+from tests.recipe.plan.workers import Workers
+
+# Every way from an update to the next sync: at once, behind a save, by a validation with a save behind it, behind a
+# pass; and a run that goes on from its checkpoint.
+PHASES = (
+    *("generate", "log_prob", "ref", "update"),
+    *("generate", "log_prob", "ref", "update", "save"),
+    *("generate", "update", "generate", "save", "generate"),
+    *("update", "log_prob", "ref", "generate", "update", "save", "update", "load", "generate"),
+)
+# Of the actor's weights, in the phases of an ordinary step.
+STOCK = {"generate": (1, 1), "log_prob": (1, 1), "update": (1, 1), "ref": (0, 0)}
+OURS = {"generate": (0, 1), "log_prob": (1, 1), "update": (1, 0), "ref": (0, 0)}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make_model(tmp_path_factory.mktemp("model"), Layout(1).expert_width)
+
+
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    log = tmp_path_factory.mktemp("places") / "log"
+    module = "tests.verl_patches.utils.weight_places_process"
+    with contextlib.closing(Workers(module, mindspeed=None, log=log)) as workers:
+        yield workers
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "ep2": {"dies": 2},
+    "ep2, direct sync": {"dies": 2, "direct_sync": True},
+    "two uneven stages; rollout tp2": {"dies": 4, "stages": (1, 3), "rollout_tensor": 2},
+    "ep2, optimizer on the host": {"dies": 2, "optimizer": "host"},
+}
+FAST = ("ep2",)
+
+
+@pytest.mark.proves(
+    "verl_patches.utils.megatron_utils:offload_megatron_model_to_cpu",
+    "verl_patches.workers.megatron_workers:update_actor",
+    "verl_patches.workers.megatron_workers:save_checkpoint",
+)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in LAYOUTS]
+)
+def test_the_same_weights_everywhere_with_fewer_copies(workers: Workers, made: Made, tmp_path: Path, name: str) -> None:
+    planned = Layout(**LAYOUTS[name]).planned()
+    stock, ours = (
+        workers.run(planned, made, tmp_path / str(stock), stock=stock, phases=PHASES) for stock in (True, False)
+    )
+    for of_stock, of_ours in zip(stock, ours, strict=True):
+        check_rank(of_stock, of_ours)
+
+
+def check_rank(of_stock: dict[str, Any], of_ours: dict[str, Any]) -> None:
+    weights, phases = of_ours["actor"], list(zip(of_stock["phases"], of_ours["phases"], strict=True))
+    for number, (stock, ours) in enumerate(phases):
+        where = f"phase {number}, {ours['name']}"
+        assert (stock["weights"], stock["rollout"]) == (ours["weights"], ours["rollout"]), where
+        assert bool(ours["rollout"]) == (ours["name"] == "generate"), where
+        assert not stock["on_die"] and not stock["gradients"] and not ours["gradients"], where
+        assert ours["peak"] <= stock["peak"], where
+        # What lies on the host has one place for the whole run.
+        assert ours["places"] == of_ours["phases"][0]["places"], where
+    seen = [ours["weights"] for _, ours in phases]
+    assert len(set(seen)) == 1 + sum(ours["name"] == "update" for _, ours in phases), "each update changes them"
+    staying = [ours["on_die"] for _, ours in phases]
+    for number, (_, ours) in enumerate(phases):
+        expected = ours["name"] == "update" or (ours["name"] == "save" and staying[number - 1])
+        assert staying[number] == expected, f"phase {number}, {ours['name']}"
+    # The second step: page-locked memory is there, and so are the optimizer's states.
+    for stock, ours in phases[4:8]:
+        spared = [a - b for a, b in zip(STOCK[ours["name"]], OURS[ours["name"]], strict=True)]
+        for times, way in zip(spared, ("to_device", "to_host"), strict=True):
+            assert stock[way][1] - ours[way][1] == times * weights, (ours["name"], way)
