@@ -6,7 +6,7 @@ Tokens are counted as they are, packed (verl's `use_remove_padding`), and spread
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from recipe.plan import reshard
@@ -88,7 +88,7 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
         **exchanged,
         "pipeline": pipeline,
         "gradients and parameters": optimizer,
-        "host, offloads": _offloads(run),
+        "host, offloads": _offloads(run, stages),
     }
     return {name: int(size) for name, size in causes.items() if size >= 1}
 
@@ -103,11 +103,11 @@ def recomputed_share(run: Subject) -> float:
     return recomputed_layers / layout.layers
 
 
-def _offloads(run: Subject) -> int:
+def _offloads(run: Subject, stages: Iterable[int]) -> int:
     """Bytes between a die and its host: offloaded parameters and optimizer states, or gradients and weights where the
     optimizer is on the host."""
     actor, updates, moved = run.config.actor, run.config.train.updates_per_step, 0
-    for stage in range(run.layout.actor_pipeline):
+    for stage in stages:
         laid, stage_bytes = stage_buffers(run, stage), 0
         if actor.offload_parameters:
             # rollout_mode, update_actor, compute_log_prob; or the first two together, in one coming and going

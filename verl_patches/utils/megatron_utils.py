@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weight sync brings each die what it lacks, not the whole model; the actor leaves the die behind it, to one place."""
+"""The weight sync brings each die what it lacks, not the whole model; only behind it does the actor leave the die."""
 
 from __future__ import annotations
 

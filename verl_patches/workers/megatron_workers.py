@@ -70,8 +70,8 @@ def generate_sequences(original: Callable[..., Any], self: Any, prompts: Any) ->
 
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.compute_log_prob",
-    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given back "
-    "to the device, piece by piece, for the next phase to take it again",
+    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given "
+    "back to the device, piece by piece, for the next phase to take it again",
     upstream="verl==0.6.1",
     fingerprint="sha256:878503e12316df1c1f8733167f97ae4c6236fb3da47c9d73daa04f5fd685a0a8",
     remove_when="verl reports device memory per phase, and empties the cache by torch_npu's light way",
@@ -86,8 +86,8 @@ def compute_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
 
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.compute_ref_log_prob",
-    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given back "
-    "to the device, piece by piece, for the next phase to take it again",
+    why="where a step's device memory goes cannot be seen from verl's metrics; and what a phase has freed is given "
+    "back to the device, piece by piece, for the next phase to take it again",
     upstream="verl==0.6.1",
     fingerprint="sha256:9cb409f400eaaa4c8094929228daba3e188cd36322a207716f82f79ad08f02f8",
     remove_when="verl reports device memory per phase, and empties the cache by torch_npu's light way",

@@ -74,6 +74,16 @@ def test_without_the_pass_for_the_old_log_probs_there_is_none_of_its_traffic() -
     assert sent(without)["host, offloads"] < sent(BIG)["host, offloads"]
 
 
+def test_weights_that_stay_until_the_sync_spare_one_coming_and_going() -> None:
+    for run in (BIG, with_(BIG, "train", loss_mode=ON_POLICY), with_(SIM4, "actor", optimizer="offloaded")):
+        leaving, staying = subject(with_(run, "actor", keep_until_sync=False)), subject(run)
+        for stage in range(staying.layout.actor_pipeline):
+            of = [traffic(one, lengths(one), [stage])["host, offloads"] for one in (leaving, staying)]
+            assert of[0] - of[1] == 2 * stage_buffers(staying, stage).parameter_bytes
+    resident = with_(BIG, "actor", offload_parameters=False)
+    assert sent(with_(resident, "actor", keep_until_sync=False)) == sent(resident)
+
+
 def test_one_stage_sends_nothing_down_a_pipeline() -> None:
     assert "pipeline" in sent(SIM4)
     assert "pipeline" not in sent(with_(SIM4, "actor", stage_layers=[4]))
