@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from verl.utils.megatron_utils import load_megatron_model_to_gpu
 
 from tests.recipe.plan.layouts import Layout, Made, make_model
 from tests.recipe.plan.workers import Workers
+from verl_patches.utils.weight_places import weights_to_host
 
 # Every way from an update to the next sync: at once, behind a save, by a validation with a save behind it, behind a
 # pass; and a run that goes on from its checkpoint.
@@ -29,6 +32,25 @@ SPARED = {
     "ref": (0, 0, "reference"),
     "update": (0, 1, "actor"),
 }
+
+
+def test_a_plain_model_has_one_place_on_the_host_and_never_an_old_copy_there() -> None:
+    model = torch.nn.Linear(4, 3, device="npu")
+    places = set()
+    for number in range(3):
+        with torch.no_grad():
+            model.weight.fill_(number)
+        for _ in range(2):
+            weights_to_host([model])
+        assert model.weight.is_pinned() and (model.weight == number).all()
+        places.add(model.weight.data_ptr())
+        for _ in range(2):
+            load_megatron_model_to_gpu([model], load_grad=False)
+        assert model.weight.is_npu and (model.weight == number).all()
+    assert len(places) == 1
+    model.bfloat16()
+    weights_to_host([model])
+    assert model.weight.dtype == torch.bfloat16 and model.weight.data_ptr() not in places
 
 
 @pytest.fixture(scope="module")
