@@ -42,7 +42,7 @@ class GroupTraffic {
   std::map<std::string, Row> rows_;
 };
 
-// Between host and device: copies of tensors, with the bytes that the host's tensor has, and pages that were locked for them.
+// Between host and device: copies of tensors, with the bytes that the device's tensor has, and pages that were locked for them.
 struct HostTraffic {
   Counter to_device, to_host, locked;
 };

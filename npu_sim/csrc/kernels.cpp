@@ -172,8 +172,9 @@ Tensor copy_from(const Tensor& self, const Tensor& dst, bool non_blocking) {
   const Tensor from = self.device().type() == kNPU ? cpu_view(self) : self;
   const Tensor to = to_npu ? cpu_view(dst) : dst;
   if (to_npu != (self.device().type() == kNPU)) {
-    const Tensor& on_host = to_npu ? self : dst;
-    (to_npu ? host_traffic().to_device : host_traffic().to_host).add(static_cast<int64_t>(on_host.numel() * on_host.itemsize()));
+    // Where dtypes differ, the host converts (torch_npu v2.5.1-7.1.0, CopyKernelOpApi.cpp).
+    const Tensor& on_device = to_npu ? dst : self;
+    (to_npu ? host_traffic().to_device : host_traffic().to_host).add(static_cast<int64_t>(on_device.numel() * on_device.itemsize()));
   }
   ComputeFor guard(to_npu ? dst.device().index() : -1);
   at::AutoDispatchBelowADInplaceOrView below_autograd;

@@ -308,7 +308,7 @@ def test_copies_between_host_and_device_and_locked_blocks_are_counted():
     on_device[:10].copy_(torch.ones(10, dtype=torch.float16))
     pinned.copy_(on_device)
     counted = torch_npu.sim.host_traffic()
-    assert counted == torch_npu.sim.HostTraffic(to_device=(2, 420), to_host=(2, 600), locked=(1, 200))
+    assert counted == torch_npu.sim.HostTraffic(to_device=(2, 440), to_host=(2, 600), locked=(1, 200))
     torch_npu.sim.reset_traffic()
     assert torch_npu.sim.host_traffic() == torch_npu.sim.HostTraffic((0, 0), (0, 0), (0, 0))
 

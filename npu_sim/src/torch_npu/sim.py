@@ -39,8 +39,8 @@ class GroupTraffic:
 
 @dataclass(frozen=True)
 class HostTraffic:
-    """(calls, bytes) of copies of tensors between host and devices, with the bytes of the host's tensor; and of blocks
-    of host memory that were page-locked."""
+    """(calls, bytes) of copies of tensors between host and devices, with the bytes of the device's tensor, as the host
+    converts dtypes; and of blocks of host memory that were page-locked."""
 
     to_device: tuple[int, int]
     to_host: tuple[int, int]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 from verl.utils.megatron_utils import load_megatron_model_to_gpu
 
+from recipe.plan.subject import Subject
+from recipe.plan.traffic import lengths, traffic
 from tests.recipe.plan.layouts import Layout, Made, make_model
 from tests.recipe.plan.workers import Workers
 from verl_patches.utils.weight_places import weights_to_host
@@ -88,8 +91,11 @@ def test_the_same_weights_everywhere_with_fewer_copies(workers: Workers, made: M
     stock, ours = (
         workers.run(planned, made, tmp_path / str(stock), stock=stock, phases=PHASES) for stock in (True, False)
     )
-    for of_stock, of_ours in zip(stock, ours, strict=True):
+    for rank, (of_stock, of_ours) in enumerate(zip(stock, ours, strict=True)):
         check_rank(of_stock, of_ours)
+        stage = rank * planned.layout.actor_pipeline // planned.layout.dies
+        for counted, stays in ((of_stock, False), (of_ours, True)):
+            check_plan(counted, planned, stage, stays)
 
 
 def check_rank(of_stock: dict[str, Any], of_ours: dict[str, Any]) -> None:
@@ -113,3 +119,12 @@ def check_rank(of_stock: dict[str, Any], of_ours: dict[str, Any]) -> None:
         to_device, to_host, whose = SPARED[ours["name"]]
         expected = {"to_device": to_device * weights, "to_host": to_host * weights, "locked": of_ours[whose]}
         assert {way: stock[way][1] - ours[way][1] for way in expected} == expected, ours["name"]
+
+
+def check_plan(counted: dict[str, Any], planned: Subject, stage: int, stays: bool) -> None:
+    """Of the second step; counted besides are the batches, and what a step tells the driver."""
+    actor = dataclasses.replace(planned.config.actor, keep_until_sync=stays)
+    run = dataclasses.replace(planned, config=dataclasses.replace(planned.config, actor=actor))
+    moved = sum(phase["to_device"][1] + phase["to_host"][1] - phase["read"] for phase in counted["phases"][4:8])
+    offloads = traffic(run, lengths(run), [stage])["host, offloads"]
+    assert offloads < moved < 1.1 * offloads, (moved, offloads)

@@ -68,12 +68,13 @@ class Die:
         self._vocabulary = int(actor.hf_config.vocab_size)
         self._directory = Path(job["out"]).parent / "checkpoints"
         self._step = 0
-        self._given = ""
+        self._given, self._read = "", 0
         update = actor.rollout.update_weights
 
         async def update_weights(weights: Any, **kwargs: Any) -> None:
             await update(weights, **kwargs)
-            self._given = digest(list(actor.rollout._model.parameters()))
+            parameters = list(actor.rollout._model.parameters())
+            self._given, self._read = digest(parameters), sum(parameter.nbytes for parameter in parameters)
 
         actor.rollout.update_weights = update_weights
 
@@ -85,7 +86,7 @@ class Die:
             "save": self._save, "load": self._load,
         }  # fmt: skip
         self._step += 1
-        self._given = ""
+        self._given, self._read = "", 0
         torch.manual_seed(self._step)
         sim.reset_traffic()
         with self._counters.measured(name):
@@ -98,6 +99,7 @@ class Die:
         return {
             "name": name, "on_die": on_die, "weights": digest(places), "rollout": self._given, "peak": peak,
             "pinned": _sim.pinned_bytes(), "places": [b.param_data.cpu_data.data_ptr() for b in self._buffers()],
+            "read": self._read,
             "gradients": sum(b.grad_data.untyped_storage().size() for b in self._buffers()), **counted,
         }  # fmt: skip
 
