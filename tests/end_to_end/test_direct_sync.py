@@ -7,6 +7,7 @@ Real verl, vLLM and Megatron-core on the simulated NPU.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -38,9 +39,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def direct(runs: Path, config: str) -> Path:
     file = run_file(runs, config)
-    text = file.read_text(encoding="utf-8")
-    assert text.count("[rollout]\n") == 1
-    file.write_text(text.replace("[rollout]\n", "[rollout]\ndirect_sync = true\n"), encoding="utf-8")
+    text, found = re.subn(r"(?m)^\[rollout\].*$", r"\g<0>\ndirect_sync = true", file.read_text(encoding="utf-8"))
+    assert found == 1
+    file.write_text(text, encoding="utf-8")
     return file
 
 
