@@ -8,6 +8,7 @@ it, and those marked `mindspeed` start processes of their own with `mindspeed_up
 from __future__ import annotations
 
 import atexit
+import functools
 import json
 import os
 import shutil
@@ -15,11 +16,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.recipe.plan.layouts import Made
+    from tests.recipe.plan.workers import Workers
 
 REPO = Path(__file__).resolve().parents[1]
 # RECIPE_UPSTREAM lets a working tree borrow another tree's synced sources instead of its own.
@@ -115,6 +121,32 @@ def mindspeed_upstream() -> Path:
     """The upstream tree with MindSpeed in it, for the path of a child process."""
     assert _HAS_MINDSPEED, "mark the test with @pytest.mark.mindspeed"
     return _GIVEN
+
+
+@pytest.fixture(scope="session")
+def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
+    """Makes the model with experts of this width, once."""
+    from tests.recipe.plan.layouts import make_model
+
+    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
+
+
+@pytest.fixture(scope="session")
+def workers_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, bool], Workers]:
+    """Processes whose ranks run a module, with or without MindSpeed, which changes all of Megatron-core in a process;
+    each is started once."""
+    from tests.recipe.plan.workers import Workers
+
+    @functools.cache
+    def started(module: str, mindspeed: bool) -> Workers:
+        upstream = request.getfixturevalue("mindspeed_upstream") if mindspeed else None
+        made = Workers(module, upstream, tmp_path_factory.mktemp("workers") / "log")
+        request.addfinalizer(made.close)
+        return made
+
+    return started
 
 
 @pytest.hookimpl(trylast=True)

@@ -52,6 +52,21 @@ def random_states_by_cuda_names():
     assert torch.equal(first, torch.randn(3, device="cuda"))
 
 
+def meshes_are_on_npu():
+    import tempfile
+
+    import torch.distributed as dist
+
+    with tempfile.NamedTemporaryFile() as file:
+        dist.init_process_group("nccl", init_method=f"file://{file.name}", rank=0, world_size=1)
+        try:
+            from_group = dist.device_mesh.DeviceMesh.from_group(dist.group.WORLD, "cuda")
+            made = dist.device_mesh.init_device_mesh("cuda", (1,))
+            assert from_group.device_type == made.device_type == "npu"
+        finally:
+            dist.destroy_process_group()
+
+
 def capability_never_breaks_broadcast():
     import tempfile
 
@@ -121,6 +136,7 @@ CHECKS = [
     device_contexts_still_work,
     generators_stay_a_class,
     random_states_by_cuda_names,
+    meshes_are_on_npu,
     capability_never_breaks_broadcast,
     memory_and_streams_by_cuda_names,
     mixed_precision_by_cuda_names,

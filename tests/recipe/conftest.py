@@ -1,26 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A made-up upstream `fake` and its mirror `fake_patches` in a temporary directory, run in fresh processes; and the
-tiny model on processes that are dies, for plan and rehearsal."""
+"""A made-up upstream `fake` and its mirror `fake_patches` in a temporary directory, run in fresh processes."""
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from recipe.overlay import source
 from recipe.overlay.target import parse_target
-
-if TYPE_CHECKING:
-    from tests.recipe.plan.layouts import Made
-    from tests.recipe.plan.workers import Workers
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -137,29 +129,3 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
-    """Makes the model with experts of this width, once."""
-    from tests.recipe.plan.layouts import make_model
-
-    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
-
-
-@pytest.fixture(scope="session")
-def workers_of(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, bool], Workers]:
-    """Processes whose ranks run a module, with or without MindSpeed, which changes all of Megatron-core in a process;
-    each is started once."""
-    from tests.recipe.plan.workers import Workers
-
-    @functools.cache
-    def started(module: str, mindspeed: bool) -> Workers:
-        upstream = request.getfixturevalue("mindspeed_upstream") if mindspeed else None
-        made = Workers(module, upstream, tmp_path_factory.mktemp("workers") / "log")
-        request.addfinalizer(made.close)
-        return made
-
-    return started

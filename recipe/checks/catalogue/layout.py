@@ -9,9 +9,12 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, refusal, unfit
+from recipe.plan.routes import routes_of, world
+from recipe.plan.subject import subject
 from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
-from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
+from recipe.runfile.schema import CUDA, DIE_KINDS, MIB, NPU, SIM
+from verl_patches.utils.routes.layouts import LayoutError
 
 
 def _uneven(shared: int, ranks: int) -> bool:
@@ -174,3 +177,23 @@ def _ends(facts: Facts) -> Iterator[Complaint]:
         raise NoMatter
     if max(stages[0], stages[-1]) > min(stages[1:-1]):
         yield doubtful(f"stage_layers = {stages}", "ends that are not longer than the stages between")
+
+
+@check(
+    "L020", "the direct weight sync has routes from the actor's layout to the rollout's", needs="static",
+    why="every die works out what it is sent and by whom from the sizes of model and layouts; a tensor that cannot be "
+        "cut as both engines ask ends the run at its first sync",
+    fix="change the size that is named, or set [rollout] direct_sync = false",
+)  # fmt: skip
+def _routes(facts: Facts) -> Iterator[Complaint]:
+    if not facts.config.rollout.direct_sync:
+        raise NoMatter
+    if facts.device == CUDA:
+        yield doubtful("[rollout] direct_sync = true on GPUs", "false: verl's own rollout takes no part in it")
+        return
+    _ = facts.layout
+    run = subject(facts.config, facts.architecture)
+    try:
+        world(routes_of(run, facts.config.rollout.direct_sync_buffer_mib * MIB))
+    except LayoutError as error:
+        yield bad(f"[rollout] direct_sync: {error}", "sizes that go together")

@@ -35,6 +35,7 @@ class Layout:
     rollout_tensor: int = 1
     instances: int = 1
     direct_sync: bool = False
+    direct_sync_buffer_mib: int = 512
     recompute: Recompute | None = None
     micro_batch_tokens: int = 4 * (PROMPT + RESPONSE)
     mindspeed: bool = False
@@ -52,6 +53,7 @@ class Layout:
             "rollout": {
                 "tensor_parallel": self.rollout_tensor, "instances": self.instances, "samples_per_prompt": 4,
                 "max_batched_tokens": 512, "direct_sync": self.direct_sync,
+                "direct_sync_buffer_mib": self.direct_sync_buffer_mib,
             },
             "actor": {
                 "tensor_parallel": self.tensor, "expert_parallel": self.expert, "stage_layers": list(self.stages),

@@ -190,6 +190,8 @@ def _replace_distributed() -> None:
         module.is_nccl_available = dist.is_hccl_available
     _wrap(dist.ProcessGroup, ["_get_backend"])
     _wrap(torch.distributed.fsdp.FullyShardedDataParallel, ["__init__"])
+    _wrap(dist.device_mesh, ["init_device_mesh"])
+    _wrap(dist.device_mesh.DeviceMesh, ["__init__"])
 
 
 def _switch_torchscript_off() -> None:

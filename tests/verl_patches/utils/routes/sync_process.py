@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """verl's own workers of a die: verl's weight sync and the direct one, after each of several changes of the weights.
 
-For tests/ranks.py, with RECIPE_DIRECT_SYNC set; a rank writes `<out>.<rank>.json`: the bytes and calls that each sync
-took.
+For tests/ranks.py, with RECIPE_DIRECT_SYNC set; a rank writes `<out>.<rank>.json`: the bytes that a sync brings it, and
+a hash of the rollout after the last one. `save_to`, `load_from` of a job: checkpoints, after the last sync and before
+the first, which then has the weights of the checkpoint.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,24 @@ def run(job: dict[str, Any], rank: int) -> None:
         config = compose("ppo_megatron_trainer", overrides=job["overrides"]).actor_rollout_ref
     torch.manual_seed(1)
     actor = build_workers(config, Counters()).actor
+    if "load_from" in job:
+        actor.load_checkpoint(job["load_from"], del_local_after_load=False)
     for number in range(job["syncs"]):
         load_megatron_model_to_gpu(actor.actor.actor_module, load_grad=False)
-        change(actor, number)
+        if "load_from" not in job:
+            change(actor, number)
         stock, direct = (synced(actor, direct=direct) for direct in (False, True))
         assert stock.keys() == direct.keys()
         for name, value in stock.items():
             assert torch.equal(value, direct[name]), (number, name)
+    if "save_to" in job:
+        actor.save_checkpoint(job["save_to"], global_step=1)
     # And as verl calls it, with a generation after it.
     lengths = Lengths.full(job["prompt"], job["response"])
     actor.generate_sequences(prompts(job["rollout_sequences"], lengths, int(actor.hf_config.vocab_size)))
     transport = actor.rollout._transport
-    Path(f"{job['out']}.{rank}.json").write_text(json.dumps({"received": transport.plan.received_bytes}))
+    left = {"received": transport.plan.received_bytes, "rollout": digest(direct)}
+    Path(f"{job['out']}.{rank}.json").write_text(json.dumps(left))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -61,6 +69,15 @@ def change(actor: Any, number: int) -> None:
                 tensor.copy_(torch.arange(len(tensor)) * 1e-3 * (number + 1))
             else:
                 tensor.mul_(1 + 0.25 * number)
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """A hash of names and bits."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(name.encode())
+        hashed.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def weights(actor: Any) -> ActorWeights:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `benchmarks/switch.py` counts on small dies; its seconds are not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+# What the ranks tell each other before anything is sent (verl_patches/utils/routes/transport.py, `agree`).
+AGREED_BYTES = 16
+
+
+@pytest.mark.slow
+def test_both_ways_of_two_dies_and_of_a_run_file() -> None:
+    arguments = ["--dies", "2", "--syncs", "1", "--rehearse", str(REPO / "configs" / "sim_4die.toml"), "--json"]
+    done = subprocess.run(
+        [sys.executable, str(REPO / "benchmarks" / "switch.py"), *arguments],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    rows = [(row, 2) for row in report["dies"]["2"]["layouts"].values()]
+    rows += [(row, 4) for row in report["sim_4die"]["stages"].values()]
+    assert len(rows) == 4
+    for row, dies in rows:
+        assert row["received_bytes"] - row["minimum_bytes"] == AGREED_BYTES * dies, row
+        assert row["stock_bytes"] > row["received_bytes"]
+        assert row["calls_stock"] > 10 * row.get("calls_ours", row.get("calls"))
+        assert row["extra_peak_bytes"] < row["stock_extra_peak_bytes"]
