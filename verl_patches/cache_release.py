@@ -5,6 +5,9 @@ The light way is `torch.npu.empty_virt_addr_cache`, which torch_npu has from 2.6
 addresses of what is free, but keeps the physical memory for this process's next tensors, whatever their sizes. Giving
 that back is what takes the time (torch_npu v2.7.1, `NPUCachingAllocator.cpp`: `aclrtFreePhysical` for each piece). It
 is an error without expandable segments.
+
+HCCL takes memory of its own for a process group at its first collective, and does not ask torch to give any back for
+that. So a process's first step, in which all groups come into use, releases in full.
 """
 
 # NPU-ADAPTATION: between phases, cached memory is given back by torch_npu's light way where there is one
@@ -24,13 +27,20 @@ from verl_patches.utils.weight_places import asked_for
 # Free parts of pieces that are in use: no pass gives them back.
 LITTLE_BYTES = 16 * 2**20
 _full: ContextVar[Callable[[], None] | None] = ContextVar("full_release", default=None)
+_first_step_over = False
+
+
+def first_step_is_over() -> None:
+    """Every process group has been used."""
+    global _first_step_over
+    _first_step_over = True
 
 
 def light_release() -> Callable[[], None] | None:
-    """torch_npu's function, where it is there, works, and the run wants it."""
+    """torch_npu's function, where it is there, works, and the run wants it; not in a process's first step."""
     expandable = "expandable_segments:True" in os.environ.get("PYTORCH_NPU_ALLOC_CONF", "")
     light: Callable[[], None] | None = getattr(get_torch_device(), "empty_virt_addr_cache", None)
-    return light if expandable and asked_for() else None
+    return light if expandable and asked_for() and _first_step_over else None
 
 
 @contextmanager

@@ -52,6 +52,8 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         # The driver never imports verl/workers/megatron_workers.py, where the prelude line is.
         "VERL_USE_EXTERNAL_MODULES": "verl_patches.prelude_patch",
         "VERL_FILE_LOGGER_PATH": str(paths.metrics),
+        # Batches travel as arrays: torch.save takes many times as long, and torch.load can run code.
+        "VERL_DATAPROTO_SERIALIZATION_METHOD": "numpy",
         "RECIPE_RUN_DIR": str(paths.run_dir),
         RUN_ID: paths.run_id,
         "TMPDIR": str(paths.scratch),

@@ -12,6 +12,7 @@ from verl.utils.megatron_utils import offload_megatron_model_to_cpu
 from verl.workers.megatron_workers import ActorRolloutRefWorker
 
 from tests.verl_patches.workers.test_megatron_workers import batch, worker
+from verl_patches import cache_release
 from verl_patches.cache_release import LITTLE_BYTES, light_releases, release_to_device
 from verl_patches.utils.weight_places import OPTION
 
@@ -20,13 +21,14 @@ LIGHT, FULL = "light", "full"
 
 @pytest.fixture
 def releases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """How memory was given back, each time; there is a light way, and the run wants it."""
+    """How memory was given back, each time; there is a light way, the run wants it, and its first step is over."""
     ways: list[str] = []
     full = torch.npu.empty_cache
     monkeypatch.setattr(torch.npu, "empty_cache", lambda: (ways.append(FULL), full()))
     monkeypatch.setattr(torch.npu, "empty_virt_addr_cache", lambda: ways.append(LIGHT), raising=False)
     monkeypatch.setenv("PYTORCH_NPU_ALLOC_CONF", "expandable_segments:True")
     monkeypatch.setenv(OPTION, "1")
+    monkeypatch.setattr(cache_release, "_first_step_over", True)
     return ways
 
 
@@ -46,6 +48,19 @@ def test_a_phase_releases_lightly(releases: list[str], monkeypatch: pytest.Monke
     assert set(releases) == {LIGHT}
     memory_utils.aggressive_empty_cache()
     assert releases[-1] == FULL, "the phase is over"
+
+
+def test_until_the_first_update_is_over_hccl_finds_all_that_is_free(
+    releases: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_release, "_first_step_over", False)
+    monkeypatch.setattr("verl.utils.megatron.optimizer.get_megatron_last_lr", lambda _: 1e-6)
+    phase = worker(_is_offload_param=True)
+    phase.actor_module = []
+    for expected in (FULL, LIGHT):
+        releases.clear()
+        ActorRolloutRefWorker.update_actor(phase, batch())
+        assert set(releases) == {expected}
 
 
 def test_before_the_kv_cache_comes_the_device_gets_everything(releases: list[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from recipe.mismatch.switch import around_log_prob
 from recipe.overlay import patch
-from verl_patches.cache_release import light_releases
+from verl_patches.cache_release import first_step_is_over, light_releases
 from verl_patches.device_memory import record_memory
 from verl_patches.utils.weight_places import weights_on_die, weights_staying
 from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
@@ -112,6 +112,7 @@ def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
     # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded
     with weights_staying(), light_releases():
         output = original(self, data)
+    first_step_is_over()
     record_memory("update")
     return output
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from verl.utils.megatron_utils import load_megatron_model_to_gpu
 
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import lengths, traffic
-from tests.recipe.plan.layouts import Layout, Made, make_model
+from tests.recipe.plan.layouts import Layout, Made
 from tests.recipe.plan.workers import Workers
 from verl_patches.utils.weight_places import weights_to_host
 
+RANKS = "tests.verl_patches.utils.weight_places_process"
 # Every way from an update to the next sync: at once, behind a save, by a validation with a save behind it, behind a
 # pass; and a run that goes on from its checkpoint.
 PHASES = (
@@ -56,19 +56,6 @@ def test_a_plain_model_has_one_place_on_the_host_and_never_an_old_copy_there() -
     assert model.weight.dtype == torch.bfloat16 and model.weight.data_ptr() not in places
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return make_model(tmp_path_factory.mktemp("model"), Layout(1).expert_width)
-
-
-@pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
-    log = tmp_path_factory.mktemp("places") / "log"
-    module = "tests.verl_patches.utils.weight_places_process"
-    with contextlib.closing(Workers(module, mindspeed=None, log=log)) as workers:
-        yield workers
-
-
 LAYOUTS: dict[str, dict[str, Any]] = {
     "ep2": {"dies": 2},
     "ep2, direct sync": {"dies": 2, "direct_sync": True},
@@ -86,8 +73,11 @@ FAST = ("ep2",)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in LAYOUTS]
 )
-def test_the_same_weights_everywhere_with_fewer_copies(workers: Workers, made: Made, tmp_path: Path, name: str) -> None:
-    planned = Layout(**LAYOUTS[name]).planned()
+def test_the_same_weights_everywhere_with_fewer_copies(
+    workers_of: Callable[[str, bool], Workers], tiny_made: Callable[[int], Made], tmp_path: Path, name: str
+) -> None:
+    layout = Layout(**LAYOUTS[name])
+    planned, workers, made = layout.planned(), workers_of(RANKS, False), tiny_made(layout.expert_width)
     stock, ours = (
         workers.run(planned, made, tmp_path / str(stock), stock=stock, phases=PHASES) for stock in (True, False)
     )
