@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -20,14 +17,7 @@ import pytest
 
 from recipe.recorder import EVENTS
 from recipe.report.metrics import read_steps, unequal_metrics
-from tests.end_to_end.test_run import (
-    check_nothing_left,
-    first_step_done,
-    launch,
-    run_file,
-    until,
-    workers,
-)
+from tests.end_to_end.test_run import check_nothing_left, first_step_done, launched, run_file, until, workers
 
 pytestmark = pytest.mark.slow
 
@@ -43,17 +33,6 @@ def direct(runs: Path, config: str) -> Path:
     assert found == 1
     file.write_text(text, encoding="utf-8")
     return file
-
-
-@contextmanager
-def launched(runs: Path, file: Path, name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
-    launcher = launch(runs, file, name, steps)
-    try:
-        yield launcher
-    finally:
-        if launcher.poll() is None:
-            launcher.terminate()
-            launcher.communicate(timeout=60)
 
 
 def test_the_metrics_are_those_of_verls_own_sync_to_the_last_digit(runs: Path) -> None:

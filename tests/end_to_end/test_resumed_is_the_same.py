@@ -8,15 +8,12 @@ begun, answers are graded by processes, and steps before and after the resume ar
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from recipe.report.metrics import Step, read_steps, unequal_metrics
-from tests.end_to_end.test_run import REPO, launch, processes_of, run_id, until
+from tests.end_to_end.test_run import REPO, launched, processes_of, run_id, until
 
 pytestmark = pytest.mark.slow
 STEPS, SAVED, SEEN = 5, 3, 4
@@ -48,19 +45,8 @@ def run_file(runs: Path) -> Path:
     return path
 
 
-@contextmanager
-def launched(runs: Path, run_file: Path, name: str) -> Iterator[subprocess.Popen[str]]:
-    launcher = launch(runs, run_file, name, STEPS)
-    try:
-        yield launcher
-    finally:
-        if launcher.poll() is None:
-            launcher.terminate()
-            launcher.communicate(timeout=60)
-
-
 def finish(runs: Path, run_file: Path, name: str) -> str:
-    with launched(runs, run_file, name) as launcher:
+    with launched(runs, run_file, name, STEPS) as launcher:
         output, error = launcher.communicate(timeout=600)
     assert launcher.returncode == 0, error + output
     return output
@@ -69,7 +55,7 @@ def finish(runs: Path, run_file: Path, name: str) -> str:
 def kill_after(step: int, runs: Path, run_file: Path, name: str) -> None:
     """Start the run and kill its driver once the metrics of `step` are there."""
     run_dir = runs / name
-    with launched(runs, run_file, name) as launcher:
+    with launched(runs, run_file, name, STEPS) as launcher:
         until(lambda: any(one.number == step for one in read_steps(run_dir / "metrics.jsonl")), launcher)
         (driver,) = (one for one in processes_of(run_id(run_dir)) if "recipe.launch.driver" in one.cmdline())
         driver.kill()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,18 @@ def launch(runs: Path, file: Path, name: str, steps: int) -> subprocess.Popen[st
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def launched(runs: Path, file: Path, name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
+    """A launcher that is stopped where the block leaves it running."""
+    launcher = launch(runs, file, name, steps)
+    try:
+        yield launcher
+    finally:
+        if launcher.poll() is None:
+            launcher.terminate()
+            launcher.communicate(timeout=60)
 
 
 def run_id(run_dir: Path) -> str:
