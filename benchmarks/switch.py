@@ -34,7 +34,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from recipe.plan.routes import Bytes, routes_of, world  # noqa: E402
+from recipe.plan.routes import routes_of, world  # noqa: E402
 from recipe.plan.subject import Subject, subject  # noqa: E402
 from recipe.rehearse.conduct import rehearse_stages  # noqa: E402
 from recipe.rehearse.job import SWITCH  # noqa: E402
@@ -158,11 +158,7 @@ def measured(planned: Subject, left: list[list[dict[str, Any]]]) -> Measured:
 def lacking(planned: Subject) -> list[int]:
     """Bytes of what each die's rollout keeps and its actor does not have."""
     figures = world(routes_of(planned))
-    return [lacked(experts) + lacked(dense) for experts, dense in zip(figures.experts, figures.dense, strict=True)]
-
-
-def lacked(of_die: Bytes) -> int:
-    return of_die.needed - of_die.own
+    return [experts.lacking + dense.lacking for experts, dense in zip(figures.experts, figures.dense, strict=True)]
 
 
 def line(name: str, row: Measured) -> str:
@@ -178,7 +174,8 @@ def true_size(config: RunConfig, stages: list[int] | None, directory: Path, say:
     count = planned.layout.actor_pipeline
     chosen = tuple(sorted({0, count // 2, count - 1} if stages is None else set(stages)))
     found = {way: switches(config, chosen, directory / way, way) for way in (STOCK, OURS)}
-    figures, routes = world(routes_of(planned)), routes_of(planned)
+    routes = routes_of(planned)
+    figures, least = world(routes), lacking(planned)
     each = planned.layout.dies // count
     rows = {}
     for stage in chosen:
@@ -187,7 +184,7 @@ def true_size(config: RunConfig, stages: list[int] | None, directory: Path, say:
             "expert_bytes": figures.experts[rank].received,
             "other_bytes": figures.dense[rank].received,
             "received_bytes": found[OURS][stage]["received"],
-            "minimum_bytes": lacked(figures.experts[rank]) + lacked(figures.dense[rank]),
+            "minimum_bytes": least[rank],
             "stock_bytes": found[STOCK][stage]["received"],
             "calls": found[OURS][stage]["calls"],
             "rounds": len(routes.of_rank(rank).all_rounds),

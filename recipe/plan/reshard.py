@@ -89,6 +89,6 @@ def _direct_buffer_bytes(run: Subject) -> list[int]:
 
 def _routes_of(run: Subject) -> Routes:
     try:
-        return routes_of(run, run.config.rollout.direct_sync_buffer_mib * MIB)
+        return routes_of(run)
     except LayoutError as error:
         raise ConfigError(f"[rollout] direct_sync: {error}") from error

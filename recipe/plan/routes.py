@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from recipe.plan.subject import Subject
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.layout import Layout
+from recipe.runfile.schema import MIB
 from verl_patches.utils.routes.dense import DenseRoutes
 from verl_patches.utils.routes.experts import ExpertRoutes
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout
-from verl_patches.utils.routes.routes import BUFFER_BYTES, Routes
+from verl_patches.utils.routes.routes import Routes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Bytes:
     own: int
     received: int
     sent: int
+
+    @property
+    def lacking(self) -> int:
+        """What the rollout keeps there and the actor has not: the least that can be received."""
+        return self.needed - self.own
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,13 @@ class World:
     imbalance: float
 
 
-def routes_of(run: Subject, buffer_bytes: int = BUFFER_BYTES) -> Routes:
-    """The routes between the actor's layout and the rollout's.
-
-    Args:
-        run: the run.
-        buffer_bytes: the most that a die sends and receives at a time.
+def routes_of(run: Subject) -> Routes:
+    """The routes between the actor's layout and the rollout's, in rounds of the run's buffer.
 
     Raises:
         LayoutError: sizes that the run file's own rules let through, but that do not go together.
     """
-    return _routes(run.layout, run.model, buffer_bytes)
+    return _routes(run.layout, run.model, run.config.rollout.direct_sync_buffer_mib * MIB)
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ from recipe.plan.routes import routes_of, world
 from recipe.plan.subject import subject
 from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
-from recipe.runfile.schema import CUDA, DIE_KINDS, MIB, NPU, SIM
+from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
 from verl_patches.utils.routes.layouts import LayoutError
 
 
@@ -192,8 +192,7 @@ def _routes(facts: Facts) -> Iterator[Complaint]:
         yield doubtful("[rollout] direct_sync = true on GPUs", "false: verl's own rollout takes no part in it")
         return
     _ = facts.layout
-    run = subject(facts.config, facts.architecture)
     try:
-        world(routes_of(run, facts.config.rollout.direct_sync_buffer_mib * MIB))
+        world(routes_of(subject(facts.config, facts.architecture)))
     except LayoutError as error:
         yield bad(f"[rollout] direct_sync: {error}", "sizes that go together")

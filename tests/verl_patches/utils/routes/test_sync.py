@@ -66,7 +66,7 @@ def test_the_rollout_is_bit_for_bit_as_verls_own_sync_leaves_it(
     sync: Callable[..., tuple[Subject, list[Any]]], tmp_path: Path, name: str
 ) -> None:
     planned, left = sync(name, tmp_path, syncs=2)
-    figures = world(routes_of(planned, planned.config.rollout.direct_sync_buffer_mib * 2**20))
+    figures = world(routes_of(planned))
     least = [a.needed - a.own + b.needed - b.own for a, b in zip(figures.experts, figures.dense, strict=True)]
     assert [rank["received"] for rank in left] == least
 
