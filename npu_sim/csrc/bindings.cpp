@@ -15,6 +15,8 @@
 #include <torch/csrc/utils/pybind.h>
 #include <torch/version.h>
 
+#include <unistd.h>
+
 namespace npu_sim {
 
 void install_runtime();
@@ -23,15 +25,24 @@ void register_comm_name(const c10::intrusive_ptr<ProcessGroupHCCL>& group);
 
 namespace {
 
+// All groups of a process share gloo's device: each device has a thread that looks for work a hundred times a second.
+py::object gloo_device(const py::object& gloo_class) {
+  const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+  // A fork has none of its parent's threads.
+  const py::tuple key = py::make_tuple(getpid(), interface ? interface : "");
+  py::dict devices = py::module::import("torch_npu._sim").attr("gloo_devices");
+  if (!devices.contains(key))
+    // Without an interface: all simulated devices are on this machine.
+    devices[key] = interface ? gloo_class.attr("create_default_device")() : gloo_class.attr("create_device")(py::arg("hostname") = "127.0.0.1");
+  return devices[key];
+}
+
 // gloo's own Python constructor knows how to find the network interface.
 c10::intrusive_ptr<c10d::Backend> make_gloo(const py::module& distributed, const py::object& store, int rank, int size, const py::object& timeout) {
   const py::object gloo_class = distributed.attr("ProcessGroupGloo");
   const py::object gloo_options = gloo_class.attr("_Options")();
   py::list devices;
-  if (std::getenv("GLOO_SOCKET_IFNAME"))
-    devices.append(gloo_class.attr("create_default_device")());
-  else  // all simulated devices are on this machine
-    devices.append(gloo_class.attr("create_device")(py::arg("hostname") = "127.0.0.1"));
+  devices.append(gloo_device(gloo_class));
   gloo_options.attr("_devices") = devices;
   gloo_options.attr("_timeout") = timeout;
   return gloo_class(store, rank, size, gloo_options).cast<c10::intrusive_ptr<c10d::Backend>>();
@@ -85,6 +96,7 @@ void bind_hccl(py::module& m) {
       .def(py::init([](const py::object&, int rank, int size, const py::object&) { return c10::make_intrusive<ProcessGroupMirror>(rank, size); }),
            py::arg("store"), py::arg("rank"), py::arg("size"), py::arg("timeout") = py::none())
       .def_property_readonly("options", &ProcessGroupMirror::getBackendOptions);
+  m.attr("gloo_devices") = py::dict();
   m.def("make_world_of_one", &make_world_of_one);
   m.def("group_by_comm_name", &ProcessGroupHCCL::by_comm_name);
 }

@@ -405,6 +405,19 @@ def what_is_through_has_given_its_bytes_back():
         assert torch.npu.memory_allocated() == before
 
 
+def groups_share_the_thread_that_looks_for_work():
+    def threads() -> list[str]:
+        return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+    before = threads().count("gloo_tcp_loop")
+    groups = [dist.new_group(backend="hccl") for _ in range(3)]
+    for group in groups:
+        x = full(RANK + 1, 2)
+        dist.all_reduce(x, group=group)
+        assert x.tolist() == [3, 3]
+    assert before and threads().count("gloo_tcp_loop") == before, threads()
+
+
 def the_strict_level_refuses_what_hccl_does_not_take():
     def halves(x: torch.Tensor) -> list[torch.Tensor]:
         return list(x.split(1))
@@ -471,6 +484,7 @@ CHECKS = [
     a_group_made_by_hand,
     traffic_is_counted,
     what_is_through_has_given_its_bytes_back,
+    groups_share_the_thread_that_looks_for_work,
     functional_collectives,
     data_parallel_training,
 ]
