@@ -21,6 +21,7 @@ from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
 from recipe.mismatch.switch import around_generation
+from recipe.recorder import record
 from verl_patches.cache_release import release_to_device
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
@@ -36,6 +37,7 @@ from verl_patches.workers.rollout.vllm_rollout.released_weights import (
     check_no_poison,
     poison,
 )
+from vllm_ascend_patches.worker.step_counts import counting_steps
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
 
@@ -145,8 +147,14 @@ class NPURollout(vLLMRollout):
 
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
-        with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._count):
+        with (
+            true_compile(),
+            _collector_paused(),
+            _method_replaced(self.inference_engine, "generate", self._count),
+            counting_steps() as steps,
+        ):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
+        record("rollout_steps", graphs={str(size): n for size, n in sorted(steps.graphs.items())}, others=steps.others)
         self._record("generated")
         return output
 
