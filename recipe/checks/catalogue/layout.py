@@ -186,11 +186,8 @@ def _ends(facts: Facts) -> Iterator[Complaint]:
     fix="change the size that is named, or set [rollout] direct_sync = false",
 )  # fmt: skip
 def _routes(facts: Facts) -> Iterator[Complaint]:
-    if not facts.config.rollout.direct_sync:
+    if not facts.config.rollout.direct_sync or facts.device == CUDA:
         raise NoMatter
-    if facts.device == CUDA:
-        yield doubtful("[rollout] direct_sync = true on GPUs", "false: verl's own rollout takes no part in it")
-        return
     _ = facts.layout
     try:
         world(routes_of(subject(facts.config, facts.architecture)))

@@ -88,8 +88,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "rollout.multistream_mla": {"rollout.multistream_mla": True},
     "rollout.multistream_moe": {"rollout.multistream_moe": True},
     "rollout.kv_nz": {"rollout.kv_nz": True},
-    "rollout.dp_sync_on_device": {"rollout.dp_sync_on_device": True},
-    "rollout.direct_sync": {"rollout.direct_sync": True},
+    "rollout.dp_sync_on_device": {"rollout.dp_sync_on_device": False},
+    "rollout.direct_sync": {"rollout.direct_sync": False},
     "rollout.direct_sync_buffer_mib": {"rollout.direct_sync_buffer_mib": 256},
     "actor.expert_parallel": {"actor.expert_parallel": 16},
     "actor.stage_layers": {"actor.stage_layers": [7, 8, 8, 8, 8, 8, 8, 6]},
@@ -114,6 +114,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.clip_ratio_high": {"train.clip_ratio_high": 0.28},
     "train.kl_coefficient": {"train.kl_coefficient": 0.2},
     "train.kl_estimator": {"train.kl_estimator": "kl"},
+    "train.balance_batch": {"train.balance_batch": False},
     "train.loss_mode": {"train.loss_mode": "npu_on_policy"},
 }
 # Further values of a key whose settings no single change can show.
