@@ -115,7 +115,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.kl_coefficient": {"train.kl_coefficient": 0.2},
     "train.kl_estimator": {"train.kl_estimator": "kl"},
     "train.balance_batch": {"train.balance_batch": False},
-    "train.loss_mode": {"train.loss_mode": "npu_on_policy"},
+    "train.loss_mode": {"train.loss_mode": "vanilla"},
 }
 # Further values of a key whose settings no single change can show.
 AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}
