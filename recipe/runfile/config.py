@@ -16,6 +16,7 @@ from recipe.reward.verifiers import get_verifier
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.hosts import require_host
 from recipe.runfile.schema import (
+    CUDA,
     DIE_KINDS,
     HOST,
     RunConfig,
@@ -174,6 +175,11 @@ def _check_pairs(config: RunConfig, where: str) -> None:
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
     if rollout.kv_nz and not rollout.graph_mode:
         raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
+    for needed in ("graph_mode", "request_seeds"):
+        if rollout.rebalance and not getattr(rollout, needed):
+            raise ConfigError(f"{where}: [rollout] rebalance goes with {needed} = true; set it, or remove rebalance")
+    if rollout.rebalance and config.cluster.device == CUDA:
+        raise ConfigError(f"{where}: [rollout] rebalance is a change to the rollout on NPUs; remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":
         raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
     if config.actor.optimizer_host_share is not None and config.actor.optimizer != HOST:

@@ -48,6 +48,12 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("workers = 0", "mix = 1", "[reward] mix is 1 (int); expected a table of numbers"),
         ("[train]", '[train]\nloss_mode = "ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
         ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is a layout of graph mode; set graph_mode = true"),
+        ("[rollout]", "[rollout]\nrebalance = true", "[rollout] rebalance goes with graph_mode = true"),
+        (
+            "[rollout]",
+            "[rollout]\nrebalance = true\ngraph_mode = true\nrequest_seeds = false",
+            "[rollout] rebalance goes with request_seeds = true",
+        ),
         ("[run]", "[run", "not valid TOML"),
         ("[rollout]", "[rollout]\ntop_p = 1.5", "[rollout] top_p is 1.5; expected at most 1"),
         ("[rollout]", "[rollout]\ntemprature = 1.0", "[rollout] unknown key 'temprature'; did you mean 'temperature'?"),

@@ -94,7 +94,9 @@ def test_the_stand_in_has_shape_type_and_temperature() -> None:
 
 def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `RayPPOTrainer.init_workers` touches, with worker groups that start nothing."""
-    group = SimpleNamespace(init_model=lambda: None, compute_log_prob=lambda batch: "a forward pass")
+    group = SimpleNamespace(
+        init_model=lambda: None, compute_log_prob=lambda batch: "a forward pass", generate_sequences=lambda batch: None
+    )
     monkeypatch.setattr(ray_trainer, "RayClassWithInitArgs", lambda **kwargs: kwargs)
     monkeypatch.setattr(ray_trainer, "create_colocated_worker_cls", lambda class_dict: class_dict)
     return SimpleNamespace(

@@ -36,6 +36,7 @@ from verl_patches.workers.rollout.vllm_rollout.released_weights import (
     check_no_poison,
     poison,
 )
+from verl_patches.workers.rollout.vllm_rollout.request_seeds import SEEDS, seeded
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
 
@@ -69,6 +70,7 @@ class NPURollout(vLLMRollout):
         self._transport: Transport | None = None
         self._every_element_loaded = False
         self._kv_cache_present = True
+        self._seeds: Any = None
         check_block_count(self._engine.engine_core.engine_core)
 
     @property
@@ -145,7 +147,8 @@ class NPURollout(vLLMRollout):
 
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
-        with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._count):
+        self._seeds = prompts.non_tensor_batch.pop(SEEDS, None)
+        with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._generate):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
         self._record("generated")
         return output
@@ -169,10 +172,12 @@ class NPURollout(vLLMRollout):
             self._weights.release()
         self._record("released")
 
-    def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _generate(self, generate: Callable[..., Any], *, sampling_params: Any, **kwargs: Any) -> Any:
         """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch."""
+        if self._seeds is not None:
+            sampling_params = seeded(sampling_params, self._seeds)
         with self._ledger.counting():
-            return generate(*args, **kwargs)
+            return generate(sampling_params=sampling_params, **kwargs)
 
     def _record(self, phase: str) -> None:
         record_memory(phase, rollout_bytes=self._ledger.held)
