@@ -21,6 +21,7 @@ OPTION = "RECIPE_DP_SYNC_ON_DEVICE"
 
 
 def asked_for() -> bool:
+    """Whether this process's engine is to agree with the others by the devices."""
     return os.environ.get(OPTION, "0") == "1"
 
 

@@ -173,11 +173,12 @@ def _check_reward(config: RunConfig, where: str) -> None:
 
 def _check_pairs(config: RunConfig, where: str) -> None:
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
-    if rollout.kv_nz and not rollout.graph_mode:
-        raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
-    for needed in ("graph_mode", "request_seeds"):
-        if rollout.rebalance and not getattr(rollout, needed):
-            raise ConfigError(f"{where}: [rollout] rebalance goes with {needed} = true; set it, or remove rebalance")
+    if not rollout.graph_mode:
+        for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz", "rebalance"):
+            if getattr(rollout, name):
+                raise ConfigError(f"{where}: [rollout] {name} is of graph mode; set graph_mode = true, or remove it")
+    if rollout.rebalance and not rollout.request_seeds:
+        raise ConfigError(f"{where}: [rollout] rebalance goes with request_seeds = true; set it, or remove rebalance")
     if rollout.rebalance and config.cluster.device == CUDA:
         raise ConfigError(f"{where}: [rollout] rebalance is a change to the rollout on NPUs; remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":

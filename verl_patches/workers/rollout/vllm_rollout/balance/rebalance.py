@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,15 +49,20 @@ def asked_for() -> bool:
     return os.environ.get(OPTION, "0") == "1"
 
 
+@dataclass
+class Moved:
+    """Requests that an engine gave away in one generation, and their tokens, which others prefilled again."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
 class Rebalancer:
     """Stands in for two methods of one engine during one generation.
 
     Args:
         llm: vLLM's LLM.
         longest: tokens that an answer may have.
-
-    Attributes:
-        moved, prefilled_again: requests that this rank gave away, and their tokens.
     """
 
     def __init__(self, llm: Any, longest: int) -> None:
@@ -71,7 +77,7 @@ class Rebalancer:
         self._step = 0
         # Of what came from elsewhere: tokens that it brought.
         self._brought: dict[str, int] = {}
-        self.moved = self.prefilled_again = 0
+        self.moved = Moved()
 
     def has_unfinished_requests(self, stock: Callable[[], bool]) -> bool:
         """vLLM's question before every step, in the place of the collective that it costs there."""
@@ -159,8 +165,8 @@ class Rebalancer:
         engine.abort_request(names)
         for name in names:
             self._brought.pop(name, None)
-        self.moved += len(leaving)
-        self.prefilled_again += sum(move.tokens for move in leaving)
+        self.moved.requests += len(leaving)
+        self.moved.tokens += sum(move.tokens for move in leaving)
 
     def _row(self, request: Any) -> tuple[int, int, int]:
         generated = request.num_output_tokens
