@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows come back from the engines as they went; the samples of a prompt are on different engines, each with its seed."""
+"""Rows come back from the engines as they went; the samples of a prompt go to different ones, each with its seed."""
 
 from __future__ import annotations
 

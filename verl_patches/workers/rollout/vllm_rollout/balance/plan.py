@@ -8,6 +8,8 @@ out, and costs their tokens: the receiver prefills them again, while the others 
 Plain Python on plain numbers: every rank makes the same plan of the same table.
 """
 
+# NPU-ADAPTATION: the planner of the re-balancing
+
 from __future__ import annotations
 
 import hashlib

@@ -6,6 +6,8 @@ all samples of few prompts, and the answers to one prompt resemble each other in
 long after the others.
 """
 
+# NPU-ADAPTATION: the samples of a prompt on different engines
+
 from __future__ import annotations
 
 
