@@ -80,7 +80,8 @@ def asked_of(count: int, seed: int, *, tail: bool = False, greedy: bool = True) 
             drawn.shuffle(rows)
         lengths.append(rows)
     prompts = [[[drawn.randrange(8, 200) for _ in range(drawn.randrange(1, PROMPT))] for _ in rows] for rows in lengths]
-    return {"prompts": prompts, "lengths": lengths, "seed": seed, "greedy": greedy}
+    rows = [list(range(SIZES[-1] * engine, SIZES[-1] * (engine + 1))) for engine in range(count)]
+    return {"prompts": prompts, "lengths": lengths, "rows": rows, "seed": seed, "greedy": greedy}
 
 
 def require_equal(plain: dict[str, Any], moved: dict[str, Any], case: Any) -> None:
@@ -126,3 +127,79 @@ def test_real_engines_take_the_steps_of_the_replay_and_moved_requests_get_their_
         for rank in range(count):
             require_equal(found[rank][2 * number], found[rank][2 * number + 1], (number, rank))
     assert moved >= 4, "hardly anything moved"
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_requests_that_move_at_random_get_their_answers(engines: Callable[..., Found], count: int) -> None:
+    """Several times, and home again; greedily, and by their seeds."""
+    require_equal_moves(engines, count, generations=3, least=20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_thousand_hand_overs(engines: Callable[..., Found], count: int) -> None:
+    require_equal_moves(engines, count, generations=60, least=500)
+
+
+def require_equal_moves(engines: Callable[..., Found], count: int, generations: int, least: int) -> None:
+    asked = [asked_of(count, 100 + seed, greedy=seed % 3 != 0) for seed in range(generations)]
+    found = engines([one | {"kind": kind} for one in asked for kind in ("plain", "random")], count, limit_s=1500)
+    for rank in range(count):
+        for number in range(generations):
+            require_equal(found[rank][2 * number], found[rank][2 * number + 1], (number, rank))
+            assert found[rank][2 * number + 1]["moves"] > 0
+    assert sum(one["plans"] for one in found[0]) >= least
+
+
+def test_what_is_sampled_does_not_depend_on_engine_or_batch(engines: Callable[..., Found]) -> None:
+    """The rows of two engines, dealt otherwise, and one of them with pieces of prompts where the other has none."""
+    asked = asked_of(2, 7, greedy=False)
+    shuffled = [(engine, row) for engine in range(2) for row in range(SIZES[-1])]
+    random.Random(3).shuffle(shuffled)
+    places = [shuffled[: SIZES[-1]], shuffled[SIZES[-1] :]]
+    other = asked | {
+        key: [[asked[key][engine][row] for engine, row in held] for held in places]
+        for key in ("prompts", "lengths", "rows")
+    }
+    first = engines([asked | {"kind": "plain"}, other | {"kind": "planned"}], 2)
+    whole = engines([asked | {"kind": "plain"}], 2, WHOLE)
+    for engine in range(2):
+        assert whole[engine][0]["tokens"] == first[engine][0]["tokens"]
+        for place, (home, row) in enumerate(places[engine]):
+            assert first[engine][1]["tokens"][place] == first[home][0]["tokens"][row]
+    sampled = [tuple(tokens) for one in first for tokens in one[0]["tokens"]]
+    again = engines([asked | {"kind": "plain", "seed": 8}], 2)
+    assert sampled != [tuple(tokens) for one in again for tokens in one[0]["tokens"]]
+
+
+def test_tensor_parallel_ranks_move_the_same(engines: Callable[..., Found]) -> None:
+    asked = [asked_of(2, 300 + seed, greedy=seed == 0) for seed in range(2)]
+    found = engines([one | {"kind": kind} for one in asked for kind in ("plain", "random")], 2, tp=2)
+    for number in range(2):
+        for rank in range(4):
+            require_equal(found[rank][2 * number], found[rank][2 * number + 1], (number, rank))
+            assert found[rank][2 * number + 1]["moves"] > 3
+            assert found[rank][2 * number + 1]["tokens"] == found[rank - rank % 2][2 * number + 1]["tokens"]
+
+
+PARTS = ["take", "give", "unpack", "take_output", "output_of"]
+
+
+def test_a_rank_that_fails_stops_all_and_leaves_no_requests(engines: Callable[..., Found]) -> None:
+    asked = asked_of(2, 11)
+    fails = [{"fails": {"part": part, "rank": rank, "kill": False}} for part in PARTS for rank in range(2)]
+    last = asked | {"kind": "random"}
+    found = engines([asked | {"kind": "plain"}, *(last | one for one in fails), last], 2)
+    for rank in range(2):
+        for one, report in zip(fails, found[rank][1:-1], strict=True):
+            part, failed_here = one["fails"]["part"], one["fails"]["rank"] == rank
+            assert (f"no {part} today" if failed_here else "on another rank") in report["failed"], one
+            assert report["left"] == 0
+        require_equal(found[rank][0], found[rank][-1], "after all that")
+
+
+@pytest.mark.parametrize("part", ["take", "exchange", "give"])
+def test_when_a_rank_dies_the_others_do_not_wait(engines: Callable[..., Found], part: str) -> None:
+    asked = asked_of(2, 11) | {"kind": "random", "fails": {"part": part, "rank": 1, "kill": True}}
+    with pytest.raises(AssertionError, match=r"ranks \[0\] failed(.|\n)*onnection (closed|reset)"):
+        engines([asked], 2, limit_s=120)

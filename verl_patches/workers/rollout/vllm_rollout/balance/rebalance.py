@@ -29,10 +29,10 @@ import torch.distributed as dist
 from verl_patches.workers.rollout.vllm_rollout.balance.domain import Domain, HandOverFailed
 from verl_patches.workers.rollout.vllm_rollout.balance.plan import Running, Watch, expected_rest, plan_moves
 from verl_patches.workers.rollout.vllm_rollout.balance.requests import (
-    HOME_BITS,
     give,
+    has_moved,
     home_of,
-    name_in,
+    name_after,
     number_of,
     output_of,
     require_movable,
@@ -75,7 +75,7 @@ class Rebalancer:
         self._domain = Domain(get_dp_group(), get_tp_group(), _reduce)
         self._watch = Watch(sorted(self._runner.torchair_graph_batch_sizes))
         self._step = 0
-        # Of what came from elsewhere: tokens that it brought.
+        # Of what came from elsewhere: tokens that it brought, by its name.
         self._brought: dict[str, int] = {}
         self.moved = Moved()
 
@@ -99,14 +99,19 @@ class Rebalancer:
         """vLLM's loop over the steps; returns the outputs of what was asked of this engine, in its order.
 
         Raises:
-            HandOverFailed: a hand-over failed somewhere, or an answer is missing or there twice.
+            HandOverFailed: a hand-over failed somewhere, or an answer is missing or there twice; the engine is left
+                without requests.
         """
         asked = list(self._engine.output_processor.request_states)
         for name in asked:
             require_movable(self._scheduler.requests[name].sampling_params)
-        outputs = stock(**options)
-        mine = [output for output in outputs if not int(output.request_id) >> HOME_BITS]
-        others = [output for output in outputs if int(output.request_id) >> HOME_BITS]
+        try:
+            outputs = stock(**options)
+        except HandOverFailed:
+            self._engine.abort_request(list(self._engine.output_processor.request_states))
+            raise
+        mine = [output for output in outputs if not has_moved(output.request_id)]
+        others = [output for output in outputs if has_moved(output.request_id)]
         packed = self._domain.agreed("packing answers", lambda: self._homeward(others))
         arrived = self._domain.exchange(packed)
 
@@ -134,13 +139,14 @@ class Rebalancer:
         domain.agree("comparing plans", number=plan.digest)
         if not plan.moves:
             return
+        names = {number_of(request.request_id, domain.rank): request.request_id for request in decoding}
         leaving = [move for move in plan.moves if move.source == domain.rank]
 
         def pack() -> list[bytes]:
-            return [
-                b"".join(take(engine, domain.rank, move.request).pack() for move in leaving if move.target == target)
-                for target in range(domain.size)
-            ]
+            bags = [bytearray() for _ in range(domain.size)]
+            for move in leaving:
+                bags[move.target] += take(engine, names[move.request], move.request).pack()
+            return [bytes(bag) for bag in bags]
 
         packed = domain.agreed("packing requests", pack)
         arrived = domain.exchange(packed)
@@ -152,8 +158,8 @@ class Rebalancer:
             if {one.number: one.tokens for one in travellers} != expected or len(travellers) != len(expected):
                 raise ValueError(f"{len(travellers)} requests came, and the plan has {len(expected)}, or other ones")
             for one in travellers:
-                taken_up.append(str(one.number))
-                give(engine, self._runner, one)
+                taken_up.append(name_after(one.number, self._step + 1))
+                give(engine, self._runner, one, taken_up[-1])
                 self._brought[taken_up[-1]] = len(one.generated)
 
         try:
@@ -161,10 +167,7 @@ class Rebalancer:
         except HandOverFailed:
             engine.abort_request(taken_up)
             raise
-        names = [name_in(engine, move.request, domain.rank) for move in leaving]
-        engine.abort_request(names)
-        for name in names:
-            self._brought.pop(name, None)
+        engine.abort_request([names[move.request] for move in leaving])
         self.moved.requests += len(leaving)
         self.moved.tokens += sum(move.tokens for move in leaving)
 
@@ -176,7 +179,8 @@ class Rebalancer:
     def _homeward(self, outputs: list[Any]) -> list[bytes]:
         bags = [bytearray() for _ in range(self._domain.size)]
         for output in outputs:
-            bags[home_of(int(output.request_id))[0]] += take_output(output).pack()
+            traveller = take_output(output)
+            bags[home_of(traveller.number)[0]] += traveller.pack()
         return [bytes(bag) for bag in bags]
 
 

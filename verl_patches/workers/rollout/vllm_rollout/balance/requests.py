@@ -20,9 +20,9 @@ import msgspec
 import numpy as np
 import torch
 
-# Numbers of requests begin with their home, the data-parallel rank where they were asked for, plus one; an engine's own
-# numbers are below.
-HOME_BITS = 32
+# A request's number in its domain: above these bits its home, the data-parallel rank where it was asked for, plus one;
+# below, its name there. What has moved has its number for a name, and above these bits how often something had moved.
+HOME_BITS, MOVE_BITS = 32, 48
 # Number; lengths of prompt and answer; bytes of what follows the arrays; whether there are log-probabilities.
 _HEADER = struct.Struct("<qIIIB")
 
@@ -91,21 +91,29 @@ def unpack(data: bytes) -> list[Traveller]:
     return found
 
 
-def number_of(request_id: str, engine: int) -> int:
+def number_of(name: str, engine: int) -> int:
     """A request's number in the domain, from its name in the engine `engine`."""
-    number = int(request_id)
-    return number if number >> HOME_BITS else ((engine + 1) << HOME_BITS) | number
+    number = int(name) & ((1 << MOVE_BITS) - 1)
+    return number if has_moved(name) else ((engine + 1) << HOME_BITS) | number
+
+
+def has_moved(name: str) -> bool:
+    return int(name) >> HOME_BITS > 0
+
+
+def name_after(number: int, move: int) -> str:
+    """The name of a request where it goes; never one that it had there before, which the engine may not yet be rid of.
+
+    Args:
+        number: of the request.
+        move: a number of the hand-over, from 1 on, of which no other in this generation has the same.
+    """
+    return str((move << MOVE_BITS) | number)
 
 
 def home_of(number: int) -> tuple[int, str]:
     """The engine where a request was asked for, and its name there."""
     return (number >> HOME_BITS) - 1, str(number & ((1 << HOME_BITS) - 1))
-
-
-def name_in(engine: Any, number: int, rank: int) -> str:
-    """The name of a request in the engine of `rank`, where it is now: its own, if it has never left it."""
-    home, name = home_of(number)
-    return name if home == rank and name in engine.output_processor.request_states else str(number)
 
 
 def require_movable(parameters: Any) -> None:
@@ -123,9 +131,8 @@ def require_movable(parameters: Any) -> None:
         raise NotMovable(f"requests with {', '.join(found)} cannot change engines: leave out rollout.rebalance")
 
 
-def take(engine: Any, rank: int, number: int) -> Traveller:
+def take(engine: Any, name: str, number: int) -> Traveller:
     """What a request takes along; it stays in vLLM's LLMEngine `engine` until it is aborted there."""
-    name = name_in(engine, number, rank)
     request = engine.engine_core.engine_core.scheduler.requests[name]
     require_movable(request.sampling_params)
     if request.lora_request is not None or request.mm_inputs:
@@ -143,8 +150,8 @@ def take(engine: Any, rank: int, number: int) -> Traveller:
     )
 
 
-def give(engine: Any, runner: Any, traveller: Traveller) -> None:
-    """Let a request go on in `engine`, whose model runner is `runner`; its number is its name there."""
+def give(engine: Any, runner: Any, traveller: Traveller, name: str) -> None:
+    """Let a request go on in `engine`, whose model runner is `runner`, under a new name."""
     from vllm.sampling_params import SamplingParams, SamplingType
     from vllm.v1.engine import EngineCoreRequest
     from vllm.v1.request import Request, RequestStatus
@@ -152,7 +159,6 @@ def give(engine: Any, runner: Any, traveller: Traveller) -> None:
 
     parameters = msgspec.msgpack.decode(traveller.rest, type=SamplingParams)
     prompt, generated = traveller.prompt.tolist(), traveller.generated.tolist()
-    name = str(traveller.number)
     asked = EngineCoreRequest(
         request_id=name,
         prompt_token_ids=prompt,
@@ -199,12 +205,12 @@ def give(engine: Any, runner: Any, traveller: Traveller) -> None:
 
 
 def take_output(output: Any) -> Traveller:
-    """A finished request's RequestOutput, on its way home."""
+    """The RequestOutput of a finished request that has moved, on its way home."""
     (completion,) = output.outputs
     tokens = list(completion.token_ids)
     log_probs, ranks = _probabilities(completion.logprobs, tokens)
     return Traveller(
-        int(output.request_id),
+        number_of(output.request_id, 0),
         np.array(output.prompt_token_ids, dtype=np.int32),
         np.array(tokens, dtype=np.int32),
         log_probs,
