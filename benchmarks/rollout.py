@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What graph sizes, spreading and re-balancing save of a rollout's decode, by lengths of answers.
 
-    python benchmarks/rollout.py [--engines 128] [--sequences 64] [--samples 16] [--lengths FILE] [--json]
+    python benchmarks/rollout.py [--engines 128] [--sequences 64] [--samples 16] [--lengths FILE] [--real 2 4] [--json]
 
 The long answers rule a rollout: every engine of a domain decodes the graph that the fullest one needs, to the end of
 the last answer. This replays the engines' steps (benchmarks/rollout_steps.py: the scheduler's rules, and the planner
@@ -32,9 +32,13 @@ How much the answers to one prompt resemble each other decides what spreading br
 logarithms of two answers' lengths have the correlation --correlation, an assumption; at 0, spreading brings nothing but
 luck.
 
+With --real 2 4, that many real engines (vLLM-Ascend, each a process on a simulated die) run small rollouts, with and
+without moves: their steps are compared with the replay's, and the answers of both with one another. That needs the
+environment that scripts/setup.sh makes, and some minutes.
+
 With --json one object: of the tail, padded_tokens_today, padded_tokens_all, ratio, moved_requests,
 prefilled_again_tokens, lost_requests, duplicated_requests (of `all`), and under "distributions" the same of each, with
-every mode.
+every mode; under "real" what --real compared.
 """
 
 from __future__ import annotations
@@ -45,7 +49,9 @@ import math
 import random
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +61,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.rollout_steps import Answer, Counts, Rules, replay  # noqa: E402
 from verl_patches.workers.rollout.vllm_rollout.balance.spread import engine_rows  # noqa: E402
+from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes  # noqa: E402
 
 NORMAL = statistics.NormalDist()
 PUBLISHED_SPREAD, PUBLISHED_MEAN, PUBLISHED_MOST = 0.6, 1385, 2048
@@ -189,25 +196,21 @@ def with_mixed(row: dict[str, Any]) -> int:
     return int(row["padded_tokens"] + row["mixed_padded_tokens"])
 
 
-def halvings(largest: int, least: int) -> tuple[int, ...]:
-    sizes = [largest]
-    while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
-        sizes.append(sizes[-1] // 2)
-    return tuple(reversed(sizes))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", type=int, default=128, help="of the one domain (default: %(default)s)")
     parser.add_argument("--sequences", type=int, default=64, help="of an engine at once (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=16, help="answers to a prompt (default: %(default)s)")
-    parser.add_argument("--sizes", type=int, nargs="+", help="of the graphs (default: the rollout's: halvings)")
+    parser.add_argument("--sizes", type=int, nargs="+", help="of the graphs (default: the rollout's halvings)")
     parser.add_argument("--correlation", type=float, default=0.5, help="of a prompt's answers (default: %(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=200, help="of every prompt (default: %(default)s)")
     parser.add_argument("--token-budget", type=int, default=1024, help="of an engine's step (default: %(default)s)")
     parser.add_argument("--whole-prompts", action="store_true", help="prompts never go in pieces; needs a large budget")
     parser.add_argument("--lengths", type=Path, help="a file of lengths, beside the two distributions")
+    parser.add_argument(
+        "--real", type=int, nargs="+", default=[], metavar="ENGINES", help="compare with so many real ones"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one object")
     asked = parser.parse_args(arguments)
@@ -215,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--correlation is from 0 to 1")
     if asked.engines * asked.sequences % asked.samples:
         parser.error(f"{asked.engines} x {asked.sequences} sequences are no whole number of {asked.samples} samples")
-    sizes = tuple(sorted({*(asked.sizes or halvings(asked.sequences, 8)), asked.sequences}))
+    sizes = tuple(sorted({*(asked.sizes or graph_sizes(asked.sequences, 1)), asked.sequences}))
     prompts = asked.engines * asked.sequences // asked.samples
     lengths = {
         name: make(prompts, asked.samples, asked.seed) for name, make in distributions(asked.correlation).items()
@@ -230,12 +233,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report[name] = counted(one, asked.engines, sizes, rules, asked.prompt_tokens)
         say(f"\n{name}: {report[name]['answers']} answers, mean {report[name]['mean_length']:.0f} tokens")
         show(report[name], say)
+    real = compare_with_real(asked.real, say) if asked.real else {}
     if asked.json:
         top = {key: report["tail"][key] for key in ("padded_tokens_today", "padded_tokens_all", "ratio", *LOSSES)}
         settings = {"engines": asked.engines, "sequences": asked.sequences, "samples": asked.samples, "sizes": sizes}
         settings |= {"correlation": asked.correlation, "seed": asked.seed, "prompt_tokens": asked.prompt_tokens}
-        print(json.dumps(top | {"settings": settings, "distributions": report}, indent=2))
-    return 0
+        print(json.dumps(top | {"settings": settings, "distributions": report, "real": real}, indent=2))
+    return int(any(row[key] for row in real.values() for key in DIFFERENCES))
+
+
+DIFFERENCES = ("generations_with_other_steps", "ranks_with_other_answers", "lost_requests", "duplicated_requests")
+
+
+def compare_with_real(counts: Sequence[int], say: Any) -> dict[str, Any]:
+    """By numbers of real engines, how they compare (benchmarks/rollout_real.py)."""
+    from benchmarks.rollout_real import RealEngines, compared
+
+    found = {}
+    with tempfile.TemporaryDirectory() as directory, closing(RealEngines(Path(directory))) as engines:
+        for count in counts:
+            found[str(count)] = compared(engines, count)
+            say(f"\n{count} real engines: " + ", ".join(f"{key} {value}" for key, value in found[str(count)].items()))
+    return found
 
 
 def show(found: dict[str, Any], say: Any) -> None:

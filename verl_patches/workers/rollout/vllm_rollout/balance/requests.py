@@ -81,12 +81,13 @@ def unpack(data: bytes) -> list[Traveller]:
             number, prompt, generated, rest, with_log_probs = _HEADER.unpack_from(data, place)
             place += _HEADER.size
             ids = array("<i4", prompt), array("<i4", generated)
-            probabilities = (array("<f4", generated), array("<i4", generated)) if with_log_probs else (None, None)
+            log_probs = array("<f4", generated) if with_log_probs else None
+            ranks = array("<i4", generated) if with_log_probs else None
         except (struct.error, ValueError) as error:
             raise ValueError(f"{len(data)} bytes of requests end within one: {error}") from None
         if place + rest > len(data):
             raise ValueError(f"{len(data)} bytes of requests end within one")
-        found.append(Traveller(number, *ids, *probabilities, data[place : place + rest]))
+        found.append(Traveller(number, *ids, log_probs, ranks, data[place : place + rest]))
         place += rest
     return found
 
