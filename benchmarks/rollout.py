@@ -46,6 +46,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import random
 import statistics
 import sys
@@ -60,9 +61,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.rollout_steps import Answer, Counts, Rules, replay  # noqa: E402
+from recipe.runfile.paths import upstream_dir  # noqa: E402
 from verl_patches.workers.rollout.vllm_rollout.balance.spread import engine_rows  # noqa: E402
 from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes  # noqa: E402
 
+# Of the processes that are real engines.
+ENVIRONMENT = {"GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1", "TORCHDYNAMO_DISABLE": "1"}
 NORMAL = statistics.NormalDist()
 PUBLISHED_SPREAD, PUBLISHED_MEAN, PUBLISHED_MOST = 0.6, 1385, 2048
 TAIL_MEDIAN, TAIL_P99, TAIL_MOST = 4000, 32_000, 32_768
@@ -247,6 +251,8 @@ DIFFERENCES = ("generations_with_other_steps", "ranks_with_other_answers", "lost
 
 def compare_with_real(counts: Sequence[int], say: Any) -> dict[str, Any]:
     """By numbers of real engines, how they compare (benchmarks/rollout_real.py)."""
+    os.environ.update(ENVIRONMENT | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(upstream_dir())])})
+    sys.path.insert(1, str(upstream_dir()))
     from benchmarks.rollout_real import RealEngines, compared
 
     found = {}

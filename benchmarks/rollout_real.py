@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real engines for `benchmarks/rollout.py` and its proof: vLLM-Ascend on simulated dies, beside the replay of the steps.
+"""Real engines for `benchmarks/rollout.py` and its proof: vLLM-Ascend on simulated dies, beside the replay of steps.
 
 Everything is small: a tiny model, and answers of at most 40 tokens, so that moves have to pay sooner and are looked for
 more often than in a rollout.
@@ -117,7 +117,7 @@ def _small_planner() -> Iterator[None]:
 
 
 def compared(engines: RealEngines, count: int, generations: int = 4) -> dict[str, Any]:
-    """How real engines' steps compare with the replay's, and answers with those of engines between which nothing moves."""
+    """How the steps of real engines compare with the replay's, and the answers with moves with those without."""
     asked = [asked_of(count, seed, tail=True) for seed in range(generations)]
     found = engines.generate([one | {"kind": kind} for one in asked for kind in ("plain", "planned")], count)
     steps, differing, moved, again, answers, wrong = 0, 0, 0, 0, Counter[int](), 0
