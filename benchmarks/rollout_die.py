@@ -98,6 +98,7 @@ def generation(rollout: Any, asked: dict[str, Any], engine: int, rank: int) -> d
         if asked["kind"] != PLAIN:
             plans = random_plans(asked["seed"]) if asked["kind"] == RANDOM else None
             changed.enter_context(plans_noted(found, plans))
+            changed.enter_context(experts_kept(rollout, experts := Experts(engine)))
         if asked.get("fails", {}).get("rank") == rank:
             changed.enter_context(failing(asked["fails"]["part"], asked["fails"]["kill"]))
         try:
@@ -115,6 +116,8 @@ def generation(rollout: Any, asked: dict[str, Any], engine: int, rank: int) -> d
         int((ids[length:] != rollout.pad_token_id).sum() + (values[length:] != -1).sum())
         for ids, values, length in zip(responses, log_probs, lengths, strict=True)
     )
+    if asked["kind"] != PLAIN:
+        found["experts"] = [len(experts.home), experts.strangers()]
     found["moved"] = [rollout._moved.requests, rollout._moved.tokens]
     return found
 
@@ -135,6 +138,45 @@ def batch_of(prompts: list[list[int]], asked: dict[str, Any], engine: int) -> Da
     batch.non_tensor_batch["raw_prompt_ids"] = object_array(prompts)
     batch.non_tensor_batch[SEEDS] = np.array([asked["seed"] * 100_000 + row for row in asked["rows"][engine]])
     return batch
+
+
+class Experts:
+    """In the place of what keeps the experts of requests: says of each where it was asked for, and its name there.
+
+    Attributes:
+        home: what has come back, by the name at home.
+    """
+
+    recording = True
+
+    def __init__(self, engine: int) -> None:
+        self._engine = engine
+        self._guests: dict[str, np.ndarray] = {}
+        self.home: dict[str, np.ndarray] = {}
+
+    def take(self, name: str) -> np.ndarray:
+        own = np.array([[[self._engine, int(name) & 0x7FFF]]], dtype=np.int16)
+        return self._guests.pop(name) if int(name) >> 32 else own
+
+    def give(self, name: str, experts: np.ndarray) -> None:
+        kept = self._guests if int(name) >> 32 else self.home
+        assert name not in kept
+        kept[name] = experts
+
+    def strangers(self) -> int:
+        """Of what has come back, how many were not asked for here, under that name; and what has not gone home."""
+        asked = [[[[self._engine, int(name) & 0x7FFF]]] == one.tolist() for name, one in self.home.items()]
+        return asked.count(False) + len(self._guests)
+
+
+@contextmanager
+def experts_kept(rollout: Any, experts: Experts) -> Iterator[None]:
+    runner = rollout.inference_engine.llm_engine.model_executor.driver_worker.worker.model_runner
+    runner.expert_recorder = experts
+    try:
+        yield
+    finally:
+        del runner.expert_recorder
 
 
 @contextmanager

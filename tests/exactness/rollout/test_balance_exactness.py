@@ -95,6 +95,8 @@ def require_equal_moves(engines: RealEngines, count: int, generations: int, leas
                 require_equal(plain, moved, (number, rank))
             others += require_whole(plain, moved, (number, rank))
             assert moved["moves"] > 0
+            came_home, strangers = moved["experts"]
+            assert came_home > 0 and strangers == 0
     assert others <= generations * count * SIZES[-1] // 200
     assert sum(one["plans"] for one in found[0]) >= least
 

@@ -203,7 +203,10 @@ class NPURollout(vLLMRollout):
         if not rebalance_asked_for() or self._engine.vllm_config.parallel_config.data_parallel_size == 1:
             yield
             return
-        rebalancer = Rebalancer(self.inference_engine, longest=self.config.response_length)
+        runner = self._engine.model_executor.driver_worker.worker.model_runner
+        kept = getattr(runner, "expert_recorder", None)
+        experts = kept if kept is not None and kept.recording else None
+        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, experts)
         with (
             _method_replaced(self._engine, "has_unfinished_requests", rebalancer.has_unfinished_requests),
             _method_replaced(self.inference_engine, "_run_engine", rebalancer.run_engine),

@@ -29,6 +29,7 @@ import torch.distributed as dist
 from verl_patches.workers.rollout.vllm_rollout.balance.domain import Domain, HandOverFailed
 from verl_patches.workers.rollout.vllm_rollout.balance.plan import Running, Watch, expected_rest, plan_moves
 from verl_patches.workers.rollout.vllm_rollout.balance.requests import (
+    Traveller,
     give,
     has_moved,
     home_of,
@@ -63,13 +64,14 @@ class Rebalancer:
     Args:
         llm: vLLM's LLM.
         longest: tokens that an answer may have.
+        experts: keeps the experts chosen for each request's tokens (`take(name)`, `give(name, experts)`), if anything.
     """
 
-    def __init__(self, llm: Any, longest: int) -> None:
+    def __init__(self, llm: Any, longest: int, experts: Any = None) -> None:
         from vllm.distributed.parallel_state import get_dp_group, get_tp_group
 
         self._engine = llm.llm_engine
-        self._longest = longest
+        self._longest, self._experts = longest, experts
         self._runner = self._engine.model_executor.driver_worker.worker.model_runner
         self._scheduler = self._engine.engine_core.engine_core.scheduler
         self._domain = Domain(get_dp_group(), get_tp_group(), _reduce)
@@ -116,7 +118,10 @@ class Rebalancer:
         arrived = self._domain.exchange(packed)
 
         def complete() -> list[Any]:
-            found = mine + [output_of(one) for data in arrived for one in unpack(data)]
+            travellers = [one for data in arrived for one in unpack(data)]
+            for one in travellers:
+                self._unload(one, home_of(one.number)[1])
+            found = mine + [output_of(one) for one in travellers]
             times = Counter(output.request_id for output in found)
             wrong = sorted({*times, *asked} - {name for name in asked if times[name] == 1}, key=int)
             if wrong:
@@ -145,7 +150,8 @@ class Rebalancer:
         def pack() -> list[bytes]:
             bags = [bytearray() for _ in range(domain.size)]
             for move in leaving:
-                bags[move.target] += take(engine, names[move.request], move.request).pack()
+                traveller = take(engine, names[move.request], move.request)
+                bags[move.target] += self._load(traveller, names[move.request]).pack()
             return [bytes(bag) for bag in bags]
 
         packed = domain.agreed("packing requests", pack)
@@ -160,6 +166,7 @@ class Rebalancer:
             for one in travellers:
                 taken_up.append(name_after(one.number, self._step + 1))
                 give(engine, self._runner, one, taken_up[-1])
+                self._unload(one, taken_up[-1])
                 self._brought[taken_up[-1]] = len(one.generated)
 
         try:
@@ -179,9 +186,20 @@ class Rebalancer:
     def _homeward(self, outputs: list[Any]) -> list[bytes]:
         bags = [bytearray() for _ in range(self._domain.size)]
         for output in outputs:
-            traveller = take_output(output)
+            traveller = self._load(take_output(output), output.request_id)
             bags[home_of(traveller.number)[0]] += traveller.pack()
         return [bytes(bag) for bag in bags]
+
+    def _load(self, traveller: Traveller, name: str) -> Traveller:
+        """With the experts that were kept under its name here."""
+        if self._experts is not None:
+            traveller.experts = self._experts.take(name)
+        return traveller
+
+    def _unload(self, traveller: Traveller, name: str) -> None:
+        """Its experts are kept under its name here."""
+        if self._experts is not None and traveller.experts is not None:
+            self._experts.give(name, traveller.experts)
 
 
 def _reduce(table: torch.Tensor) -> None:

@@ -11,6 +11,7 @@ its tokens again, by the way on which vLLM resumes a request that was preempted.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ import torch
 # A request's number in its domain: above these bits its home, the data-parallel rank where it was asked for, plus one;
 # below, its name there. What has moved has its number for a name, and above these bits how often something had moved.
 HOME_BITS, MOVE_BITS = 32, 48
-# Number; lengths of prompt and answer; bytes of what follows the arrays; whether there are log-probabilities.
-_HEADER = struct.Struct("<qIIIB")
+# Number; lengths of prompt and answer; bytes of what follows the arrays; whether there are log-probabilities; kind and
+# shape of the experts.
+_HEADER = struct.Struct("<qIIIBBIII")
+_EXPERTS = ("", "|u1", "<i2")
 
 
 class NotMovable(ValueError):
@@ -40,6 +43,8 @@ class Traveller:
         prompt, generated: token ids, int32.
         log_probs, ranks: of the generated tokens, float32 and int32; None where none are asked for.
         rest: in msgpack: sampling parameters, or how a finished one ended.
+        experts: chosen for the tokens that have been computed, uint8 or int16 of [tokens, layers, experts per token];
+            None where they are not kept.
     """
 
     number: int
@@ -48,13 +53,19 @@ class Traveller:
     log_probs: np.ndarray | None
     ranks: np.ndarray | None
     rest: bytes
+    experts: np.ndarray | None = None
 
     def pack(self) -> bytes:
         with_log_probs = self.log_probs is not None and self.ranks is not None
-        header = _HEADER.pack(self.number, len(self.prompt), len(self.generated), len(self.rest), with_log_probs)
+        lengths = len(self.prompt), len(self.generated), len(self.rest)
+        kind = 0 if self.experts is None else _EXPERTS.index(self.experts.dtype.str)
+        shape = (0, 0, 0) if self.experts is None else self.experts.shape
+        header = _HEADER.pack(self.number, *lengths, with_log_probs, kind, *shape)
         arrays = [self.prompt.astype("<i4"), self.generated.astype("<i4")]
         if self.log_probs is not None and self.ranks is not None:
             arrays += [self.log_probs.astype("<f4"), self.ranks.astype("<i4")]
+        if self.experts is not None:
+            arrays.append(self.experts)
         return b"".join([header, *(array.tobytes() for array in arrays), self.rest])
 
     @property
@@ -78,16 +89,17 @@ def unpack(data: bytes) -> list[Traveller]:
 
     while place < len(data):
         try:
-            number, prompt, generated, rest, with_log_probs = _HEADER.unpack_from(data, place)
+            number, prompt, generated, rest, with_log_probs, kind, *shape = _HEADER.unpack_from(data, place)
             place += _HEADER.size
             ids = array("<i4", prompt), array("<i4", generated)
             log_probs = array("<f4", generated) if with_log_probs else None
             ranks = array("<i4", generated) if with_log_probs else None
+            experts = array(_EXPERTS[kind], math.prod(shape)).reshape(shape) if kind else None
         except (struct.error, ValueError) as error:
             raise ValueError(f"{len(data)} bytes of requests end within one: {error}") from None
         if place + rest > len(data):
             raise ValueError(f"{len(data)} bytes of requests end within one")
-        found.append(Traveller(number, *ids, log_probs, ranks, data[place : place + rest]))
+        found.append(Traveller(number, *ids, log_probs, ranks, data[place : place + rest], experts))
         place += rest
     return found
 

@@ -36,6 +36,8 @@ def travellers(draw: st.DrawFn) -> Traveller:
     count = st.lists(st.floats(-100, 0, width=32), min_size=len(generated), max_size=len(generated))
     ranks = st.lists(ids, min_size=len(generated), max_size=len(generated))
     with_log_probs = draw(st.booleans())
+    shape = draw(st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 3)))
+    experts = np.arange(np.prod(shape), dtype=draw(st.sampled_from([np.uint8, np.int16]))).reshape(shape)
     return Traveller(
         draw(st.integers(1 << 32, (1 << 48) - 1)),
         np.array(draw(st.lists(ids, min_size=1, max_size=20)), dtype=np.int32),
@@ -43,12 +45,14 @@ def travellers(draw: st.DrawFn) -> Traveller:
         np.array(draw(count), dtype=np.float32) if with_log_probs else None,
         np.array(draw(ranks), dtype=np.int32) if with_log_probs else None,
         draw(st.binary(max_size=30)),
+        experts if draw(st.booleans()) else None,
     )
 
 
 def plain(one: Traveller) -> tuple[object, ...]:
-    arrays = (one.prompt, one.generated, one.log_probs, one.ranks)
-    return one.number, *(None if array is None else array.tolist() for array in arrays), one.rest
+    arrays = (one.prompt, one.generated, one.log_probs, one.ranks, one.experts)
+    kind = None if one.experts is None else (one.experts.dtype, one.experts.shape)
+    return kind, one.number, *(None if array is None else array.tolist() for array in arrays), one.rest
 
 
 @settings(max_examples=200, deadline=None)
