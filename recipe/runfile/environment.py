@@ -46,6 +46,7 @@ SET_PER_PROCESS = (
 
 
 def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str]:
+    ascend = config.cluster.device != CUDA
     return {
         "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
         "PYTHONUNBUFFERED": "1",
@@ -66,11 +67,11 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         # Read by vLLM's ParallelConfig: engines of one instance share the experts.
         "VLLM_DP_SIZE": str(layout.rollout_data),
         "RECIPE_SPREAD_SAMPLES": str(int(config.rollout.spread_samples)),
-        "RECIPE_REQUEST_SEEDS": str(int(config.rollout.request_seeds)),
-        "RECIPE_REBALANCE": str(int(config.rollout.rebalance)),
-        "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device)),
+        "RECIPE_REQUEST_SEEDS": str(int(config.rollout.request_seeds and ascend)),
+        "RECIPE_REBALANCE": str(int(config.rollout.rebalance and ascend)),
+        "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device and ascend)),
         "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
-        "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync)),
+        "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARN",

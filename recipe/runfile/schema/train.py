@@ -16,8 +16,8 @@ class Train:
     """The optimizer and the loss.
 
     `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
-    the same loss without that pass, as the old are the current ones. The rollout's own log-probabilities, which could
-    only be compared with the old ones, are then not recorded.
+    the same loss without that pass, as the old are the current ones. What verl computes from that pass, the agreement
+    of rollout and actor and the entropy, then comes from the passes of the update.
     """
 
     prompts_per_step: int = key("problems of one step", least=1, gives="data.train_batch_size", on_resume=CHANGES)
@@ -72,10 +72,16 @@ class Train:
         gives="actor.kl_loss_type",
         on_resume=CHANGES,
     )
+    balance_batch: bool = key(
+        "the ranks of the actor get about as many tokens each; false: as many sequences, as they come",
+        True,
+        gives="trainer.balance_batch",
+        on_resume=CHANGES,
+    )
     loss_mode: str = key(
         f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step",
         "vanilla",
         choices=LOSS_MODES,
-        gives="actor.policy_loss.loss_mode, rollout.calculate_log_probs",
+        gives="actor.policy_loss.loss_mode, algorithm.rollout_correction.bypass_mode",
         on_resume=CHANGES,
     )

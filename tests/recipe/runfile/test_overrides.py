@@ -82,7 +82,7 @@ def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
 def composed() -> dict[str, dict]:
     """The resolved verl configuration of every shipped run file, and of variants of the first."""
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
-    asked["on-policy"] = overrides_of(SIM, train={"loss_mode": "npu_on_policy"})
+    asked["vanilla"] = overrides_of(SIM, train={"loss_mode": "vanilla"})
     asked["mix"] = overrides_of(SIM, reward={"mix": MIX, "workers": 2, "tier3": "math_verify"})
     asked["host"] = overrides_of(GPUS, actor={"optimizer": "host", "optimizer_host_share": 0.75})
     asked["template"] = overrides_of(SIM, data={"chat_template": str(CHAT_TEMPLATE)}, reward={"refuse_copied": False})
@@ -138,11 +138,15 @@ def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
 
     from verl_patches.trainer.ppo.on_policy import require_on_policy, selected
 
-    assert not selected(OmegaConf.create(composed[SIM.stem]))
-    config = OmegaConf.create(composed["on-policy"])
-    assert selected(config)
-    require_on_policy(config)
-    assert config.actor_rollout_ref.rollout.calculate_log_probs is False
+    vanilla = OmegaConf.create(composed["vanilla"])
+    assert not selected(vanilla.actor_rollout_ref.actor) and not vanilla.algorithm.rollout_correction.bypass_mode
+    for file in CONFIGS:
+        config = OmegaConf.create(composed[file.stem])
+        if file.stem == GPUS.stem:
+            assert not selected(config.actor_rollout_ref.actor)
+        else:
+            assert selected(config.actor_rollout_ref.actor)
+            require_on_policy(config)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
