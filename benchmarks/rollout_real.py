@@ -40,9 +40,22 @@ class RealEngines:
         self._ranks = Ranks("benchmarks.rollout_die", log=directory / "log")
 
     def generate(
-        self, generations: list[dict[str, Any]], count: int, budget: int = PIECES, tp: int = 1, limit_s: float = 240
+        self,
+        generations: list[dict[str, Any]],
+        count: int,
+        budget: int = PIECES,
+        tp: int = 1,
+        limit_s: float = 240,
+        by_devices: bool = False,
     ) -> Found:
         """What each rank of `count` engines found of each generation (benchmarks/rollout_die.py).
+
+        Args:
+            generations: what `asked_of` makes, each with its "kind".
+            count, tp: engines, and the dies of each.
+            budget: most tokens of an engine's step.
+            limit_s: seconds for all of them.
+            by_devices: whether engines agree over their dies.
 
         Raises:
             AssertionError: a rank failed, or took too long; with the ends of their output.
@@ -64,7 +77,7 @@ class RealEngines:
             "VLLM_DP_SIZE": str(count),
             "VLLM_USE_V1": "1",
             "RECIPE_REQUEST_SEEDS": "1",
-            "RECIPE_DP_SYNC_ON_DEVICE": "0",
+            "RECIPE_DP_SYNC_ON_DEVICE": str(int(by_devices)),
             "NPU_SIM_HBM": "256MiB",
             "OMP_NUM_THREADS": "1",
         }

@@ -18,9 +18,9 @@ from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 @patch(
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer.init_workers",
     why="nothing checks that a run whose loss takes the current log-probabilities for the old ones is on policy; verl "
-    "computes agreement and entropy only from a pass for the old ones; its bypass mode, which makes none, stops at a key "
-    "that its own configuration does not allow; and an engine gets all samples of few prompts, whose lengths resemble "
-    "each other",
+    "computes agreement and entropy only from a pass for the old ones; its bypass mode, which makes none, stops at a "
+    "key that its own configuration does not allow; and an engine gets all samples of few prompts, whose lengths "
+    "resemble each other",
     upstream="verl==0.6.1",
     fingerprint="sha256:6753c44f7bf259517d7047ee2a60e69e34e2bcf19a36c5ccea3189c78944316d",
     remove_when="verl's Megatron actor detects on-policy steps as its FSDP actor does",
