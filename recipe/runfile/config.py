@@ -16,6 +16,7 @@ from recipe.reward.verifiers import get_verifier
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.hosts import require_host
 from recipe.runfile.schema import (
+    CUDA,
     DIE_KINDS,
     HOST,
     ON_POLICY,
@@ -180,9 +181,13 @@ def _check_pairs(config: RunConfig, where: str) -> None:
         )
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
     if not rollout.graph_mode:
-        for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz"):
+        for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz", "rebalance"):
             if getattr(rollout, name):
                 raise ConfigError(f"{where}: [rollout] {name} is of graph mode; set graph_mode = true, or remove it")
+    if rollout.rebalance and not rollout.request_seeds:
+        raise ConfigError(f"{where}: [rollout] rebalance goes with request_seeds = true; set it, or remove rebalance")
+    if rollout.rebalance and config.cluster.device == CUDA:
+        raise ConfigError(f"{where}: [rollout] rebalance is a change to the rollout on NPUs; remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":
         raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
     if config.actor.optimizer_host_share is not None and config.actor.optimizer != HOST:

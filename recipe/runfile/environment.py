@@ -66,6 +66,9 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "VLLM_USE_V1": "1",
         # Read by vLLM's ParallelConfig: engines of one instance share the experts.
         "VLLM_DP_SIZE": str(layout.rollout_data),
+        "RECIPE_SPREAD_SAMPLES": str(int(config.rollout.spread_samples)),
+        "RECIPE_REQUEST_SEEDS": str(int(config.rollout.request_seeds and ascend)),
+        "RECIPE_REBALANCE": str(int(config.rollout.rebalance and ascend)),
         "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device and ascend)),
         "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
         "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),

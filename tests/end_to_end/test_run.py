@@ -132,10 +132,14 @@ def check_nothing_left(run_dir: Path) -> None:
     assert not Path(temp).exists()
 
 
-@pytest.mark.parametrize("config", ["sim.toml", "sim_4die.toml"])
-def test_a_run_finishes_with_its_report(runs: Path, start: Start, config: str) -> None:
+@pytest.mark.parametrize(("config", "dies"), [("sim.toml", 2), ("sim_4die.toml", 4), ("sim_balance.toml", 4)])
+def test_a_run_finishes_with_its_report(runs: Path, start: Start, config: str, dies: int) -> None:
     name = Path(config).stem
-    check_finished_run(runs / name, start(config, name, steps=2), dies=4 if "4die" in config else 2)
+    check_finished_run(runs / name, start(config, name, steps=2), dies)
+    steps = [event for event in read_events(runs / name) if event["kind"] == "rollout_steps"]
+    assert len(steps) >= 2 * dies
+    if name == "sim_balance":
+        assert all(event["graphs"] and set(event["graphs"]) <= {"2", "4", "8", "16", "32", "64"} for event in steps)
 
 
 def check_finished_run(run_dir: Path, launcher: subprocess.Popen[str], dies: int) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graph mode does not take weights for constants; engines add up their tokens over HCCL, and count their steps."""
+"""Graphs do not take weights for constants; engines agree over HCCL, count steps, and sample by seeds, if asked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vllm_ascend.worker import model_runner_v1
 from recipe.overlay import patch
 from vllm_ascend_patches.worker.step_counts import count_step
 from vllm_patches.dp_sync import all_reduce_on_device, asked_for
+from vllm_patches.draws import by_request, draw
 
 
 @patch(
@@ -62,6 +63,30 @@ def _reductions_on_device() -> Iterator[None]:
         yield
     finally:
         model_runner_v1.dist = real
+
+
+@patch(
+    "vllm_ascend.worker.model_runner_v1:NPUModelRunner._update_states",
+    why="a request's generator is rewound where a prompt goes in pieces, by an offset that not every NPU generator has",
+    upstream="vllm-ascend==0.9.1",
+    fingerprint="sha256:11b80dcbaa95726bda02c313a59a9dcb764eba6984b5e99aafd24f2be527367e",
+    remove_when="vLLM's random numbers follow from seed and position",
+    when=by_request,
+)
+def _update_states(original: Callable[..., None], self: Any, scheduler_output: Any) -> None:
+    """As the original; a request with a seed has, in the place of its generator, the number for its next token."""
+    original(self, scheduler_output)
+    # NPU-ADAPTATION: a row gets its number anew for each token; none, if its prompt goes on in the next step
+    batch = self.input_batch
+    for row, request_id in enumerate(batch.req_ids):
+        request = self.requests[request_id]
+        if request.generator is None:
+            continue
+        scheduled = request.num_computed_tokens + scheduler_output.num_scheduled_tokens[request_id]
+        if scheduled < request.num_tokens:
+            batch.generators.pop(row, None)
+        else:
+            batch.generators[row] = draw(request.sampling_params.seed, len(request.output_token_ids))
 
 
 def _all_reduce(real: Any, tensor: torch.Tensor, op: Any = None, group: Any = None) -> None:

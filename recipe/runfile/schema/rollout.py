@@ -101,6 +101,26 @@ class Rollout:
         gives="torchair_graph_config.enable_kv_nz",
         on_resume=FREE,
     )
+    spread_samples: bool = key(
+        "the samples of a prompt go to different engines, as their lengths resemble each other",
+        True,
+        gives="RECIPE_SPREAD_SAMPLES",
+        on_resume=FREE,
+    )
+    request_seeds: bool = key(
+        "on NPUs, each answer is sampled with a seed from run.seed, step and row, wherever it is sampled; false: each "
+        "engine has a generator",
+        True,
+        gives="RECIPE_REQUEST_SEEDS",
+        on_resume=CHANGES,
+    )
+    rebalance: bool = key(
+        "on NPUs, unfinished answers change engines when a smaller graph would then do for all; needs graph_mode and "
+        "request_seeds",
+        False,
+        gives="RECIPE_REBALANCE",
+        on_resume=FREE,
+    )
     dp_sync_on_device: bool = key(
         "what the engines tell each other before every step is reduced by the dies; false: by the hosts, with Gloo",
         True,

@@ -18,7 +18,7 @@ from recipe.runfile.config import load
 from recipe.runfile.schema import CUDA, DIE_KINDS, OFFLOADED, SWAPPED, Recompute, RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-SIMULATED = ("sim", "sim_4die", "sim_legal")
+SIMULATED = ("sim", "sim_4die", "sim_balance", "sim_legal")
 BIG = ("a3_256die", "a3_256die_random_init", "a3_256die_true_weight", "a3_384die_base_acc", "h20_128gpu_math_lighteval")
 # Its updates have eight sequences, so that a stage has eight dies at most, which share 671B parameters by 16 stages.
 NOWHERE = {("h20_128gpu_math_lighteval", hardware) for hardware in ("a2", "a3", "h20")}

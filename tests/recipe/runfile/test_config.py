@@ -54,6 +54,12 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
             '[train] importance_weights = "token" weighs by the old log-probabilities',
         ),
         ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is of graph mode; set graph_mode = true"),
+        ("[rollout]", "[rollout]\nrebalance = true #", "[rollout] rebalance is of graph mode; set graph_mode = true"),
+        (
+            "[rollout]",
+            "[rollout]\nrebalance = true\ngraph_mode = true\nrequest_seeds = false #",
+            "[rollout] rebalance goes with request_seeds = true",
+        ),
         (
             "[rollout]",
             "[rollout]\ngraph_sizes = [4, 8] #",

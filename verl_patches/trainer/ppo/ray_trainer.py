@@ -11,14 +11,16 @@ from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, checkpoint_
 from verl_patches.trainer.ppo.epochs import count_epochs
 from verl_patches.trainer.ppo.on_policy import allow_bypass, require_on_policy, selected, with_agreement
 from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer
+from verl_patches.trainer.ppo.rollout_rows import around_rollout
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
 @patch(
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer.init_workers",
     why="nothing checks that a run whose loss takes the current log-probabilities for the old ones is on policy; verl "
-    "computes agreement and entropy only from a pass for the old ones; and its bypass mode, which makes none, stops at "
-    "a key that its own configuration does not allow",
+    "computes agreement and entropy only from a pass for the old ones; its bypass mode, which makes none, stops at a "
+    "key that its own configuration does not allow; and an engine gets all samples of few prompts, whose lengths "
+    "resemble each other",
     upstream="verl==0.6.1",
     fingerprint="sha256:6753c44f7bf259517d7047ee2a60e69e34e2bcf19a36c5ccea3189c78944316d",
     remove_when="verl's Megatron actor detects on-policy steps as its FSDP actor does",
@@ -29,6 +31,8 @@ def init_workers(original: Callable[..., None], self: Any) -> None:
     if on_policy:
         require_on_policy(self.config)
     original(self)
+    # NPU-ADAPTATION: rows have seeds, and the samples of a prompt go to different engines
+    self.actor_rollout_wg.generate_sequences = around_rollout(self.actor_rollout_wg.generate_sequences, self.config)
     if on_policy:
         allow_bypass(self.config.actor_rollout_ref.actor.policy_loss)
         self.actor_rollout_wg.update_actor = with_agreement(self.actor_rollout_wg)

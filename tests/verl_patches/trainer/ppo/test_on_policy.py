@@ -96,6 +96,7 @@ def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> 
     group = SimpleNamespace(
         init_model=lambda: None,
         passes=[],
+        generate_sequences=lambda batch: None,
         compute_log_prob=lambda batch: group.passes.append(batch),
         update_actor=lambda batch: DataProto(meta_info={"metrics": dict(metrics)}),
     )

@@ -27,6 +27,8 @@ from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
 from verl_patches.utils.routes.actor_weights import ActorWeights
 from verl_patches.utils.routes.transport import Transport
+from verl_patches.workers.rollout.vllm_rollout.balance.rebalance import Moved, Rebalancer
+from verl_patches.workers.rollout.vllm_rollout.balance.rebalance import asked_for as rebalance_asked_for
 from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
 from verl_patches.workers.rollout.vllm_rollout.dp_environment import data_parallel_environment
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
@@ -37,6 +39,7 @@ from verl_patches.workers.rollout.vllm_rollout.released_weights import (
     check_no_poison,
     poison,
 )
+from verl_patches.workers.rollout.vllm_rollout.request_seeds import SEEDS, seeded
 from vllm_ascend_patches.worker.step_counts import counting_steps
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
@@ -71,6 +74,8 @@ class NPURollout(vLLMRollout):
         self._transport: Transport | None = None
         self._every_element_loaded = False
         self._kv_cache_present = True
+        self._seeds: Any = None
+        self._moved = Moved()
         check_block_count(self._engine.engine_core.engine_core)
 
     @property
@@ -147,14 +152,21 @@ class NPURollout(vLLMRollout):
 
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
+        self._seeds = prompts.non_tensor_batch.pop(SEEDS, None)
         with (
             true_compile(),
             _collector_paused(),
-            _method_replaced(self.inference_engine, "generate", self._count),
+            _method_replaced(self.inference_engine, "generate", self._generate),
             counting_steps() as steps,
         ):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
-        record("rollout_steps", graphs={str(size): n for size, n in sorted(steps.graphs.items())}, others=steps.others)
+        record(
+            "rollout_steps",
+            graphs={str(size): n for size, n in sorted(steps.graphs.items())},
+            others=steps.others,
+            moved=self._moved.requests,
+            prefilled_again=self._moved.tokens,
+        )
         self._record("generated")
         return output
 
@@ -177,10 +189,30 @@ class NPURollout(vLLMRollout):
             self._weights.release()
         self._record("released")
 
-    def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _generate(self, generate: Callable[..., Any], *, sampling_params: Any, **kwargs: Any) -> Any:
         """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch."""
-        with self._ledger.counting():
-            return generate(*args, **kwargs)
+        if self._seeds is not None:
+            sampling_params = seeded(sampling_params, self._seeds)
+        with self._ledger.counting(), self._balanced():
+            return generate(sampling_params=sampling_params, **kwargs)
+
+    @contextmanager
+    def _balanced(self) -> Iterator[None]:
+        """Within the block unfinished requests change engines, if the run asks for it and there are several."""
+        self._moved = Moved()
+        if not rebalance_asked_for() or self._engine.vllm_config.parallel_config.data_parallel_size == 1:
+            yield
+            return
+        runner = self._engine.model_executor.driver_worker.worker.model_runner
+        kept = getattr(runner, "expert_recorder", None)
+        experts = kept if kept is not None and kept.recording else None
+        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, experts)
+        with (
+            _method_replaced(self._engine, "has_unfinished_requests", rebalancer.has_unfinished_requests),
+            _method_replaced(self.inference_engine, "_run_engine", rebalancer.run_engine),
+        ):
+            yield
+        self._moved = rebalancer.moved
 
     def _record(self, phase: str) -> None:
         record_memory(phase, rollout_bytes=self._ledger.held)

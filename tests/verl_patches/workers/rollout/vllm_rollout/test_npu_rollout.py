@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 
 from recipe.recorder import read_events
 from verl_patches.workers.rollout.vllm_rollout.npu_rollout import NPURollout
+from verl_patches.workers.rollout.vllm_rollout.request_seeds import SEEDS
 
 MIB = 1 << 20
 
@@ -283,7 +285,8 @@ def test_generation_is_counted_without_verls_batch_and_without_the_collector(
     engine, held = rollout.inference_engine, rollout.device_bytes
     seen = {}
 
-    def generate(prompts: Any) -> str:
+    def generate(prompts: Any, sampling_params: Any) -> str:
+        seen["parameters"] = sampling_params
         seen["collector"] = gc.isenabled()
         engine.kept = torch.zeros(MIB, dtype=torch.uint8, device="npu")
         return "outputs"
@@ -293,14 +296,33 @@ def test_generation_is_counted_without_verls_batch_and_without_the_collector(
 
     def generate_sequences(self: Any, prompts: Any) -> Any:
         batches.append(torch.zeros(3 * MIB, dtype=torch.uint8, device="npu"))
-        return self.inference_engine.generate(prompts=prompts)
+        return self.inference_engine.generate(prompts=prompts, sampling_params=self.sampling_params)
 
     monkeypatch.setattr(vLLMRollout, "generate_sequences", generate_sequences)
-    assert rollout.generate_sequences("prompts") == "outputs"
+    assert rollout.generate_sequences(SimpleNamespace(non_tensor_batch={})) == "outputs"
     assert rollout.device_bytes == held + MIB
-    assert seen == {"collector": False} and gc.isenabled()
+    assert seen == {"collector": False, "parameters": rollout.sampling_params} and gc.isenabled()
     assert engine.generate is generate
-    assert [(event["phase"], event["rollout_bytes"]) for event in read_events(tmp_path)] == [("generated", held + MIB)]
+    memory = [event for event in read_events(tmp_path) if event["kind"] == "memory"]
+    assert [(event["phase"], event["rollout_bytes"]) for event in memory] == [("generated", held + MIB)]
+
+
+def test_each_row_is_sampled_with_its_seed(rollout: NPURollout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the column is no longer in the batch, of which verl makes the output."""
+    asked: list[Any] = []
+
+    def generate_sequences(self: Any, prompts: Any) -> Any:
+        self.inference_engine.generate(prompts=list(prompts.non_tensor_batch), sampling_params=self.sampling_params)
+        return "outputs"
+
+    rollout.inference_engine.generate = lambda prompts, sampling_params: asked.append((prompts, sampling_params))
+    monkeypatch.setattr(vLLMRollout, "generate_sequences", generate_sequences)
+    batch = {"raw_prompt_ids": [[1], [2]], SEEDS: np.array([2**62 + 1, 5])}
+    assert rollout.generate_sequences(SimpleNamespace(non_tensor_batch=batch)) == "outputs"
+    ((columns, parameters),) = asked
+    assert columns == ["raw_prompt_ids"]
+    assert [one.seed for one in parameters] == [2**62 + 1, 5] and rollout.sampling_params.seed is None
+    assert {one.temperature for one in parameters} == {rollout.sampling_params.temperature}
 
 
 def test_the_phases_of_a_step_are_recorded(
