@@ -9,6 +9,7 @@ from recipe.runfile.typed_toml import CHANGES, key
 
 ON_POLICY = "npu_on_policy"
 LOSS_MODES = ("vanilla", ON_POLICY)
+REPLAY_OFF, REPLAY_ROLLOUT = "off", "rollout"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,5 +78,12 @@ class Train:
         "vanilla",
         choices=LOSS_MODES,
         gives="actor.policy_loss.loss_mode, rollout.calculate_log_probs",
+        on_resume=CHANGES,
+    )
+    routing_replay: str = key(
+        "rollout: the actor's routers take the experts that the sampler chose; off: their own",
+        REPLAY_OFF,
+        choices=(REPLAY_OFF, REPLAY_ROLLOUT),
+        gives="RECIPE_ROUTING_REPLAY",
         on_resume=CHANGES,
     )

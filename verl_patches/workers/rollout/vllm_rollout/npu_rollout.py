@@ -19,11 +19,13 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
+from vllm.distributed import get_tensor_model_parallel_rank
 
 from recipe.mismatch.switch import around_generation
 from verl_patches.cache_release import release_to_device
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
+from verl_patches.routing_replay import COLUMN, Choices, asked_for, column_of
 from verl_patches.utils.routes.actor_weights import ActorWeights
 from verl_patches.utils.routes.transport import Transport
 from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
@@ -78,6 +80,11 @@ class NPURollout(vLLMRollout):
     @property
     def _model(self) -> torch.nn.Module:
         return self._engine.model_executor.driver_worker.worker.model_runner.model
+
+    @property
+    def expert_recorder(self) -> Any:
+        """Where the choices of experts are kept by request, with `train.routing_replay = "rollout"`."""
+        return self._engine.model_executor.driver_worker.worker.model_runner.expert_recorder
 
     @property
     def device_bytes(self) -> int:
@@ -145,10 +152,51 @@ class NPURollout(vLLMRollout):
 
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
-        with true_compile(), _collector_paused(), _method_replaced(self.inference_engine, "generate", self._count):
+        finished: list[Any] = []
+        count = partial(self._count, finished)
+        with (
+            true_compile(),
+            _collector_paused(),
+            _method_replaced(self.inference_engine, "generate", count),
+            self._experts_recorded(asked_for() and not prompts.meta_info.get("validate", False)) as recorded,
+        ):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
+            if recorded:
+                output.non_tensor_batch[COLUMN] = column_of(self._choices_of(finished))
         self._record("generated")
         return output
+
+    @contextmanager
+    def _experts_recorded(self, wanted: bool) -> Iterator[bool]:
+        """Within the block the choices of experts are kept, if wanted; says whether this rank is to hand them on."""
+        if not wanted:
+            yield False
+            return
+        self.expert_recorder.recording = True
+        try:
+            # verl takes the batch of an engine's first rank; the others recorded the same.
+            yield get_tensor_model_parallel_rank() == 0
+        finally:
+            self.expert_recorder.recording = False
+            self.expert_recorder.clear()
+
+    def _choices_of(self, finished: list[Any]) -> list[Choices]:
+        """The choices of vLLM's finished requests, in their order: of all tokens but the last of each answer.
+
+        Raises:
+            RuntimeError: a token's are missing.
+        """
+        choices = []
+        for request in finished:
+            taken = self.expert_recorder.take(request.request_id)
+            computed = len(request.prompt_token_ids) + len(request.outputs[0].token_ids) - 1
+            if len(taken) != computed:
+                raise RuntimeError(
+                    f"request {request.request_id}: the experts of {len(taken)} tokens were recorded, and {computed} "
+                    "tokens were computed"
+                )
+            choices.append(taken)
+        return choices
 
     async def release(self) -> None:
         """Free weights, derived weights and KV cache on the device (with `free_cache_engine`), and forget prefixes.
@@ -169,10 +217,16 @@ class NPURollout(vLLMRollout):
             self._weights.release()
         self._record("released")
 
-    def _count(self, generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch."""
+    def _count(self, finished: list[Any], generate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch.
+
+        Args:
+            finished: takes the engine's finished requests, in the order of the prompts.
+        """
         with self._ledger.counting():
-            return generate(*args, **kwargs)
+            outputs = generate(*args, **kwargs)
+        finished += outputs
+        return outputs
 
     def _record(self, phase: str) -> None:
         record_memory(phase, rollout_bytes=self._ledger.held)
