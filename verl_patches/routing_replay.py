@@ -12,7 +12,7 @@ driver with every pass, and verl would bring all of it to the dies and broadcast
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -47,10 +47,11 @@ class KeptChoices:
         self._held = ray.put(choices) if ray.is_initialized() else choices
 
 
-def column_of(choices: Sequence[Choices]) -> np.ndarray:
-    """The column for a batch of answers, [answers]."""
-    column = np.empty(len(choices), dtype=object)
-    column[:] = [KeptChoices(one) for one in choices]
+def column_of(choices: Iterable[Choices]) -> np.ndarray:
+    """The column for a batch of answers, [answers]; the choices of one are put away before the next are asked for."""
+    kept = [KeptChoices(one) for one in choices]
+    column = np.empty(len(kept), dtype=object)
+    column[:] = kept
     return column
 
 

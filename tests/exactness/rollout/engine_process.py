@@ -215,20 +215,25 @@ def compare_choices(
         return None
     wrong, tokens, choices = 0, 0, choices_in(column)
     for prompt, response, found in zip(prompts, responses, choices, strict=True):
-        routed: list[torch.Tensor] = []
-        routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
-        handles = [
-            router.register_forward_hook(lambda router, args, output: routed.append(output[0])) for router in routers
-        ]
-        with torch.no_grad():
-            model(torch.tensor([prompt + response[:-1]]))
-        for handle in handles:
-            handle.remove()
-        expected = torch.stack(routed, dim=1).sort(dim=-1)[0]
+        expected = chosen_by(model, prompt + response[:-1])
         assert found.shape == expected.shape, f"{found.shape}, expected {tuple(expected.shape)}"
         wrong += int((torch.from_numpy(found).long().sort(dim=-1)[0] != expected).any(dim=-1).sum())
         tokens += len(found)
     return {"type": str(choices[0].dtype), "tokens": tokens, "wrong": wrong}
+
+
+def chosen_by(model: DeepseekV3ForCausalLM, tokens: list[int]) -> torch.Tensor:
+    """The experts that Hugging Face's routers choose, in ascending order: [tokens, layers with experts, k]."""
+    routed: list[torch.Tensor] = []
+    routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+    handles = [
+        router.register_forward_hook(lambda router, args, output: routed.append(output[0])) for router in routers
+    ]
+    with torch.no_grad():
+        model(torch.tensor([tokens]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack(routed, dim=1).sort(dim=-1)[0]
 
 
 @contextmanager

@@ -25,8 +25,8 @@ def replay(trainer: Any, task: dict[str, Any]) -> dict[str, Any]:
     """A pass for the log-probabilities and an update of one optimizer step, with `task["choices"]`.
 
     Returns:
-        `log_probs` [answers of this rank, longest answer], `grad_norm`, the metrics of both passes; by layer the routers'
-        gradients (those of one process, elsewhere parts of them) and the changes of their biases.
+        `log_probs` [answers of this rank, longest answer], `grad_norm`, the metrics of both passes; by layer the
+        routers' gradients (those of one process, elsewhere parts of them) and the changes of their biases.
     """
     ranks, rank = parallel_state.get_data_parallel_world_size(), parallel_state.get_data_parallel_rank()
     data = answers(trainer.job, task).chunk(ranks)[rank]

@@ -35,8 +35,8 @@ ALONE["dynamic"] = {"layout": layout(), "most_tokens": 60}
 ALONE["bias"] = {"layout": layout({"moe_router_bias_update_rate": 1.0} | FULL)}
 PAIRS = {
     "ep2": {"layout": layout(ep=2), "micro_batch": 1},
-    # Both stages of the smallest model have layers with experts; the first begins a micro batch before it is through with
-    # the one before.
+    # Both stages of the smallest model have layers with experts; the first begins a micro batch before it is through
+    # with the one before.
     "pp2": {"layout": layout(pp=2)},
     "pp2-full": {"layout": layout(FULL, pp=2)},
     "tp2": {"layout": layout(tp=2), "micro_batch": 2},
@@ -76,7 +76,7 @@ class Given:
         return len(self._case.lengths) / sum(self._case.lengths)
 
     def reference(self) -> tuple[list[torch.Tensor], dict[int, torch.Tensor], float]:
-        """Log-probabilities of each answer; the gradients of the routers by layer (from 1), and of all weights' norm."""
+        """Log-probabilities of each answer; the routers' gradients by layer, from 1; the norm of all gradients."""
         model, dense = self._case.model, self._case.model.config.first_k_dense_replace
         model.model.embed_tokens.padding_idx = None  # the pad id inside a sequence is a token like any other
         routers = [layer.mlp.gate for layer in model.model.layers[dense:]]

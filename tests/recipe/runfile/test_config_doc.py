@@ -112,6 +112,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.kl_coefficient": {"train.kl_coefficient": 0.2},
     "train.kl_estimator": {"train.kl_estimator": "kl"},
     "train.loss_mode": {"train.loss_mode": "npu_on_policy"},
+    "train.routing_replay": {"train.routing_replay": "rollout"},
 }
 # Further values of a key whose settings no single change can show.
 AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}

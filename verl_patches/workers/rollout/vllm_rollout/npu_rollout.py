@@ -168,25 +168,26 @@ class NPURollout(vLLMRollout):
 
     @contextmanager
     def _experts_recorded(self, wanted: bool) -> Iterator[bool]:
-        """Within the block the choices of experts are kept, if wanted; says whether this rank is to hand them on."""
-        if not wanted:
+        """Within the block this rank keeps the choices of experts, if wanted, and if it is the one to hand them on.
+
+        That is an engine's first rank, whose batch verl takes; the others choose the same.
+        """
+        if not wanted or get_tensor_model_parallel_rank() != 0:
             yield False
             return
         self.expert_recorder.recording = True
         try:
-            # verl takes the batch of an engine's first rank; the others recorded the same.
-            yield get_tensor_model_parallel_rank() == 0
+            yield True
         finally:
             self.expert_recorder.recording = False
             self.expert_recorder.clear()
 
-    def _choices_of(self, finished: list[Any]) -> list[Choices]:
+    def _choices_of(self, finished: list[Any]) -> Iterator[Choices]:
         """The choices of vLLM's finished requests, in their order: of all tokens but the last of each answer.
 
         Raises:
             RuntimeError: a token's are missing.
         """
-        choices = []
         for request in finished:
             taken = self.expert_recorder.take(request.request_id)
             computed = len(request.prompt_token_ids) + len(request.outputs[0].token_ids) - 1
@@ -195,8 +196,7 @@ class NPURollout(vLLMRollout):
                     f"request {request.request_id}: the experts of {len(taken)} tokens were recorded, and {computed} "
                     "tokens were computed"
                 )
-            choices.append(taken)
-        return choices
+            yield taken
 
     async def release(self) -> None:
         """Free weights, derived weights and KV cache on the device (with `free_cache_engine`), and forget prefixes.
