@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
+from verl_patches.compile_toggle import true_compile
 from vllm_ascend_patches.expert_recorder import ExpertRecorder
 
 EXPERTS, K, MOST = 8, 2, 16
@@ -148,6 +150,43 @@ def test_nothing_is_kept_unless_asked_for() -> None:
     engine.step(("a", 0, tokens((0, 1))))
     engine.recorder.clear()
     assert len(engine.recorder.take("a")) == 0
+
+
+class Layer(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = Mlp(EXPERTS)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return 2 * self.mlp.gate(hidden)[0]
+
+
+def test_the_hooks_become_part_of_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torch's own tracing and functionalising, with a compiler that runs the graph as it is; not of an NPU's."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "0")
+    monkeypatch.setattr(torch._dynamo.config, "disable", False)
+    stack = torch.nn.Sequential(Layer(), Layer())
+    stack.layers = list(stack)
+    recorder = ExpertRecorder(SimpleNamespace(model=stack), MOST, torch.device("cpu"))  # type: ignore[arg-type]
+    recorder.recording = True
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    with true_compile():
+        compiled = torch.compile(stack, fullgraph=True, dynamic=True, backend=backend)
+    for step in range(3):
+        recorder.begin_step()
+        hidden = torch.randn(4, EXPERTS, generator=torch.Generator().manual_seed(step))
+        with torch.inference_mode():
+            compiled(hidden)
+        recorder.end_step([str(step)], [0], [4])
+        taken = torch.from_numpy(recorder.take(str(step))).sort(dim=-1)[0].long()
+        expected = hidden.topk(K)[1].sort(dim=-1)[0]
+        assert torch.equal(taken, torch.stack([expected, expected], dim=1))
+    assert len(graphs) == 1
 
 
 def test_a_model_without_experts_is_refused() -> None:

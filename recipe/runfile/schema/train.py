@@ -19,6 +19,10 @@ class Train:
     `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
     the same loss without that pass, as the old are the current ones. The rollout's own log-probabilities, which could
     only be compared with the old ones, are then not recorded.
+
+    `routing_replay` "rollout": which experts the sampler chose for each token is kept and sent along, and the actor's
+    routers take the same in every pass, weighed by their own scores; the reference, another model, goes on choosing by
+    itself. docs/MISMATCH.md says what that is for.
     """
 
     prompts_per_step: int = key("problems of one step", least=1, gives="data.train_batch_size", on_resume=CHANGES)
