@@ -22,7 +22,7 @@ from vllm_patches.dp_sync import all_reduce_on_device, on_device
     when=on_device,
 )
 def has_unfinished_dp(original: Callable[..., bool], dp_group: Any, has_unfinished: bool) -> bool:
-    # NPU-ADAPTATION: over HCCL, when rollout.dp_sync_on_device asks for it
+    # NPU-ADAPTATION: over HCCL, unless rollout.dp_sync_on_device is false
     anyone = torch.tensor([has_unfinished], dtype=torch.int32)
     all_reduce_on_device(anyone, dist.ReduceOp.MAX)
     return bool(anyone.item())

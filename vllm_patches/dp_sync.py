@@ -20,11 +20,12 @@ from recipe.overlay import Condition
 OPTION = "RECIPE_DP_SYNC_ON_DEVICE"
 
 
-def _asked_for() -> bool:
+def asked_for() -> bool:
+    """Whether this process's engine is to agree with the others by the devices."""
     return os.environ.get(OPTION, "0") == "1"
 
 
-on_device = Condition(_asked_for, otherwise="rollout.dp_sync_on_device is false: vLLM's own reduction with Gloo")
+on_device = Condition(asked_for, otherwise="rollout.dp_sync_on_device is false: vLLM's own reduction with Gloo")
 
 
 def all_reduce_on_device(tensor: torch.Tensor, op: Any) -> None:

@@ -144,7 +144,10 @@ def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) 
 def _rollout_weights(run: Subject) -> dict[str, int]:
     layout = run.layout
     tensors = parameters.rollout_parameters(
-        run.model, tensor=layout.rollout_tensor, expert=layout.rollout_expert, replicate_shared=False
+        run.model,
+        tensor=layout.rollout_tensor,
+        expert=layout.rollout_expert,
+        replicate_shared=run.config.rollout.multistream_moe,
     )
     return {
         "rollout weights": sum(tensor.nbytes for tensor in tensors),
@@ -157,20 +160,12 @@ def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
     model, layout = run.model, run.layout
     per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
     # In the trial step tokens go to experts at random: to all as many (ops/fused_moe.py, `in_profile_run`).
-    trial = _engine_step(dataclasses.replace(run, expert_load=1.0), run.config.rollout.max_batched_tokens)
+    trial = resident.engine_step(dataclasses.replace(run, expert_load=1.0), run.config.rollout.max_batched_tokens)
     peak = sum(weights.values()) + trial + resident.engine(run) + sum(resident.outside(run).values())
     room = int(run.config.hbm_bytes_per_die * run.config.rollout.memory_share) - peak
     blocks_each = -(-run.sequence_tokens // BLOCK_TOKENS)
     wanted = layout.rollout_sequences_per_engine * blocks_each * BLOCK_TOKENS
     return Cache(max(0, room // (per_token * BLOCK_TOKENS)), per_token, wanted, run.sequence_tokens)
-
-
-def _engine_step(run: Subject, tokens: int) -> int:
-    """Bytes of an engine step of so many tokens that computes logits for every sequence."""
-    model, layout = run.model, run.layout
-    layers = tokens / layout.rollout_tensor * activations.engine_most(model, run.expert_load)
-    logits = min(layout.rollout_sequences_per_engine, tokens) * model.vocabulary * BF16
-    return int(max(layers, logits + tokens * model.hidden * BF16))
 
 
 def _most_tokens(run: Subject, cache: Cache) -> int:
@@ -208,7 +203,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
             router=run.router_bytes, entropy=entropy,
         )}  # fmt: skip
 
-    rollout = {**weights, "KV cache": cache.nbytes, "engine step": _engine_step(run, _most_tokens(run, cache))}
+    rollout = {**weights, "KV cache": cache.nbytes, "engine step": resident.engine_step(run, _most_tokens(run, cache))}
     if run.on_ascend:
         rollout["cache alignment"] = 2 * model.layers * CACHE_ALIGNMENT_ELEMENTS * BF16
     update = {"actor weights": laid.parameter_bytes, "gradients": laid.gradient_bytes}

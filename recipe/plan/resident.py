@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from recipe.plan.activations import recomputed
+from recipe.plan.activations import engine_most, recomputed
 from recipe.plan.parameters import BF16, FP32
 from recipe.plan.subject import Subject
+from recipe.runfile.engines import compiled_sizes
 
 RING_MASK = 512  # vllm_ascend/attention/mla_v1.py: prefill mask of npu_ring_mla, 512 x 512
 ROPE_TABLES = 3  # vllm_ascend/ops/rotary_embedding.py: cos and sin together, cos, and sin, for all positions
@@ -23,6 +24,14 @@ def engine(run: Subject) -> int:
     mask = RING_MASK * RING_MASK * BF16
     batch = rollout.max_batched_tokens * 4 * INDEX  # token ids, positions, slots, places in the sequences
     return ropes + mask + batch + (CAUSAL_MASK**2 if run.stacked else 0)
+
+
+def engine_step(run: Subject, tokens: int) -> int:
+    """Bytes of an engine step of so many tokens that computes logits for every sequence."""
+    model, layout = run.model, run.layout
+    layers = tokens / layout.rollout_tensor * engine_most(model, run.expert_load)
+    logits = min(layout.rollout_sequences_per_engine, tokens) * model.vocabulary * BF16
+    return int(max(layers, logits + tokens * model.hidden * BF16))
 
 
 def gathered(run: Subject) -> int:
@@ -94,4 +103,7 @@ def outside(run: Subject) -> dict[str, int]:
     if not run.on_npu:
         return {"context": CONTEXT_MIB * 2**20}
     each = HCCL_BUFFERS_EACH * HCCL_BUFFER_MIB * 2**20
-    return {"HCCL buffers": len(communicators(run)) * each, "context": CONTEXT_MIB * 2**20}
+    buffers = {"HCCL buffers": len(communicators(run)) * each, "context": CONTEXT_MIB * 2**20}
+    # What a graph computes lies in memory of its own: assumed, as nothing here compiles one.
+    graphs = sum(engine_step(run, size) for size in compiled_sizes(run.config.rollout, run.layout))
+    return buffers | ({"compiled graphs": graphs} if graphs else {})

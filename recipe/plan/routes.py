@@ -51,15 +51,16 @@ def routes_of(run: Subject) -> Routes:
     Raises:
         LayoutError: sizes that the run file's own rules let through, but that do not go together.
     """
-    return _routes(run.layout, run.model, run.config.rollout.direct_sync_buffer_mib * MIB)
+    rollout = run.config.rollout
+    return _routes(run.layout, run.model, rollout.direct_sync_buffer_mib * MIB, rollout.multistream_moe)
 
 
 @functools.lru_cache(maxsize=32)
-def _routes(layout: Layout, model: Architecture, buffer_bytes: int) -> Routes:
+def _routes(layout: Layout, model: Architecture, buffer_bytes: int, replicated_shared: bool) -> Routes:
     return Routes(
         model,
         ActorLayout(layout.dies, layout.actor_tensor, layout.actor_expert, layout.stage_layers),
-        RolloutLayout(layout.dies, layout.rollout_tensor, layout.rollout_instances),
+        RolloutLayout(layout.dies, layout.rollout_tensor, layout.rollout_instances, replicated_shared),
         buffer_bytes,
     )
 

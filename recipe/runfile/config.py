@@ -172,8 +172,10 @@ def _check_reward(config: RunConfig, where: str) -> None:
 
 def _check_pairs(config: RunConfig, where: str) -> None:
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
-    if rollout.kv_nz and not rollout.graph_mode:
-        raise ConfigError(f"{where}: [rollout] kv_nz is a layout of graph mode; set graph_mode = true, or remove it")
+    if not rollout.graph_mode:
+        for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz"):
+            if getattr(rollout, name):
+                raise ConfigError(f"{where}: [rollout] {name} is of graph mode; set graph_mode = true, or remove it")
     if data.kind == "arithmetic" and model.kind != "tiny":
         raise ConfigError(f'{where}: [data] kind = "arithmetic" comes with the tiny model; set [data] kind = "json"')
     if config.actor.optimizer_host_share is not None and config.actor.optimizer != HOST:

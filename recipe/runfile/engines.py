@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.layout import Layout
-from recipe.runfile.schema import CUDA, RunConfig
+from recipe.runfile.schema import CUDA, Rollout, RunConfig
+from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes
 
 UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS = (
     "uneven experts", "joined on gpus", "budget", "graph size", "graph heads"
@@ -31,6 +33,30 @@ def graph_sequences(layout: Layout) -> int:
     return -(-layout.rollout_sequences_per_engine // layout.rollout_tensor) * layout.rollout_tensor
 
 
+def graph_options(rollout: Rollout) -> dict[str, Any]:
+    """What the run file asks of vLLM-Ascend's `torchair_graph_config`, beyond what the rollout derives."""
+    asked: dict[str, Any] = {} if rollout.graph_sizes is None else {"graph_batch_sizes": sorted(rollout.graph_sizes)}
+    switches = {
+        "enable_multistream_mla": rollout.multistream_mla,
+        "enable_multistream_moe": rollout.multistream_moe,
+        "enable_kv_nz": rollout.kv_nz,
+    }
+    return asked | {name: True for name, on in switches.items() if on}
+
+
+def compiled_sizes(rollout: Rollout, layout: Layout) -> list[int]:
+    """The sequences that graphs are compiled for, ascending; none without graph mode.
+
+    vLLM-Ascend adds the size of a full batch to a list without it (model_runner_v1.py,
+    `check_torchair_graph_batch_sizes`).
+    """
+    if not rollout.graph_mode:
+        return []
+    sequences = layout.rollout_sequences_per_engine
+    sizes = rollout.graph_sizes or graph_sizes(sequences, layout.rollout_tensor)
+    return sorted({*(size for size in sizes if size < sequences), graph_sequences(layout)})
+
+
 def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool) -> Iterator[Misfit]:
     """Everything that is ruled out; `strict`: the device refuses what an NPU does not take, as every NPU does."""
     rollout = config.rollout
@@ -49,6 +75,10 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
     if graph_sequences(layout) > budget:
         found = f"a graph for {graph_sequences(layout)} sequences, max_batched_tokens = {budget}"
         yield Misfit(GRAPH_SIZE, found, "no more")
+    for size in rollout.graph_sizes or ():
+        if size > graph_sequences(layout) or size % layout.rollout_tensor:
+            found = f"graph_sizes has {size}, of {sequences} sequences on {layout.rollout_tensor} dies of an engine"
+            yield Misfit(GRAPH_SIZE, found, f"multiples of {layout.rollout_tensor}, at most {graph_sequences(layout)}")
     if strict and model.heads // layout.rollout_tensor not in HEADS_IN_GRAPHS:
         found = f"{model.heads} heads over [rollout] tensor_parallel = {layout.rollout_tensor} dies"
         yield Misfit(GRAPH_HEADS, found, "32, 64 or 128 on each")

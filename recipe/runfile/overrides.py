@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recipe.runfile.engines import graph_options
 from recipe.runfile.hydra import quote
 from recipe.runfile.inputs import Inputs
 from recipe.runfile.layout import Layout
@@ -140,8 +141,8 @@ def _rollout(basis: Basis) -> dict[str, Any]:
     if config.cluster.device == CUDA:
         # verl's own rollout leaves it off; ours, on NPUs, has it on.
         values["engine_kwargs.vllm.enable_expert_parallel"] = True
-    if rollout.kv_nz:
-        values["engine_kwargs.vllm.additional_config.torchair_graph_config.enable_kv_nz"] = True
+    graph = "engine_kwargs.vllm.additional_config.torchair_graph_config."
+    values |= {graph + name: value for name, value in graph_options(rollout).items()}
     return {("+" if key.startswith("engine_kwargs") else "") + prefix + key: value for key, value in values.items()}
 
 

@@ -8,6 +8,7 @@ import shlex
 from typing import Any
 
 from recipe.runfile.derive import Derived
+from recipe.runfile.engines import compiled_sizes, graph_options
 from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
 from recipe.runfile.masking import is_secret, masked
 from recipe.runfile.overrides import DRIVER
@@ -91,12 +92,13 @@ def _engine(derived: Derived) -> dict[str, Any] | None:
         "max_num_seqs": derived.layout.rollout_sequences_per_engine,
         "max_num_batched_tokens": rollout.max_batched_tokens,
         "max_model_len": derived.sequence_tokens,
+        "tensor_parallel_size": derived.layout.rollout_tensor,
         "gpu_memory_utilization": rollout.memory_share,
         "enforce_eager": not rollout.graph_mode,
         "enable_prefix_caching": False,
     }
-    if rollout.kv_nz:
-        stock["additional_config"] = {"torchair_graph_config": {"enable_kv_nz": True}}
+    if options := graph_options(rollout):
+        stock["additional_config"] = {"torchair_graph_config": options}
     return npu_engine_args(stock)
 
 
@@ -106,7 +108,8 @@ def _sizes(derived: Derived) -> list[str]:
     stages = " ".join(map(str, layout.stage_layers))
     decode = "" if engine is None else f", prefill {'in pieces' if engine['enable_chunked_prefill'] else 'whole'}"
     if engine is not None and config.rollout.graph_mode:
-        decode += f", decode in a graph of {layout.rollout_sequences_per_engine} sequences"
+        sizes = compiled_sizes(config.rollout, layout)
+        decode += f", decode in graphs of {', '.join(map(str, sizes))} sequences"
     return [
         f"cluster: {layout.dies} dies, {cluster.nodes} x {cluster.dies_per_node} ({cluster.device})",
         f"rollout: {layout.rollout_engines} engines of TP{layout.rollout_tensor}, in {layout.rollout_instances} "

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graph mode does not take weights for constants; engines count their tokens over HCCL, and keep the experts chosen, if
-asked."""
+"""Graph mode does not take weights for constants; engines add up their tokens over HCCL, count their steps, and keep
+the experts chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,8 @@ from vllm_ascend.worker import model_runner_v1
 from recipe.overlay import patch
 from verl_patches.routing_replay import replayed
 from vllm_ascend_patches.expert_recorder import ExpertRecorder
-from vllm_patches.dp_sync import all_reduce_on_device, on_device
+from vllm_ascend_patches.worker.step_counts import count_step
+from vllm_patches.dp_sync import all_reduce_on_device, asked_for
 
 
 @patch(
@@ -40,18 +42,27 @@ def _get_torchair_lazy_compiled_model(original: Callable[..., Any], self: Any, b
 
 @patch(
     "vllm_ascend.worker.model_runner_v1:NPUModelRunner._get_forward_metadata_across_dp",
-    why="before every step the engines add up their token counts with Gloo, 10 to 14 ms in the reference run",
+    why="before every step the engines add up their token counts with Gloo, 10 to 14 ms in the reference run; and "
+    "which graph a step runs in is not counted",
     upstream="vllm-ascend==0.9.1",
     fingerprint="sha256:cee498dc8e66281cdaa4823bd1625d8403a3928d73a0f518aafc70422bc5fa0e",
-    remove_when="vllm-ascend reduces them over the device group in the pin",
-    when=on_device,
+    remove_when="vllm-ascend reduces them over the device group in the pin, and counts steps by graph",
 )
 def _get_forward_metadata_across_dp(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    # NPU-ADAPTATION: over HCCL, when rollout.dp_sync_on_device asks for it
+    # NPU-ADAPTATION: over HCCL, unless rollout.dp_sync_on_device is false; the step is counted
+    with _reductions_on_device() if asked_for() else nullcontext():
+        result = original(self, *args, **kwargs)
+    tokens, _, with_prefill, _ = result
+    count_step(tokens if self.torchair_graph_enabled and not with_prefill else None)
+    return result
+
+
+@contextmanager
+def _reductions_on_device() -> Iterator[None]:
     real = model_runner_v1.dist
     model_runner_v1.dist = SimpleNamespace(all_reduce=partial(_all_reduce, real), ReduceOp=real.ReduceOp)
     try:
-        return original(self, *args, **kwargs)
+        yield
     finally:
         model_runner_v1.dist = real
 

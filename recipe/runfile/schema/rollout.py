@@ -72,6 +72,26 @@ class Rollout:
     )
     validation_top_k: int = key("as top_k", 0, gives="rollout.val_kwargs.top_k", on_resume=CHANGES)
     graph_mode: bool = key("decode with compiled graphs", False, gives="rollout.enforce_eager", on_resume=FREE)
+    graph_sizes: list[int] | None = key(
+        "sequences that a graph is compiled for; a decode step of an instance takes the smallest in which its fullest "
+        "engine fits. Default: all its sequences, and halves of that down to 4",
+        None,
+        least=1,
+        gives="torchair_graph_config.graph_batch_sizes",
+        on_resume=FREE,
+    )
+    multistream_mla: bool = key(
+        "graph mode computes parts of the attention on a second stream",
+        False,
+        gives="torchair_graph_config.enable_multistream_mla",
+        on_resume=FREE,
+    )
+    multistream_moe: bool = key(
+        "graph mode computes the shared experts on a second stream; each die then has them whole",
+        False,
+        gives="torchair_graph_config.enable_multistream_moe",
+        on_resume=FREE,
+    )
     kv_nz: bool = key(
         "graph mode keeps the KV cache in the NZ layout; prompts then never go in pieces",
         False,

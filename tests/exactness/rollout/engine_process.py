@@ -31,6 +31,7 @@ from verl import DataProto
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
 
+from recipe.recorder import read_events
 from verl_patches.routing_replay import COLUMN, choices_in
 
 PROMPT, RESPONSE = 16, 16
@@ -102,8 +103,10 @@ def run(case: dict[str, Any], rank: int) -> None:
                 "released_bytes_device": torch.npu.memory_allocated() - held_for_training,
             }
         )
+    own_events = [event for event in read_events(directory) if event["pid"] == os.getpid()]
     report = {
         "cycles": cycles,
+        "steps": [event for event in own_events if event["kind"] == "rollout_steps"],
         "expert_parallel": runner.parallel_config.expert_parallel_size,
         "reduced_by_hosts": "cpu" in reduced_on,
         "first_of_engine": rank % tp == 0,
@@ -114,7 +117,9 @@ def run(case: dict[str, Any], rank: int) -> None:
 
 
 def graph_options(case: dict[str, Any]) -> dict[str, Any]:
-    return {"enable_kv_nz": True} if case["kv_nz"] else {}
+    names = ("enable_kv_nz", "enable_multistream_mla", "enable_multistream_moe")
+    asked = (case["kv_nz"], case["multistream"], case["multistream"])
+    return {name: True for name, on in zip(names, asked, strict=True) if on}
 
 
 def let_v1_take_float32() -> None:

@@ -32,6 +32,7 @@ class Layout:
     dp: int
     graph: bool = False
     kv_nz: bool = False
+    multistream: bool = False
     sequences: int = 12
     at_once: int = 12
     token_budget: int = 256
@@ -57,6 +58,7 @@ LAYOUTS = {
     "tp1-graph": Layout(tp=1, dp=1, graph=True),
     "tp1-graph-nz": Layout(tp=1, dp=1, graph=True, kv_nz=True),
     "tp2": Layout(tp=2, dp=1),
+    "tp2-graph-multistream": Layout(tp=2, dp=1, graph=True, multistream=True),
     # Of two engines the first has more prompts than it may run at once: the second goes on with empty batches.
     "dp2-ep2": Layout(tp=1, dp=2, at_once=8),
     "dp2-ep2-device-sync": Layout(tp=1, dp=2, at_once=8, dp_sync_on_device=True),
@@ -65,6 +67,7 @@ LAYOUTS = {
     "replay-tp1-graph": Layout(tp=1, dp=1, graph=True, replay="rollout"),
     "replay-tp2": Layout(tp=2, dp=1, replay="rollout"),
     "replay-dp2-ep2": Layout(tp=1, dp=2, at_once=8, replay="rollout"),
+    "dp2-ep2-graphs": Layout(tp=1, dp=2, at_once=8, graph=True, dp_sync_on_device=True),
     # In sizes that an NPU takes, on a device that refuses all others.
     "legal-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, sizes=LEGAL, layers=2),
     "legal-tp1-graph": Layout(tp=1, dp=1, graph=True, sizes=LEGAL, layers=2),
@@ -116,6 +119,7 @@ def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, A
         "RECIPE_ROUTING_REPLAY": layout.replay,
         "NPU_SIM_HBM": "1GiB" if layout.sizes == LEGAL else "256MiB",
         "NPU_SIM_STRICT": layout.strict,
+        "RECIPE_RUN_DIR": str(directory),
     }
     case = asdict(layout) | {"directory": str(directory)}
     ranks.run(case, directory / "rank", ranks=layout.world, limit_s=LIMIT_S, **environment)
@@ -185,3 +189,12 @@ def test_the_choices_of_experts_are_those_of_hugging_face(measured: Any, name: s
 def test_experts_are_spread_over_all_ranks(measured: Any, name: str) -> None:
     for report in measured(name):
         assert report["expert_parallel"] == LAYOUTS[name].world
+
+
+def test_all_engines_decode_in_the_smallest_graph_that_holds_the_fullest(measured: Any) -> None:
+    """The first engine has 8 and then 4 of its 12 sequences, the second 7 and then none."""
+    steps = [[(event["graphs"], event["others"]) for event in report["steps"]] for report in measured("dp2-ep2-graphs")]
+    assert steps[0] == steps[1] and len(steps[0]) == 3
+    for graphs, others in steps[0]:
+        # A prefill gives the first of the 16 tokens.
+        assert graphs == {"4": 15, "8": 15} and others >= 2

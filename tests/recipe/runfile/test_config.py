@@ -47,7 +47,17 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("workers = 0", "mix = { format = true }", "[reward] mix.format is True (bool); expected a number"),
         ("workers = 0", "mix = 1", "[reward] mix is 1 (int); expected a table of numbers"),
         ("[train]", '[train]\nloss_mode = "ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
-        ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is a layout of graph mode; set graph_mode = true"),
+        ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is of graph mode; set graph_mode = true"),
+        (
+            "[rollout]",
+            "[rollout]\ngraph_sizes = [4, 8] #",
+            "[rollout] graph_sizes is of graph mode; set graph_mode = true",
+        ),
+        (
+            "[rollout]",
+            "[rollout]\ngraph_mode = true\ngraph_sizes = [0] #",
+            "[rollout] graph_sizes is 0; expected at least 1",
+        ),
         ("[run]", "[run", "not valid TOML"),
         ("[rollout]", "[rollout]\ntop_p = 1.5", "[rollout] top_p is 1.5; expected at most 1"),
         ("[rollout]", "[rollout]\ntemprature = 1.0", "[rollout] unknown key 'temprature'; did you mean 'temperature'?"),

@@ -87,6 +87,8 @@ def composed() -> dict[str, dict]:
     asked["host"] = overrides_of(GPUS, actor={"optimizer": "host", "optimizer_host_share": 0.75})
     asked["template"] = overrides_of(SIM, data={"chat_template": str(CHAT_TEMPLATE)}, reward={"refuse_copied": False})
     asked["nz"] = overrides_of(SIM, rollout={"graph_mode": True, "kv_nz": True})
+    graph = {"graph_mode": True, "graph_sizes": [16, 4], "multistream_mla": True, "multistream_moe": True}
+    asked["graphs"] = overrides_of(SIM, rollout=graph)
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
         input=json.dumps(list(asked.values())),
@@ -183,6 +185,15 @@ def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:
     assert rollout["enforce_eager"] is False and rollout["enable_prefix_caching"] is False
     asked = rollout["engine_kwargs"]["vllm"]["additional_config"]
     assert asked == {"torchair_graph_config": {"enable_kv_nz": True}}
+
+
+def test_graph_sizes_and_streams_reach_vllm_ascends_own_configuration(composed: dict[str, dict]) -> None:
+    from vllm_ascend.ascend_config import TorchairGraphConfig
+
+    asked = composed["graphs"]["actor_rollout_ref"]["rollout"]["engine_kwargs"]["vllm"]["additional_config"]
+    config = TorchairGraphConfig({"enabled": True, **asked["torchair_graph_config"]})
+    assert config.graph_batch_sizes == [4, 16] and config.enable_multistream_mla and config.enable_multistream_moe
+    assert "engine_kwargs" not in composed["nz"] and not config.enable_kv_nz
 
 
 def test_the_reward_function_is_there(composed: dict[str, dict]) -> None:

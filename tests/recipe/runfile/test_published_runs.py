@@ -97,7 +97,7 @@ def test_verls_run_on_256_dies() -> None:
     assert {key: asked.get(key) for key in expected} == expected
     # 1024 tokens a step are fewer than a sequence of 3072, so the Ascend scheduler must cut prompts.
     assert told["vllm"]["additional_config"]["ascend_scheduler_config"]["enable_chunked_prefill"] is True
-    assert told["vllm"]["additional_config"]["torchair_graph_config"]["graph_batch_sizes"] == [64]
+    assert told["vllm"]["additional_config"]["torchair_graph_config"]["graph_batch_sizes"] == [4, 8, 16, 32, 64]
 
 
 def test_the_longer_run_with_weights_has_two_instances() -> None:

@@ -145,6 +145,16 @@ def test_v003_the_nz_layout_and_prompts_in_pieces(cluster: Any) -> None:
     assert [finding.level for finding in cluster.findings("V003")] == ["error"]
 
 
+def test_v005_graph_sizes_that_no_batch_of_an_engine_has(cluster: Any) -> None:
+    cluster.set(rollout_graph_sizes=[8, 64])
+    assert cluster.findings("V005") == []
+    cluster.set(rollout_graph_sizes=[7, 128])
+    assert [(finding.level, finding.found.split(",")[0]) for finding in cluster.findings("V005")] == [
+        ("error", "graph_sizes has 7"),
+        ("error", "graph_sizes has 128"),
+    ]
+
+
 def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
     assert files.findings("T012") == []
     config = Path(files.config.model.path) / "config.json"

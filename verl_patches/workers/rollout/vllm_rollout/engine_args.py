@@ -14,6 +14,8 @@ from typing import Any
 
 GRAPH_KEY = "torchair_graph_config"
 SCHEDULER_KEY = "ascend_scheduler_config"
+# Where vLLM-Ascend's own list of sizes begins (`graph_batch_sizes_init`); each size is compiled, and run once a step.
+SMALLEST_GRAPH = 4
 # Options of vLLM-Ascend's graph mode that are errors unless graph mode is on.
 GRAPH_ONLY_OPTIONS = (
     "graph_batch_sizes",
@@ -34,6 +36,21 @@ def needs_chunked_prefill(max_num_batched_tokens: int, max_model_len: int) -> bo
     requests that had outgrown it); with a sufficient budget chunking only costs.
     """
     return max_num_batched_tokens < max_model_len
+
+
+def graph_sizes(sequences: int, tensor_parallel: int) -> list[int]:
+    """Batch sizes to compile a graph for, ascending: `sequences`, and halves of it down to SMALLEST_GRAPH.
+
+    The data-parallel engines of a decode step all run the smallest graph that holds the fullest of them; with one size
+    the last long answers would be decoded at the price of a full batch. Halves are whole multiples of
+    `tensor_parallel`; a full batch that is none is rounded up by vLLM-Ascend, which drops larger sizes than that.
+    """
+    sizes: set[int] = set()
+    size = sequences
+    while not sizes or size >= SMALLEST_GRAPH:
+        sizes.add(min(-(-size // tensor_parallel) * tensor_parallel, sequences))
+        size //= 2
+    return sorted(sizes)
 
 
 def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -77,11 +94,10 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
         GRAPH_KEY: {"enabled": graph},
     }
     if graph:
-        # One graph, for the full batch: decode batches are padded to it. Parameters get new addresses at every
-        # weight sync, so a graph must not treat them as constants. View optimisation fuses a transpose that is wrong
-        # for one expert per rank.
+        # Parameters get new addresses at every weight sync, so a graph must not treat them as constants. View
+        # optimisation fuses a transpose that is wrong for one expert per rank.
         derived[GRAPH_KEY] |= {
-            "graph_batch_sizes": [args["max_num_seqs"]],
+            "graph_batch_sizes": graph_sizes(args["max_num_seqs"], args.get("tensor_parallel_size", 1)),
             "enable_frozen_parameter": False,
             "enable_view_optimize": False,
         }

@@ -22,6 +22,7 @@ from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
 from vllm.distributed import get_tensor_model_parallel_rank
 
 from recipe.mismatch.switch import around_generation
+from recipe.recorder import record
 from verl_patches.cache_release import release_to_device
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
@@ -38,6 +39,7 @@ from verl_patches.workers.rollout.vllm_rollout.released_weights import (
     check_no_poison,
     poison,
 )
+from vllm_ascend_patches.worker.step_counts import counting_steps
 
 WEIGHTS, KV_CACHE = "weights", "kv_cache"
 
@@ -158,11 +160,13 @@ class NPURollout(vLLMRollout):
             true_compile(),
             _collector_paused(),
             _method_replaced(self.inference_engine, "generate", count),
+            counting_steps() as steps,
             self._experts_recorded(asked_for() and not prompts.meta_info.get("validate", False)) as recorded,
         ):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
             if recorded:
                 output.non_tensor_batch[COLUMN] = column_of(self._choices_of(finished))
+        record("rollout_steps", graphs={str(size): n for size, n in sorted(steps.graphs.items())}, others=steps.others)
         self._record("generated")
         return output
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,18 @@ from hypothesis import strategies as st
 from vllm.config import SchedulerConfig
 from vllm_ascend.ascend_config import AscendConfig, check_ascend_config, clear_ascend_config, init_ascend_config
 from vllm_ascend.core.schedule_config import AscendSchedulerConfig
+from vllm_ascend.worker.model_runner_v1 import NPUModelRunner
 
 from recipe.runfile.config import load
 from recipe.runfile.derive import derive_run
 from recipe.runfile.show import as_json
-from verl_patches.workers.rollout.vllm_rollout.engine_args import GRAPH_ONLY_OPTIONS, deep_merge, npu_engine_args
+from verl_patches.workers.rollout.vllm_rollout.engine_args import (
+    GRAPH_ONLY_OPTIONS,
+    SMALLEST_GRAPH,
+    deep_merge,
+    graph_sizes,
+    npu_engine_args,
+)
 
 REPO = Path(__file__).resolve().parents[5]
 
@@ -86,11 +94,30 @@ def test_the_eager_defaults() -> None:
     assert args["model"] == "path"
 
 
-def test_graph_mode_gets_one_graph_for_the_full_batch_and_unfrozen_weights() -> None:
+@given(sequences=st.integers(1, 600), tensor=st.sampled_from([1, 2, 4, 8]))
+def test_graphs_halve_a_full_batch_and_are_kept_by_vllm_ascend(sequences: int, tensor: int) -> None:
+    sizes = graph_sizes(sequences, tensor)
+    assert sizes == sorted(set(sizes)) and all(size % tensor == 0 for size in sizes[:-1])
+    assert sizes[-1] == sequences
+    assert sizes[0] < 2 * SMALLEST_GRAPH + tensor
+    assert all(2 * small + tensor >= large for small, large in pairwise(sizes))
+    runner = SimpleNamespace(
+        torchair_graph_batch_sizes=list(sizes),
+        is_kv_consumer=False,
+        max_num_reqs=sequences,
+        decode_token_per_req=1,
+        parallel_config=SimpleNamespace(tensor_parallel_size=tensor, enable_expert_parallel=True),
+        scheduler_config=SimpleNamespace(max_num_batched_tokens=1024),
+    )
+    NPUModelRunner.check_torchair_graph_batch_sizes(runner)
+    assert runner.torchair_graph_batch_sizes == sorted({-(-size // tensor) * tensor for size in sizes})
+
+
+def test_graph_mode_gets_graphs_and_unfrozen_weights() -> None:
     args = npu_engine_args(stock(enforce_eager=False))
     assert args["additional_config"]["torchair_graph_config"] == {
         "enabled": True,
-        "graph_batch_sizes": [64],
+        "graph_batch_sizes": [4, 8, 16, 32, 64],
         "enable_frozen_parameter": False,
         "enable_view_optimize": False,
     }
