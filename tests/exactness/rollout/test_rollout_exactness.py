@@ -67,6 +67,7 @@ LAYOUTS = {
     "replay-tp1-graph": Layout(tp=1, dp=1, graph=True, replay="rollout"),
     "replay-tp2": Layout(tp=2, dp=1, replay="rollout"),
     "replay-dp2-ep2": Layout(tp=1, dp=2, at_once=8, replay="rollout"),
+    "replay-dp2-ep2-graphs": Layout(tp=1, dp=2, at_once=8, graph=True, replay="rollout"),
     "dp2-ep2-graphs": Layout(tp=1, dp=2, at_once=8, graph=True, dp_sync_on_device=True),
     # In sizes that an NPU takes, on a device that refuses all others.
     "legal-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, sizes=LEGAL, layers=2),
@@ -167,10 +168,10 @@ def test_tensor_parallel_ranks_sample_the_same(measured: Any) -> None:
     assert [found["responses"] for found in first["cycles"]] == [found["responses"] for found in second["cycles"]]
 
 
-RECORDED = ("load_model", "execute_model")
-
-
-@pytest.mark.proves(*(f"vllm_ascend_patches.worker.model_runner_v1:{name}" for name in RECORDED))
+@pytest.mark.proves(
+    "vllm_ascend_patches.worker.model_runner_v1:load_model",
+    "vllm_ascend_patches.worker.model_runner_v1:execute_model",
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_choices_of_experts_are_those_of_hugging_face(measured: Any, name: str) -> None:
     """Of every token of every sequence but the last, in every layer with experts."""
