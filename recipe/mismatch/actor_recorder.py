@@ -17,6 +17,7 @@ import torch
 from megatron.core import parallel_state
 from verl.utils.megatron_utils import unwrap_model
 
+from megatron_patches.core.transformer.moe.replay import choosing
 from recipe.mismatch.record import (
     ACTOR,
     ACTOR_LOG_PROBS,
@@ -41,9 +42,7 @@ from recipe.mismatch.record import (
     record_path,
     write_record,
 )
-
-# Added to the scores of the experts that a router is to choose: scores are between 0 and 1, biases not much larger.
-_CHOSEN_FOR_SURE = 1000.0
+from verl_patches.routing_replay import COLUMN
 
 
 def record_log_prob(compute: Callable[[Any, Any], Any], worker: Any, data: Any, directory: Path) -> Any:
@@ -52,6 +51,8 @@ def record_log_prob(compute: Callable[[Any, Any], Any], worker: Any, data: Any, 
     hooks = _ModelHooks(worker, batch)
     with hooks.recording():
         output = compute(worker, data)
+    # With train.routing_replay the first pass has replayed them, and been counted.
+    data.non_tensor_batch.pop(COLUMN, None)
     with hooks.replaying(_rollout_choices(directory, batch)):
         replayed = compute(worker, data)
     log_probs = {
@@ -145,39 +146,28 @@ class _ModelHooks:
 
     @contextmanager
     def replaying(self, choices: Choices) -> Iterator[None]:
-        """While the block runs, every router chooses as the rollout did.
-
-        The choice is made by the scores plus a bias per expert, the weights by the scores alone. A bias per token and
-        expert therefore makes the choice, and all else remains the router's own code.
-        """
+        """While the block runs, every router chooses as the rollout did."""
         handles = [self._model.register_forward_pre_hook(self._begin_pass, with_kwargs=True)]
-        biases = {number: router.expert_bias for number, router in self._routers.items()}
 
-        def steer(number: int) -> Callable[..., None]:
-            def before(router: Any, args: Any) -> None:
-                chosen = self._packed(choices[number]).to(args[0].device)
-                own = 0.0 if biases[number] is None else biases[number]
-                router.expert_bias = chosen.float() * _CHOSEN_FOR_SURE + own
-
-            return before
-
-        def verify(number: int) -> Callable[..., None]:
-            def after(router: Any, args: Any, output: Any) -> None:
-                wanted = self._packed(choices[number]).bool()
-                other = (output[1].reshape(wanted.shape).cpu() != wanted).any(dim=-1)
+        def choose(number: int, router: Any) -> Callable[..., Any]:
+            def routing(logits: torch.Tensor) -> Any:
+                wanted = self._packed(choices[number]).bool().to(logits.device)
+                with choosing(router, wanted):
+                    output = type(router).routing(router, logits)
+                other = (output[1] != wanted).any(dim=-1)
                 self.not_replayed += int((other & wanted.any(dim=-1)).sum())
+                return output
 
-            return after
+            return routing
 
         for number, router in self._routers.items():
-            handles.append(router.register_forward_pre_hook(steer(number)))
-            handles.append(router.register_forward_hook(verify(number)))
+            router.routing = choose(number, router)
         try:
             with self._hooked(handles):
                 yield
         finally:
-            for number, router in self._routers.items():
-                router.expert_bias = biases[number]
+            for router in self._routers.values():
+                del router.routing
 
     @contextmanager
     def _hooked(self, handles: list[Any]) -> Iterator[None]:

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch_npu
 from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.forward_context import get_forward_context
-from vllm_ascend.ops.fused_moe import select_experts
 
 from recipe.mismatch.record import (
     CHOSEN,
@@ -29,6 +27,7 @@ from recipe.mismatch.record import (
     record_path,
     write_record,
 )
+from vllm_ascend_patches.expert_recorder import chosen_experts
 
 
 def record_generation(generate: Callable[[Any], Any], rollout: Any, prompts: Any, directory: Path) -> Any:
@@ -112,35 +111,6 @@ class _EngineHooks:
                 logits = output[0][: self._count]
                 self._outputs.add(LOGITS, logits.float(), number)
                 chosen = torch.zeros(logits.shape, dtype=torch.uint8, device=logits.device)
-                self._outputs.add(CHOSEN, chosen.scatter_(1, _choice(experts, logits).long(), 1), number)
+                self._outputs.add(CHOSEN, chosen.scatter_(1, chosen_experts(experts, logits).long(), 1), number)
 
         return note
-
-
-def _choice(experts: Any, logits: torch.Tensor) -> torch.Tensor:
-    """The experts of each token, [n, k], by the operator with which the layer itself picks them a moment later."""
-    if experts.global_num_experts == 256:
-        return torch_npu.npu_moe_gating_top_k(
-            logits,
-            k=experts.top_k,
-            bias=experts.e_score_correction_bias,
-            k_group=experts.topk_group,
-            group_count=experts.num_expert_group,
-            group_select_mode=1,
-            renorm=0,
-            norm_type=1,
-            routed_scaling_factor=1,
-            eps=1e-20,
-        )[1]
-    return select_experts(
-        hidden_states=logits,
-        router_logits=logits,
-        top_k=experts.top_k,
-        use_grouped_topk=experts.use_grouped_topk,
-        renormalize=experts.renormalize,
-        topk_group=experts.topk_group,
-        num_expert_group=experts.num_expert_group,
-        custom_routing_function=experts.custom_routing_function,
-        scoring_func=experts.scoring_func,
-        e_score_correction_bias=experts.e_score_correction_bias,
-    )[1]

@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from recipe.plan import activations, parameters, reshard, resident, shards
+from recipe.plan import activations, choices, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
 from recipe.plan.saving import FROM_DIES, FROM_HOST, page_locked, saved_copies
 from recipe.plan.stages import stage_buffers, stage_tensors
@@ -281,7 +281,7 @@ def host(run: Subject) -> Host:
     host that need not be waited for is (torch: aten/src/ATen/native/TensorConversions.cpp, `_to_copy`; torch_npu:
     csrc/aten/common/ToKernelNpu.cpp; both `pin_out`). MindSpeed's swap optimizer holds its states so, too. An optimizer
     on the host holds its states in ordinary memory, and a page-locked copy of the gradients. Saving a checkpoint adds
-    to that (recipe.plan.saving).
+    to that (recipe.plan.saving), and so do the sampler's choices of experts (recipe.plan.choices).
     """
     layout, actor = run.layout, run.config.actor
     stages = []
@@ -301,5 +301,8 @@ def host(run: Subject) -> Host:
     nodes = [stages[first : first + together] for first in range(len(stages) - together + 1)]
     fullest = max(nodes, key=lambda node: sum(sum(sizes.values()) for sizes in node))
     parts = {name: dies // together * sum(sizes[name] for sizes in fullest) for name in fullest[0]}
-    ordinary = {FROM_DIES, FROM_HOST, *(["optimizer"] if actor.optimizer == HOST else [])} - page_locked(run)
+    if choices.replayed(run):
+        parts[choices.KIND] = choices.stored_bytes(run)
+    kinds = {FROM_DIES, FROM_HOST, choices.KIND, *(["optimizer"] if actor.optimizer == HOST else [])}
+    ordinary = kinds - page_locked(run)
     return Host(parts, frozenset(parts) - ordinary)

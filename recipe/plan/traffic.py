@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from recipe.plan import reshard
+from recipe.plan import choices, reshard
 from recipe.plan.activations import recomputed
 from recipe.plan.counts import counts_of
 from recipe.plan.parameters import BF16, FP32
@@ -89,6 +89,11 @@ def traffic(run: Subject, mean: Lengths, among: Sequence[int] | None = None) -> 
         "pipeline": pipeline,
         "gradients and parameters": optimizer,
         "host, offloads": _offloads(run, stages),
+        **(
+            {"choices of experts": choices.fetched_bytes(run, mean.sequence) / run.config.cluster.dies_per_node}
+            if choices.replayed(run)
+            else {}
+        ),
     }
     return {name: int(size) for name, size in causes.items() if size >= 1}
 

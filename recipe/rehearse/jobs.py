@@ -107,6 +107,8 @@ def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> di
         # Nobody is there to meet.
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "0",
+        # The sampler's choices of experts have no contents that could be replayed.
+        "RECIPE_ROUTING_REPLAY": "off",
         # No records of a run.
         "RECIPE_RUN_DIR": "",
     }

@@ -24,6 +24,9 @@ GRADIENT_NORM = "actor/grad_norm"
 PEARSON = "training/rollout_actor_probs_pearson_corr"
 # The largest difference between the two probabilities of a sampled token.
 PROBABILITY_GAP = "training/rollout_probs_diff_max"
+# Of the choices of experts that the actor replays, the share that it followed, and the share that it would have made
+# otherwise by itself: megatron_patches/core/transformer/moe/replay.py.
+REPLAYED, FLIPS = "training/routing_replayed", "training/routing_flips"
 # Ours, then verl's rollout-correction estimate: both are means of log p(rollout) - log p(actor) over sampled tokens.
 KL_KEYS = ("training/rollout_actor_kl", "rollout_corr/kl")
 _LARGEST_STEP = 10**9

@@ -100,6 +100,7 @@ def _figures(summary: dict[str, Any]) -> str:
         ("Reward, first to last step", _pair(summary["reward_first"], summary["reward_last"])),
         ("Rollout against actor: Pearson, smallest", _number(summary["rollout_actor_pearson_min"], 5)),
         ("Rollout against actor: |KL|, largest", _number(summary["rollout_actor_kl_abs_max"], 6)),
+        *_replay(summary),
         ("Rollout's device memory after a release, largest", _size(summary["released_bytes_max"])),
         ("Device memory, peak of one device", _size(summary["peak_hbm_bytes"])),
         ("Host memory of all processes, peak", _size(summary["rss_peak_bytes"])),
@@ -109,6 +110,16 @@ def _figures(summary: dict[str, Any]) -> str:
     ]
     cells = "".join(f'<tr><th>{_safe(label)}</th><td class="number">{_safe(value)}</td></tr>' for label, value in rows)
     return f"<h2>Figures</h2><table>{cells}</table>"
+
+
+def _replay(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    replayed, flips = summary["routing_replayed_min"], summary["routing_flips_max"]
+    if replayed is None or flips is None:
+        return []
+    return [
+        ("The sampler's experts, followed by the actor, smallest share", f"{100 * replayed:.4f} %"),
+        ("Those of them that it would not have chosen itself, largest share", f"{100 * flips:.2f} %"),
+    ]
 
 
 def _number(value: Any, digits: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from recipe.recorder import node_dirs, read_events, read_lines
 from recipe.report.marks import read_marks
-from recipe.report.metrics import KL_KEYS, PEARSON, REWARD, STEP_SECONDS, Step, read_steps
+from recipe.report.metrics import FLIPS, KL_KEYS, PEARSON, REPLAYED, REWARD, STEP_SECONDS, Step, read_steps
 from recipe.upstreams import upstream_tree
 
 REPO = Path(__file__).resolve().parents[2]
@@ -28,8 +28,10 @@ def summarise(run_dir: Path) -> dict[str, Any]:
     `val_score_last`, `reward_first`, `reward_last` (mean over the first and last training step's samples),
     `released_bytes_max` (largest device use by the rollout after a release, over all steps and ranks),
     `rollout_actor_pearson_min` and `rollout_actor_kl_abs_max` (probabilities of the sampled tokens, over all steps;
-    not-a-number if one of them is), `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a
-    node's processes at one time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in
+    not-a-number if one of them is), `routing_replayed_min` and `routing_flips_max` (of the sampler's choices of
+    experts, the share that the actor followed, and the share that it would have made otherwise; None without
+    `train.routing_replay`), `peak_hbm_bytes` (largest peak of one device), `rss_peak_bytes` (largest sum over a node's
+    processes at one time), `step_s_median`, `upstreams` and `runtime` (versions), `patches_live` (ids applied in
     at least one process), `patches_skipped`, `processes` (pid, role and number of live patches), `device` (the run
     file's: sim, npu or cuda), `marks` (what `recipe.report.marks` holds, in its order), and the outcome: `status`,
     `error`, `seed`.
@@ -59,6 +61,8 @@ def summarise(run_dir: Path) -> dict[str, Any]:
         ),
         "rollout_actor_pearson_min": _worst(min, trained, PEARSON),
         "rollout_actor_kl_abs_max": _worst(lambda values: max(map(abs, values)), trained, *KL_KEYS),
+        "routing_replayed_min": _worst(min, trained, REPLAYED),
+        "routing_flips_max": _worst(max, trained, FLIPS),
         "peak_hbm_bytes": _largest(event.get("peak") for event in memory),
         "rss_peak_bytes": _largest(event.get("rss") for event in events if event.get("kind") == "processes"),
         "upstreams": versions(run_dir, UPSTREAMS),

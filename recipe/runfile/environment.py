@@ -73,6 +73,7 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
         "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
+        "RECIPE_ROUTING_REPLAY": config.train.routing_replay,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARN",
         "TOKENIZERS_PARALLELISM": "false",

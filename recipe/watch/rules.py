@@ -16,6 +16,7 @@ from recipe.report.metrics import (
     PEARSON,
     PROBABILITY_GAP,
     REFERENCE_KL,
+    REPLAYED,
     RESPONSE_LENGTH,
     REWARD,
     SCORE_MAX,
@@ -315,3 +316,18 @@ def _rollout_kl(view: StepView) -> Symptom | None:
         return Symptom("no KL of rollout and actor in the metrics")
     divergence = next(iter(divergences.values()))
     return None if abs(divergence) <= view.settings.rollout_kl_most else Symptom(f"KL {divergence:.4g} nats")
+
+
+@rule(
+    "routing_replay",
+    "the actor does not take the experts that the sampler chose",
+    why="with train.routing_replay the actor computes the network that sampled. A router that takes others than the "
+    "experts it is given was given those of other tokens or layers, or may take experts of other groups only",
+    counts="the share is a count: in a healthy step it is 1, whatever the rounding",
+    warn_after=1,
+    stop_after=2,
+    of_learning=False,
+)
+def _routing_replay(view: StepView) -> Symptom | None:
+    share = _figure(view, REPLAYED)
+    return None if share == 1 else Symptom(f"{100 * share:.4f} % of the choices were followed")

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from verl.utils.device import get_device_id
 
+from megatron_patches.core.transformer.moe.replay import take_metrics
 from recipe.mismatch.switch import around_log_prob
 from recipe.overlay import patch
 from verl_patches.cache_release import first_step_is_over, light_releases
 from verl_patches.device_memory import record_memory
+from verl_patches.routing_replay import COLUMN, asked_for
 from verl_patches.trainer.ppo.on_policy import selected
 from verl_patches.utils.weight_places import weights_on_die, weights_staying
 from verl_patches.workers.actor.update_sums import SUMS, summing
@@ -95,7 +98,9 @@ def compute_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
     remove_when="verl reports device memory per phase, and empties the cache by torch_npu's light way",
 )
 def compute_ref_log_prob(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: records the device's memory after the phase, and releases the cache lightly in it
+    # NPU-ADAPTATION: records the device's memory after the phase, and releases the cache lightly in it; the reference,
+    # another model than the one that sampled, routes by itself
+    data.non_tensor_batch.pop(COLUMN, None)
     with light_releases():
         output = original(self, data)
     record_memory("ref")
@@ -112,8 +117,9 @@ def compute_ref_log_prob(original: Callable[..., Any], self: Any, data: Any) -> 
     remove_when="verl keeps the weights until the sync, reports device memory per phase, and sets the temperature",
 )
 def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded;
-    # the temperature is the rollout's; an on-policy update sums up what its passes tell
+    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded, and
+    # how far the routers followed the rollout's; the temperature is the rollout's; an on-policy update sums up what its
+    # passes tell
     temperature = data.meta_info.setdefault("temperature", self.config.rollout.temperature)
     with weights_staying(), light_releases():
         if selected(self.config.actor):
@@ -122,6 +128,8 @@ def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
             output.meta_info["metrics"][SUMS] = sums.values()
         else:
             output = original(self, data)
+    if asked_for():
+        output.meta_info["metrics"] |= take_metrics(get_device_id())
     first_step_is_over()
     record_memory("update")
     return output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs do not take weights for constants; engines agree over HCCL, count steps, and sample by seeds, if asked."""
+"""Graphs do not take weights for constants; engines agree over HCCL, count steps, sample by seeds, keep their experts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import torch
 from vllm_ascend.worker import model_runner_v1
 
 from recipe.overlay import patch
+from verl_patches.routing_replay import replayed
+from vllm_ascend_patches.expert_recorder import ExpertRecorder
 from vllm_ascend_patches.worker.step_counts import count_step
 from vllm_patches.dp_sync import all_reduce_on_device, asked_for
 from vllm_patches.draws import by_request, draw
@@ -87,6 +89,39 @@ def _update_states(original: Callable[..., None], self: Any, scheduler_output: A
             batch.generators.pop(row, None)
         else:
             batch.generators[row] = draw(request.sampling_params.seed, len(request.output_token_ids))
+
+
+@patch(
+    "vllm_ascend.worker.model_runner_v1:NPUModelRunner.load_model",
+    why="which experts the sampler chooses is thrown away, and where two are nearly tied the trainer's routers choose "
+    "others: the sampled tokens' probabilities come apart",
+    upstream="vllm-ascend==0.9.1",
+    fingerprint="sha256:710f9501f9984ab4ea63a5493cb1aed91332253a9f348160657c8690755bdd21",
+    remove_when="vllm-ascend returns the experts chosen for every token in the pin",
+    when=replayed,
+)
+def load_model(original: Callable[..., None], self: Any) -> None:
+    # NPU-ADAPTATION: the routers are hooked before a graph is compiled
+    original(self)
+    self.expert_recorder = ExpertRecorder(self.model, self.max_num_tokens, self.device)
+
+
+@patch(
+    "vllm_ascend.worker.model_runner_v1:NPUModelRunner.execute_model",
+    why="only the model runner knows which request each row of a step belongs to",
+    upstream="vllm-ascend==0.9.1",
+    fingerprint="sha256:32181930c24a4d1faf30645d765e722c32cb3d23e8183080b21f55689dbe4954",
+    remove_when="vllm-ascend returns the experts chosen for every token in the pin",
+    when=replayed,
+)
+def execute_model(original: Callable[..., Any], self: Any, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+    # NPU-ADAPTATION: the experts chosen in the step are kept by request
+    self.expert_recorder.begin_step()
+    output = original(self, scheduler_output, *args, **kwargs)
+    if scheduler_output.total_num_scheduled_tokens:
+        batch, counts = self.input_batch, self.query_lens.tolist()
+        self.expert_recorder.end_step(batch.req_ids, batch.num_computed_tokens_cpu[: len(counts)].tolist(), counts)
+    return output
 
 
 def _all_reduce(real: Any, tensor: torch.Tensor, op: Any = None, group: Any = None) -> None:

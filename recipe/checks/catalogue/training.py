@@ -11,7 +11,7 @@ from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, refusal
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.mindspeed import SWAPPED_OPTIMIZER
-from recipe.runfile.schema import CUDA, HOST, ON_POLICY, SIM
+from recipe.runfile.schema import CUDA, HOST, NPU, ON_POLICY, REPLAY_OFF, SIM
 
 # One step of the published 256-die runs takes 1045 s and more; the first compiles its graphs, too.
 SLOWEST_STEP_S = 1800
@@ -269,3 +269,19 @@ def _router_type(facts: Facts) -> Iterator[Complaint]:
         raise CannotTell(str(error)) from None
     if router_type != "fp32":
         yield bad(f"moe_router_dtype = {router_type}", "fp32")
+
+
+@check(
+    "T018", "the sampler's choices of experts are recorded", needs="static",
+    why="they are recorded by hooks on vLLM-Ascend's routers; GPUs run another vLLM, without them, and every router of "
+        "the trainer would go on choosing by itself. With compiled graphs the recording is a part of the graph; the "
+        "simulated NPUs on which that was tried compile nothing. A step whose recording is incomplete stops the run",
+    fix='set [train] routing_replay = "off"; or, on NPUs, [rollout] graph_mode = false, or try a few steps first',
+)  # fmt: skip
+def _replay(facts: Facts) -> Iterator[Complaint]:
+    if facts.config.train.routing_replay == REPLAY_OFF:
+        return
+    if facts.device == CUDA:
+        yield bad("routing_replay on GPUs", "off")
+    elif facts.device == NPU and facts.config.rollout.graph_mode:
+        yield doubtful("routing_replay with compiled graphs, which no NPU has run", "graph_mode = false")

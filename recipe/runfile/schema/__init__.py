@@ -12,12 +12,12 @@ from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.rollout import Rollout
 from recipe.runfile.schema.run import Run
 from recipe.runfile.schema.run_config import GIB, MIB, RunConfig
-from recipe.runfile.schema.train import LOSS_MODES, ON_POLICY, Train
+from recipe.runfile.schema.train import LOSS_MODES, ON_POLICY, REPLAY_OFF, REPLAY_ROLLOUT, Train
 from recipe.runfile.schema.watch import ACTIONS, OFF, STOP_RUN, WARN, Watch
 
 __all__ = [
     "ACTIONS", "ASSUMED", "CUDA", "DEVICES", "DIE", "DIE_KINDS", "GIB", "HOST", "LOSS_MODES", "MIB", "NPU", "OFF",
-    "OFFLOADED", "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "SIM", "STOP_RUN", "SWAPPED", "WARN", "Actor",
-    "Cluster", "Data", "DieKind", "Model", "Recompute", "Reward", "Rollout", "Run", "RunConfig", "Simulator", "Train",
-    "Watch",
+    "OFFLOADED", "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "REPLAY_OFF", "REPLAY_ROLLOUT", "SIM", "STOP_RUN",
+    "SWAPPED", "WARN", "Actor", "Cluster", "Data", "DieKind", "Model", "Recompute", "Reward", "Rollout", "Run",
+    "RunConfig", "Simulator", "Train", "Watch",
 ]  # fmt: skip

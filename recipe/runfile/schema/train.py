@@ -9,6 +9,7 @@ from recipe.runfile.typed_toml import CHANGES, key
 
 ON_POLICY = "npu_on_policy"
 LOSS_MODES = ("vanilla", ON_POLICY)
+REPLAY_OFF, REPLAY_ROLLOUT = "off", "rollout"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,10 @@ class Train:
     `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
     the same loss without that pass, as the old are the current ones. What verl computes from that pass, the agreement
     of rollout and actor and the entropy, then comes from the passes of the update.
+
+    `routing_replay` "rollout": which experts the sampler chose for each token is kept and sent along, and the actor's
+    routers take the same in every pass, weighed by their own scores; the reference, another model, goes on choosing by
+    itself. docs/MISMATCH.md says what that is for.
     """
 
     prompts_per_step: int = key("problems of one step", least=1, gives="data.train_batch_size", on_resume=CHANGES)
@@ -98,5 +103,12 @@ class Train:
         "vanilla",
         choices=LOSS_MODES,
         gives="actor.policy_loss.loss_mode, algorithm.rollout_correction.bypass_mode",
+        on_resume=CHANGES,
+    )
+    routing_replay: str = key(
+        "rollout: the actor's routers take the experts that the sampler chose; off: their own",
+        REPLAY_OFF,
+        choices=(REPLAY_OFF, REPLAY_ROLLOUT),
+        gives="RECIPE_ROUTING_REPLAY",
         on_resume=CHANGES,
     )

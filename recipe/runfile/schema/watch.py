@@ -44,3 +44,6 @@ class Watch:
     rollout_kl_most: float = key(
         "high: above this, per token, in either direction", 0.02, unit="nats", least=0, on_resume=FREE
     )
+    routing_replay: str = key(
+        "the actor does not take the experts that it is given", STOP_RUN, choices=ACTIONS, on_resume=FREE
+    )

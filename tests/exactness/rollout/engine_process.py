@@ -32,6 +32,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
 
 from recipe.recorder import read_events
+from verl_patches.routing_replay import COLUMN, choices_in
 
 PROMPT, RESPONSE = 16, 16
 
@@ -86,14 +87,16 @@ def run(case: dict[str, Any], rank: int) -> None:
         blocks = {len(cache[0]) for cache in runner.kv_caches}
         random_kept = before == random_states()
         with places_of_reductions() as reduced_on:
-            responses, log_probs = generate(rollout, prompts)
+            output = generate(rollout, prompts)
         asyncio.run(rollout.release())
-        wrong, difference = compare(reference, prompts, responses, log_probs)
+        responses = output.batch["responses"].tolist()
+        wrong, difference = compare(reference, prompts, responses, output.batch["rollout_log_probs"].tolist())
         cycles.append(
             {
                 "wrong_tokens": wrong,
                 "log_prob_difference": difference,
                 "responses": responses,
+                "choices": compare_choices(reference, prompts, responses, output),
                 "kv_blocks_as_scheduled": blocks == {core.scheduler.kv_cache_config.num_blocks},
                 "random_states_kept": random_kept,
                 "released_bytes_ledger": rollout.device_bytes,
@@ -106,6 +109,7 @@ def run(case: dict[str, Any], rank: int) -> None:
         "steps": [event for event in own_events if event["kind"] == "rollout_steps"],
         "expert_parallel": runner.parallel_config.expert_parallel_size,
         "reduced_by_hosts": "cpu" in reduced_on,
+        "first_of_engine": rank % tp == 0,
     }
     (directory / f"rank{rank}.json").write_text(json.dumps(report), encoding="utf-8")
     dist.barrier()
@@ -168,8 +172,8 @@ def sample_prompts(count: int, seed: int) -> list[list[int]]:
     return [[generator.randrange(8, 200) for _ in range(generator.randrange(2, PROMPT))] for _ in range(count)]
 
 
-def generate(rollout: Any, prompts: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
-    """Greedy responses and the log-probabilities of their tokens, through verl's batch interface."""
+def generate(rollout: Any, prompts: list[list[int]]) -> DataProto:
+    """Greedy responses, through verl's batch interface."""
     ids = torch.zeros(len(prompts), PROMPT, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
@@ -181,8 +185,7 @@ def generate(rollout: Any, prompts: list[list[int]]) -> tuple[list[list[int]], l
         meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": False},
     )
     batch.non_tensor_batch["raw_prompt_ids"] = object_array(prompts)
-    output = rollout.generate_sequences(batch).batch
-    return output["responses"].tolist(), output["rollout_log_probs"].tolist()
+    return rollout.generate_sequences(batch)
 
 
 def object_array(rows: list[list[int]]) -> Any:
@@ -206,6 +209,36 @@ def compare(
         wrong += int((expected.argmax(-1) != tokens).sum())
         largest = max(largest, float((expected[range(len(tokens)), tokens] - torch.tensor(found)).abs().max()))
     return wrong, largest
+
+
+def compare_choices(
+    model: DeepseekV3ForCausalLM, prompts: list[list[int]], responses: list[list[int]], output: DataProto
+) -> dict[str, Any] | None:
+    """How many choices of experts were handed on, of how many tokens; and how many are not Hugging Face's."""
+    column = output.non_tensor_batch.get(COLUMN)
+    if column is None:
+        return None
+    wrong, tokens, choices = 0, 0, choices_in(column)
+    for prompt, response, found in zip(prompts, responses, choices, strict=True):
+        expected = chosen_by(model, prompt + response[:-1])
+        assert found.shape == expected.shape, f"{found.shape}, expected {tuple(expected.shape)}"
+        wrong += int((torch.from_numpy(found).long().sort(dim=-1)[0] != expected).any(dim=-1).sum())
+        tokens += len(found)
+    return {"type": str(choices[0].dtype), "tokens": tokens, "wrong": wrong}
+
+
+def chosen_by(model: DeepseekV3ForCausalLM, tokens: list[int]) -> torch.Tensor:
+    """The experts that Hugging Face's routers choose, in ascending order: [tokens, layers with experts, k]."""
+    routed: list[torch.Tensor] = []
+    routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+    handles = [
+        router.register_forward_hook(lambda router, args, output: routed.append(output[0])) for router in routers
+    ]
+    with torch.no_grad():
+        model(torch.tensor([tokens]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack(routed, dim=1).sort(dim=-1)[0]
 
 
 @contextmanager

@@ -38,6 +38,7 @@ class Layout:
     token_budget: int = 256
     seed: int = 11
     dp_sync_on_device: bool = False
+    replay: str = "off"
     sizes: str = SMALLEST
     layers: int = 3
 
@@ -61,12 +62,19 @@ LAYOUTS = {
     # Of two engines the first has more prompts than it may run at once: the second goes on with empty batches.
     "dp2-ep2": Layout(tp=1, dp=2, at_once=8),
     "dp2-ep2-device-sync": Layout(tp=1, dp=2, at_once=8, dp_sync_on_device=True),
+    # The experts that are chosen for each token are kept.
+    "replay-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, replay="rollout"),
+    "replay-tp1-graph": Layout(tp=1, dp=1, graph=True, replay="rollout"),
+    "replay-tp2": Layout(tp=2, dp=1, replay="rollout"),
+    "replay-dp2-ep2": Layout(tp=1, dp=2, at_once=8, replay="rollout"),
+    "replay-dp2-ep2-graphs": Layout(tp=1, dp=2, at_once=8, graph=True, replay="rollout"),
     "dp2-ep2-graphs": Layout(tp=1, dp=2, at_once=8, graph=True, dp_sync_on_device=True),
     # In sizes that an NPU takes, on a device that refuses all others.
     "legal-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, sizes=LEGAL, layers=2),
     "legal-tp1-graph": Layout(tp=1, dp=1, graph=True, sizes=LEGAL, layers=2),
     "legal-tp1-graph-nz": Layout(tp=1, dp=1, graph=True, kv_nz=True, sizes=LEGAL, layers=2),
     "legal-dp2-ep2": Layout(tp=1, dp=2, at_once=8, sizes=LEGAL, layers=2),
+    "legal-replay-tp1-graph": Layout(tp=1, dp=1, graph=True, sizes=LEGAL, layers=2, replay="rollout"),
 }
 
 
@@ -77,14 +85,14 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     done: dict[str, list[dict[str, Any]]] = {}
 
     @functools.cache
-    def ranks(on_device: bool, strict: str) -> Ranks:
-        # Who reduces is decided when vLLM is imported, and what is refused when torch_npu is.
-        return Ranks("tests.exactness.rollout.engine_process", log=logs / f"{on_device}-{strict}")
+    def ranks(on_device: bool, strict: str, replay: str) -> Ranks:
+        # Who reduces and what is kept is decided when vLLM is imported, and what is refused when torch_npu is.
+        return Ranks("tests.exactness.rollout.engine_process", log=logs / f"{on_device}-{strict}-{replay}")
 
     def measure(name: str) -> list[dict[str, Any]]:
         if name not in done:
             layout = LAYOUTS[name]
-            started.append(ranks(layout.dp_sync_on_device, layout.strict))
+            started.append(ranks(layout.dp_sync_on_device, layout.strict, layout.replay))
             done[name] = run_ranks(started[-1], layout, model_directory(tmp_path_factory.mktemp(name), layout))
         return done[name]
 
@@ -109,6 +117,7 @@ def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, A
         "VLLM_DP_SIZE": str(layout.dp),
         "VLLM_USE_V1": "1",
         "RECIPE_DP_SYNC_ON_DEVICE": str(int(layout.dp_sync_on_device)),
+        "RECIPE_ROUTING_REPLAY": layout.replay,
         "NPU_SIM_HBM": "1GiB" if layout.sizes == LEGAL else "256MiB",
         "NPU_SIM_STRICT": layout.strict,
         "RECIPE_RUN_DIR": str(directory),
@@ -157,6 +166,24 @@ def test_memory_is_given_back_and_the_cache_comes_back_as_scheduled(measured: An
 def test_tensor_parallel_ranks_sample_the_same(measured: Any) -> None:
     first, second = measured("tp2")
     assert [found["responses"] for found in first["cycles"]] == [found["responses"] for found in second["cycles"]]
+
+
+@pytest.mark.proves(
+    "vllm_ascend_patches.worker.model_runner_v1:load_model",
+    "vllm_ascend_patches.worker.model_runner_v1:execute_model",
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_choices_of_experts_are_those_of_hugging_face(measured: Any, name: str) -> None:
+    """Of every token of every sequence but the last, in every layer with experts."""
+    layout = LAYOUTS[name]
+    for report in measured(name):
+        for found in report["cycles"]:
+            choices = found["choices"]
+            if layout.replay == "off":
+                assert choices is None
+            elif report["first_of_engine"]:
+                assert choices["tokens"] >= (layout.sequences - 5) * 15
+                assert (choices["type"], choices["wrong"]) == ("uint8", 0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,7 +83,7 @@ def start(
 
 
 def make_groups(layout: dict[str, Any], device: str) -> None:
-    """(Re)make Megatron's process groups for a layout {tp, pp, ep}."""
+    """(Re)make Megatron's process groups for a layout {tp, pp, ep, transformer: settings besides}."""
     from megatron.core import parallel_state, tensor_parallel
     from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 
@@ -177,6 +177,7 @@ def build(
         overrides["num_layers_in_first_pipeline_stage"] = layout["first"]
     if layout.get("tp", 1) > 1:
         overrides["sequence_parallel"] = True
+    overrides |= layout.get("transformer", {})
     wrap = McoreModuleWrapperConfig(
         wrap_with_ddp=ddp,
         use_distributed_optimizer=ddp,
@@ -334,6 +335,13 @@ class Trainer:
             "changed": changed,
             "parameters": len(before),
         }
+
+
+def task_replay(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """verl's actor with given choices of experts."""
+    from tests.exactness.training.replayed import replay
+
+    return replay(Trainer(job, task), task)
 
 
 def schedule(optimizer: Any, rate: float, warmup: int) -> Any:

@@ -126,6 +126,8 @@ def test_every_figure_of_the_summary(run_dir: Path) -> None:
         "released_bytes_max": 50,
         "rollout_actor_pearson_min": 0.995,
         "rollout_actor_kl_abs_max": 3e-3,
+        "routing_replayed_min": None,
+        "routing_flips_max": None,
         "peak_hbm_bytes": 9900,
         "rss_peak_bytes": 9,
         "patches_live": ["megatron_patches.core.jit:jit_fuser", "verl_patches.protocol:concat"],
@@ -209,6 +211,20 @@ def test_an_agreement_that_is_no_number_is_the_worst_of_all(run_dir: Path, value
             file.write(json.dumps({"step": 3, "data": {name: value}}) + "\n")
     summary = summarise(run_dir)
     assert math.isnan(summary["rollout_actor_pearson_min"]) and math.isnan(summary["rollout_actor_kl_abs_max"])
+
+
+def test_replayed_choices_of_experts_are_on_the_page(run_dir: Path) -> None:
+    make_report(run_dir)
+    assert "followed by the actor" not in (run_dir / "report.html").read_text(encoding="utf-8")
+    with open(run_dir / "metrics.jsonl", "a", encoding="utf-8") as file:
+        for step, replayed in ((2, 0.999999), (3, 1.0)):
+            data = {"training/routing_replayed": replayed, "training/routing_flips": step / 1000}
+            file.write(json.dumps({"step": step, "data": data}) + "\n")
+    make_report(run_dir)
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    assert (summary["routing_replayed_min"], summary["routing_flips_max"]) == (0.999999, 0.003)
+    page = (run_dir / "report.html").read_text(encoding="utf-8")
+    assert "99.9999 %" in page and "0.30 %" in page
 
 
 def test_the_report_can_be_made_again(run_dir: Path) -> None:

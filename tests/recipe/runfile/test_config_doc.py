@@ -121,6 +121,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.importance_most": {"train.importance_most": 1.5},
     "train.balance_batch": {"train.balance_batch": False},
     "train.loss_mode": {"train.loss_mode": "vanilla"},
+    "train.routing_replay": {"train.routing_replay": "rollout"},
 }
 # Further values of a key whose settings no single change can show.
 AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}

@@ -76,6 +76,7 @@ WARNS = [
     ("rollout_kl", 7, LATER, {KL: 0.5}),
     ("rollout_kl", 7, LATER, {KL: -0.5}),
     ("rollout_kl", 7, LATER, {KL: ..., "rollout_corr__kl": ...}),
+    ("routing_replay", 6, [6], {"training__routing_replayed": 0.999999}),
 ]
 
 
@@ -96,6 +97,7 @@ STOPS = [
     ("reward_drop", 17, LATER, {"critic__score__mean": 0.01}),
     ("validation_drop", VALIDATED[2], VALIDATED[1:], {SCORE: 0.0}),
     ("rollout_kl", 15, LATER, {KL: 0.5}),
+    ("routing_replay", 7, LATER, {"training__routing_replayed": 0.5}),
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -21,6 +22,8 @@ from verl.workers import megatron_workers
 from verl.workers.megatron_workers import ActorRolloutRefWorker
 
 from recipe.recorder import read_events
+from verl_patches.routing_replay import COLUMN, OPTION, column_of
+from verl_patches.workers import megatron_workers as ours
 
 PHASES = {
     "compute_log_prob": "verl_patches.workers.megatron_workers:compute_log_prob",
@@ -90,6 +93,36 @@ def test_each_phase_leaves_a_record(run_dir: Path, monkeypatch: pytest.MonkeyPat
         ("memory", "update"),
     ]
     assert all(event["rss"] > 0 for event in events)
+
+
+def test_the_reference_routes_by_itself_and_the_update_tells_how_far_the_actor_did_not(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.utils.megatron import optimizer
+
+    seen: dict[str, bool] = {}
+
+    def policy(name: str) -> Any:
+        def compute_log_prob(data: DataProto, calculate_entropy: bool) -> tuple[torch.Tensor, torch.Tensor]:
+            seen[name] = COLUMN in data.non_tensor_batch
+            return torch.zeros(2, 3), torch.zeros(2, 3)
+
+        plain = worker().actor
+        return SimpleNamespace(**{**vars(plain), "compute_log_prob": compute_log_prob})
+
+    monkeypatch.setenv(OPTION, "rollout")
+    monkeypatch.setattr(optimizer, "get_megatron_last_lr", lambda _: 1e-6)
+    monkeypatch.setattr(ours, "take_metrics", lambda device: {"training/routing_replayed": 1.0})
+    made = worker(actor=policy("actor"), ref_policy=policy("reference"))
+    for method in ("compute_log_prob", "compute_ref_log_prob"):
+        data = batch()
+        data.non_tensor_batch[COLUMN] = column_of([np.zeros((3, 1, 2), np.uint8)] * 2)
+        getattr(ActorRolloutRefWorker, method)(made, data)
+    assert seen == {"actor": True, "reference": False}
+    metrics = ActorRolloutRefWorker.update_actor(made, batch()).meta_info["metrics"]
+    assert metrics["training/routing_replayed"] == 1.0 and metrics["actor/pg_loss"] == [0.0]
+    monkeypatch.setenv(OPTION, "off")
+    assert "training/routing_replayed" not in ActorRolloutRefWorker.update_actor(made, batch()).meta_info["metrics"]
 
 
 class Met(Exception):

@@ -64,6 +64,7 @@ TRIPS = {
     ),
     "T010": ("cluster", {"run_save_every": 100}, "warning", "save_every = 100 in a run of 70"),
     "T011": ("cluster", {"run_step_deadline_s": 600}, "warning", "step_deadline_s = 600"),
+    "T018": ("cluster", {"train_routing_replay": "rollout"}, "warning", "with compiled graphs, which no NPU has run"),
     "V001": ("cluster", {"data_max_response_tokens": 200_000}, "error", "201024 tokens of prompt and response"),
     "V002": ("cluster", {"rollout_max_batched_tokens": 32}, "error", "max_batched_tokens = 32 for 64 sequences"),
     "V004": ("cluster", {"rollout_max_batched_tokens": 512}, "warning", "max_batched_tokens = 512"),

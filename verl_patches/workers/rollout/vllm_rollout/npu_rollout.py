@@ -19,12 +19,14 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.vllm_rollout import vllm_rollout_spmd
 from verl.workers.rollout.vllm_rollout.vllm_rollout_spmd import vLLMRollout
+from vllm.distributed import get_tensor_model_parallel_rank
 
 from recipe.mismatch.switch import around_generation
 from recipe.recorder import record
 from verl_patches.cache_release import release_to_device
 from verl_patches.compile_toggle import true_compile
 from verl_patches.device_memory import MemoryLedger, record_memory
+from verl_patches.routing_replay import COLUMN, Choices, asked_for, column_of
 from verl_patches.utils.routes.actor_weights import ActorWeights
 from verl_patches.utils.routes.transport import Transport
 from verl_patches.workers.rollout.vllm_rollout.balance.rebalance import Moved, Rebalancer
@@ -85,6 +87,11 @@ class NPURollout(vLLMRollout):
     @property
     def _model(self) -> torch.nn.Module:
         return self._engine.model_executor.driver_worker.worker.model_runner.model
+
+    @property
+    def expert_recorder(self) -> Any:
+        """Where the choices of experts are kept by request, with `train.routing_replay = "rollout"`."""
+        return self._engine.model_executor.driver_worker.worker.model_runner.expert_recorder
 
     @property
     def device_bytes(self) -> int:
@@ -153,13 +160,17 @@ class NPURollout(vLLMRollout):
         The cyclic garbage collector rests while vLLM's step loop runs: its full passes walk the whole training state.
         """
         self._seeds = prompts.non_tensor_batch.pop(SEEDS, None)
+        finished: list[Any] = []
         with (
             true_compile(),
             _collector_paused(),
-            _method_replaced(self.inference_engine, "generate", self._generate),
+            _method_replaced(self.inference_engine, "generate", partial(self._generate, finished)),
             counting_steps() as steps,
+            self._experts_recorded(asked_for() and not prompts.meta_info.get("validate", False)) as recorded,
         ):
             output = around_generation(partial(super().generate_sequences, **kwargs), self, prompts)
+            if recorded:
+                output.non_tensor_batch[COLUMN] = column_of(self._choices_of(finished))
         record(
             "rollout_steps",
             graphs={str(size): n for size, n in sorted(steps.graphs.items())},
@@ -169,6 +180,38 @@ class NPURollout(vLLMRollout):
         )
         self._record("generated")
         return output
+
+    @contextmanager
+    def _experts_recorded(self, wanted: bool) -> Iterator[bool]:
+        """Within the block this rank keeps the choices of experts, if wanted, and if it is the one to hand them on.
+
+        That is an engine's first rank, whose batch verl takes; the others choose the same.
+        """
+        if not wanted or get_tensor_model_parallel_rank() != 0:
+            yield False
+            return
+        self.expert_recorder.recording = True
+        try:
+            yield True
+        finally:
+            self.expert_recorder.recording = False
+            self.expert_recorder.clear()
+
+    def _choices_of(self, finished: list[Any]) -> Iterator[Choices]:
+        """The choices of vLLM's finished requests, in their order: of all tokens but the last of each answer.
+
+        Raises:
+            RuntimeError: a token's are missing.
+        """
+        for request in finished:
+            taken = self.expert_recorder.take(request.request_id)
+            computed = len(request.prompt_token_ids) + len(request.outputs[0].token_ids) - 1
+            if len(taken) != computed:
+                raise RuntimeError(
+                    f"request {request.request_id}: the experts of {len(taken)} tokens were recorded, and {computed} "
+                    "tokens were computed"
+                )
+            yield taken
 
     async def release(self) -> None:
         """Free weights, derived weights and KV cache on the device (with `free_cache_engine`), and forget prefixes.
@@ -189,12 +232,20 @@ class NPURollout(vLLMRollout):
             self._weights.release()
         self._record("released")
 
-    def _generate(self, generate: Callable[..., Any], *, sampling_params: Any, **kwargs: Any) -> Any:
-        """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch."""
+    def _generate(
+        self, finished: list[Any], generate: Callable[..., Any], *, sampling_params: Any, **kwargs: Any
+    ) -> Any:
+        """Count the memory that the engine leaves on the device after a generation, but not that of verl's batch.
+
+        Args:
+            finished: takes the engine's finished requests, in the order of the prompts.
+        """
         if self._seeds is not None:
             sampling_params = seeded(sampling_params, self._seeds)
         with self._ledger.counting(), self._balanced():
-            return generate(sampling_params=sampling_params, **kwargs)
+            outputs = generate(sampling_params=sampling_params, **kwargs)
+        finished += outputs
+        return outputs
 
     @contextmanager
     def _balanced(self) -> Iterator[None]:
@@ -203,10 +254,8 @@ class NPURollout(vLLMRollout):
         if not rebalance_asked_for() or self._engine.vllm_config.parallel_config.data_parallel_size == 1:
             yield
             return
-        runner = self._engine.model_executor.driver_worker.worker.model_runner
-        kept = getattr(runner, "expert_recorder", None)
-        experts = kept if kept is not None and kept.recording else None
-        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, experts)
+        recorder = self.expert_recorder if asked_for() and self.expert_recorder.recording else None
+        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, recorder)
         with (
             _method_replaced(self._engine, "has_unfinished_requests", rebalancer.has_unfinished_requests),
             _method_replaced(self.inference_engine, "_run_engine", rebalancer.run_engine),
