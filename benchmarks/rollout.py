@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(row[key] for row in real.values() for key in DIFFERENCES))
 
 
-DIFFERENCES = ("generations_with_other_steps", "ranks_with_other_answers", "lost_requests", "duplicated_requests")
+DIFFERENCES = ("generations_with_other_steps", "other_answers", "lost_requests", "duplicated_requests")
 
 
 def compare_with_real(counts: Sequence[int], say: Any) -> dict[str, Any]:

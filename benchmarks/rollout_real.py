@@ -129,30 +129,27 @@ def _small_planner() -> Iterator[None]:
         plan.PREFILL_WEIGHT, plan.PAUSE_STEPS = before
 
 
-def compared(engines: RealEngines, count: int, generations: int = 4) -> dict[str, Any]:
+def compared(engines: RealEngines, count: int, budget: int = PIECES, generations: int = 4) -> dict[str, int]:
     """How the steps of real engines compare with the replay's, and the answers with moves with those without."""
     asked = [asked_of(count, seed, tail=True) for seed in range(generations)]
-    found = engines.generate([one | {"kind": kind} for one in asked for kind in ("plain", "planned")], count)
-    steps, differing, moved, again, answers, wrong = 0, 0, 0, 0, Counter[int](), 0
+    found = engines.generate([one | {"kind": kind} for one in asked for kind in ("plain", "planned")], count, budget)
+    result = Counter[str]()
     for number, one in enumerate(asked):
         for kind, balanced in enumerate((False, True)):
-            counts, trace = replayed(one, PIECES, balanced=balanced)
+            counts, trace = replayed(one, budget, balanced=balanced)
             reports = [rank[2 * number + kind] for rank in found]
-            steps += len(trace)
-            differing += sum(report["trace"] != [step.graph for step in trace] for report in reports)
-            given = [sum(column) for column in zip(*(report["moved"] for report in reports), strict=True)]
-            differing += given != [counts.moved, counts.prefilled_again]
-            moved, again = moved + given[0], again + given[1]
-        for rank in found:
-            answers[len(rank[2 * number + 1]["tokens"]) - len(rank[2 * number]["tokens"])] += 1
-            wrong += rank[2 * number + 1]["tokens"] != rank[2 * number]["tokens"]
-    return {
-        "generations": 2 * generations,
-        "steps": steps,
-        "generations_with_other_steps": differing,
-        "ranks_with_other_answers": wrong,
-        "moved_requests": moved,
-        "prefilled_again_tokens": again,
-        "lost_requests": sum(-extra * times for extra, times in answers.items() if extra < 0),
-        "duplicated_requests": sum(extra * times for extra, times in answers.items() if extra > 0),
-    }
+            result["steps"] += len(trace)
+            moved = [sum(column) for column in zip(*(report["moved"] for report in reports), strict=True)]
+            same = moved == [counts.moved, counts.prefilled_again] and all(
+                report["trace"] == [step.graph for step in trace] for report in reports
+            )
+            result["generations_with_other_steps"] += not same
+            result["moved_requests"] += moved[0]
+            result["prefilled_again_tokens"] += moved[1]
+        for rank, prompts in zip(found, one["prompts"], strict=True):
+            stayed, moving = rank[2 * number : 2 * number + 2]
+            result["answers"] += len(prompts)
+            result["other_answers"] += sum(a != b for a, b in zip(stayed["tokens"], moving["tokens"], strict=True))
+            result["lost_requests"] += max(0, len(prompts) - len(moving["tokens"]))
+            result["duplicated_requests"] += max(0, len(moving["tokens"]) - len(prompts))
+    return dict(result)
