@@ -22,6 +22,8 @@ NUMBERS: dict[str, float] = {
     "megatron.core.utils:local_multi_tensor_l2_norm": 1.0,
     "megatron.core.optimizer.optimizer:_unscale_main_grads_and_check_for_nan": 0.0,
     "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": 0.0,
+    "verl.trainer.ppo.rollout_corr_helper:compute_offpolicy_metrics": 0.0,
+    "verl.trainer.ppo.rollout_corr_helper:compute_rollout_corr_metrics_from_logprobs": 0.0,
     "verl.workers.actor.megatron_actor:loss_func": 0.0,
     "verl_patches.workers.actor.update_sums:<listcomp>": 0.0,
     "verl_patches.workers.rollout.vllm_rollout.released_weights:<listcomp>": 0.0,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs do not take weights for constants; engines agree over HCCL, count steps, sample by seeds, keep their experts."""
+"""Graphs do not take weights for constants; engines agree over HCCL, count steps, sample by seeds, keep experts."""
 
 from __future__ import annotations
 
