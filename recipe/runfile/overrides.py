@@ -98,15 +98,17 @@ def _reward(config: RunConfig) -> dict[str, Any]:
 
 
 def _model(basis: Basis) -> dict[str, Any]:
-    inputs = basis.inputs
+    inputs, train = basis.inputs, basis.config.train
     return {
         "actor_rollout_ref.model.path": str(inputs.model),
         "actor_rollout_ref.model.use_remove_padding": True,
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
-        "trainer.balance_batch": basis.config.train.balance_batch,
+        "trainer.balance_batch": train.balance_batch,
         # verl then takes the rollout's log-probabilities for the old ones; the on-policy loss only compares with them.
-        "algorithm.rollout_correction.bypass_mode": basis.config.train.loss_mode == ON_POLICY,
+        "algorithm.rollout_correction.bypass_mode": train.loss_mode == ON_POLICY,
+        "algorithm.rollout_correction.rollout_is": weights if (weights := train.importance_weights) != "off" else None,
+        "algorithm.rollout_correction.rollout_is_threshold": train.importance_most,
     }
 
 

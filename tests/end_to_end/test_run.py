@@ -194,7 +194,9 @@ def test_the_on_policy_loss_trains_the_same_without_the_pass_for_old_log_probabi
     found = {}
     for mode in ("vanilla", "npu_on_policy"):
         file = run_file(runs, "sim.toml")
-        file.write_text(file.read_text(encoding="utf-8") + f'loss_mode = "{mode}"\n', encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        assert text.count('loss_mode = "npu_on_policy"') == 1
+        file.write_text(text.replace('"npu_on_policy"', f'"{mode}"'), encoding="utf-8")
         output, error = launch(runs, file, mode, steps=3).communicate(timeout=600)
         assert (runs / mode / "metrics.jsonl").is_file(), error + output
         found[mode] = metrics(runs / mode)

@@ -78,6 +78,21 @@ class Train:
         gives="trainer.balance_batch",
         on_resume=CHANGES,
     )
+    importance_weights: str = key(
+        "verl's rollout correction: a token's loss is weighed by how much likelier the actor finds it than the rollout "
+        "did, by itself or with its whole answer; needs loss_mode vanilla",
+        "off",
+        choices=("off", "token", "sequence"),
+        gives="algorithm.rollout_correction.rollout_is",
+        on_resume=CHANGES,
+    )
+    importance_most: float = key(
+        "no such weight is above this",
+        2.0,
+        least=1,
+        gives="algorithm.rollout_correction.rollout_is_threshold",
+        on_resume=CHANGES,
+    )
     loss_mode: str = key(
         f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step",
         "vanilla",

@@ -48,6 +48,11 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("workers = 0", "mix = { format = true }", "[reward] mix.format is True (bool); expected a number"),
         ("workers = 0", "mix = 1", "[reward] mix is 1 (int); expected a table of numbers"),
         ('"npu_on_policy"', '"ppo"', "[train] loss_mode is 'ppo'; expected one of vanilla, npu_on_policy"),
+        (
+            'loss_mode = "npu_on_policy"',
+            'loss_mode = "npu_on_policy"\nimportance_weights = "token" #',
+            '[train] importance_weights = "token" weighs by the old log-probabilities',
+        ),
         ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is of graph mode; set graph_mode = true"),
         ("[rollout]", "[rollout]\nrebalance = true #", "[rollout] rebalance is of graph mode; set graph_mode = true"),
         (

@@ -117,6 +117,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.clip_ratio_high": {"train.clip_ratio_high": 0.28},
     "train.kl_coefficient": {"train.kl_coefficient": 0.2},
     "train.kl_estimator": {"train.kl_estimator": "kl"},
+    "train.importance_weights": {"train.importance_weights": "token"},
+    "train.importance_most": {"train.importance_most": 1.5},
     "train.balance_batch": {"train.balance_batch": False},
     "train.loss_mode": {"train.loss_mode": "vanilla"},
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -44,7 +44,9 @@ class UpdateSums:
         self._of_passes.append(torch.stack([*(column.sum(dtype=torch.float32) for column in columns), distances.max()]))
 
     def values(self) -> list[float]:
-        """The numbers of `Sums`, in their order."""
+        """The numbers of `Sums`, in their order: all 0 on a stage that computes no loss."""
+        if not self._of_passes:
+            return [0.0] * len(fields(Sums))
         passes = torch.stack(self._of_passes)
         return [number.item() for number in (*passes[:, :-1].sum(0), passes[:, -1].max())]
 

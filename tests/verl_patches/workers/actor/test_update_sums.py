@@ -76,6 +76,7 @@ def test_metrics_are_those_that_verl_computes_from_a_pass_of_its_own(
 
 def test_what_cannot_be_told_is_left_out() -> None:
     sums = UpdateSums(temperature=1.0)
+    assert metrics_of(Sums.of_ranks([sums.values()])) == {}
     certain, nothing = torch.zeros(1, 4), torch.zeros(1, 4, dtype=torch.bool)
     sums.add(certain, certain, certain, nothing)
     assert metrics_of(Sums.of_ranks([sums.values()])) == {}
