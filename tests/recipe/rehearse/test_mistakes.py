@@ -30,6 +30,7 @@ MEASURED, WEIGHTS, BASE_ACC = "a3_256die_random_init", "a3_256die_true_weight", 
 # So little that a rollout comes to its end soon, where it plays a part only by being there.
 SHORT = ("--stage", "0", "--prompt-tokens", "8", "--response-tokens", "16", "--decode-steps", "2")
 LIMIT_S = 1200
+WITHOUT_GRAPHS = {"graph_mode": False, "multistream_mla": False, "multistream_moe": False}
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ MISTAKES = {
         r"error: stage 0: building: AssertionError at .*mla_v1\.py:\d+: assert self.chunked_prefill_workspace_size ",
         {
             "rollout": {
-                "tensor_parallel": 16, "graph_mode": False, "samples_per_prompt": 64, "max_batched_tokens": 2048
+                "tensor_parallel": 16, "samples_per_prompt": 64, "max_batched_tokens": 2048, **WITHOUT_GRAPHS
             }
         },
         warned=("M003", "V006"),
@@ -102,7 +103,7 @@ MISTAKES = {
     "fewer heads on a die than attention outside graphs takes": Mistake(
         MEASURED, SHORT,
         r"error: stage 0: rollout: Refused: atb\.npu_multi_head_latent_attention: q_headnum is 4, ",
-        {"rollout": {"tensor_parallel": 32, "graph_mode": False}},
+        {"rollout": {"tensor_parallel": 32, **WITHOUT_GRAPHS}},
         warned=("L015", "M003", "V006"),
     ),
     "prompts of one token": Mistake(
@@ -121,7 +122,7 @@ MISTAKES = {
     "experts with ten times their share, where passes without gradients take four sequences": Mistake(
         WEIGHTS,
         ("--stage", "0", "--rollout", "none", "--micro-batches", "1"),
-        r"OUT OF MEMORY: old log-prob, stage 0: .* wanted and .* free, beside activations ",
+        r"OUT OF MEMORY: reference, stage 0: .* wanted and .* free, beside activations ",
         expert_load=10,
         refused=False,
     ),
