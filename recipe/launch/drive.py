@@ -16,7 +16,7 @@ from recipe.launch.temporary import run_temp
 from recipe.launch.training import train
 from recipe.runfile.derive import derive_run
 from recipe.runfile.paths import RunPaths
-from recipe.runfile.schema import ON_POLICY, RunConfig
+from recipe.runfile.schema import RunConfig
 
 
 def drive(config: RunConfig, paths: RunPaths, start: Start, cluster: RayCluster | None, clock: Clock) -> None:
@@ -51,10 +51,5 @@ def _drive(config: RunConfig, paths: RunPaths, start: Start, ray: RayCluster | O
         )
         if derived.mindspeed and config.simulated:
             clock.say("MindSpeed is among the upstreams and adapts Megatron-core")
-        if config.train.loss_mode == ON_POLICY:
-            clock.say(
-                f"loss_mode {ON_POLICY}: no pass for the old log-probabilities, so the rollout's cannot be compared "
-                "with them: rollout.calculate_log_probs is off, and the report has no agreement of rollout and actor"
-            )
         with noted(paths):
             train(derived, start, ray, clock)

@@ -24,7 +24,7 @@ from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import HIDDEN
 from recipe.runfile.paths import COMMAND
-from recipe.runfile.schema import ON_POLICY, RunConfig
+from recipe.runfile.schema import RunConfig
 from recipe.runfile.toml_text import as_toml
 
 # Below a run's directory: the records by step, and the directory of the run that made them.
@@ -112,11 +112,6 @@ def require_recordable(config: RunConfig) -> None:
     Raises:
         ConfigError: says which key stands against it.
     """
-    if config.train.loss_mode == ON_POLICY:
-        raise ConfigError(
-            f'[train] loss_mode = "{ON_POLICY}" makes no pass for the old log-probabilities, so the actor has none to '
-            "compare"
-        )
     if config.rollout.graph_mode:
         raise ConfigError(
             "[rollout] graph_mode = true: compiled graphs run no hooks, so the rollout cannot be recorded"

@@ -26,6 +26,12 @@ def step_directory(run_dir: Path, step: int) -> Path:
     return run_dir / RECORDS / f"step_{step}"
 
 
+def steps_are_recorded() -> bool:
+    """Whether this process is of a rerun that records steps: its workers then need a pass for the log-probabilities,
+    also where the run makes none."""
+    return STEPS_VARIABLE in os.environ
+
+
 def around_generation(generate: Callable[[Any], Any], rollout: Any, prompts: Any) -> Any:
     """`generate(prompts)`, recorded when it samples for a step that is to be recorded.
 
@@ -35,7 +41,7 @@ def around_generation(generate: Callable[[Any], Any], rollout: Any, prompts: Any
         prompts: a DataProto; its `global_steps` is the step, and what has `validate` is no part of it.
     """
     global _step
-    if STEPS_VARIABLE not in os.environ:
+    if not steps_are_recorded():
         return generate(prompts)
     step = prompts.meta_info.get("global_steps")
     wanted = step in parse_steps(os.environ[STEPS_VARIABLE]) and not prompts.meta_info.get("validate", False)

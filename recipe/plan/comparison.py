@@ -90,7 +90,7 @@ def memory_table(configs: Path, names: list[str]) -> Iterator[str]:
         needed = memory(subject(load(configs / f"{name}.toml")))
         cells = [f"{needed.limit / GIB:.1f}"]
         for phase in PHASES:
-            die = needed.worst(phase)
-            cells.append(f"{(die.total(phase) + die.outside_total) / GIB:.1f}")
+            die = needed.worst(phase) if phase in needed.phases else None
+            cells.append("" if die is None else f"{(die.total(phase) + die.outside_total) / GIB:.1f}")
         cells.append(f"{needed.host.total / GIB:.0f}, {needed.host.pinned_total / GIB:.0f}")
         yield f"| `{name}.toml` | {' | '.join(cells)} |"

@@ -104,6 +104,11 @@ class Memory:
     host: Host
     limit: int
 
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """Those of `PHASES` that a step has: an on-policy one has no pass for old log-probabilities."""
+        return tuple(self.dies[0].phases)
+
     def worst(self, phase: str) -> Die:
         """The die with the most in a phase."""
         return max(self.dies, key=lambda die: die.total(phase))
@@ -117,7 +122,10 @@ class Memory:
     def too_full(self) -> list[tuple[Die, str]]:
         """Dies and phases that need more than a die has."""
         return [
-            (die, phase) for die in self.dies for phase in PHASES if die.total(phase) + die.outside_total > self.limit
+            (die, phase)
+            for die in self.dies
+            for phase in self.phases
+            if die.total(phase) + die.outside_total > self.limit
         ]
 
 
@@ -131,9 +139,9 @@ def memory(run: Subject) -> Memory:
 
 
 def memory_by_phase(config: RunConfig, model: Architecture | None = None) -> dict[str, int]:
-    """Bytes on the fullest die in each of `PHASES`, what torch does not count included."""
+    """Bytes on the fullest die in each phase of a step, what torch does not count included."""
     needed = memory(subject(config, model))
-    return {phase: needed.worst(phase).total(phase) + needed.worst(phase).outside_total for phase in PHASES}
+    return {phase: needed.worst(phase).total(phase) + needed.worst(phase).outside_total for phase in needed.phases}
 
 
 def pinned_bytes_per_host(config: RunConfig, model: Architecture | None = None) -> int:
@@ -226,6 +234,8 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
         "update": {**always, **update},
         "switch": {**always, **since_update, **switch},
     }
+    if run.on_policy:
+        del phases["log_prob"]
     return Die(stage, phases, resident.outside(run))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from recipe.plan.duration import Estimate
 from recipe.plan.hardware import hardware_of
-from recipe.plan.memory import PHASES, Die, Memory
+from recipe.plan.memory import Die, Memory
 from recipe.plan.plan import Plan
 from recipe.plan.subject import Subject
 from recipe.runfile.schema import GIB
@@ -57,7 +57,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     yield ""
     yield "Memory of the fullest die by phase"
-    yield from _memory_table({phase: needed.worst(phase) for phase in PHASES}, needed.limit)
+    yield from _memory_table({phase: needed.worst(phase) for phase in needed.phases}, needed.limit)
     cache = needed.cache
     yield from _prose(
         f"KV cache: {cache.blocks} blocks, {cache.tokens} tokens of {cache.bytes_per_token} bytes; an engine's "
@@ -174,7 +174,11 @@ def as_json(plan: Plan) -> dict[str, Any]:
             for phase, die, total in _fullest(needed)
         },
         "memory": [
-            {"stage": die.stage, "phases": {p: dict(die.phases[p]) for p in PHASES}, "outside_torch": dict(die.outside)}
+            {
+                "stage": die.stage,
+                "phases": {phase: dict(sizes) for phase, sizes in die.phases.items()},
+                "outside_torch": dict(die.outside),
+            }
             for die in needed.dies
         ],
         "kv_cache": {
@@ -199,7 +203,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 
 def _fullest(needed: Memory) -> Iterator[tuple[str, Die, int]]:
-    for phase in PHASES:
+    for phase in needed.phases:
         die = needed.worst(phase)
         yield phase, die, die.total(phase) + die.outside_total
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from recipe.plan.cluster import SmallestCluster, host_fits, smallest_cluster
 from recipe.plan.duration import Estimate, estimate
-from recipe.plan.memory import PHASES, Memory, memory
+from recipe.plan.memory import Memory, memory
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, lengths, traffic
 from recipe.runfile.errors import ConfigError
@@ -30,7 +30,7 @@ class Plan:
     def warnings(self) -> Iterator[str]:
         """One sentence for each thing that does not fit, or that makes a step slower than the estimate."""
         limit = self.memory.limit
-        for phase in PHASES:
+        for phase in self.memory.phases:
             over = {die.stage: die.total(phase) + die.outside_total - limit for die in self.memory.dies}
             full = [stage for stage, size in over.items() if size > 0]
             if full:

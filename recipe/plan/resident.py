@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from recipe.plan.activations import engine_most, recomputed
 from recipe.plan.parameters import BF16, FP32
 from recipe.plan.subject import Subject
@@ -105,5 +107,6 @@ def outside(run: Subject) -> dict[str, int]:
     each = HCCL_BUFFERS_EACH * HCCL_BUFFER_MIB * 2**20
     buffers = {"HCCL buffers": len(communicators(run)) * each, "context": CONTEXT_MIB * 2**20}
     # What a graph computes lies in memory of its own: assumed, as nothing here compiles one.
-    graphs = sum(engine_step(run, size) for size in compiled_sizes(run.config.rollout, run.layout))
+    even = dataclasses.replace(run, expert_load=1.0)
+    graphs = sum(engine_step(even, size) for size in compiled_sizes(run.config.rollout, run.layout))
     return buffers | ({"compiled graphs": graphs} if graphs else {})

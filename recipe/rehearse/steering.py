@@ -23,6 +23,7 @@ NUMBERS: dict[str, float] = {
     "megatron.core.optimizer.optimizer:_unscale_main_grads_and_check_for_nan": 0.0,
     "verl.trainer.ppo.core_algos:compute_policy_loss_vanilla": 0.0,
     "verl.workers.actor.megatron_actor:loss_func": 0.0,
+    "verl_patches.workers.actor.update_sums:<listcomp>": 0.0,
     "verl_patches.workers.rollout.vllm_rollout.released_weights:<listcomp>": 0.0,
 }
 # Between a tensor and the code that reads it.

@@ -105,6 +105,7 @@ def run_step(workers: Workers, work: Work, counters: Counters, seed: int) -> Non
         data = sequences(work.update_sequences, lengths, vocabulary)
     rows = torch.arange(work.update_sequences) % work.forward_sequences
     data.batch["old_log_probs"] = old_log_probs[rows]
+    data.batch["rollout_log_probs"] = torch.zeros(data.batch["responses"].shape)
     data.batch["ref_log_prob"] = reference.batch["ref_log_prob"][rows]
     data.meta_info |= {"temperature": 1.0, "global_token_num": lengths.tokens(work.update_sequences)}
     _phase(counters, "update", lambda: actor.update_actor(data))

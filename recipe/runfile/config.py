@@ -18,6 +18,7 @@ from recipe.runfile.hosts import require_host
 from recipe.runfile.schema import (
     DIE_KINDS,
     HOST,
+    ON_POLICY,
     RunConfig,
 )
 from recipe.runfile.typed_toml import build, shown
@@ -171,6 +172,12 @@ def _check_reward(config: RunConfig, where: str) -> None:
 
 
 def _check_pairs(config: RunConfig, where: str) -> None:
+    train = config.train
+    if train.importance_weights != "off" and train.loss_mode == ON_POLICY:
+        raise ConfigError(
+            f'{where}: [train] importance_weights = "{train.importance_weights}" weighs by the old log-probabilities, '
+            f'and loss_mode "{ON_POLICY}" computes none; set loss_mode = "vanilla", or remove it'
+        )
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
     if not rollout.graph_mode:
         for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz"):

@@ -47,7 +47,7 @@ Dies are `nodes x dies_per_node`; sequences are answers with their prompts.
 | `moe_router_num_groups`, `moe_router_group_topk` | `n_group` and `topk_group` of the model |
 | `moe_router_dtype` | float32 on NPUs, which multiply no float64; on GPUs verl's float64, or by `actor.moe_profile` |
 | `multi_latent_attention`, `use_flash_attn` | on where MindSpeed takes part: on NPUs always |
-| `calculate_log_probs` | off with `train.loss_mode = "npu_on_policy"` |
+| `rollout_correction.bypass_mode` | on with `train.loss_mode = "npu_on_policy"` |
 | variables of the environment | `cluster.device`: those of CANN and HCCL on NPUs only |
 
 Always off, and not to be set: prefix caching (weights change between steps), `trust_remote_code`, dashboards on other

@@ -46,6 +46,7 @@ SET_PER_PROCESS = (
 
 
 def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str]:
+    ascend = config.cluster.device != CUDA
     return {
         "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
         "PYTHONUNBUFFERED": "1",
@@ -65,9 +66,9 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "VLLM_USE_V1": "1",
         # Read by vLLM's ParallelConfig: engines of one instance share the experts.
         "VLLM_DP_SIZE": str(layout.rollout_data),
-        "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device)),
+        "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device and ascend)),
         "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
-        "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync)),
+        "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
         "RECIPE_ROUTING_REPLAY": config.train.routing_replay,
         "VLLM_NO_USAGE_STATS": "1",

@@ -98,12 +98,17 @@ def _reward(config: RunConfig) -> dict[str, Any]:
 
 
 def _model(basis: Basis) -> dict[str, Any]:
-    inputs = basis.inputs
+    inputs, train = basis.inputs, basis.config.train
     return {
         "actor_rollout_ref.model.path": str(inputs.model),
         "actor_rollout_ref.model.use_remove_padding": True,
         "algorithm.adv_estimator": "grpo",
         "algorithm.use_kl_in_reward": False,
+        "trainer.balance_batch": train.balance_batch,
+        # verl then takes the rollout's log-probabilities for the old ones; the on-policy loss only compares with them.
+        "algorithm.rollout_correction.bypass_mode": train.loss_mode == ON_POLICY,
+        "algorithm.rollout_correction.rollout_is": weights if (weights := train.importance_weights) != "off" else None,
+        "algorithm.rollout_correction.rollout_is_threshold": train.importance_most,
     }
 
 
@@ -128,8 +133,7 @@ def _rollout(basis: Basis) -> dict[str, Any]:
         "enable_chunked_prefill": False,  # derived from the token budget by the rollout
         "enable_prefix_caching": False,
         "free_cache_engine": True,
-        # Their only use is a comparison with the old log-probabilities, which the on-policy loss does not compute.
-        "calculate_log_probs": config.train.loss_mode != ON_POLICY,
+        "calculate_log_probs": True,
         "log_prob_micro_batch_size_per_gpu": layout.log_prob_micro_batch,
         # Where the files are converted at launch, several answers to a problem are several rows.
         "val_kwargs.n": rollout.validation_samples if config.data.kind == "parquet" else 1,

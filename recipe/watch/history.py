@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.report.metrics import RESPONSE_LENGTH, REWARD, SCORE_MAX, SCORE_MIN, VALIDATION, Step
-from recipe.runfile.schema import ON_POLICY, Watch
+from recipe.runfile.schema import Watch
 
 # The key of a run's command.json for the vocabulary of its model, as in `Context`.
 VOCABULARY = "vocabulary"
@@ -22,13 +22,11 @@ REWARD_WINDOW, LENGTH_WINDOW = 5, 5
 class Context:
     """What is known of a run beside its metrics.
 
-    `vocabulary`: tokens of the model, None where not known. `compares`: the run records how the rollout's probabilities
-    agree with the actor's. `kl_coefficient`: weight of the divergence from the reference in the loss. `learns`: False
-    for a run that only measures speed.
+    `vocabulary`: tokens of the model, None where not known. `kl_coefficient`: weight of the divergence from the
+    reference in the loss. `learns`: False for a run that only measures speed.
     """
 
     vocabulary: int | None = None
-    compares: bool = True
     kl_coefficient: float = 0.0
     learns: bool = True
 
@@ -39,12 +37,9 @@ def context_of(config: Mapping[str, Any], vocabulary: int | None) -> Context:
     Raises:
         KeyError, TypeError: it is not the configuration of a run.
     """
-    train = config["train"]
     return Context(
         vocabulary=vocabulary,
-        # Without the pass for the old log-probabilities there is nothing to compare the rollout's with, and no entropy.
-        compares=train["loss_mode"] != ON_POLICY,
-        kl_coefficient=float(train["kl_coefficient"]),
+        kl_coefficient=float(config["train"]["kl_coefficient"]),
         learns=config["model"]["kind"] != "random_init" and not config["rollout"]["ignore_eos"],
     )
 

@@ -58,8 +58,6 @@ the message says so, and the run has to begin anew.
 4. If the rule is wrong about this run, set its key to `"warn"`.
 
 ## What is no finding
-- Metrics that a run does not record by design: with `train.loss_mode = "npu_on_policy"` there are no old
-  log-probabilities, so no entropy (verl writes not-a-number) and no comparison of rollout and actor.
 - Runs that measure speed (`model.kind = "random_init"`, or `rollout.ignore_eos`): only the rules marked * hold.
 - Steps of earlier attempts: a run that goes on takes them in, so that it knows its best validation, and marks none
   again.

@@ -149,7 +149,7 @@ def _solved_problems(view: StepView) -> Symptom | None:
     bounds=("entropy_high_share",),
 )
 def _entropy_high(view: StepView) -> Symptom | None:
-    entropy = _entropy(view)
+    entropy = _figure(view, ENTROPY)
     if view.context.vocabulary is None:
         raise NothingToJudge
     most = math.log(view.context.vocabulary)
@@ -169,17 +169,10 @@ def _entropy_high(view: StepView) -> Symptom | None:
     bounds=("entropy_low_nats",),
 )
 def _entropy_low(view: StepView) -> Symptom | None:
-    entropy = _entropy(view)
+    entropy = _figure(view, ENTROPY)
     if not entropy < view.settings.entropy_low_nats and not math.isnan(entropy):
         return None
     return Symptom(f"entropy {entropy:.2g} nats")
-
-
-def _entropy(view: StepView) -> float:
-    """The step's entropy in nats per token; the on-policy loss records not-a-number, having computed none."""
-    if not view.context.compares:
-        raise NothingToJudge
-    return _figure(view, ENTROPY)
 
 
 @rule(
@@ -297,7 +290,7 @@ _AGREEMENT_COUNTS = (
     of_learning=False,
 )
 def _rollout_pearson(view: StepView) -> Symptom | None:
-    _comparable(view)
+    _updated(view)
     pearson, gap = view.value(PEARSON), view.value(PROBABILITY_GAP)
     if pearson is None:
         return Symptom("no Pearson correlation in the metrics")
@@ -317,7 +310,7 @@ def _rollout_pearson(view: StepView) -> Symptom | None:
     of_learning=False,
 )
 def _rollout_kl(view: StepView) -> Symptom | None:
-    _comparable(view)
+    _updated(view)
     divergences = view.all_of(*KL_KEYS)
     if not divergences:
         return Symptom("no KL of rollout and actor in the metrics")
@@ -338,10 +331,3 @@ def _rollout_kl(view: StepView) -> Symptom | None:
 def _routing_replay(view: StepView) -> Symptom | None:
     share = _figure(view, REPLAYED)
     return None if share == 1 else Symptom(f"{100 * share:.4f} % of the choices were followed")
-
-
-def _comparable(view: StepView) -> None:
-    """Raises NothingToJudge where the run does not compare rollout and actor, by design."""
-    if not view.context.compares:
-        raise NothingToJudge
-    _updated(view)

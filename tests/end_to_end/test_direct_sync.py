@@ -27,9 +27,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def direct(runs: Path, config: str) -> Path:
+def stock(runs: Path, config: str) -> Path:
     file = run_file(runs, config)
-    text, found = re.subn(r"(?m)^\[rollout\].*$", r"\g<0>\ndirect_sync = true", file.read_text(encoding="utf-8"))
+    text, found = re.subn(r"(?m)^\[rollout\].*$", r"\g<0>\ndirect_sync = false", file.read_text(encoding="utf-8"))
     assert found == 1
     file.write_text(text, encoding="utf-8")
     return file
@@ -37,12 +37,12 @@ def direct(runs: Path, config: str) -> Path:
 
 def test_the_metrics_are_those_of_verls_own_sync_to_the_last_digit(runs: Path) -> None:
     for name in ("stock", "direct"):
-        file = direct(runs, "sim_4die.toml") if name == "direct" else run_file(runs, "sim_4die.toml")
+        file = (run_file if name == "direct" else stock)(runs, "sim_4die.toml")
         with launched(runs, file, name, steps=3) as launcher:
             output, error = launcher.communicate(timeout=600)
         assert launcher.returncode == 0, error + output
-    stock, ours = (read_steps(runs / name / "metrics.jsonl") for name in ("stock", "direct"))
-    assert len(stock) == 4 and unequal_metrics(stock, ours) == []
+    theirs, ours = (read_steps(runs / name / "metrics.jsonl") for name in ("stock", "direct"))
+    assert len(theirs) == 4 and unequal_metrics(theirs, ours) == []
     text = (runs / "direct" / "manifest.jsonl").read_text(encoding="utf-8")
     patches = [one for one in map(json.loads, text.splitlines()) if one["patch"].endswith(":per_tensor_generator")]
     applied = {one["pid"] for one in patches if one["role"].startswith("worker") and one["status"] == "applied"}
@@ -50,7 +50,7 @@ def test_the_metrics_are_those_of_verls_own_sync_to_the_last_digit(runs: Path) -
 
 
 def test_a_worker_that_is_killed_in_mid_sync_ends_the_run(runs: Path) -> None:
-    with launched(runs, direct(runs, "sim_4die.toml"), "killed", steps=200) as launcher:
+    with launched(runs, run_file(runs, "sim_4die.toml"), "killed", steps=200) as launcher:
         run_dir = runs / "killed"
         until(lambda: first_step_done(run_dir), launcher)
         one, *others = workers(run_dir)

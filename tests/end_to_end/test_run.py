@@ -7,6 +7,7 @@ The model is barely warmed up, so nothing is learnt here; what is checked is tha
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -189,9 +190,11 @@ def test_the_on_policy_loss_trains_the_same_without_the_pass_for_old_log_probabi
     found = {}
     for mode in ("vanilla", "npu_on_policy"):
         file = run_file(runs, "sim.toml")
-        file.write_text(file.read_text(encoding="utf-8") + f'loss_mode = "{mode}"\n', encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        assert text.count('loss_mode = "npu_on_policy"') == 1
+        file.write_text(text.replace('"npu_on_policy"', f'"{mode}"'), encoding="utf-8")
         output, error = launch(runs, file, mode, steps=3).communicate(timeout=600)
-        assert ("rollout.calculate_log_probs is off" in output) == (mode == "npu_on_policy"), error + output
+        assert (runs / mode / "metrics.jsonl").is_file(), error + output
         found[mode] = metrics(runs / mode)
         passes = [event for event in read_events(runs / mode) if event.get("phase") == "log_prob"]
         assert len(passes) == (6 if mode == "vanilla" else 0), "one on each of two dies in each of three steps"
@@ -201,6 +204,12 @@ def test_the_on_policy_loss_trains_the_same_without_the_pass_for_old_log_probabi
         for name in ("actor/grad_norm", "actor/pg_loss", "actor/kl_loss", "critic/score/mean", "response_length/mean"):
             assert on_policy[name] == pytest.approx(vanilla[name], rel=1e-6), name
         assert vanilla["actor/grad_norm"] > 0
+        # The passes of the update have other batches than those without gradients, so the last bits differ.
+        compared = {name for name in vanilla if name.startswith("training/rollout_")} | {"actor/entropy"}
+        assert compared == {name for name in on_policy if name.startswith("training/rollout_")} | {"actor/entropy"}
+        for name in compared:
+            assert on_policy[name] == pytest.approx(vanilla[name], rel=0.02, abs=2e-4), name
+        assert all(math.isfinite(value) for value in on_policy.values() if isinstance(value, float))
 
 
 def test_a_killed_worker_ends_the_run(runs: Path, start: Start) -> None:

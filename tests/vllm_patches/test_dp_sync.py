@@ -53,10 +53,10 @@ def test_a_process_that_is_not_asked_has_vllms_own() -> None:
     assert (states[IDS[0]]["status"], "dp_sync_on_device" in states[IDS[0]]["reason"]) == ("skipped", True)
 
 
-def test_the_run_file_turns_it_on(tmp_path: Path) -> None:
+def test_it_is_so_by_default_and_the_run_file_turns_it_off(tmp_path: Path) -> None:
     text = (REPO / "configs" / "sim.toml").read_text(encoding="utf-8")
     paths = RunPaths(tmp_path, "id", tmp_path)
-    for setting, expected in (("", "0"), ("dp_sync_on_device = true\n", "1")):
+    for setting, expected in (("", "1"), ("dp_sync_on_device = false\n", "0")):
         file = tmp_path / "run.toml"
         file.write_text(text.replace("[rollout]", f"[rollout]\n{setting}#"), encoding="utf-8")
         config = load(file)

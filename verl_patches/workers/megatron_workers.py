@@ -19,7 +19,9 @@ from recipe.overlay import patch
 from verl_patches.cache_release import first_step_is_over, light_releases
 from verl_patches.device_memory import record_memory
 from verl_patches.routing_replay import COLUMN, asked_for
+from verl_patches.trainer.ppo.on_policy import selected
 from verl_patches.utils.weight_places import weights_on_die, weights_staying
+from verl_patches.workers.actor.update_sums import SUMS, summing
 from verl_patches.workers.rank_random_states import load_rank, save_rank, seed_rollout
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import preserved_random_states
 from vllm_patches.rendezvous import on_address
@@ -107,17 +109,25 @@ def compute_ref_log_prob(original: Callable[..., Any], self: Any, data: Any) -> 
 
 @patch(
     "verl.workers.megatron_workers:ActorRolloutRefWorker.update_actor",
-    why="the weights leave the die at its end, though the weight sync is next; and where a step's device memory goes "
-    "cannot be seen from verl's metrics",
+    why="the weights leave the die at its end, though the weight sync is next; where a step's device memory goes "
+    "cannot be seen from verl's metrics; and without a pass for old log-probabilities nobody tells the actor the "
+    "temperature",
     upstream="verl==0.6.1",
     fingerprint="sha256:dd32b6a75b1f044ef2986b32e1c565e15067cf781ced37b9ddcd38aee2e975a8",
-    remove_when="verl keeps the weights until the sync, and reports device memory per phase",
+    remove_when="verl keeps the weights until the sync, reports device memory per phase, and sets the temperature",
 )
 def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded, and
-    # how far the routers followed the rollout's
+    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded;
+    # the temperature is the rollout's; an on-policy update sums up what its passes tell; and how far the routers
+    # followed the rollout's is counted
+    temperature = data.meta_info.setdefault("temperature", self.config.rollout.temperature)
     with weights_staying(), light_releases():
-        output = original(self, data)
+        if selected(self.config.actor):
+            with summing(temperature) as sums:
+                output = original(self, data)
+            output.meta_info["metrics"][SUMS] = sums.values()
+        else:
+            output = original(self, data)
     if asked_for():
         output.meta_info["metrics"] |= take_metrics(get_device_id())
     first_step_is_over()

@@ -10,7 +10,6 @@ from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, refusal, unfit
 from recipe.plan.routes import routes_of, world
-from recipe.plan.subject import subject
 from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
 from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
@@ -186,13 +185,9 @@ def _ends(facts: Facts) -> Iterator[Complaint]:
     fix="change the size that is named, or set [rollout] direct_sync = false",
 )  # fmt: skip
 def _routes(facts: Facts) -> Iterator[Complaint]:
-    if not facts.config.rollout.direct_sync:
+    if not facts.config.rollout.direct_sync or facts.device == CUDA:
         raise NoMatter
-    if facts.device == CUDA:
-        yield doubtful("[rollout] direct_sync = true on GPUs", "false: verl's own rollout takes no part in it")
-        return
-    _ = facts.layout
     try:
-        world(routes_of(subject(facts.config, facts.architecture)))
+        world(routes_of(facts.subject))
     except LayoutError as error:
         yield bad(f"[rollout] direct_sync: {error}", "sizes that go together")

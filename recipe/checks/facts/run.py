@@ -30,6 +30,7 @@ from recipe.weights.errors import WeightsError
 if TYPE_CHECKING:
     from recipe.audit.fit import Fit
     from recipe.plan.memory import Memory
+    from recipe.plan.subject import Subject
     from recipe.weights.dcp_metadata import StoredTensor
     from recipe.weights.layout import MegatronLayout
 
@@ -117,13 +118,22 @@ class Facts:
         cluster = dataclasses.replace(self.config.cluster, hbm_gib_per_die=die_bytes / GIB)
         return self._planned(dataclasses.replace(self.config, cluster=cluster))
 
+    @cached_property
+    def subject(self) -> Subject:
+        """The run as `recipe.plan` looks at it. CannotTell where it cannot be planned."""
+        return self._subject(self.config)
+
     def _planned(self, config: RunConfig) -> Memory:
         from recipe.plan.memory import memory
+
+        return memory(self._subject(config))
+
+    def _subject(self, config: RunConfig) -> Subject:
         from recipe.plan.subject import subject
 
         _ = self.layout
         try:
-            return memory(subject(config, self.architecture))
+            return subject(config, self.architecture)
         except ConfigError as error:
             raise CannotTell(str(error)) from None
 

@@ -10,7 +10,10 @@ from recipe.runfile.typed_toml import CHANGES, FREE, key
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Sampling by vLLM. An engine is one tensor-parallel group; an instance is the engines that share their experts."""
+    """Sampling by vLLM. An engine is one tensor-parallel group; an instance is the engines that share their experts.
+
+    `dp_sync_on_device` and `direct_sync` are of NPUs; on GPUs verl's own ways stay.
+    """
 
     tensor_parallel: int = key(
         "dies of one engine", least=1, gives="rollout.tensor_model_parallel_size, VLLM_DP_SIZE", on_resume=FREE
@@ -99,14 +102,14 @@ class Rollout:
         on_resume=FREE,
     )
     dp_sync_on_device: bool = key(
-        "what the engines tell each other before every step is reduced by the dies, not by the hosts",
-        False,
+        "what the engines tell each other before every step is reduced by the dies; false: by the hosts, with Gloo",
+        True,
         gives="RECIPE_DP_SYNC_ON_DEVICE",
         on_resume=FREE,
     )
     direct_sync: bool = key(
         "before a rollout, each die is sent only the weights that it lacks; false: verl brings it the whole model",
-        False,
+        True,
         gives="RECIPE_DIRECT_SYNC",
         on_resume=FREE,
     )

@@ -17,8 +17,8 @@ class Train:
     """The optimizer and the loss.
 
     `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
-    the same loss without that pass, as the old are the current ones. The rollout's own log-probabilities, which could
-    only be compared with the old ones, are then not recorded.
+    the same loss without that pass, as the old are the current ones. What verl computes from that pass, the agreement
+    of rollout and actor and the entropy, then comes from the passes of the update.
 
     `routing_replay` "rollout": which experts the sampler chose for each token is kept and sent along, and the actor's
     routers take the same in every pass, weighed by their own scores; the reference, another model, goes on choosing by
@@ -77,11 +77,32 @@ class Train:
         gives="actor.kl_loss_type",
         on_resume=CHANGES,
     )
+    balance_batch: bool = key(
+        "the ranks of the actor get about as many tokens each; false: as many sequences, as they come",
+        True,
+        gives="trainer.balance_batch",
+        on_resume=CHANGES,
+    )
+    importance_weights: str = key(
+        "verl's rollout correction: a token's loss is weighed by how much likelier the actor finds it than the rollout "
+        "did, by itself or with its whole answer; needs loss_mode vanilla",
+        "off",
+        choices=("off", "token", "sequence"),
+        gives="algorithm.rollout_correction.rollout_is",
+        on_resume=CHANGES,
+    )
+    importance_most: float = key(
+        "no such weight is above this",
+        2.0,
+        least=1,
+        gives="algorithm.rollout_correction.rollout_is_threshold",
+        on_resume=CHANGES,
+    )
     loss_mode: str = key(
         f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step",
         "vanilla",
         choices=LOSS_MODES,
-        gives="actor.policy_loss.loss_mode, rollout.calculate_log_probs",
+        gives="actor.policy_loss.loss_mode, algorithm.rollout_correction.bypass_mode",
         on_resume=CHANGES,
     )
     routing_replay: str = key(

@@ -168,7 +168,6 @@ def test_no_run_and_a_run_without_steps(run_dir: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("section", "key", "value", "said"),
     [
-        ("train", "loss_mode", "npu_on_policy", "makes no pass for the old log-probabilities"),
         ("rollout", "graph_mode", True, "compiled graphs run no hooks"),
     ],
 )

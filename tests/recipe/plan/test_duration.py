@@ -26,6 +26,9 @@ def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
     return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
 
 
+VANILLA = with_(BIG, "train", loss_mode="vanilla")
+
+
 def times(run: Subject, prompt: float = 175.0, response: float = 1385.0) -> Estimate:
     made = estimate(run, lengths(run, prompt, response))
     assert made is not None
@@ -38,7 +41,7 @@ def test_simulated_dies_have_no_speed() -> None:
 
 
 def test_without_the_pass_for_the_old_log_probs_its_time_is_gone() -> None:
-    made, without = times(subject(BIG)), times(subject(with_(BIG, "train", loss_mode=ON_POLICY)))
+    made, without = times(subject(VANILLA)), times(subject(with_(BIG, "train", loss_mode=ON_POLICY)))
     assert (without.phases["log_prob"].estimate, without.phases["log_prob"].high) == (0, 0)
     assert without.step.estimate == pytest.approx(made.step.estimate - made.phases["log_prob"].estimate)
     assert without.phases["ref"] == made.phases["ref"]
@@ -46,7 +49,7 @@ def test_without_the_pass_for_the_old_log_probs_its_time_is_gone() -> None:
 
 @pytest.mark.parametrize(("prompt", "response"), [(300.0, 1385.0), (175.0, 2000.0)])
 def test_more_tokens_take_longer_in_every_phase(prompt: float, response: float) -> None:
-    run = subject(BIG)
+    run = subject(VANILLA)
     less, more = times(run), times(run, prompt, response)
     for phase in ("generation and switches", "log_prob", "ref", "update"):
         assert more.phases[phase].estimate > less.phases[phase].estimate
@@ -54,7 +57,7 @@ def test_more_tokens_take_longer_in_every_phase(prompt: float, response: float) 
 
 
 def test_more_sequences_take_longer_in_every_phase() -> None:
-    less, more = times(subject(BIG)), times(subject(with_(BIG, "train", prompts_per_step=1024)))
+    less, more = times(subject(VANILLA)), times(subject(with_(VANILLA, "train", prompts_per_step=1024)))
     assert all(more.phases[phase].estimate > time.estimate for phase, time in less.phases.items())
 
 

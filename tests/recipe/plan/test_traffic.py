@@ -28,13 +28,17 @@ def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
     return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
 
 
+VANILLA = with_(BIG, "train", loss_mode="vanilla")
+STOCK_SYNC = with_(BIG, "rollout", direct_sync=False)
+
+
 def sent(config: RunConfig, **means: float) -> dict[str, int]:
     run = subject(config)
     return traffic(run, lengths(run, **means))
 
 
 def test_the_stock_sync_brings_all_experts_to_every_die() -> None:
-    nbytes = sent(BIG)
+    nbytes = sent(STOCK_SYNC)
     experts = MODEL.moe_layers * MODEL.experts * 3 * MODEL.moe_intermediate * MODEL.hidden * 2
     assert nbytes["reshard, expert all-gather"] == experts * 31 // 32
     assert "reshard, tensor all-gather" not in nbytes
@@ -69,13 +73,13 @@ def test_gradients_are_scattered_in_float32_and_parameters_gathered_in_bfloat16_
 
 
 def test_without_the_pass_for_the_old_log_probs_there_is_none_of_its_traffic() -> None:
-    without = with_(BIG, "train", loss_mode=ON_POLICY)
-    assert "expert all-to-all, log_prob" not in sent(without)
-    assert sent(without)["host, offloads"] < sent(BIG)["host, offloads"]
+    assert BIG.train.loss_mode == ON_POLICY
+    assert "expert all-to-all, log_prob" in sent(VANILLA) and "expert all-to-all, log_prob" not in sent(BIG)
+    assert sent(BIG)["host, offloads"] < sent(VANILLA)["host, offloads"]
 
 
 def test_weights_that_stay_until_the_sync_spare_one_coming_and_going() -> None:
-    for run in (BIG, with_(BIG, "train", loss_mode=ON_POLICY), with_(SIM4, "actor", optimizer="offloaded")):
+    for run in (BIG, VANILLA, with_(SIM4, "actor", optimizer="offloaded")):
         leaving, staying = subject(with_(run, "actor", keep_until_sync=False)), subject(run)
         for stage in range(staying.layout.actor_pipeline):
             of = [traffic(one, lengths(one), [stage])["host, offloads"] for one in (leaving, staying)]
@@ -90,7 +94,7 @@ def test_one_stage_sends_nothing_down_a_pipeline() -> None:
 
 
 def test_the_ends_of_a_pipeline_have_one_neighbour() -> None:
-    run = subject(BIG)
+    run = subject(VANILLA)
     by_stage = [traffic(run, lengths(run), [stage])["pipeline"] for stage in (0, 1, 7)]
     assert [size / by_stage[2] for size in by_stage] == [3, 4, 1]  # three passes forward, one back
     assert traffic(run, lengths(run))["pipeline"] == by_stage[1]
@@ -105,21 +109,20 @@ def test_an_optimizer_on_the_host_takes_gradients_and_gives_weights() -> None:
 
 
 def test_a_direct_sync_brings_a_die_what_it_lacks_and_takes_its_buffer() -> None:
-    direct = with_(BIG, "rollout", direct_sync=True)
     figures = world(routes_of(subject(BIG)))
     lacking = [a.needed - a.own + b.needed - b.own for a, b in zip(figures.experts, figures.dense, strict=True)]
-    nbytes = sent(direct)
+    nbytes = sent(BIG)
     assert nbytes["reshard, direct"] == max(lacking)
     assert not {"reshard, pipeline broadcast", "reshard, expert all-gather"} & set(nbytes)
-    run = subject(direct)
+    run = subject(BIG)
     assert traffic(run, lengths(run), [7])["reshard, direct"] == max(lacking[224:])
     assert reshard.buffer_bytes(run) == [512 * 2**20] * 8
-    assert reshard.buffer_bytes(subject(with_(direct, "rollout", direct_sync_buffer_mib=64))) == [64 * 2**20] * 8
-    assert min(reshard.buffer_bytes(subject(BIG))) > 3 * 2**30
+    assert reshard.buffer_bytes(subject(with_(BIG, "rollout", direct_sync_buffer_mib=64))) == [64 * 2**20] * 8
+    assert min(reshard.buffer_bytes(subject(STOCK_SYNC))) > 3 * 2**30
 
 
 def test_of_a_tiny_model_all_is_on_the_way_at_once_and_far_from_the_limit() -> None:
-    run = subject(with_(SIM4, "rollout", direct_sync=True))
+    run = subject(SIM4)
     routes = routes_of(run)
     peaks = [max(r.buffer_bytes for r in routes.of_rank(rank).all_rounds) for rank in range(4)]
     assert peaks == peak_bytes(routes)
@@ -129,4 +132,4 @@ def test_of_a_tiny_model_all_is_on_the_way_at_once_and_far_from_the_limit() -> N
 
 def test_a_gpus_rollout_knows_no_direct_sync() -> None:
     h20 = load(CONFIGS / "h20_128gpu_math_lighteval.toml")
-    assert sent(with_(h20, "rollout", direct_sync=True)) == sent(h20)
+    assert sent(with_(h20, "rollout", direct_sync=False)) == sent(h20)

@@ -88,8 +88,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "rollout.multistream_mla": {"rollout.multistream_mla": True},
     "rollout.multistream_moe": {"rollout.multistream_moe": True},
     "rollout.kv_nz": {"rollout.kv_nz": True},
-    "rollout.dp_sync_on_device": {"rollout.dp_sync_on_device": True},
-    "rollout.direct_sync": {"rollout.direct_sync": True},
+    "rollout.dp_sync_on_device": {"rollout.dp_sync_on_device": False},
+    "rollout.direct_sync": {"rollout.direct_sync": False},
     "rollout.direct_sync_buffer_mib": {"rollout.direct_sync_buffer_mib": 256},
     "actor.expert_parallel": {"actor.expert_parallel": 16},
     "actor.stage_layers": {"actor.stage_layers": [7, 8, 8, 8, 8, 8, 8, 6]},
@@ -114,7 +114,10 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.clip_ratio_high": {"train.clip_ratio_high": 0.28},
     "train.kl_coefficient": {"train.kl_coefficient": 0.2},
     "train.kl_estimator": {"train.kl_estimator": "kl"},
-    "train.loss_mode": {"train.loss_mode": "npu_on_policy"},
+    "train.importance_weights": {"train.importance_weights": "token"},
+    "train.importance_most": {"train.importance_most": 1.5},
+    "train.balance_batch": {"train.balance_batch": False},
+    "train.loss_mode": {"train.loss_mode": "vanilla"},
     "train.routing_replay": {"train.routing_replay": "rollout"},
 }
 # Further values of a key whose settings no single change can show.

@@ -82,7 +82,9 @@ def overrides_of(path: Path, **sections: dict[str, object]) -> list[str]:
 def composed() -> dict[str, dict]:
     """The resolved verl configuration of every shipped run file, and of variants of the first."""
     asked = {path.stem: overrides_of(path) for path in CONFIGS}
-    asked["on-policy"] = overrides_of(SIM, train={"loss_mode": "npu_on_policy"})
+    asked["vanilla"] = overrides_of(SIM, train={"loss_mode": "vanilla"})
+    weighed = {"loss_mode": "vanilla", "importance_weights": "sequence", "importance_most": 3.0}
+    asked["weighed"] = overrides_of(SIM, train=weighed)
     asked["mix"] = overrides_of(SIM, reward={"mix": MIX, "workers": 2, "tier3": "math_verify"})
     asked["host"] = overrides_of(GPUS, actor={"optimizer": "host", "optimizer_host_share": 0.75})
     asked["template"] = overrides_of(SIM, data={"chat_template": str(CHAT_TEMPLATE)}, reward={"refuse_copied": False})
@@ -138,11 +140,24 @@ def test_the_on_policy_loss_passes_its_guard(composed: dict[str, dict]) -> None:
 
     from verl_patches.trainer.ppo.on_policy import require_on_policy, selected
 
-    assert not selected(OmegaConf.create(composed[SIM.stem]))
-    config = OmegaConf.create(composed["on-policy"])
-    assert selected(config)
-    require_on_policy(config)
-    assert config.actor_rollout_ref.rollout.calculate_log_probs is False
+    vanilla = OmegaConf.create(composed["vanilla"])
+    assert not selected(vanilla.actor_rollout_ref.actor) and not vanilla.algorithm.rollout_correction.bypass_mode
+    for file in CONFIGS:
+        config = OmegaConf.create(composed[file.stem])
+        if file.stem == GPUS.stem:
+            assert not selected(config.actor_rollout_ref.actor)
+        else:
+            assert selected(config.actor_rollout_ref.actor)
+            require_on_policy(config)
+
+
+def test_importance_weights_are_verls_own_configuration(composed: dict[str, dict]) -> None:
+    from verl.trainer.config import RolloutCorrectionConfig
+
+    stock, asked = (composed[name]["algorithm"]["rollout_correction"] for name in ("vanilla", "weighed"))
+    assert stock["rollout_is"] is None and stock == asked | {"rollout_is": None, "rollout_is_threshold": 2.0}
+    known = {name: value for name, value in asked.items() if name != "_target_"}
+    assert RolloutCorrectionConfig(**known) == RolloutCorrectionConfig.decoupled_seq_is(threshold=3.0)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -188,6 +203,7 @@ def test_the_nz_cache_reaches_vllm_ascend(composed: dict[str, dict]) -> None:
 
 
 def test_graph_sizes_and_streams_reach_vllm_ascends_own_configuration(composed: dict[str, dict]) -> None:
+    import vllm_ascend.worker.model_runner_v1  # noqa: F401  in another order the package imports itself in a circle
     from vllm_ascend.ascend_config import TorchairGraphConfig
 
     asked = composed["graphs"]["actor_rollout_ref"]["rollout"]["engine_kwargs"]["vllm"]["additional_config"]

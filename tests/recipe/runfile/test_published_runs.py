@@ -93,6 +93,9 @@ def test_verls_run_on_256_dies() -> None:
         "trainer.n_gpus_per_node": "16",
         "trainer.test_freq": "5",
         "trainer.val_before_train": "true",
+        "trainer.balance_batch": "true",
+        # Published with a pass for the old log-probabilities, whatever its loss makes of them.
+        "actor.policy_loss.loss_mode": "npu_on_policy",
     }
     assert {key: asked.get(key) for key in expected} == expected
     # 1024 tokens a step are fewer than a sequence of 3072, so the Ascend scheduler must cut prompts.
@@ -111,6 +114,9 @@ def test_the_longer_run_with_weights_has_two_instances() -> None:
     assert asked["rollout.ignore_eos"] == "false" and asked["rollout.max_model_len"] == "4096"
     assert asked["actor.load_weight"] == asked["ref.load_weight"] == "true"
     assert (asked["trainer.test_freq"], asked["trainer.val_before_train"]) == ("-1", "false")
+    assert asked["trainer.balance_batch"] == "false" and asked["actor.policy_loss.loss_mode"] == "npu_on_policy"
+    graph = told["vllm"]["additional_config"]["torchair_graph_config"]
+    assert graph["enable_multistream_mla"] and graph["enable_multistream_moe"]
     # Micro batches of 1 and 4 sequences of 4096 tokens.
     assert (asked["actor.ppo_micro_batch_size_per_gpu"], asked["ref.log_prob_micro_batch_size_per_gpu"]) == ("1", "4")
 

@@ -19,7 +19,7 @@ from recipe.watch.watch import Breach, Watcher
 
 HERE = Path(__file__).parent
 VOCABULARY = 640
-SIM = Context(vocabulary=VOCABULARY, compares=True, kl_coefficient=0.001)
+SIM = Context(vocabulary=VOCABULARY, kl_coefficient=0.001)
 Line = dict[str, Any]
 
 

@@ -27,9 +27,7 @@ LONG = going_on(HEALTHY, 60)
 LAST = HEALTHY[-1]["step"]
 NAN, INF = math.nan, math.inf
 LATER = range(6, 61)
-NOT_COMPARED = dataclasses.replace(SIM, compares=False)
 PEARSON, KL = "training__rollout_actor_probs_pearson_corr", "training__rollout_actor_kl"
-NO_AGREEMENT = {PEARSON: ..., KL: ..., "rollout_corr__kl": ...}
 SOLVED = {f"critic__score__{figure}": 1.0 for figure in ("mean", "min", "max")}
 ALL_WRONG = {f"critic__score__{figure}": 0.0 for figure in ("mean", "min", "max")}
 SCORE = next(name for name in HEALTHY[0]["data"] if name.startswith("val-core/")).replace("/", "__")
@@ -151,11 +149,6 @@ def test_a_low_correlation_of_probabilities_that_are_all_alike_says_nothing() ->
     assert findings(changed(LONG, LATER, **alike)) == []
 
 
-def test_what_the_on_policy_loss_does_not_record_is_not_missed() -> None:
-    assert findings(changed(LONG, range(61), actor__entropy=NAN, **NO_AGREEMENT), NOT_COMPARED) == []
-    assert findings(changed(LONG, [6], actor__grad_norm=NAN), NOT_COMPARED)
-
-
 def test_a_run_that_measures_speed_need_not_learn() -> None:
     context = dataclasses.replace(SIM, learns=False)
     idle = {**ALL_WRONG, "actor__grad_norm": 0.0, "actor__entropy": 6.46, "response_length__clip_ratio": 1.0}
@@ -206,18 +199,18 @@ def test_another_broken_rule_can_speak_against_a_checkpoint() -> None:
 
 
 def test_a_run_that_is_started_again_after_a_stop_is_stopped_by_the_next_bad_step() -> None:
-    watch = Watcher(Watch(), NOT_COMPARED)
+    watch = Watcher(Watch(), SIM)
     for number in range(1, 12):
-        breaches = watch.feed(Step(number, {"actor/grad_norm": 0.5 if number < 6 else 0.0}))
+        breaches = watch.feed(_parsed(number, HEALTHY[-1]["data"] | {"actor/grad_norm": 0.5 if number < 6 else 0.0}))
     assert said(breaches) == [("zero_gradient", "stop", 11)] and watch.good == 4
 
 
 def test_good_follows_the_run() -> None:
-    watch = Watcher(Watch(), NOT_COMPARED)
+    watch = Watcher(Watch(), SIM)
     assert watch.good == 0
     goods = []
     for number in range(1, 9):
-        watch.feed(Step(number, {"actor/grad_norm": 0.0 if number in (4, 5) else 0.5}))
+        watch.feed(_parsed(number, HEALTHY[-1]["data"] | {"actor/grad_norm": 0.0 if number in (4, 5) else 0.5}))
         goods.append(watch.good)
     assert goods == [0, 1, 2, 2, 2, 5, 6, 7]
 
@@ -248,11 +241,11 @@ def test_a_name_is_given_once() -> None:
 
 def test_the_context_is_read_from_the_configuration() -> None:
     config: dict[str, Any] = {
-        "train": {"loss_mode": "npu_on_policy", "kl_coefficient": 0.5},
+        "train": {"kl_coefficient": 0.5},
         "model": {"kind": "tiny"},
         "rollout": {"ignore_eos": False},
     }
-    assert context_of(config, 9) == Context(9, compares=False, kl_coefficient=0.5, learns=True)
+    assert context_of(config, 9) == Context(9, kl_coefficient=0.5, learns=True)
     assert not context_of(config | {"model": {"kind": "random_init"}}, 9).learns
     assert not context_of(config | {"rollout": {"ignore_eos": True}}, 9).learns
 
@@ -270,9 +263,9 @@ ODD = st.fixed_dictionaries({}, optional={name: VALUES for name in NAMES})
 
 
 @hypothesis.settings(deadline=None)  # the machine may be busy
-@given(st.lists(st.tuples(st.integers(-3, 10**9), ODD), max_size=8), st.booleans(), st.booleans())
-def test_no_metrics_whatever_make_a_rule_fail(lines: list[Any], compares: bool, learns: bool) -> None:
-    watch = Watcher(Watch(), Context(VOCABULARY, compares, 0.001, learns))
+@given(st.lists(st.tuples(st.integers(-3, 10**9), ODD), max_size=8), st.booleans())
+def test_no_metrics_whatever_make_a_rule_fail(lines: list[Any], learns: bool) -> None:
+    watch = Watcher(Watch(), Context(VOCABULARY, 0.001, learns))
     for number, data in lines:
         for line in (data, HEALTHY[-1]["data"] | data):
             step = _parsed(number, line)

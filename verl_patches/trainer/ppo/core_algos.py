@@ -9,20 +9,32 @@ from typing import Any
 import torch
 
 from recipe.overlay import patch
+from verl_patches.workers.actor.update_sums import running_sums, take_entropy
 
 
 def on_policy_loss(
-    old_log_prob: torch.Tensor, log_prob: torch.Tensor, *args: Any, **kwargs: Any
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """verl's clipped objective with `log_prob.detach()` for `old_log_prob`, [batch, response length], which is unused.
+    """verl's clipped objective with `log_prob.detach()` for the old log-probabilities.
 
     On the first and only optimizer step after a rollout the two are equal, so loss and gradient are too, and the
-    forward pass that would compute the old ones is saved.
+    forward pass that would compute the old ones is saved. All tensors are [batch, response length].
+
+    Args:
+        old_log_prob: the rollout's, as verl gives them in its bypass mode; only compared with `log_prob`.
     """
     from verl.trainer.ppo.core_algos import get_policy_loss_fn
 
+    sums = running_sums()
+    if sums is not None:
+        sums.add(old_log_prob, log_prob, take_entropy(log_prob.shape[1]), response_mask)
     vanilla: Callable[..., tuple[torch.Tensor, dict[str, Any]]] = get_policy_loss_fn("vanilla")
-    return vanilla(log_prob.detach(), log_prob, *args, **kwargs)
+    return vanilla(log_prob.detach(), log_prob, advantages, response_mask, *args, **kwargs)
 
 
 @patch(

@@ -9,28 +9,29 @@ from typing import Any
 from recipe.overlay import patch
 from verl_patches.trainer.ppo.checkpoint_manifest import begin_save, checkpoint_of, finish_save
 from verl_patches.trainer.ppo.epochs import count_epochs
-from verl_patches.trainer.ppo.on_policy import require_on_policy, selected, stand_in_for_log_prob
+from verl_patches.trainer.ppo.on_policy import allow_bypass, require_on_policy, selected, with_agreement
 from verl_patches.trainer.ppo.random_states import load_trainer, own_generator, resumed_from, save_trainer
 from verl_patches.trainer.ppo.same_overlay import require_same_overlay
 
 
 @patch(
     "verl.trainer.ppo.ray_trainer:RayPPOTrainer.init_workers",
-    why="the pass over the batch for the old log-probabilities is asked for by the trainer, wherever they are needed "
-    "or not",
+    why="nothing checks that a run whose loss takes the current log-probabilities for the old ones is on policy; verl "
+    "computes agreement and entropy only from a pass for the old ones; and its bypass mode, which makes none, stops at "
+    "a key that its own configuration does not allow",
     upstream="verl==0.6.1",
     fingerprint="sha256:6753c44f7bf259517d7047ee2a60e69e34e2bcf19a36c5ccea3189c78944316d",
     remove_when="verl's Megatron actor detects on-policy steps as its FSDP actor does",
 )
 def init_workers(original: Callable[..., None], self: Any) -> None:
-    # NPU-ADAPTATION: with loss_mode=npu_on_policy no forward pass for old log-probabilities is made
-    on_policy = selected(self.config)
+    # NPU-ADAPTATION: loss_mode=npu_on_policy is checked, and its metrics come from the update
+    on_policy = selected(self.config.actor_rollout_ref.actor)
     if on_policy:
         require_on_policy(self.config)
     original(self)
     if on_policy:
-        temperature = self.config.actor_rollout_ref.rollout.temperature
-        self.actor_rollout_wg.compute_log_prob = stand_in_for_log_prob(temperature)
+        allow_bypass(self.config.actor_rollout_ref.actor.policy_loss)
+        self.actor_rollout_wg.update_actor = with_agreement(self.actor_rollout_wg)
 
 
 @patch(

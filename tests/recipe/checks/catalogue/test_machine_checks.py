@@ -290,7 +290,7 @@ def test_n018_the_least_of_the_dies_counts_and_drivers_may_differ_a_little(clust
 
 
 def test_n018_a_phase_that_needs_more_than_is_offered_is_refused_however_little(cluster: Any) -> None:
-    cluster.set(actor_log_prob_micro_batch_tokens=8 * 3072)
+    cluster.set(actor_log_prob_micro_batch_tokens=8 * 3072, train_loss_mode="vanilla")
     needed = cluster.facts.planned_memory
     most = needed.worst("log_prob").total("log_prob") + needed.dies[0].outside_total
     cluster.set(cluster_hbm_gib_per_die=(most + 2**20) / GIB)

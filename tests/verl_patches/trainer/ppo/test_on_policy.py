@@ -12,26 +12,29 @@ import verl.trainer.ppo.ray_trainer as ray_trainer
 from omegaconf import DictConfig, OmegaConf
 from verl.protocol import DataProto
 from verl.trainer.ppo.core_algos import get_policy_loss_fn
+from verl.trainer.ppo.rollout_corr_helper import apply_rollout_correction
 from verl.workers.config import ActorConfig
 
-from verl_patches.trainer.ppo.on_policy import require_on_policy, stand_in_for_log_prob
+from verl_patches.trainer.ppo.on_policy import require_on_policy
+from verl_patches.workers.actor.update_sums import SUMS, UpdateSums
 
 
 def trainer_config(**changes: Any) -> DictConfig:
     config = OmegaConf.create(
         {
             "data": {"train_batch_size": 8},
-            "algorithm": {"use_kl_in_reward": False, "rollout_correction": None},
+            "algorithm": {"use_kl_in_reward": False, "rollout_correction": {"bypass_mode": True, "rollout_is": None}},
             "trainer": {},
             "global_profiler": {},
             "actor_rollout_ref": {
                 "actor": {"ppo_mini_batch_size": 8, "ppo_epochs": 1, "policy_loss": {"loss_mode": "npu_on_policy"}},
-                "rollout": {"calculate_log_probs": False, "temperature": 0.9, "mode": "sync"},
+                "rollout": {"calculate_log_probs": True, "temperature": 0.9, "mode": "sync"},
             },
         }
     )
     for key, value in changes.items():
         OmegaConf.update(config, key.replace("__", "."), value)
+    OmegaConf.set_struct(config, True)
     return config
 
 
@@ -65,9 +68,11 @@ def test_loss_and_gradient_equal_the_clipped_objective_with_equal_log_probabilit
     [
         ({"actor_rollout_ref__actor__ppo_mini_batch_size": 4}, "ppo_mini_batch_size is 4"),
         ({"actor_rollout_ref__actor__ppo_epochs": 2}, "ppo_epochs is 2"),
-        ({"algorithm__rollout_correction": {"bypass_mode": True}}, "rollout_correction"),
-        ({"algorithm__rollout_correction": {"rollout_is": "token"}}, "rollout_correction"),
-        ({"actor_rollout_ref__rollout__calculate_log_probs": True}, "calculate_log_probs"),
+        ({"algorithm__rollout_correction__bypass_mode": False}, "bypass_mode is false"),
+        ({"algorithm__rollout_correction": None}, "bypass_mode is false"),
+        ({"algorithm__rollout_correction__rollout_is": "token"}, "rollout_is is token"),
+        ({"algorithm__rollout_correction__use_policy_gradient": True}, "use_policy_gradient is True"),
+        ({"actor_rollout_ref__rollout__calculate_log_probs": False}, "calculate_log_probs is false"),
         ({"algorithm__use_kl_in_reward": True}, "use_kl_in_reward"),
     ],
 )
@@ -83,18 +88,17 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         require_on_policy(config)
 
 
-def test_the_stand_in_has_shape_type_and_temperature() -> None:
-    batch = DataProto.from_dict(tensors={"responses": torch.ones(3, 5, dtype=torch.long)})
-    stand_in = stand_in_for_log_prob(0.9)(batch)
-    assert stand_in.batch["old_log_probs"].dtype == torch.float32
-    assert torch.equal(stand_in.batch["old_log_probs"], torch.zeros(3, 5))
-    assert stand_in.batch["entropys"].isnan().all() and stand_in.batch["entropys"].shape == (3, 5)
-    assert stand_in.meta_info == {"temperature": 0.9}
-
-
 def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What `RayPPOTrainer.init_workers` touches, with worker groups that start nothing."""
-    group = SimpleNamespace(init_model=lambda: None, compute_log_prob=lambda batch: "a forward pass")
+    sums = UpdateSums(temperature=1.0)
+    sums.add(torch.zeros(1, 2), torch.zeros(1, 2), torch.full((1, 2), 0.25), torch.ones(1, 2))
+    metrics = {"actor/lr": [1e-6, 1e-6], SUMS: [sums.values(), sums.values()]}
+    group = SimpleNamespace(
+        init_model=lambda: None,
+        passes=[],
+        compute_log_prob=lambda batch: group.passes.append(batch),
+        update_actor=lambda batch: DataProto(meta_info={"metrics": dict(metrics)}),
+    )
     monkeypatch.setattr(ray_trainer, "RayClassWithInitArgs", lambda **kwargs: kwargs)
     monkeypatch.setattr(ray_trainer, "create_colocated_worker_cls", lambda class_dict: class_dict)
     return SimpleNamespace(
@@ -115,11 +119,26 @@ def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.proves("verl_patches.trainer.ppo.ray_trainer:init_workers")
-def test_the_trainer_makes_no_forward_pass_for_old_log_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_of_the_agreement_come_with_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_without_ray(trainer_config(), monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
-    batch = DataProto.from_dict(tensors={"responses": torch.ones(2, 3, dtype=torch.long)})
-    assert trainer.actor_rollout_wg.compute_log_prob(batch).meta_info["temperature"] == 0.9
+    metrics = trainer.actor_rollout_wg.update_actor(None).meta_info["metrics"]
+    assert metrics["actor/lr"] == [1e-6, 1e-6] and metrics["actor/entropy"] == [0.25]
+    assert "training/rollout_actor_probs_pearson_corr" not in metrics and SUMS not in metrics
+    assert trainer.actor_rollout_wg.passes == []
+    apply_rollout_correction(
+        DataProto.from_dict(tensors={"rollout_log_probs": torch.zeros(1, 2)}),
+        trainer.config.algorithm.rollout_correction,
+        trainer.config.actor_rollout_ref.actor.policy_loss,
+    )
+
+
+def test_a_step_that_is_recorded_has_the_pass_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_without_ray(trainer_config(), monkeypatch)
+    ray_trainer.RayPPOTrainer.init_workers(trainer)
+    monkeypatch.setenv("RECIPE_MISMATCH_STEPS", "1")
+    trainer.actor_rollout_wg.update_actor("a batch")
+    assert trainer.actor_rollout_wg.passes == ["a batch"]
 
 
 def test_another_loss_leaves_the_trainer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +147,7 @@ def test_another_loss_leaves_the_trainer_alone(monkeypatch: pytest.MonkeyPatch) 
     )
     trainer = trainer_without_ray(config, monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
-    assert trainer.actor_rollout_wg.compute_log_prob(None) == "a forward pass"
+    assert SUMS in trainer.actor_rollout_wg.update_actor(None).meta_info["metrics"]
 
 
 def test_a_refused_configuration_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
