@@ -117,9 +117,9 @@ def compute_ref_log_prob(original: Callable[..., Any], self: Any, data: Any) -> 
     remove_when="verl keeps the weights until the sync, reports device memory per phase, and sets the temperature",
 )
 def update_actor(original: Callable[..., Any], self: Any, data: Any) -> Any:
-    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded, and
-    # how far the routers followed the rollout's; the temperature is the rollout's; an on-policy update sums up what its
-    # passes tell
+    # NPU-ADAPTATION: the weights stay for the sync; the cache is released lightly; the device's memory is recorded;
+    # the temperature is the rollout's; an on-policy update sums up what its passes tell; and how far the routers
+    # followed the rollout's is counted
     temperature = data.meta_info.setdefault("temperature", self.config.rollout.temperature)
     with weights_staying(), light_releases():
         if selected(self.config.actor):

@@ -313,15 +313,15 @@ def test_keys_that_have_come_and_gone(run_dir: Path) -> None:
     old = json.loads(json.dumps(SETTINGS))
     old["config"]["rollout"] |= {"spin": 3}
     old["config"]["gone"] = {"key": 1}
-    del old["config"]["train"]["loss_mode"]
+    del old["config"]["train"]["balance_batch"]
     del old["config"]["reward"]
     shutil.rmtree(run_dir / "checkpoints" / "global_step_4")
     save(run_dir / "checkpoints", 4, old)
     _, printed = opened(run_dir)
     assert "[rollout] spin was 3, and is no key of run files" in printed and "[gone] key was 1" in printed
-    assert "loss_mode" not in printed and "reward" not in printed
-    with pytest.raises(ConfigError, match="loss_mode is 'npu_on_policy' now and 'vanilla' in the checkpoint"):
-        opened(run_dir, with_("train", loss_mode="npu_on_policy"))
+    assert "balance_batch" not in printed and "reward" not in printed
+    with pytest.raises(ConfigError, match="balance_batch is False now and True in the checkpoint"):
+        opened(run_dir, with_("train", balance_batch=False))
 
 
 def test_attempts_are_numbered_above_all_that_there_are(run_dir: Path) -> None:

@@ -19,7 +19,10 @@ TRUE_SIZE = "configs/a3_256die_random_init.toml"
 
 
 def a_run(file: str = TRUE_SIZE, upstream: Path = Path("/nowhere"), **options: Any) -> Rehearsed:
-    return rehearsed(load(REPO / file), Options(**options), upstream)
+    """With a pass for the old log-probabilities, so that there is every phase."""
+    config = load(REPO / file)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, loss_mode="vanilla"))
+    return rehearsed(config, Options(**options), upstream)
 
 
 def a_phase(peak: int, **changes: Any) -> Phase:

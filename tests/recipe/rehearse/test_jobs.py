@@ -43,7 +43,7 @@ def test_the_job_is_what_a_launch_tells_verl_with_a_die_s_part_of_a_step(tmp_pat
     assert told["actor_rollout_ref.actor.load_weight"] == "false" and told["trainer.device"] == "npu"
     assert not [one for one in job.overrides if one.startswith("hydra.")]
     assert (job.rank, job.world_size, job.lengths) == (32, 256, Lengths.equal(100, 3072, 1024, 3072))
-    assert job.forward_sequences == 8 and job.update_sequences == 8 and not job.old_log_probs
+    assert job.forward_sequences == 8 and job.update_sequences == 8 and job.old_log_probs
 
 
 def test_a_job_is_read_as_it_was_written(tmp_path: Path) -> None:

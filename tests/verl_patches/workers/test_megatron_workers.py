@@ -43,7 +43,12 @@ def worker(**fields: Any) -> Any:
     config = OmegaConf.create(
         {
             "model": {},
-            "actor": {"megatron": {"dtype": "bfloat16"}, "ppo_micro_batch_size_per_gpu": 1, "ppo_epochs": 1},
+            "actor": {
+                "megatron": {"dtype": "bfloat16"},
+                "ppo_micro_batch_size_per_gpu": 1,
+                "ppo_epochs": 1,
+                "policy_loss": {"loss_mode": "vanilla"},
+            },
             "rollout": {"temperature": 1.0}
             | dict.fromkeys(("log_prob_micro_batch_size_per_gpu", "log_prob_max_token_len_per_gpu"), 1)
             | {"log_prob_use_dynamic_bsz": False},
