@@ -112,7 +112,7 @@ def test_a_stop_ends_the_run_with_its_own_exit_code_and_names_rule_figures_and_c
     assert main(["doctor", str(run_dir)]) == 2
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].startswith("stop at step 5: zero_gradient: ") and str(good) in printed[1]
-    assert printed[-1] == f"{run_dir}: 5 steps, 12 rules: 1 stops, 1 warnings"
+    assert printed[-1] == f"{run_dir}: 5 steps, 13 rules: 1 stops, 1 warnings"
     assert main(["doctor", str(run_dir), "--json"]) == 2
     told = json.loads(capsys.readouterr().out)["findings"]
     assert [(mark["rule"], mark["kind"], mark["step"]) for mark in told] == [
@@ -154,7 +154,7 @@ def test_the_doctor_looks_at_a_run_that_has_only_its_run_file_yet(
 ) -> None:
     (tmp_path / "run.toml").write_bytes((REPO / "configs" / "sim.toml").read_bytes())
     assert main(["doctor", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == f"{tmp_path}: 0 steps, 12 rules: 0 stops, 0 warnings\n"
+    assert capsys.readouterr().out == f"{tmp_path}: 0 steps, 13 rules: 0 stops, 0 warnings\n"
 
 
 @pytest.fixture

@@ -19,9 +19,11 @@ TRUE_SIZE = "configs/a3_256die_random_init.toml"
 
 
 def a_run(file: str = TRUE_SIZE, upstream: Path = Path("/nowhere"), **options: Any) -> Rehearsed:
-    """With a pass for the old log-probabilities, so that there is every phase."""
+    """With verl's own weight sync, and a pass for the old log-probabilities: there is all that can be compared."""
     config = load(REPO / file)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, loss_mode="vanilla"))
+    train = dataclasses.replace(config.train, loss_mode="vanilla")
+    rollout = dataclasses.replace(config.rollout, direct_sync=False)
+    config = dataclasses.replace(config, train=train, rollout=rollout)
     return rehearsed(config, Options(**options), upstream)
 
 

@@ -31,7 +31,7 @@ def stage(request: dict[str, Any], out: TextIO) -> int:
     (Path(request["job"]).parent / f"ran.{job.stage}").write_text(str(os.getpid()))
 
     def tell(**values: Any) -> None:
-        print(json.dumps({"stage": job.stage, "phase": "log_prob", **values}), file=out, flush=True)
+        print(json.dumps({"stage": job.stage, "phase": "ref", **values}), file=out, flush=True)
 
     if job.seed == FAIL:
         tell(error="HollowRead: somebody reads")
@@ -44,7 +44,7 @@ def stage(request: dict[str, Any], out: TextIO) -> int:
     tell(rate=1500.0, rss=2**30)
     tell(peak=2**31, operators=12345, seconds=2.5)
     phase = Phase(2**31, 0, 0, {"activations": 2**31}, [], 12345, 2.5, 1.0)
-    StageResult(job.key, job.stage, job.rank, {"log_prob": phase}, 3.0, 2**30).write(Path(request["result"]))
+    StageResult(job.key, job.stage, job.rank, {"ref": phase}, 3.0, 2**30).write(Path(request["result"]))
     return 0
 
 

@@ -40,10 +40,10 @@ def test_every_stage_is_rehearsed_and_said(tmp_path: Path, at_once: int) -> None
     said: list[str] = []
     results = rehearse_stages(seeded(SUCCEED), tmp_path, said.append, at_once, COMMAND)
     assert [(one.stage, one.rank) for one in results] == [(0, 0), (1, 32), (2, 64)]
-    assert results[1].phases["log_prob"].contents == {"activations": 2**31}
+    assert results[1].phases["ref"].contents == {"activations": 2**31}
     assert "stage 1: die 32 of 256" in said
-    assert "stage 1: old log-prob: at most 2.0 GiB, 12,345 operators in 2.5 s" in said
-    assert "stage 1: old log-prob goes on, 1,500 operators a second, 1.0 GiB of this machine's memory" in said
+    assert "stage 1: reference: at most 2.0 GiB, 12,345 operators in 2.5 s" in said
+    assert "stage 1: reference goes on, 1,500 operators a second, 1.0 GiB of this machine's memory" in said
 
 
 def test_what_is_there_is_not_done_again_unless_it_is_of_something_else(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_what_is_there_is_not_done_again_unless_it_is_of_something_else(tmp_path
     assert [old == new for old, new in zip(first, again, strict=True)] == [True, False, False]
 
 
-@pytest.mark.parametrize(("seed", "told"), [(FAIL, "old log-prob: HollowRead: somebody reads"), (DIE, "the last line")])
+@pytest.mark.parametrize(("seed", "told"), [(FAIL, "reference: HollowRead: somebody reads"), (DIE, "the last line")])
 def test_a_process_that_fails_is_one_line_with_its_log(tmp_path: Path, seed: int, told: str) -> None:
     with pytest.raises(LaunchError) as caught:
         rehearse_stages(seeded(seed), tmp_path, lambda text: None, 1, COMMAND)

@@ -30,10 +30,10 @@ def test_a_rollout_is_once_on_every_stage_or_nowhere() -> None:
     for asked, wanted in (("once", [engine, 0]), ("every", [engine, engine]), ("none", [0, 0])):
         run = a_run(stages=(1, 4), rollout=asked)
         assert [run.rollout_sequences(stage) for stage in run.stages] == wanted
-        assert not run.describes_stages  # a direct sync asks nobody
-        stock = dataclasses.replace(run.given, rollout=dataclasses.replace(run.given.rollout, direct_sync=False))
-        assert rehearsed(stock, Options(rollout=asked), Path("/nowhere")).describes_stages == (asked != "none")
+        assert run.describes_stages == (asked != "none")
     assert not a_run("configs/sim.toml").describes_stages  # a single stage has nobody to tell
+    direct = dataclasses.replace(run.config, rollout=dataclasses.replace(run.config.rollout, direct_sync=True))
+    assert not rehearsed(direct, Options(), Path("/nowhere")).describes_stages
     assert a_run(decode_steps=5, response=4).decode_steps == 4
 
 

@@ -315,7 +315,11 @@ def test_each_row_is_sampled_with_its_seed(rollout: NPURollout, monkeypatch: pyt
         self.inference_engine.generate(prompts=list(prompts.non_tensor_batch), sampling_params=self.sampling_params)
         return "outputs"
 
-    rollout.inference_engine.generate = lambda prompts, sampling_params: asked.append((prompts, sampling_params))
+    def generate(prompts: Any, sampling_params: Any) -> list[Any]:
+        asked.append((prompts, sampling_params))
+        return []
+
+    rollout.inference_engine.generate = generate
     monkeypatch.setattr(vLLMRollout, "generate_sequences", generate_sequences)
     batch = {"raw_prompt_ids": [[1], [2]], SEEDS: np.array([2**62 + 1, 5])}
     assert rollout.generate_sequences(SimpleNamespace(non_tensor_batch=batch)) == "outputs"
