@@ -43,8 +43,8 @@ GRACE_S = 10.0
 # Enough of a message for the rules; tracebacks of child processes stand in the middle of some.
 SAYS_HEAD, SAYS_TAIL = 600, 1400
 SEED = 0
-# Who uses less of a processor for so long waits for something that will not come: the threads of hundreds of gloo groups
-# that look for work in vain use less than this.
+# Who uses less of a processor for so long waits for something that will not come: the threads of hundreds of gloo
+# groups that look for work in vain use less than this.
 IDLE_SHARE, IDLE_S = 0.02, 60.0
 
 
