@@ -27,9 +27,10 @@ def upstream(tmp_path, monkeypatch):
 
 
 def test_changed_upstream(upstream, tmp_path):
-    (upstream / "verl").mkdir(parents=True)
-    (upstream / "verl" / "protocol.py").write_text("class DataProto:\n    def concat(data): return data\n")
-    with pytest.raises(LaunchError, match=r"verl_patches\.protocol:concat .* has changed"):
+    module = upstream / "verl" / "models" / "mcore" / "registry.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("def get_mcore_forward_fn(hf_config): return None\n")
+    with pytest.raises(LaunchError, match=r"verl_patches\.models\.mcore\.registry:get_mcore_forward_fn .* has changed"):
         launch(load(SIM), SIM)
     assert not (tmp_path / "runs").exists()
 

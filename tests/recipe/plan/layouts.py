@@ -60,7 +60,7 @@ class Layout:
                 "micro_batch_tokens": self.micro_batch_tokens, "recompute": self.recompute,
                 "optimizer": self.optimizer,
             },
-            "train": {"prompts_per_step": 4},
+            "train": {"prompts_per_step": 4, "loss_mode": "vanilla"},
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
         model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})

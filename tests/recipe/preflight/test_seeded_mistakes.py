@@ -22,6 +22,7 @@ FILES = sorted(CONFIGS.glob("*.toml"))
 PUBLISHED, WEIGHTS, RANDOM = "a3_256die", "a3_256die_true_weight", "a3_256die_random_init"
 LARGE, GPUS, SIM, SIM4 = "a3_384die_base_acc", "h20_128gpu_math_lighteval", "sim", "sim_4die"
 STRICT = "sim_legal"
+BALANCE = "sim_balance"
 
 # file, section, the line that is written there (in the place of the one with that key), the check that catches it
 MISTAKES = [
@@ -94,6 +95,7 @@ MISTAKES = [
     (SIM4, "reward", "verifier = 'dapo'", "D005"),
     (STRICT, "rollout", "tensor_parallel = 2", "V013"),
     (SIM, "simulator", "strict = true", "V014"),
+    (BALANCE, "rollout", "graph_sizes = [128]", "V005"),
 ]  # fmt: skip
 
 

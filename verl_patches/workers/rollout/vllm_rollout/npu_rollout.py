@@ -254,8 +254,9 @@ class NPURollout(vLLMRollout):
         if not rebalance_asked_for() or self._engine.vllm_config.parallel_config.data_parallel_size == 1:
             yield
             return
-        recorder = self.expert_recorder if asked_for() and self.expert_recorder.recording else None
-        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, recorder)
+        recorder = getattr(self._engine.model_executor.driver_worker.worker.model_runner, "expert_recorder", None)
+        experts = recorder if recorder is not None and recorder.recording else None
+        rebalancer = Rebalancer(self.inference_engine, self.config.response_length, experts)
         with (
             _method_replaced(self._engine, "has_unfinished_requests", rebalancer.has_unfinished_requests),
             _method_replaced(self.inference_engine, "_run_engine", rebalancer.run_engine),
