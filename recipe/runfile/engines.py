@@ -35,7 +35,7 @@ def graph_sequences(layout: Layout) -> int:
 
 def graph_options(rollout: Rollout) -> dict[str, Any]:
     """What the run file asks of vLLM-Ascend's `torchair_graph_config`, beyond what the rollout derives."""
-    asked: dict[str, Any] = {} if rollout.graph_sizes is None else {"graph_batch_sizes": sorted(rollout.graph_sizes)}
+    asked: dict[str, Any] = {"graph_batch_sizes": sorted(rollout.graph_sizes)} if rollout.graph_sizes else {}
     switches = {
         "enable_multistream_mla": rollout.multistream_mla,
         "enable_multistream_moe": rollout.multistream_moe,

@@ -17,6 +17,8 @@ from recipe.runfile.engines import (
     GRAPH_SIZE,
     JOINED_ON_GPUS,
     UNEVEN_EXPERTS,
+    compiled_sizes,
+    graph_options,
     graph_sequences,
     misfits,
 )
@@ -62,3 +64,12 @@ def test_only_a_strict_device_minds_the_heads() -> None:
     eight = with_(load(CONFIGS / "a3_256die.toml"), "rollout", tensor_parallel=8)
     assert broken(eight, strict=False) == []
     assert broken(with_(eight, "rollout", graph_mode=False)) == []
+
+
+def test_what_is_compiled_is_what_is_asked_for() -> None:
+    a3 = load(CONFIGS / "a3_256die.toml")
+    for asked, compiled in ((None, [4, 8, 16, 32, 64]), ([], [4, 8, 16, 32, 64]), ([32, 8], [8, 32, 64])):
+        run = with_(a3, "rollout", graph_sizes=asked)
+        assert compiled_sizes(run.rollout, lay_out(run)) == compiled
+        assert graph_options(run.rollout) == ({"graph_batch_sizes": [8, 32]} if asked else {})
+    assert compiled_sizes(with_(a3, "rollout", graph_mode=False).rollout, lay_out(a3)) == []
