@@ -25,13 +25,11 @@ import torch.distributed as dist
 import vllm.v1.engine.llm_engine  # noqa: F401  imported here once, not by each rank
 import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
-from tensordict import TensorDict
 from torch.distributed.device_mesh import init_device_mesh
-from verl import DataProto
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
 
-from tests.exactness.rollout.engine_process import let_v1_take_float32, named_weights, object_array, reference_model
+from tests.exactness.rollout.engine_process import batch_of, let_v1_take_float32, named_weights, reference_model
 from verl_patches.workers.rollout.vllm_rollout.balance import plan, rebalance
 from verl_patches.workers.rollout.vllm_rollout.balance.domain import Domain, HandOverFailed
 from verl_patches.workers.rollout.vllm_rollout.balance.plan import Move, Plan, Running, Watch
@@ -91,6 +89,8 @@ def generation(rollout: Any, asked: dict[str, Any], engine: int, rank: int) -> d
     """
     prompts, lengths = asked["prompts"][engine], asked["lengths"][engine]
     found: dict[str, Any] = {"trace": [], "moves": 0, "plans": 0}
+    batch = batch_of(prompts, max(map(len, prompts)), do_sample=not asked["greedy"])
+    batch.non_tensor_batch[SEEDS] = np.array([asked["seed"] * 100_000 + row for row in asked["rows"][engine]])
     os.environ[rebalance.OPTION] = str(int(asked["kind"] != PLAIN))
     with ExitStack() as changed:
         changed.enter_context(steps_noted(found["trace"]))
@@ -102,7 +102,7 @@ def generation(rollout: Any, asked: dict[str, Any], engine: int, rank: int) -> d
         if asked.get("fails", {}).get("rank") == rank:
             changed.enter_context(failing(asked["fails"]["part"], asked["fails"]["kill"]))
         try:
-            output = rollout.generate_sequences(batch_of(prompts, asked, engine)).batch
+            output = rollout.generate_sequences(batch).batch
         except HandOverFailed as error:
             return found | {
                 "failed": str(error),
@@ -120,24 +120,6 @@ def generation(rollout: Any, asked: dict[str, Any], engine: int, rank: int) -> d
         found["experts"] = [len(experts.home), experts.strangers()]
     found["moved"] = [rollout._moved.requests, rollout._moved.tokens]
     return found
-
-
-def batch_of(prompts: list[list[int]], asked: dict[str, Any], engine: int) -> DataProto:
-    """An engine's batch, as verl's workers get it."""
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros(len(prompts), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    batch = DataProto(
-        batch=TensorDict({"input_ids": ids, "attention_mask": mask, "position_ids": positions}, len(prompts)).to("npu"),
-        meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": not asked["greedy"]},
-    )
-    batch.non_tensor_batch["raw_prompt_ids"] = object_array(prompts)
-    batch.non_tensor_batch[SEEDS] = np.array([asked["seed"] * 100_000 + row for row in asked["rows"][engine]])
-    return batch
 
 
 class Experts:

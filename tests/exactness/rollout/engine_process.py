@@ -174,18 +174,23 @@ def sample_prompts(count: int, seed: int) -> list[list[int]]:
 
 def generate(rollout: Any, prompts: list[list[int]]) -> DataProto:
     """Greedy responses, through verl's batch interface."""
-    ids = torch.zeros(len(prompts), PROMPT, dtype=torch.long)
+    return rollout.generate_sequences(batch_of(prompts, PROMPT, do_sample=False))
+
+
+def batch_of(prompts: list[list[int]], width: int, *, do_sample: bool) -> DataProto:
+    """Prompts padded on the left to `width`, as verl's workers get them."""
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
-        ids[row, PROMPT - len(prompt) :] = torch.tensor(prompt)
-        mask[row, PROMPT - len(prompt) :] = 1
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     batch = DataProto(
         batch=TensorDict({"input_ids": ids, "attention_mask": mask, "position_ids": positions}, len(prompts)).to("npu"),
-        meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": False},
+        meta_info={"eos_token_id": 1, "pad_token_id": 0, "do_sample": do_sample},
     )
     batch.non_tensor_batch["raw_prompt_ids"] = object_array(prompts)
-    return rollout.generate_sequences(batch)
+    return batch
 
 
 def object_array(rows: list[list[int]]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from recipe.overlay import patch
-from verl_patches.workers.actor.update_sums import entropy_of, note_entropy, running_sums
+from verl_patches.workers.actor.update_sums import entropy_of, running_sums
 
 
 @patch(
@@ -38,7 +38,7 @@ def get_mcore_forward_fn(original: Callable[..., Any], hf_config: Any) -> Callab
 
         output = forward(*args, logits_processor=with_entropy, **kwargs)
         if isinstance(output, dict):  # on the last pipeline stage
-            note_entropy(output.pop("entropy"))
+            sums.note_entropy(output.pop("entropy"))
         return output
 
     return forward_with_entropy

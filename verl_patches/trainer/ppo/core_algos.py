@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from recipe.overlay import patch
-from verl_patches.workers.actor.update_sums import running_sums, take_entropy
+from verl_patches.workers.actor.update_sums import running_sums
 
 
 def on_policy_loss(
@@ -32,7 +32,7 @@ def on_policy_loss(
 
     sums = running_sums()
     if sums is not None:
-        sums.add(old_log_prob, log_prob, take_entropy(log_prob.shape[1]), response_mask)
+        sums.add(old_log_prob, log_prob, sums.take_entropy(log_prob.shape[1]), response_mask)
     vanilla: Callable[..., tuple[torch.Tensor, dict[str, Any]]] = get_policy_loss_fn("vanilla")
     return vanilla(log_prob.detach(), log_prob, advantages, response_mask, *args, **kwargs)
 

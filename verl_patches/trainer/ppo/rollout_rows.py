@@ -16,7 +16,7 @@ from verl import DataProto
 
 from verl_patches.workers.rollout.vllm_rollout.balance.spread import dealt_order
 from verl_patches.workers.rollout.vllm_rollout.request_seeds import SEEDS
-from verl_patches.workers.rollout.vllm_rollout.request_seeds import asked_for as seeds_asked_for
+from vllm_patches.draws import asked_for as seeds_asked_for
 
 SPREAD_OPTION = "RECIPE_SPREAD_SAMPLES"
 

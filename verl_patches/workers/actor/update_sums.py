@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from recipe.report.metrics import ENTROPY, PEARSON, PROBABILITY_GAP
 from verl_patches.utils.debug.metrics import KL
 
 # Under this name a rank's sums travel among the metrics of its update.
@@ -29,6 +30,17 @@ class UpdateSums:
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
         self._of_passes: list[torch.Tensor] = []
+        self._entropy: torch.Tensor | None = None
+
+    def note_entropy(self, entropy: torch.Tensor) -> None:
+        """The entropies [batch, sequence length] of the forward pass whose loss is computed next."""
+        self._entropy = entropy
+
+    def take_entropy(self, responses: int) -> torch.Tensor:
+        """Those of the last `responses` tokens of each sequence; the one at a place is of what comes after it."""
+        assert self._entropy is not None, "a loss without the forward pass before it"
+        entropy, self._entropy = self._entropy[:, -responses - 1 : -1], None
+        return entropy
 
     def add(
         self, rollout_log_prob: torch.Tensor, log_prob: torch.Tensor, entropy: torch.Tensor, mask: torch.Tensor
@@ -82,9 +94,9 @@ def metrics_of(sums: Sums) -> dict[str, float]:
     if not n:
         return {}
     metrics = {
-        "actor/entropy": sums.entropy / n,
+        ENTROPY: sums.entropy / n,
         "training/rollout_probs_diff_valid": 1,
-        "training/rollout_probs_diff_max": sums.largest_distance,
+        PROBABILITY_GAP: sums.largest_distance,
         "training/rollout_probs_diff_mean": sums.distance / n,
         KL: sums.log_ratio / n,
     }
@@ -94,42 +106,27 @@ def metrics_of(sums: Sums) -> dict[str, float]:
     spread_x, spread_y = sums.xx - sums.x**2 / n, sums.yy - sums.y**2 / n
     if spread_x > 0 and spread_y > 0:
         correlation = (sums.xy - sums.x * sums.y / n) / math.sqrt(spread_x * spread_y)
-        metrics["training/rollout_actor_probs_pearson_corr"] = min(1.0, correlation)
+        metrics[PEARSON] = min(1.0, correlation)
     return metrics
 
 
 _running: UpdateSums | None = None
-_entropy: torch.Tensor | None = None
 
 
 @contextmanager
 def summing(temperature: float) -> Iterator[UpdateSums]:
     """Within the block this process makes an update whose passes are summed up."""
-    global _running, _entropy
+    global _running
     _running = UpdateSums(temperature)
     try:
         yield _running
     finally:
-        _running = _entropy = None
+        _running = None
 
 
 def running_sums() -> UpdateSums | None:
     """The sums of the update that this process is in; None outside one, or where nobody wants them."""
     return _running
-
-
-def note_entropy(entropy: torch.Tensor) -> None:
-    """The entropies [batch, sequence length] of the forward pass whose loss is computed next."""
-    global _entropy
-    _entropy = entropy
-
-
-def take_entropy(responses: int) -> torch.Tensor:
-    """Those of the last `responses` tokens of each sequence; the entropy at a place is of what comes after it."""
-    global _entropy
-    assert _entropy is not None, "a loss without the forward pass before it"
-    entropy, _entropy = _entropy[:, -responses - 1 : -1], None
-    return entropy
 
 
 @torch.no_grad()

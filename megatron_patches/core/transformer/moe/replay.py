@@ -35,12 +35,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from recipe.report.metrics import FLIPS, REPLAYED
+
 # Added to the scores of the experts that a router is to choose: scores are between 0 and 1, biases not much larger.
 CHOSEN_FOR_SURE = 1000.0
 # In the place of an expert, where no choice is known.
 UNKNOWN = -1
 
-REPLAYED, FLIPS, OWN = "training/routing_replayed", "training/routing_flips", "training/routing_own"
+OWN = "training/routing_own"
 
 
 class Replay:

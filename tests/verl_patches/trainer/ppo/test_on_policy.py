@@ -15,6 +15,7 @@ from verl.trainer.ppo.core_algos import get_policy_loss_fn
 from verl.trainer.ppo.rollout_corr_helper import apply_rollout_correction
 from verl.workers.config import ActorConfig
 
+from tests.verl_patches.trainer.ppo.without_ray import trainer_without_ray
 from verl_patches.trainer.ppo.on_policy import require_on_policy
 from verl_patches.workers.actor.update_sums import SUMS, UpdateSums
 
@@ -88,8 +89,9 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         require_on_policy(config)
 
 
-def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What `RayPPOTrainer.init_workers` touches, with worker groups that start nothing."""
+@pytest.fixture
+def workers() -> SimpleNamespace:
+    """A worker group of two ranks."""
     sums = UpdateSums(temperature=1.0)
     sums.add(torch.zeros(1, 2), torch.zeros(1, 2), torch.full((1, 2), 0.25), torch.ones(1, 2))
     metrics = {"actor/lr": [1e-6, 1e-6], SUMS: [sums.values(), sums.values()]}
@@ -100,28 +102,14 @@ def trainer_without_ray(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> 
         compute_log_prob=lambda batch: group.passes.append(batch),
         update_actor=lambda batch: DataProto(meta_info={"metrics": dict(metrics)}),
     )
-    monkeypatch.setattr(ray_trainer, "RayClassWithInitArgs", lambda **kwargs: kwargs)
-    monkeypatch.setattr(ray_trainer, "create_colocated_worker_cls", lambda class_dict: class_dict)
-    return SimpleNamespace(
-        config=config,
-        resource_pool_manager=SimpleNamespace(
-            create_resource_pool=lambda: None, resource_pool_dict={"all": "pool"}, get_resource_pool=lambda role: "pool"
-        ),
-        hybrid_engine=True,
-        role_worker_mapping={ray_trainer.Role.ActorRollout: object},
-        use_critic=False,
-        use_reference_policy=False,
-        use_rm=False,
-        device_name="npu",
-        ray_worker_group_cls=lambda **kwargs: SimpleNamespace(
-            spawn=lambda prefix_set: dict.fromkeys(prefix_set, group)
-        ),
-    )
+    return group
 
 
 @pytest.mark.proves("verl_patches.trainer.ppo.ray_trainer:init_workers")
-def test_the_metrics_of_the_agreement_come_with_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_without_ray(trainer_config(), monkeypatch)
+def test_the_metrics_of_the_agreement_come_with_the_update(
+    workers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_without_ray(trainer_config(), workers, monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
     metrics = trainer.actor_rollout_wg.update_actor(None).meta_info["metrics"]
     assert metrics["actor/lr"] == [1e-6, 1e-6] and metrics["actor/entropy"] == [0.25]
@@ -134,25 +122,27 @@ def test_the_metrics_of_the_agreement_come_with_the_update(monkeypatch: pytest.M
     )
 
 
-def test_a_step_that_is_recorded_has_the_pass_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_without_ray(trainer_config(), monkeypatch)
+def test_a_step_that_is_recorded_has_the_pass_all_the_same(
+    workers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_without_ray(trainer_config(), workers, monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
     monkeypatch.setenv("RECIPE_MISMATCH_STEPS", "1")
     trainer.actor_rollout_wg.update_actor("a batch")
     assert trainer.actor_rollout_wg.passes == ["a batch"]
 
 
-def test_another_loss_leaves_the_trainer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_loss_leaves_the_trainer_alone(workers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     config = trainer_config(
         actor_rollout_ref__actor__policy_loss__loss_mode="vanilla", actor_rollout_ref__actor__ppo_epochs=2
     )
-    trainer = trainer_without_ray(config, monkeypatch)
+    trainer = trainer_without_ray(config, workers, monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
     assert SUMS in trainer.actor_rollout_wg.update_actor(None).meta_info["metrics"]
 
 
-def test_a_refused_configuration_starts_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_without_ray(trainer_config(actor_rollout_ref__actor__ppo_epochs=2), monkeypatch)
+def test_a_refused_configuration_starts_no_worker(workers: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_without_ray(trainer_config(actor_rollout_ref__actor__ppo_epochs=2), workers, monkeypatch)
     with pytest.raises(ValueError, match="ppo_epochs"):
         ray_trainer.RayPPOTrainer.init_workers(trainer)
     assert not hasattr(trainer, "actor_rollout_wg")

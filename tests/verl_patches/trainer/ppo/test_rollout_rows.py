@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import verl.trainer.ppo.ray_trainer as ray_trainer
 from omegaconf import OmegaConf
 from verl import DataProto
 
+from tests.verl_patches.trainer.ppo.without_ray import trainer_without_ray
 from verl_patches.trainer.ppo.rollout_rows import SPREAD_OPTION, around_rollout, row_seeds
 from verl_patches.workers.rollout.vllm_rollout.request_seeds import SEEDS
 from vllm_patches.draws import OPTION
@@ -101,25 +104,6 @@ def test_rows_that_cannot_be_dealt_alike_go_as_they_are(monkeypatch: pytest.Monk
 
 @pytest.mark.proves("verl_patches.trainer.ppo.ray_trainer:init_workers")
 def test_the_trainer_sends_its_rows_that_way(monkeypatch: pytest.MonkeyPatch, spread: bool) -> None:
-    import verl.trainer.ppo.ray_trainer as ray_trainer
-
-    class Engine:
-        init_model = staticmethod(lambda: None)
-
-        def __init__(self) -> None:
-            self.generate_sequences = Engines().generate_sequences
-
-    class Group:
-        def __init__(self, **_: Any) -> None:
-            pass
-
-        def spawn(self, prefix_set: Any) -> dict[str, Engine]:
-            return {name: Engine() for name in prefix_set}
-
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(ray_trainer, "RayClassWithInitArgs", lambda **kwargs: kwargs)
-    monkeypatch.setattr(ray_trainer, "create_colocated_worker_cls", lambda class_dict: class_dict)
     config = OmegaConf.merge(
         CONFIG,
         {
@@ -128,19 +112,8 @@ def test_the_trainer_sends_its_rows_that_way(monkeypatch: pytest.MonkeyPatch, sp
             "actor_rollout_ref": {"actor": {"policy_loss": {}}, "rollout": {"mode": "sync"}},
         },
     )
-    trainer = SimpleNamespace(
-        config=config,
-        resource_pool_manager=SimpleNamespace(
-            create_resource_pool=lambda: None, resource_pool_dict={"all": "pool"}, get_resource_pool=lambda role: "pool"
-        ),
-        hybrid_engine=True,
-        role_worker_mapping={ray_trainer.Role.ActorRollout: object},
-        use_critic=False,
-        use_reference_policy=False,
-        use_rm=False,
-        device_name="npu",
-        ray_worker_group_cls=Group,
-    )
+    engines = SimpleNamespace(init_model=lambda: None, generate_sequences=Engines().generate_sequences)
+    trainer = trainer_without_ray(config, engines, monkeypatch)
     ray_trainer.RayPPOTrainer.init_workers(trainer)
     output = trainer.actor_rollout_wg.generate_sequences(batch())
     assert (output.batch["engine"].view(PROMPTS, SAMPLES)[0].tolist() == [0, 1, 2, 3]) == spread

@@ -26,7 +26,6 @@ from verl_patches.workers.actor.update_sums import (
     metrics_of,
     running_sums,
     summing,
-    take_entropy,
 )
 
 NAMES = ("rollout_probs_diff_valid", "rollout_probs_diff_max", "rollout_probs_diff_mean", "rollout_probs_diff_std")
@@ -113,8 +112,8 @@ def test_an_on_policy_update_notes_the_entropy_of_its_passes(one_rank: None, mon
         )
 
     assert computed().keys() == {"log_probs"} and running_sums() is None
-    with summing(temperature=1.0):
+    with summing(temperature=1.0) as sums:
         assert computed().keys() == {"log_probs"}
-        entropy = take_entropy(responses=3)
+        entropy = sums.take_entropy(responses=3)
     exact = torch.distributions.Categorical(logits=logits).entropy()
     assert torch.allclose(entropy, exact[:, 4:7], atol=1e-5)

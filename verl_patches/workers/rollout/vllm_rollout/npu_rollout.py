@@ -85,13 +85,17 @@ class NPURollout(vLLMRollout):
         return self.inference_engine.llm_engine
 
     @property
+    def _runner(self) -> Any:
+        return self._engine.model_executor.driver_worker.worker.model_runner
+
+    @property
     def _model(self) -> torch.nn.Module:
-        return self._engine.model_executor.driver_worker.worker.model_runner.model
+        return self._runner.model
 
     @property
     def expert_recorder(self) -> Any:
         """Where the choices of experts are kept by request, with `train.routing_replay = "rollout"`."""
-        return self._engine.model_executor.driver_worker.worker.model_runner.expert_recorder
+        return self._runner.expert_recorder
 
     @property
     def device_bytes(self) -> int:
@@ -254,7 +258,7 @@ class NPURollout(vLLMRollout):
         if not rebalance_asked_for() or self._engine.vllm_config.parallel_config.data_parallel_size == 1:
             yield
             return
-        recorder = getattr(self._engine.model_executor.driver_worker.worker.model_runner, "expert_recorder", None)
+        recorder = getattr(self._runner, "expert_recorder", None)
         experts = recorder if recorder is not None and recorder.recording else None
         rebalancer = Rebalancer(self.inference_engine, self.config.response_length, experts)
         with (

@@ -8,10 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vllm_patches.draws import asked_for
-
-__all__ = ["SEEDS", "asked_for", "seeded"]
-
 # The column of a batch that has them: int64 of [rows].
 SEEDS = "request_seeds"
 
