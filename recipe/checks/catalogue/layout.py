@@ -105,15 +105,13 @@ def _instances_on_gpus(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "L013", "multi-latent attention is trained without tensor parallelism", needs="static", stops_derivation=True,
-    why="MindSpeed refuses it; elsewhere a column-parallel kv_down projection with sequence parallelism loses part of "
-        "a gradient (TransformerEngine#1975)",
+    why="MindSpeed refuses it; on GPUs, Transformer Engine's column-parallel kv_down projection loses part of a "
+        "gradient (TransformerEngine#1975), and that our patch of it is enough there was never tried",
     fix="set [actor] tensor_parallel = 1, and use expert_parallel and stage_layers instead",
 )  # fmt: skip
 def _tensor_parallel(facts: Facts) -> Iterator[Complaint]:
-    refused = list(refusal(TENSOR_PARALLEL)(facts))
-    yield from refused
-    tensor = facts.config.actor.tensor_parallel
-    if tensor > 1 and not refused:
+    yield from refusal(TENSOR_PARALLEL)(facts)
+    if facts.device == CUDA and (tensor := facts.config.actor.tensor_parallel) > 1:
         yield doubtful(f"[actor] tensor_parallel = {tensor}", "1")
 
 

@@ -11,6 +11,7 @@ import pytest
 Results = list[list[dict[str, Any]]]
 EVEN = {"ep": 2}
 UNEVEN = {"pp": 2, "first": 1}
+TENSOR = {"tp": 2, "ep": 2}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def grouped(many_experts: Any, run_job: Callable[..., Results]) -> list[dict[str
 @pytest.fixture(scope="module")
 def pair(model: Any, run_job: Callable[..., Results]) -> Results:
     """What two npu processes compute in each layout; pair[rank][task]."""
-    tasks = [{"task": "step", "layout": layout} for layout in (EVEN, UNEVEN)]
+    tasks = [{"task": "step", "layout": layout} for layout in (EVEN, UNEVEN, TENSOR)]
     return run_job(model, tasks, device="npu", world=2)
 
 
@@ -63,10 +64,12 @@ def test_npu_equals_cpu(model: Any, alone: list[dict[str, Any]], run_job: Callab
     assert 1e-3 < on_cpu["grad_norm"] < 1e3
 
 
-@pytest.mark.parametrize("task", [0, 1], ids=["ep2", "pp2"])
+@pytest.mark.proves("verl_patches.models.mcore.patch_v012:apply_patch")
+@pytest.mark.parametrize("task", [0, 1, 2], ids=["ep2", "pp2", "tp2"])
 def test_a_step_in_two_processes_equals_one_process(task: int, pair: Results, alone: list[dict[str, Any]]) -> None:
     losses = [loss for rank in pair for loss in rank[task]["losses"]]
-    assert sorted(losses) == pytest.approx(sorted(alone[1]["losses"]), rel=1e-5)
+    copies = len(losses) // len(alone[1]["losses"])  # tensor-parallel ranks report the same
+    assert sorted(losses) == pytest.approx(sorted(alone[1]["losses"] * copies), rel=1e-5)
     for rank in pair:
         assert rank[task]["success"]
         assert rank[task]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-4)

@@ -93,6 +93,9 @@ class TEGroupedLinear(torch.nn.Module):
             weight = torch.nn.Parameter(torch.empty(output_size, input_size, device=device, dtype=config.params_dtype))
             # Megatron-core reduces gradients of experts over the expert-data-parallel group only.
             weight.allreduce = config.expert_model_parallel_size == 1
+            # As Transformer Engine marks them: no tensor-parallel rank has another's experts, so all count in the norm
+            # of the gradients.
+            weight.tensor_model_parallel = True
             self.register_parameter(f"weight{i}", weight)
         if config.perform_initialization:
             self._initialise(init_method)

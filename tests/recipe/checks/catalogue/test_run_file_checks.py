@@ -164,11 +164,17 @@ def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
     assert "topk_group = 4" in files.findings("T012")[0].found
 
 
-def test_l013_multi_latent_attention_with_tensor_parallelism_elsewhere_is_a_warning(laptop: Any) -> None:
+def test_l013_multi_latent_attention_with_tensor_parallelism_is_mindspeeds_to_refuse(laptop: Any) -> None:
     laptop.set(actor_tensor_parallel=2)
-    assert [finding.level for finding in laptop.findings("L013")] == ["warning"]
+    assert laptop.findings("L013") == []
     (laptop.upstream / "mindspeed").mkdir()
     assert [finding.level for finding in laptop.findings("L013")] == ["error"]
+
+
+def test_l013_on_gpus_it_is_a_warning(cuda: Any) -> None:
+    assert cuda.findings("L013") == []
+    cuda.set(actor_tensor_parallel=2)
+    assert [finding.level for finding in cuda.findings("L013")] == ["warning"]
 
 
 def test_l020_a_tensor_that_cannot_be_cut_as_both_engines_ask(files: Any, cluster: Any) -> None:
