@@ -58,10 +58,7 @@ def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str
     layout = run.layout
     stages = range(layout.actor_pipeline)
     if _direct(run):
-        figures, each = world(_routes_of(run)), layout.dies // layout.actor_pipeline
-        received = [
-            experts.received + dense.received for experts, dense in zip(figures.experts, figures.dense, strict=True)
-        ]
+        received, each = received_directly(run), layout.dies // layout.actor_pipeline
         looked_at = stages if among is None else among
         return {"direct": max(max(received[stage * each : (stage + 1) * each]) for stage in looked_at)}
     dense = sum(tensor.nbytes for stage in stages for tensor in stage_tensors(run, stage) if not tensor.expert)
@@ -72,6 +69,12 @@ def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str
         "expert all-gather": expert * (layout.actor_expert - 1),
         "tensor all-gather": dense * (layout.actor_tensor - 1),
     }
+
+
+def received_directly(run: Subject) -> list[int]:
+    """Bytes that each die, by its rank, receives in a direct sync: those of the weights that it lacks."""
+    figures = world(_routes_of(run))
+    return [experts.received + dense.received for experts, dense in zip(figures.experts, figures.dense, strict=True)]
 
 
 def _direct(run: Subject) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.plan import resident
+from recipe.plan import reshard, resident
 from recipe.plan.memory import LEFT_BY_PASSES, memory
 from recipe.plan.saving import saved_copies
 from recipe.plan.subject import Subject
@@ -140,10 +140,13 @@ def _planned_traffic(run: Rehearsed, results: Sequence[StageResult]) -> dict[str
             # The switch is not rehearsed on every stage; and pipelined are passes of several means.
             unknown = cause in _RESHARD.values() and SWITCH not in result.phases
             if not unknown and not (cause == PIPELINE and lengths.differ):
-                planned[cause] = max(planned.get(cause, 0), size)
+                # The plan looks for the die of a stage that lacks most; rehearsed is the stage's first.
+                there = reshard.received_directly(subject)[run.rank(result.stage)] if cause == DIRECT else size
+                planned[cause] = max(planned.get(cause, 0), there)
     return planned
 
 
+DIRECT = "reshard, direct"
 PIPELINE, OPTIMIZER = "pipeline", "gradients and parameters"
 _EXPERTS = "expert all-to-all, {}"
 _UPDATE = _EXPERTS.format("update")
@@ -152,7 +155,7 @@ _RESHARD = {
     ("allgather", "expert"): "reshard, expert all-gather",
     ("allgather", "data"): "reshard, expert all-gather",  # data parallel ranks are those of the experts, too
     ("allgather", "tensor"): "reshard, tensor all-gather",
-    ("recv", "world"): "reshard, direct",
+    ("recv", "world"): DIRECT,
 }
 
 

@@ -18,11 +18,13 @@ from recipe.runfile.paths import REPO
 TRUE_SIZE = "configs/a3_256die_random_init.toml"
 
 
-def a_run(file: str = TRUE_SIZE, upstream: Path = Path("/nowhere"), **options: Any) -> Rehearsed:
+def a_run(
+    file: str = TRUE_SIZE, upstream: Path = Path("/nowhere"), direct_sync: bool = False, **options: Any
+) -> Rehearsed:
     """With verl's own weight sync, and a pass for the old log-probabilities: there is all that can be compared."""
     config = load(REPO / file)
     train = dataclasses.replace(config.train, loss_mode="vanilla")
-    rollout = dataclasses.replace(config.rollout, direct_sync=False)
+    rollout = dataclasses.replace(config.rollout, direct_sync=direct_sync)
     config = dataclasses.replace(config, train=train, rollout=rollout)
     return rehearsed(config, Options(**options), upstream)
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from recipe.plan.memory import memory
+from recipe.plan.reshard import received_directly
 from recipe.plan.stages import stage_tensors
 from recipe.rehearse.comparison import (
+    DIRECT,
     OPTIMIZER,
     PIPELINE,
     Pair,
@@ -137,6 +139,21 @@ def test_a_switch_is_that_of_the_stages_on_which_it_was_rehearsed() -> None:
     total = sum(tensor.nbytes for stage in run.stages for tensor in stage_tensors(run.planned, stage))
     own = {stage: sum(tensor.nbytes for tensor in stage_tensors(run.planned, stage)) for stage in planned}
     assert planned == {stage: total - own[stage] for stage in planned} and planned[0] != planned[1]
+
+
+def test_a_direct_sync_is_that_of_the_die_that_was_rehearsed() -> None:
+    run = a_run(direct_sync=True)
+    stage = next(stage for stage in run.stages if lacking_most(run, stage) != run.rank(stage))
+    switch = a_phase(1, traffic=[{**moved("recv", 256, 0, 7), "group": "world"}])
+    result = as_planned(run, stage)
+    found = compare_traffic(run, [dataclasses.replace(result, phases={**result.phases, SWITCH: switch})])
+    assert found[DIRECT] == Pair(7, received_directly(run.planned)[run.rank(stage)])
+
+
+def lacking_most(run: Any, stage: int) -> int:
+    """The die of a stage that receives most."""
+    received, first = received_directly(run.planned), run.rank(stage)
+    return max(range(first, run.rank(stage + 1)), key=lambda die: received[die])
 
 
 def test_nothing_counted_is_no_difference() -> None:
