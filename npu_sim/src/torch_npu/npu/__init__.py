@@ -72,6 +72,7 @@ from torch_npu.npu.memory import (  # noqa: F401
     set_per_process_memory_fraction,
     use_mem_pool,
 )
+from torch_npu.npu.mstx import mstx  # noqa: F401
 from torch_npu.npu.options import (  # noqa: F401
     aclnn,
     config,
@@ -79,7 +80,6 @@ from torch_npu.npu.options import (  # noqa: F401
     finalize_dump,
     is_jit_compile_false,
     matmul,
-    mstx,
     set_compile_mode,
     set_option,
 )

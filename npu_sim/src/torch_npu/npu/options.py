@@ -38,28 +38,5 @@ conv = _Switches(allow_hf32=True)
 aclnn = _Switches(allow_hf32=False)
 
 
-class _Marks:
-    """Marks for a timeline that nobody records."""
-
-    @staticmethod
-    def mark(message: str, stream: Any = None, domain: str = "default") -> None:
-        pass
-
-    @staticmethod
-    def range_start(message: str, stream: Any = None, domain: str = "default") -> int:
-        return 0
-
-    @staticmethod
-    def range_end(range_id: int, domain: str = "default") -> None:
-        pass
-
-    @staticmethod
-    def mstx_range(message: str, stream: Any = None, domain: str = "default") -> Any:
-        return lambda function: function
-
-
-mstx = _Marks()
-
-
 def finalize_dump() -> None:
     """Nothing is dumped."""

@@ -210,6 +210,12 @@ def op(
         @functools.wraps(body)
         def call(*args: Any, **kwargs: Any) -> Any:
             CALLS[label] += 1
+            if not torch.autograd._profiler_enabled():
+                return compute(args, kwargs)
+            with torch.autograd.profiler.record_function(f"npu::{label}"):
+                return compute(args, kwargs)
+
+        def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             moved = _Call(label, on_host)
             to_cpu = moved.to_cpu
             if len(args) > len(names):

@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``torch_npu.profiler``: the names, so that profiling code imports. A simulated NPU has no timeline worth keeping, so
-``profile`` records nothing; use ``torch.profiler`` to see where the host spends its time.
+"""``torch_npu.profiler`` on the simulated NPU: what ran, in which order, within which marks, as a Chrome trace.
+
+Operators, fused operators and collectives are recorded by ``torch.profiler``, in the thread that calls them, which is
+where the simulator runs them. Times are the host's and say nothing of an NPU. There are no streams, tasks and counters
+of a device, so that levels and metrics change nothing.
 """
 
 import enum
-from collections.abc import Callable
-from types import TracebackType
 from typing import Any
+
+from torch.profiler import ProfilerAction, schedule
+from torch_npu.profiler.recording import profile, tensorboard_trace_handler
+
+__all__ = [
+    "AiCMetrics",
+    "ExportType",
+    "ProfilerAction",
+    "ProfilerActivity",
+    "ProfilerLevel",
+    "_ExperimentalConfig",
+    "profile",
+    "schedule",
+    "tensorboard_trace_handler",
+]
 
 
 class ProfilerActivity(enum.Enum):
@@ -14,15 +30,6 @@ class ProfilerActivity(enum.Enum):
 
     CPU = "CPU"
     NPU = "NPU"
-
-
-class ProfilerAction(enum.Enum):
-    """What a step does."""
-
-    NONE = 0
-    WARMUP = 1
-    RECORD = 2
-    RECORD_AND_SAVE = 3
 
 
 class ProfilerLevel(enum.Enum):
@@ -55,37 +62,3 @@ class _ExperimentalConfig:
 
     def __init__(self, **options: Any) -> None:
         self.options = options
-
-
-def schedule(
-    *, wait: int = 0, active: int = 1, warmup: int = 0, repeat: int = 0, skip_first: int = 0
-) -> Callable[[int], ProfilerAction]:
-    """A schedule under which no step is recorded."""
-    return lambda step: ProfilerAction.NONE
-
-
-def tensorboard_trace_handler(dir_name: str | None = None, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
-    """A handler that writes nothing."""
-    return lambda profiler: None
-
-
-class profile:
-    """A profiler that records nothing."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __enter__(self) -> "profile":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def step(self) -> None:
-        pass
