@@ -50,12 +50,14 @@ class Tokens:
     """A part of the sampled tokens.
 
     `share`: of all. `loss_share`: of what the correlation lacks to 1. `pearson`: of these tokens alone.
-    `largest_difference`: of the two probabilities. `kl`: mean of log p(rollout) - log p(actor), in nats.
+    `mean_difference`, `largest_difference`: of the two probabilities, without sign. `kl`: mean of log p(rollout) -
+    log p(actor), in nats.
     """
 
     share: float
     loss_share: float
     pearson: float
+    mean_difference: float
     largest_difference: float
     largest_log_difference: float
     kl: float
@@ -222,6 +224,7 @@ class _Comparer:
             share=float(part.double().mean()),
             loss_share=float(self.loss[part].sum() / self.loss.sum()),
             pearson=pearson(rollout.exp(), actor.exp()),
+            mean_difference=float(differences.abs().mean()) if part.any() else 0.0,
             largest_difference=_largest(differences),
             largest_log_difference=_largest(rollout - actor),
             kl=float((rollout - actor).mean()) if part.any() else 0.0,

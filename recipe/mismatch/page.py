@@ -37,7 +37,7 @@ def page(comparison: Comparison, decode: Decode) -> list[str]:
         "",
         "sampled tokens by their routes",
         *_table(
-            ("", "share", "of 1 - Pearson", "Pearson", "largest |dp|", "largest |dlogp|", "KL (nats)"),
+            ("", "share", "of 1 - Pearson", "Pearson", "mean |dp|", "largest |dp|", "largest |dlogp|", "KL (nats)"),
             [
                 _part("another route at the position itself", one.own),
                 _part("the same route there", one.rest),
@@ -83,7 +83,8 @@ def sweep(comparisons: Iterable[Comparison]) -> list[str]:
         "flips",
         "of 1 - Pearson",
         "the rest",
-        "its |dp|",
+        "its mean |dp|",
+        "largest",
         "guard",
         "cause",
     )
@@ -91,7 +92,8 @@ def sweep(comparisons: Iterable[Comparison]) -> list[str]:
         (
             str(one.step), _pearson(one.pearson), _pearson(one.replayed_pearson), f"{one.kl:.1e}",
             _percent(one.own.share), _percent(one.own.loss_share), _pearson(one.rest.pearson),
-            f"{one.rest.largest_difference:.3f}", "beyond" if beyond(one) else "within", one.cause,
+            f"{one.rest.mean_difference:.4f}", f"{one.rest.largest_difference:.3f}",
+            "beyond" if beyond(one) else "within", one.cause,
         )
         for one in comparisons
     ]  # fmt: skip
@@ -101,7 +103,8 @@ def sweep(comparisons: Iterable[Comparison]) -> list[str]:
 def _part(name: str, part: Tokens) -> tuple[str, ...]:
     return (
         name, _percent(part.share), _percent(part.loss_share), _pearson(part.pearson),
-        f"{part.largest_difference:.3f}", f"{part.largest_log_difference:.3f}", f"{part.kl:.1e}",
+        f"{part.mean_difference:.4f}", f"{part.largest_difference:.3f}", f"{part.largest_log_difference:.3f}",
+        f"{part.kl:.1e}",
     )  # fmt: skip
 
 

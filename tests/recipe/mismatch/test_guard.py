@@ -25,9 +25,15 @@ def test_one_flip_may_cost_what_it_will(tmp_path: Path) -> None:
     assert one.pearson < 0.9 and beyond(one) == []
 
 
-def test_a_difference_without_a_flip_is_told(tmp_path: Path) -> None:
-    (line,) = beyond(compared(Step(moved={(ANSWER, 1): -3.0}), tmp_path))
-    assert line.startswith("probabilities of the rest differ by 0.")
+def test_one_token_may_differ_without_a_flip_and_not_many(tmp_path: Path) -> None:
+    step = Step(moved={(ANSWER, 1): -0.3})
+    one = compared(step, tmp_path)
+    assert one.rest.largest_difference > 0.1 and beyond(one) == []
+    everywhere = {
+        (answer, token): -0.03 for answer, made in step.answers.items() for token in range(len(made["log_probs"]))
+    }
+    (line,) = beyond(compared(Step(moved=everywhere), tmp_path))
+    assert line.startswith("probabilities of the rest differ by 0.0") and "in the mean" in line
 
 
 def test_many_flips_are_told(tmp_path: Path) -> None:
