@@ -85,7 +85,7 @@ def _check_choices(config: RunConfig, where: str) -> None:
     """Check values that no field's limits can express, and keys that need or exclude one another."""
     for check in (
         _check_texts, _check_hosts, _check_kinds, _check_nodes, _check_hardware, _check_names, _check_reward,
-        _check_pairs,
+        _check_profile, _check_pairs,
     ):  # fmt: skip
         check(config, where)
 
@@ -170,6 +170,18 @@ def _check_reward(config: RunConfig, where: str) -> None:
             check_name(config.reward.tier3, config.reward.workers)
     except ValueError as error:
         raise ConfigError(f"{where}: [reward] {error}") from None
+
+
+def _check_profile(config: RunConfig, where: str) -> None:
+    profile, dies = config.profile, config.cluster.nodes * config.cluster.dies_per_node
+    if not profile.steps:
+        return
+    if config.cluster.device == CUDA:
+        raise ConfigError(f"{where}: [profile] is torch_npu's profiler; on GPUs remove it")
+    if (last := max(profile.steps)) > config.run.steps:
+        raise ConfigError(f"{where}: [profile] steps has {last}, and the run's last step is {config.run.steps}")
+    if not profile.ranks or max(profile.ranks) >= dies:
+        raise ConfigError(f"{where}: [profile] ranks is {profile.ranks}; expected ranks from 0 to {dies - 1}")
 
 
 def _check_pairs(config: RunConfig, where: str) -> None:

@@ -43,7 +43,7 @@ def hydra_overrides(basis: Basis) -> list[str]:
     """The command line after `--config-name=...`, one override per item."""
     values: dict[str, Any] = {}
     ray = _own_ray if basis.config.cluster.own_ray else _cluster_ray
-    for part in (_data, _chat_template, _model, _rollout, _actor, _trainer, ray):
+    for part in (_data, _chat_template, _model, _rollout, _actor, _trainer, _profile, ray):
         values |= part(basis)
     return [f"{key}={quote(value)}" for key, value in values.items()]
 
@@ -277,6 +277,28 @@ def _trainer(basis: Basis) -> dict[str, Any]:
     return {
         ("+trainer." if key == "validation_data_dir" else "trainer.") + key: value for key, value in values.items()
     } | {"hydra.run.dir": str(paths.run_dir / "logs" / "hydra"), "hydra.output_subdir": "config"}
+
+
+def _profile(basis: Basis) -> dict[str, Any]:
+    profile = basis.config.profile
+    if not profile.steps:
+        return {}
+    values: dict[str, Any] = {
+        "global_profiler.tool": "npu",
+        "global_profiler.steps": profile.steps,
+        "global_profiler.save_path": str(basis.paths.profile),
+    }
+    for role in ("actor", "ref"):
+        prefix = f"actor_rollout_ref.{role}.profiler."
+        values |= {
+            prefix + "enable": True,
+            prefix + "ranks": profile.ranks,
+            prefix + "tool_config.npu.contents": profile.contents,
+            prefix + "tool_config.npu.level": profile.level,
+            prefix + "tool_config.npu.analysis": profile.parse,
+            prefix + "tool_config.npu.discrete": profile.phases_apart,
+        }
+    return values
 
 
 def _cluster_ray(basis: Basis) -> dict[str, Any]:

@@ -49,6 +49,10 @@ class RunPaths:
         return self.run_dir / "validation"
 
     @property
+    def profile(self) -> Path:
+        return self.run_dir / "profile"
+
+    @property
     def driver_log(self) -> Path:
         return self.run_dir / "logs" / "driver.log"
 

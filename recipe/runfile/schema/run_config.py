@@ -14,6 +14,7 @@ from recipe.runfile.schema.cluster import Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
 from recipe.runfile.schema.hardware import CUDA, DIE_KINDS, SIM
 from recipe.runfile.schema.model import Model
+from recipe.runfile.schema.profile import Profile
 from recipe.runfile.schema.rollout import Rollout
 from recipe.runfile.schema.run import Run
 from recipe.runfile.schema.train import Train
@@ -37,6 +38,7 @@ class RunConfig:
     actor: Actor
     train: Train
     watch: Watch = field(default_factory=Watch)
+    profile: Profile = field(default_factory=Profile)
     environment: dict[str, str] = key("more variables for every process; none that is derived", {}, on_resume=FREE)
 
     @property

@@ -53,6 +53,14 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
             'loss_mode = "npu_on_policy"\nimportance_weights = "token" #',
             '[train] importance_weights = "token" weighs by the old log-probabilities',
         ),
+        ("[model]", "[profile]\nsteps = [0]\n[model]", "[profile] steps is 0; expected at least 1"),
+        ("[model]", "[profile]\nsteps = [61]\n[model]", "[profile] steps has 61, and the run's last step is 60"),
+        (
+            "[model]",
+            "[profile]\nsteps = [2]\nranks = [1, 2]\n[model]",
+            "[profile] ranks is [1, 2]; expected ranks from",
+        ),
+        ("[model]", '[profile]\nlevel = "2"\n[model]', "[profile] level is '2'; expected one of level_none, level0"),
         ("[rollout]", "[rollout]\nkv_nz = true #", "[rollout] kv_nz is of graph mode; set graph_mode = true"),
         ("[rollout]", "[rollout]\nrebalance = true #", "[rollout] rebalance is of graph mode; set graph_mode = true"),
         (

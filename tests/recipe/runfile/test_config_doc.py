@@ -122,6 +122,15 @@ OTHER: dict[str, dict[str, Any]] = {
     "train.balance_batch": {"train.balance_batch": False},
     "train.loss_mode": {"train.loss_mode": "vanilla"},
     "train.routing_replay": {"train.routing_replay": "rollout"},
+    "profile.steps": {"profile.steps": [3]},
+    "profile.ranks": {"profile.ranks": [1]},
+    "profile.phases_apart": {"profile.phases_apart": True},
+    "profile.level": {"profile.level": "level2"},
+    "profile.shapes": {"profile.shapes": True},
+    "profile.memory": {"profile.memory": True},
+    "profile.modules": {"profile.modules": True},
+    "profile.stacks": {"profile.stacks": True},
+    "profile.parse": {"profile.parse": False},
 }
 # Further values of a key whose settings no single change can show.
 AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}
@@ -134,6 +143,7 @@ OTHER_SIM: dict[str, dict[str, Any]] = {
 }
 _PATHS = {"hydra.run.dir", "trainer.default_local_dir"}
 _TOPK = {"VLLM_ASCEND_ENABLE_TOPK_OPTIMIZE"}
+_PROFILER = ("ranks", *(f"tool_config.npu.{name}" for name in ("contents", "level", "analysis", "discrete")))
 # What changes besides: sizes that follow (the page's table "What is derived"), and what stays together with a value.
 ALSO = {
     "run.name": _PATHS | {"RECIPE_RUN_DIR", "RECIPE_RUN_ID", "VERL_FILE_LOGGER_PATH", "trainer.validation_data_dir"},
@@ -157,6 +167,7 @@ ALSO = {
     "actor.tensor_parallel": {"actor.megatron.sequence_parallel", "ref.megatron.sequence_parallel"},
     "train.prompts_per_step": {"actor.ppo_mini_batch_size", "rollout.max_num_seqs"},
     "train.clip_ratio": {"actor.clip_ratio_high"},
+    "profile.steps": {f"{role}.profiler.{rest}" for role in ("actor", "ref") for rest in _PROFILER},
 }
 
 
@@ -201,6 +212,8 @@ def test_every_key_that_gives_something_is_tried() -> None:
 @pytest.mark.parametrize("name", [*OTHER, *OTHER_SIM])
 def test_a_key_gives_what_it_is_said_to_give(name: str) -> None:
     base, other = (SIM, OTHER_SIM[name]) if name in OTHER_SIM else (NPU, OTHER[name])
+    if name.startswith("profile.") and name != "profile.steps":
+        base = changed(base, OTHER["profile.steps"])
     before, differing = settings(base), set()
     for after in (settings(changed(base, values)) for values in (other, AGAIN.get(name, other))):
         differing |= {key for key in {*before, *after} if before.get(key) != after.get(key)}

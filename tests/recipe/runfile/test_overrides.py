@@ -91,6 +91,7 @@ def composed() -> dict[str, dict]:
     asked["nz"] = overrides_of(SIM, rollout={"graph_mode": True, "kv_nz": True})
     graph = {"graph_mode": True, "graph_sizes": [16, 4], "multistream_mla": True, "multistream_moe": True}
     asked["graphs"] = overrides_of(SIM, rollout=graph)
+    asked["profile"] = overrides_of(SIM, profile={"steps": [3, 7], "ranks": [1], "shapes": True, "stacks": True})
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
         input=json.dumps(list(asked.values())),
@@ -158,6 +159,21 @@ def test_importance_weights_are_verls_own_configuration(composed: dict[str, dict
     assert stock["rollout_is"] is None and stock == asked | {"rollout_is": None, "rollout_is_threshold": 2.0}
     known = {name: value for name, value in asked.items() if name != "_target_"}
     assert RolloutCorrectionConfig(**known) == RolloutCorrectionConfig.decoupled_seq_is(threshold=3.0)
+
+
+def test_a_profile_is_of_actor_and_reference(composed: dict[str, dict]) -> None:
+    from verl.utils.profiler.config import NPUToolConfig
+
+    stock, asked = composed["sim"]["global_profiler"], composed["profile"]["global_profiler"]
+    assert stock["steps"] is None and stock["tool"] is None
+    assert (asked["steps"], asked["tool"], asked["save_path"]) == ([3, 7], "npu", str(PATHS.profile))
+    for role in ("actor", "ref", "rollout"):
+        profiler = composed["profile"]["actor_rollout_ref"][role]["profiler"]
+        assert (profiler["tool"], profiler["save_path"]) == ("npu", str(PATHS.profile))
+        assert (profiler["enable"], profiler["ranks"]) == (True, [1])
+        tool = {name: value for name, value in profiler["tool_config"]["npu"].items() if name != "_target_"}
+        assert NPUToolConfig(**tool).contents == ["npu", "cpu", "shapes", "stack"]
+        assert not composed["sim"]["actor_rollout_ref"][role]["profiler"]["enable"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
