@@ -11,8 +11,8 @@ from stdin, one JSON line each, and answers on stdout:
 
 A test that ends its process (outcome "crashed") or is over the limit of processor seconds ("late") costs itself only:
 the file is run again from the test after it. With several ranks, each rank is a process of the same group, and a test
-is as bad as on its worst rank; once one rank has failed, the others have a few seconds to come to the end of the test
-too.
+is as bad as on its worst rank; once one rank has failed, all have a few seconds to come to the end of the test. If none
+does, as when others wait for one that has given up, what the first has failed with is told all the same.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import psutil
 
 # Worst last.
 OUTCOMES = ("passed", "skipped", "failed", "late", "crashed")
-# How long the other ranks may take to end a test that one of them has failed.
+# How long the ranks may take to end a test that one of them has failed.
 GRACE_S = 10.0
 # Enough of a message for the rules; tracebacks of child processes stand in the middle of some.
 SAYS_HEAD, SAYS_TAIL = 600, 1400
@@ -91,6 +91,7 @@ class Recorder:
     def pytest_exception_interact(self, node: Any, call: Any, report: Any) -> None:
         if report.when in ("setup", "call", "teardown"):
             self.current |= {"error": call.excinfo.type.__name__, "says": shorten(str(call.excinfo.value))}
+            self.send(failing=self.current | {"outcome": "failed"})
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.current["seconds"] = round(self.current["seconds"] + report.duration, 3)
@@ -188,6 +189,7 @@ class Group:
         self.rests = [b""] * len(started)
         self.ended = [False] * len(started)
         self.running: dict[int, str] = {}
+        self.failing: dict[str, dict[str, Any]] = {}
         self.results: dict[str, list[dict[str, Any]]] = {}
         self.selector = selectors.DefaultSelector()
         for rank, pipe in enumerate(self.pipes):
@@ -247,6 +249,9 @@ class Group:
                 self.running[rank] = line["begin"]
                 if not self.results:  # else others are behind, and their time runs
                     self.allow(self.job["limit"])
+            elif "failing" in line:
+                self.failing.setdefault(line["failing"]["test"], line["failing"])
+                self.allow(GRACE_S)
             elif "end" in line:
                 self.ended[rank] = True
             else:
@@ -275,7 +280,8 @@ class Group:
         late = f"over its limit of {self.job['limit']:g} s of processor time, or idle for {IDLE_S:g} s"
         says = late if rank < 0 else self.how_it_ended(rank)
         for test in dict.fromkeys(self.running.values()) or [f"{self.job['file']}::"]:
-            yield {"test": test, "outcome": how, "error": how, "says": says, "seconds": 0.0}
+            told = {"test": test, "outcome": how, "error": how, "says": says, "seconds": 0.0}
+            yield self.failing.get(test, told) if rank < 0 else told
 
     def how_it_ended(self, rank: int) -> str:
         _, status = os.waitpid(self.pids[rank], 0)

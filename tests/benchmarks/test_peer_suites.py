@@ -177,6 +177,7 @@ def test_after(): pass
 RANKS = {
     "tests/test_ranks.py": """
 import os, time
+import pytest
 RANK, SIZE = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 def test_all(): assert SIZE == 2 and 0 <= RANK < 2
 def test_one_fails(): assert RANK == 0
@@ -186,6 +187,11 @@ def test_one_dies():
 def test_one_fails_and_the_other_waits():
     assert RANK == 0
     time.sleep(600)
+@pytest.fixture
+def waits_at_its_end():
+    yield
+    time.sleep(600)
+def test_one_fails_and_both_wait(waits_at_its_end): assert RANK == 0, "given up"
 def test_after(): pass
 """,
 }
@@ -262,9 +268,13 @@ def test_a_test_is_as_bad_as_on_its_worst_rank(little: Any, tmp_path: Path, monk
     lines = [json.loads(line) for line in (tmp_path / "out" / "little.jsonl").read_text().splitlines()]
     assert [line["test"] for line in lines[:-1]] == [
         f"tests/test_ranks.py@2::{name}"
-        for name in ("test_all", "test_one_fails", "test_one_dies", "test_one_fails_and_the_other_waits", "test_after")
-    ]
-    assert [line["outcome"] for line in lines[:-1]] == ["passed", "failed", "crashed", "failed", "passed"]
+        for name in (
+            "test_all", "test_one_fails", "test_one_dies", "test_one_fails_and_the_other_waits",
+            "test_one_fails_and_both_wait", "test_after",
+        )
+    ]  # fmt: skip
+    assert [line["outcome"] for line in lines[:-1]] == ["passed", "failed", "crashed", "failed", "failed", "passed"]
+    assert "given up" in lines[4]["says"]
 
 
 def test_a_file_that_pytest_cannot_begin_with_is_a_result(little: Any, capsys: pytest.CaptureFixture[str]) -> None:
