@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return _missing(str(command), error)
             continue
         room.register(subparsers)
-    options = parser.parse_args(arguments)
+    options = _parse(parser, arguments)
     default_on_stop_signals()
     try:
         return int(options.handler(options) or 0)
@@ -54,6 +54,23 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] in own_packages():
             raise
         return _missing(options.command, error)
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The options; where the command takes settings of verl, with all KEY=VALUE behind its own arguments.
+
+    What comes after `--` is left to the command to judge.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, further = parser.parse_known_args(arguments[:end])
+    takes_settings = hasattr(options, "settings")
+    unknown = [word for word in further if not takes_settings or word.startswith("-") or "=" not in word]
+    after = arguments[end + 1 :]
+    if unknown or (after and not takes_settings):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or after)}")
+    if takes_settings:
+        options.settings = [*further, *after]
+    return options
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> int:
