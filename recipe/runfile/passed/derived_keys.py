@@ -26,7 +26,10 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "actor_rollout_ref.actor.megatron.override_transformer_config.apply_rope_fusion": ("actor.moe_profile",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_aux_loss_coeff": ("actor.moe_profile",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_bias_update_rate": ("actor.moe_profile",),
-    "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_dtype": ("cluster.device",),
+    "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_dtype": (
+        "actor.moe_profile",
+        "cluster.device",
+    ),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_group_topk": ("model.architecture",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_load_balancing_type": (
         "actor.moe_profile",
@@ -187,7 +190,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "trainer.default_local_dir": ("run.checkpoint_dir", "run.name", "run.output_dir"),
     "trainer.device": ("cluster.device",),
     "trainer.experiment_name": ("run.name",),
-    "trainer.logger": (),
+    "trainer.logger": ("run.trackers",),
     "trainer.max_actor_ckpt_to_keep": (),
     "trainer.n_gpus_per_node": ("cluster.dies_per_node",),
     "trainer.nnodes": ("cluster.nodes",),

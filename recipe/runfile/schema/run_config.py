@@ -39,7 +39,11 @@ class RunConfig:
     actor: Actor
     train: Train
     watch: Watch = field(default_factory=Watch)
-    verl: dict[str, Any] = key("further settings of verl, by their keys in its configuration", {}, on_resume=CHANGES)
+    verl: dict[str, Any] = key(
+        "further settings of verl, by their keys in its configuration (docs/LAUNCH.md); none that is derived",
+        {},
+        on_resume=CHANGES,
+    )
     environment: dict[str, str] = key("more variables for every process; none that is derived", {}, on_resume=FREE)
 
     @property

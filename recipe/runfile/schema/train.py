@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from recipe.runfile.typed_toml import CHANGES, key
 
 ON_POLICY = "npu_on_policy"
-LOSS_MODES = ("vanilla", ON_POLICY, "gspo")
+LOSS_MODES = ("vanilla", ON_POLICY)
 REPLAY_OFF, REPLAY_ROLLOUT = "off", "rollout"
 
 
@@ -18,8 +18,7 @@ class Train:
 
     `loss_mode` "vanilla": PPO's clipped objective, with a forward pass for the old log-probabilities; "npu_on_policy":
     the same loss without that pass, as the old are the current ones. What verl computes from that pass, the agreement
-    of rollout and actor and the entropy, then comes from the passes of the update. "gspo": verl's GSPO, in which the
-    ratio is that of whole answers; its `clip_ratio` is a thousandth of PPO's.
+    of rollout and actor and the entropy, then comes from the passes of the update.
 
     `routing_replay` "rollout": which experts the sampler chose for each token is kept and sent along, and the actor's
     routers take the same in every pass, weighed by their own scores; the reference, another model, goes on choosing by
@@ -100,8 +99,7 @@ class Train:
         on_resume=CHANGES,
     )
     loss_mode: str = key(
-        f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step; gspo: with "
-        "it, and the ratio of whole answers",
+        f"vanilla: with a pass for the old log-probabilities; {ON_POLICY}: without, for one update a step",
         "vanilla",
         choices=LOSS_MODES,
         gives="actor.policy_loss.loss_mode, algorithm.rollout_correction.bypass_mode",

@@ -27,7 +27,7 @@ OFFLOADED = changed(NPU, {"actor.optimizer": "offloaded"})
 MORE: list[tuple[RunConfig, str, dict[str, Any]]] = [
     (NPU, "actor.stage_layers", {"actor.stage_layers": [15, 15, 15, 16]}),
     (OFFLOADED, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": None}),
-    (GPU, "actor.moe_profile", {"actor.moe_profile": "stable"}),
+    (GPU, "actor.moe_profile", {"actor.moe_profile": "default" if GPU.actor.moe_profile == "stable" else "stable"}),
     (SIM, "cluster.dies_per_node", {"cluster.dies_per_node": 2 * SIM.cluster.dies_per_node}),
 ]
 MIX = "custom_reward_function.reward_kwargs.mix"
@@ -42,6 +42,8 @@ def told(config: RunConfig) -> dict[str, str]:
 def variants() -> Iterator[tuple[RunConfig, str, dict[str, Any]]]:
     for base, others in ((NPU, OTHER), (SIM, OTHER_SIM)):
         for name, values in others.items():
+            if name == "run.trackers_online":  # verl is not told of it
+                continue
             yield base, name, values
             yield base, name, AGAIN.get(name, values)
     yield from MORE
