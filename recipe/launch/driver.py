@@ -32,7 +32,7 @@ def main(config: Any) -> None:
     """verl's own entry with its own configuration; hydra's decorator passes it."""
     tokens = take_tokens(os.environ)
 
-    class TrackingTaskRunner(TaskRunner):  # type: ignore[misc]
+    class TrackingTaskRunner(TaskRunner):
         """verl's, which makes the trackers."""
 
         def run(self, config: Any) -> None:

@@ -77,7 +77,6 @@ class _Place:
         self.name, self.upstream = name, upstream
         self.table: Mapping[str, Any] = stock(upstream)
         names, depth = name.split("."), 0
-        self.kinds: Kinds | None = None
         self.fields: Mapping[str, Kinds] | None = None
         self.receiver: Receiver | None = None
         self.free = False
