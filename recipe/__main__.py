@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 
 from recipe.commands import command_modules
@@ -18,6 +19,8 @@ from recipe.own_packages import own_packages
 from recipe.signals import default_on_stop_signals, quit_on_stop_signals
 
 COMMANDS = command_modules()
+# KEY=VALUE with the full key of a setting of verl.
+_SETTING = re.compile(r"[+~]{0,2}\w+\.[\w.@/-]*=")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,19 +60,20 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """The options; where the command takes settings of verl, with all KEY=VALUE behind its own arguments.
+    """The options; where the command takes settings of verl, with all KEY=VALUE at its end, behind `--` or not.
 
     What comes after `--` is left to the command to judge.
     """
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    options, further = parser.parse_known_args(arguments[:end])
-    takes_settings = hasattr(options, "settings")
-    unknown = [word for word in further if not takes_settings or word.startswith("-") or "=" not in word]
-    after = arguments[end + 1 :]
-    if unknown or (after and not takes_settings):
-        parser.error(f"unrecognized arguments: {' '.join(unknown or after)}")
-    if takes_settings:
-        options.settings = [*further, *after]
+    first = end
+    while first and _SETTING.match(arguments[first - 1]):
+        first -= 1
+    options = parser.parse_args(arguments[:first])
+    settings = [*arguments[first:end], *arguments[end + 1 :]]
+    if settings and not hasattr(options, "settings"):
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    if settings:
+        options.settings = settings
     return options
 
 
