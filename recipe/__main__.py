@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 
 from recipe.commands import command_modules
@@ -18,6 +19,8 @@ from recipe.own_packages import own_packages
 from recipe.signals import default_on_stop_signals, quit_on_stop_signals
 
 COMMANDS = command_modules()
+# KEY=VALUE with the full key of a setting of verl.
+_SETTING = re.compile(r"[+~]{0,2}\w+\.[\w.@/-]*=")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
                 return _missing(str(command), error)
             continue
         room.register(subparsers)
-    options = parser.parse_args(arguments)
+    options = _parse(parser, arguments)
     default_on_stop_signals()
     try:
         return int(options.handler(options) or 0)
@@ -54,6 +57,24 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "").partition(".")[0] in own_packages():
             raise
         return _missing(options.command, error)
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The options; where the command takes settings of verl, with all KEY=VALUE at its end, behind `--` or not.
+
+    What comes after `--` is left to the command to judge.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    first = end
+    while first and _SETTING.match(arguments[first - 1]):
+        first -= 1
+    options = parser.parse_args(arguments[:first])
+    settings = [*arguments[first:end], *arguments[end + 1 :]]
+    if settings and not hasattr(options, "settings"):
+        parser.error(f"unrecognized arguments: {' '.join(settings)}")
+    if settings:
+        options.settings = settings
+    return options
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> int:

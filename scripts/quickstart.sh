@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to a finished GRPO run and its report.
 #
-# usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S]
+# usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S] [-- KEY=VALUE ...]
 #   --config   the run file; default: configs/sim.toml
 #   --data     problems of your own: a JSON list of {"problem", "answer", "solution"}; default: sums
 #   --steps    that many steps, instead of the run file's
 #   --name     the run's directory is runs/NAME, instead of the run file's name
 #   --seed     of the tiny model, the order of the data and the training
+#   --         settings of verl: docs/LAUNCH.md
 #
 # examples:
 #   bash scripts/quickstart.sh
@@ -19,8 +20,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 own_python
 
-usage="usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S]"
-config="$REPO/configs/sim.toml" options=()
+usage="usage: scripts/quickstart.sh [--config RUN.toml] [--data FILE.json] [--steps N] [--name NAME] [--seed S] [-- KEY=VALUE ...]"
+config="$REPO/configs/sim.toml" options=() settings=()
 while (($#)); do
     case "$1" in
         -h | --help) help_of "${BASH_SOURCE[0]}" && exit 0 ;;
@@ -37,6 +38,7 @@ while (($#)); do
             esac
             shift 2
             ;;
+        --) settings=("$@") && break ;;
         *) refuse "unknown option $1; $usage" ;;
     esac
 done
@@ -44,4 +46,4 @@ done
 
 bash "$REPO/scripts/setup.sh" --prepare "$config" "${options[@]}"
 cd "$REPO"
-exec "$PYTHON" -m recipe launch "$config" "${options[@]}"
+exec "$PYTHON" -m recipe launch "$config" "${options[@]}" "${settings[@]}"

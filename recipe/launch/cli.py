@@ -20,6 +20,7 @@ examples:
   python -m recipe launch configs/sim.toml
   python -m recipe launch configs/sim.toml --steps 3 --name short --fresh
   python -m recipe launch configs/sim.toml --data problems.json --name mine
+  python -m recipe launch configs/sim.toml -- trainer.log_val_generations=4          a setting of verl
   python -m recipe launch mine.toml --from-step 40 --accept train.learning_rate      another run from step 40 on
 
 exit code: 0 the run finished, now or before; 1 it failed (one line says why, and where the log is); 2 a mistake in the
@@ -78,7 +79,7 @@ def _check(options: argparse.Namespace) -> int:
     from recipe.runfile.errors import ConfigError
 
     try:
-        config = read_config(options)
+        config = read_config(options, with_settings=False)  # Hydra, which reads them, is not installed yet
         first_look(config)
         require_one_machine(config, options.config)
     except ConfigError as error:
@@ -101,7 +102,7 @@ def _make_or_run(options: argparse.Namespace) -> int:
     def work() -> None:
         # Until the supervisor takes the signals over, they end what is being made, children included.
         raise_on_stop_signals()
-        config = read_config(options)
+        config = read_config(options, with_settings=not options.prepare)
         if options.prepare:
             require_room(cache_dir())
             prepare_model(config, lambda line: print(printable(line), flush=True), cache_dir() / "prepare.log")

@@ -124,7 +124,9 @@ class RayCluster:
                 clock.say(
                     f"starting Ray on {self._place.address}:{cluster.ray_port}, the head of {cluster.nodes} nodes"
                 )
-                ray = RayNode(command, full_environment(environment), paths.run_dir / "logs" / "ray-start.log")
+                ray = RayNode(
+                    command, full_environment(environment, for_trainer=False), paths.run_dir / "logs" / "ray-start.log"
+                )
                 ray.wait_started(retry=make_retry(paths.run_id, paths.ray_temp, cluster.wait_deadline_s, clock.say))
                 meeting.invite(invitation)
                 if cluster.nodes > 1:

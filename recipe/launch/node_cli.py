@@ -19,6 +19,7 @@ examples:
   scripts/launch.sh configs/a3_256die.toml                          on every node; [cluster] head names the head
   scripts/launch.sh configs/a3_256die.toml --head 10.0.0.1          another head than the run file's
   scripts/launch.sh configs/a3_256die.toml --interface enp66s0f0    where the way to the head is not the right network
+  scripts/launch.sh configs/a3_256die.toml -- trainer.log_val_generations=8    a setting of verl, on every node
 
 exit code: 0 the run finished, now or before; 1 it failed, or a node was missing or lost; 2 a mistake in the run file or
 the options; 3 the watch over the training stopped it (docs/WATCH.md); 130, 143 stopped by Ctrl-C or SIGTERM. A terminal

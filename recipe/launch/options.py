@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recipe.runfile.passed.option import add_settings
+
 if TYPE_CHECKING:
     from recipe.launch.resume import ResumeRequest
     from recipe.runfile.schema import RunConfig
@@ -22,6 +24,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="name of the run and its directory, instead of the run file's")
     parser.add_argument("--seed", type=int, metavar="S", help="seed of model, data order, training and sampling")
     parser.add_argument("--data", type=Path, metavar="FILE.json", help="problems: a DeepScaleR-schema JSON list")
+    add_settings(parser)
 
 
 def add_resume_options(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +53,12 @@ def read_resume_request(options: argparse.Namespace) -> ResumeRequest:
     return ResumeRequest(options.fresh, options.from_step, options.verify_checkpoint, tuple(options.accept))
 
 
-def read_config(options: argparse.Namespace) -> RunConfig:
-    """The run that the options of `add_run_options` describe."""
+def read_config(options: argparse.Namespace, *, with_settings: bool = True) -> RunConfig:
+    """The run that the options of `add_run_options` describe; without `with_settings`, as far as verl is not told."""
     from recipe.runfile.config import load, require_name
 
-    config = load(options.config).with_run(steps=options.steps, name=options.name, seed=options.seed)
+    config = load(options.config, options.settings if with_settings else ()).with_run(
+        steps=options.steps, name=options.name, seed=options.seed
+    )
     require_name(config.run.name)
     return config if options.data is None else config.with_json_data(options.data.absolute(), JSON_RESPONSE_TOKENS)

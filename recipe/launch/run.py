@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from recipe.launch.startable import require_startable
 from recipe.runfile.masking import masked_run_file
 from recipe.runfile.paths import RunPaths
 from recipe.runfile.schema import RunConfig
+from recipe.runfile.trackers import secrets_of
 
 
 def launch(
@@ -58,7 +60,7 @@ def launch(
             write_atomically(run_dir / "run.toml", masked_run_file(source.read_text(encoding="utf-8-sig")))
             drive(config, paths, start, cluster, clock)
 
-        error = caught(attempt, run_dir / "logs", config.environment)
+        error = caught(attempt, run_dir / "logs", secrets_of(config, os.environ))
         outcome.close(error, start.step)
     if error is not None:
         raise error

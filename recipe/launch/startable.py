@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from recipe.audit.fit import verify
 from recipe.launch.first_look import first_look, require_one_machine, require_plain_interpreter
 from recipe.runfile.errors import LaunchError
 from recipe.runfile.schema import RunConfig
+from recipe.runfile.trackers import require_trackers
 
 
 def require_startable(config: RunConfig, source: Path, alone: bool) -> None:
@@ -29,6 +31,9 @@ def require_startable(config: RunConfig, source: Path, alone: bool) -> None:
     derived = first_look(config)
     _require_sources(derived.upstream)
     _ = derived.mindspeed  # it refuses some layouts, and some optimizers are its own
+    _ = derived.passed  # it refuses what verl does not take
+    if alone:
+        require_trackers(config, os.environ)
     require_plain_interpreter(sys.executable)
 
 

@@ -198,7 +198,7 @@ def _run_ray(
         config, place.name, place.address, place.ports, paths.ray_temp, invitation["gcs"], dashboard=False
     )
     reached = True
-    with Watchdog(paths) as watchdog, _ray(command, full_environment(environment), paths) as ray:
+    with Watchdog(paths) as watchdog, _ray(command, full_environment(environment, for_trainer=False), paths) as ray:
         try:
             limit_s = config.cluster.wait_deadline_s
             ray.wait_started(

@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+from recipe.runfile.passed.option import add_settings
 from recipe.text import printable
 
 COMMANDS = ("plan",)
@@ -45,6 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="memory for a die whose experts are sent X times their even share of tokens",
     )
     plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
+    add_settings(plan)
     plan.set_defaults(handler=_plan)
 
 
@@ -53,6 +55,7 @@ def _plan(options: argparse.Namespace) -> int:
     from recipe.plan.plan import make_plan
     from recipe.plan.subject import subject
     from recipe.runfile.config import load
+    from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import LaunchError
 
     if options.published is (options.config is not None):
@@ -71,7 +74,9 @@ def _plan(options: argparse.Namespace) -> int:
             print(f"error: --{name.replace('_', '-')} is {value:g}; expected {least}", file=sys.stderr)
             return 2
     try:
-        run = dataclasses.replace(subject(load(options.config)), expert_load=options.expert_load)
+        config = load(options.config, options.settings)
+        _ = derive_run(config).passed  # it refuses what verl does not take
+        run = dataclasses.replace(subject(config), expert_load=options.expert_load)
         made = make_plan(run, options.prompt_tokens, options.response_tokens, search=not options.no_search)
     except LaunchError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)

@@ -12,6 +12,7 @@ from recipe.plan.memory import Memory, memory
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, lengths, traffic
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.passed import bare
 from recipe.sizes import size_text
 
 
@@ -28,7 +29,7 @@ class Plan:
     smallest: SmallestCluster | None
 
     def warnings(self) -> Iterator[str]:
-        """One sentence for each thing that does not fit, or that makes a step slower than the estimate."""
+        """One sentence for each thing that does not fit, or that the estimate leaves out."""
         limit = self.memory.limit
         for phase in self.memory.phases:
             over = {die.stage: die.total(phase) + die.outside_total - limit for die in self.memory.dies}
@@ -48,6 +49,8 @@ class Plan:
             )
         if self.run.config.actor.host_share and self.estimate is not None:
             yield "the host's cores update the weights: how long that takes is not in the estimated time"
+        if self.run.config.verl:
+            yield f"settings under [verl] are not counted: {', '.join(map(bare, self.run.config.verl))}"
         if not host_fits(self.run, self.memory):
             yield "what the dies put on a node is more than [cluster] host_memory_gib_per_node"
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.checks.catalogue import check_named, checks_that_need
@@ -64,10 +65,16 @@ def refusals(config: RunConfig, *, machine: Machine | None = None) -> tuple[Chec
 
 
 def run_file(
-    path: Path, *, node: bool | None = None, cluster: bool | None = None, machine: Machine | None = None
+    path: Path,
+    settings: Sequence[str] = (),
+    *,
+    node: bool | None = None,
+    cluster: bool | None = None,
+    machine: Machine | None = None,
 ) -> Report:
-    """Check the run of a file, the file included. `cluster` defaults to whether the run has a Ray to be asked."""
-    config = read(path)
+    """Check the run of a file, the file included, with `settings` of verl beside its own. `cluster` defaults to whether
+    the run has a Ray to be asked."""
+    config = read(path, settings)
     if isinstance(config, Unreadable):
         return examine([check_named("C001")], config)
     return run(config, node=node, cluster=not config.simulated if cluster is None else cluster, machine=machine)

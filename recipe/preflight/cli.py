@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from recipe.runfile.passed.option import add_settings
+
 COMMANDS = ("preflight",)
 TEXT = "everything that can be known to be wrong with a run before it takes a cluster"
 DETAILS = """\
@@ -36,6 +38,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--no-cluster", action="store_true", help="ask no Ray")
     parser.add_argument("--json", action="store_true", help="print the report, or the catalogue, as JSON")
     parser.add_argument("--list", action="store_true", help="print every check, and check nothing")
+    add_settings(parser)
     parser.set_defaults(handler=_preflight)
 
 
@@ -48,7 +51,8 @@ def _preflight(options: argparse.Namespace) -> int:
     if options.config is None:
         print("error: preflight needs a run file, such as configs/sim.toml (or --list)", file=sys.stderr)
         return 2
-    report = run_file(options.config, node=options.node or None, cluster=False if options.no_cluster else None)
+    cluster = False if options.no_cluster else None
+    report = run_file(options.config, options.settings, node=options.node or None, cluster=cluster)
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:

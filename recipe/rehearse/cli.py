@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from recipe.runfile.passed.option import add_settings
+
 COMMANDS = ("rehearse",)
 TEXT = "a step of a run at its true size on this machine, without contents: memory and traffic counted"
 DETAILS = """\
@@ -69,6 +71,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="a checkpoint after the last step, all but its files (default: if the run file saves any)",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="stages at a time (default: 1)")
+    add_settings(parser)
     parser.set_defaults(handler=_rehearse)
 
 
@@ -88,6 +91,7 @@ def _print(options: argparse.Namespace) -> None:
     from recipe.rehearse.page import Times, as_json, as_text
     from recipe.rehearse.subject import Options, rehearsed
     from recipe.runfile.config import load
+    from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import ConfigError
     from recipe.runfile.paths import runs_dir, upstream_dir
 
@@ -97,7 +101,8 @@ def _print(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value}; expected 1 or more")
     if not 0 <= options.expert_load < float("inf"):
         raise ConfigError(f"--expert-load {options.expert_load:g}; expected 0 or more")
-    config = load(options.config)
+    config = load(options.config, options.settings)
+    _ = derive_run(config).passed  # it refuses what verl does not take
     asked = Options(
         stages=None if options.stage is None else tuple(sorted(set(options.stage))),
         steps=options.steps,

@@ -11,6 +11,7 @@ from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
 from recipe.rehearse.lengths import Lengths, read_lengths
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.passed import bare
 from recipe.runfile.schema import CUDA, DIE, HOST, OFFLOADED, SIM, SWAPPED, RunConfig, Simulator
 
 # Tensors of floating point numbers have no contents from this size on; below, they cost nothing to compute.
@@ -148,6 +149,9 @@ def rehearsed(config: RunConfig, options: Options, upstream: Path) -> Rehearsed:
     mindspeed = (upstream / "mindspeed").is_dir()
     outside_bytes = sum(resident.outside(subject(config, model)).values())
     simulated, notes = _on_simulated_dies(config, mindspeed, outside_bytes)
+    if config.verl:
+        names = ", ".join(map(bare, config.verl))
+        notes = (*notes, f"settings under [verl] reach verl's workers, but no sizes follow from them: {names}")
     if options.save is not None:
         saved = dataclasses.replace(simulated.run, save_every=int(options.save))
         simulated = dataclasses.replace(simulated, run=saved)

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from recipe.reward.processes.tier3 import check_name
 from recipe.reward.verifiers import get_verifier
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.hosts import require_host
+from recipe.runfile.hydra import require_literal
+from recipe.runfile.passed import SECTION, flattened, parsed
 from recipe.runfile.schema import (
     CUDA,
     DIE_KINDS,
@@ -34,8 +37,12 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
-def load(path: Path) -> RunConfig:
+def load(path: Path, settings: Sequence[str] = ()) -> RunConfig:
     """Read a run file.
+
+    Args:
+        path: the file.
+        settings: `KEY=VALUE` of the command line, which win over those of `[verl]`.
 
     Raises:
         ConfigError: the file is missing or not TOML, or a key is unknown, missing, of another type, beyond its limits,
@@ -51,9 +58,12 @@ def load(path: Path) -> RunConfig:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or very deep nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    passed = values.get(SECTION, {})
+    if isinstance(passed, dict):
+        values[SECTION] = flattened(passed, f"{path}: [{SECTION}] ")
     config: RunConfig = build(RunConfig, values, str(path))
     _check_choices(config, str(path))
-    return config
+    return config.with_passed(parsed(settings)) if settings else config
 
 
 def require_name(name: str) -> None:
@@ -64,21 +74,6 @@ def require_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name):
         raise ConfigError(f"run name {shown(name)}: use letters, digits, '.', '_' and '-', at most 64, no leading mark")
-
-
-def require_literal(text: str, label: str) -> None:
-    """Refuse text with `${`: verl's configuration would replace what it takes for a reference.
-
-    Escaping it would not help: verl resolves its configuration twice, and reads parts of it before that.
-
-    Raises:
-        ConfigError: says so, after `label`.
-    """
-    if "${" in text:
-        raise ConfigError(
-            f"{label} {shown(text)}; verl's configuration would put something in the place of ${{...}}: expected text "
-            "without ${, such as a link of another name"
-        )
 
 
 def _check_choices(config: RunConfig, where: str) -> None:

@@ -128,7 +128,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
 
 def _free_section(name: str) -> str:
     about = next(field for field in dataclasses.fields(schema.RunConfig) if field.name == name).metadata
-    return f"### [{name}]\nName = text: {about['meaning']}. On resume: {about['on_resume']}.\n"
+    what = "Name = text" if name == "environment" else "Key = value"
+    return f"### [{name}]\n{what}: {about['meaning']}. On resume: {about['on_resume']}.\n"
 
 
 def _about(cls: type[Any]) -> str:

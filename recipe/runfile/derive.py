@@ -17,6 +17,9 @@ from recipe.runfile.inputs import Inputs, given_inputs
 from recipe.runfile.layout import Layout, Mismatch, lay_out, longest_sequence, problems
 from recipe.runfile.mindspeed import Refusal
 from recipe.runfile.overrides import DRIVER, Basis, hydra_overrides, transformer_config
+from recipe.runfile.passed import taken_over
+from recipe.runfile.passed.composed import require_composed
+from recipe.runfile.passed.require import can_be_checked, require_own, require_taken
 from recipe.runfile.paths import RunPaths, upstream_dir
 from recipe.runfile.ports import planned, require_apart
 from recipe.runfile.schema import RunConfig
@@ -157,9 +160,19 @@ class Derived:
         return transformer_config(self._basis)
 
     @cached_property
+    def passed(self) -> list[str]:
+        """The settings of `[verl]` as overrides. Whether verl takes them is known where its sources are."""
+        settings = self.config.verl
+        require_own(settings)
+        if settings and can_be_checked(self.upstream):
+            require_taken(settings, self.upstream)
+            require_composed(self.upstream, taken_over(settings))
+        return taken_over(settings)
+
+    @cached_property
     def overrides(self) -> list[str]:
         """What verl's trainer is told, one override of its configuration per item."""
-        return hydra_overrides(self._basis)
+        return [*hydra_overrides(self._basis), *self.passed]
 
     @property
     def arguments(self) -> list[str]:

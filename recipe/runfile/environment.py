@@ -9,6 +9,7 @@ from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout
 from recipe.runfile.paths import REPO, RunPaths, cache_dir, upstream_dir
 from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
+from recipe.runfile.trackers import tracker_environment
 
 # The variable by which a run's processes are told from all others.
 RUN_ID = "RECIPE_RUN_ID"
@@ -28,7 +29,8 @@ def derived_environment(
         ConfigError: the run file's [environment] names a variable that is derived.
     """
     device = {SIM: _simulated, NPU: _npu, CUDA: _cuda}[config.cluster.device]
-    derived = _common(config, layout, paths) | device(config, paths, interface or config.cluster.interface)
+    derived = _common(config, layout, paths) | tracker_environment(config, paths)
+    derived |= device(config, paths, interface or config.cluster.interface)
     if config.simulated:
         derived["NPU_SIM_STRICT"] = str(int(strict))
     for name in config.environment:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from recipe.runfile.config import require_literal
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.typed_toml import shown
 
 _PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./-]+")
 
@@ -15,7 +16,7 @@ def quote(value: Any) -> str:
     """`value` in Hydra's override grammar.
 
     Raises:
-        ConfigError: a text that cannot be given as it is (`recipe.runfile.config.require_literal`).
+        ConfigError: a text that cannot be given as it is (`require_literal`).
 
     >>> quote(["console", "file"]), quote(None), quote("it's")
     ('[console,file]', 'null', "'it\\\\'s'")
@@ -40,3 +41,18 @@ def quote(value: Any) -> str:
     # In Hydra's quoted text a backslash is itself, except in a run of them before a quote or the end.
     escaped = re.sub(r"(\\*)'", lambda match: match[1] * 2 + "\\'", text)
     return "'" + re.sub(r"\\+$", lambda match: match[0] * 2, escaped) + "'"
+
+
+def require_literal(text: str, label: str) -> None:
+    """Refuse text with `${`: verl's configuration would replace what it takes for a reference.
+
+    Escaping it would not help: verl resolves its configuration twice, and reads parts of it before that.
+
+    Raises:
+        ConfigError: says so, after `label`.
+    """
+    if "${" in text:
+        raise ConfigError(
+            f"{label} {shown(text)}; verl's configuration would put something in the place of ${{...}}: expected text "
+            "without ${, such as a link of another name"
+        )

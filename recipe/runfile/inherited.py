@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from recipe.runfile.trackers import take_tokens
+
 # Left over in a shell from another job, any of these changes what vLLM, Ray, HCCL or torch do without a word in our
 # files. What is wanted goes into [environment] of the run file.
 FOREIGN_PREFIXES = ("VLLM_", "RAY_", "VERL_", "HCCL_", "NPU_SIM_", "RECIPE_RUN_")
@@ -24,8 +26,12 @@ FOREIGN_NAMES = (
 )
 
 
-def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | None = None) -> dict[str, str]:
+def full_environment(
+    derived: Mapping[str, str], inherited: Mapping[str, str] | None = None, *, for_trainer: bool = True
+) -> dict[str, str]:
     """The whole environment of the driver: the inherited one without foreign settings, and the derived values.
+
+    The tokens of trackers are in it only `for_trainer`.
 
     CANN's own Python packages, which its operator compiler imports, stay on the path behind ours.
     """
@@ -36,7 +42,10 @@ def full_environment(derived: Mapping[str, str], inherited: Mapping[str, str] | 
         if not name.startswith(FOREIGN_PREFIXES) and name not in FOREIGN_NAMES
     }
     path = os.pathsep.join([derived["PYTHONPATH"], *_cann_packages(base)])
-    return {**kept, **derived, "PYTHONPATH": path}
+    environment = {**kept, **derived, "PYTHONPATH": path}
+    if not for_trainer:
+        take_tokens(environment)
+    return environment
 
 
 def _cann_packages(base: Mapping[str, str]) -> list[str]:

@@ -51,7 +51,12 @@ def is_secret(name: str, value: str = "") -> bool:
     """
     words = re.split(r"[^A-Z0-9]+", name.upper())
     named = any(word in _WORDS or word.endswith(_ENDS) for word in words) and words[-1] not in _NO_SECRET
-    return named or _WITH_PASSWORD.search(value) is not None
+    return named or has_password(value)
+
+
+def has_password(value: str) -> bool:
+    """Whether a text is an address with a password in it, as http://name:password@host is."""
+    return _WITH_PASSWORD.search(value) is not None
 
 
 def masked(environment: Mapping[str, str]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from recipe.runfile.inputs import Inputs
 from recipe.runfile.layout import Layout
 from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
+from recipe.runfile.trackers import ALWAYS
 
 # What the overrides follow on the command line.
 DRIVER = ["-m", "recipe.launch.driver", "--config-name=ppo_megatron_trainer"]
@@ -270,7 +271,7 @@ def _trainer(basis: Basis) -> dict[str, Any]:
         "resume_mode": "auto" if run.resume == "auto" else "disable",
         "project_name": "deepseek-v3-grpo",
         "experiment_name": run.name,
-        "logger": ["console", "file"],
+        "logger": [*ALWAYS, *run.trackers],
         "validation_data_dir": str(paths.validation),
         "default_local_dir": str(paths.checkpoints),
     }

@@ -17,10 +17,24 @@ from functools import cache
 from typing import Any
 
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.passed import SECTION, bare
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, REQUIRED, shown
 
 ENVIRONMENT = "environment"
+# Settings of verl that leave a run what it is, by their beginnings: what is written about it, profiling, waiting.
+_FREE_SETTINGS = (
+    *("trainer.project_name", "trainer.log_val_generations", "trainer.rollout_data_dir", "trainer.wandb_proxy"),
+    *(
+        "trainer.ray_wait_register_center_timeout",
+        "trainer.del_local_ckpt_after_load",
+        "global_profiler.",
+        "ray_kwargs.",
+    ),
+    *("actor_rollout_ref.actor.profiler.", "actor_rollout_ref.ref.profiler.", "actor_rollout_ref.rollout.profiler."),
+    *("actor_rollout_ref.rollout.disable_log_stats", "actor_rollout_ref.rollout.update_weights_bucket_megabytes"),
+)
+_UNSET = object()
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,10 @@ def require_acceptable(accepted: Collection[str]) -> None:
         ConfigError: there is no such key, it may change without being accepted, or it may not change at all.
     """
     for name in accepted:
+        if name.startswith(f"{SECTION}."):
+            if _of_setting(name.partition(".")[2]) == FREE:
+                raise ConfigError(f"--accept {name}: it may differ without that; leave the option out")
+            continue
         if name not in keys():
             near = difflib.get_close_matches(name, keys(), n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else "expected SECTION.KEY, as in train.learning_rate"
@@ -79,9 +97,12 @@ def differences(saved: Mapping[str, Any], config: RunConfig) -> list[Difference]
         config: the run file.
     """
     current = json.loads(json.dumps(config.described()))
-    changed = []
+    changed: list[Difference] = []
     for name, field in keys().items():
         before, now = _value(saved, name, field), _value(current, name, field)
+        if name == SECTION:
+            changed += _settings(before, now)
+            continue
         text = _environment(before, now) if name == ENVIRONMENT else _both(name, before, now)
         if before != now and text:
             changed.append(Difference(name, field.metadata["on_resume"], text))
@@ -89,6 +110,21 @@ def differences(saved: Mapping[str, Any], config: RunConfig) -> list[Difference]
         if name not in keys() and not name.startswith(tuple(f"{known}." for known in keys())) and value is not None:
             changed.append(Difference(name, FREE, f"{_bracketed(name)} was {shown(value)}, and is no key of run files"))
     return changed
+
+
+def _settings(before: Any, now: Any) -> Iterator[Difference]:
+    """The settings of verl that differ; how a new key is marked makes no difference."""
+    old, new = ({bare(key): value for key, value in (table or {}).items()} for table in (before, now))
+    for name in sorted({*old, *new}):
+        if old.get(name, _UNSET) != new.get(name, _UNSET):
+            was, is_now = (shown(table[name]) if name in table else "not set" for table in (old, new))
+            text = f"[{SECTION}] {name} is {is_now} now and {was} in the checkpoint"
+            yield Difference(f"{SECTION}.{name}", _of_setting(name), text)
+
+
+def _of_setting(name: str) -> str:
+    """What a change of a setting of verl means to a run that goes on."""
+    return FREE if name.startswith(_FREE_SETTINGS) else CHANGES
 
 
 def _value(values: Any, name: str, field: dataclasses.Field[Any]) -> Any:

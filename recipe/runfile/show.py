@@ -12,6 +12,7 @@ from recipe.runfile.engines import compiled_sizes, graph_options
 from recipe.runfile.inherited import FOREIGN_NAMES, FOREIGN_PREFIXES
 from recipe.runfile.masking import is_secret, masked
 from recipe.runfile.overrides import DRIVER
+from recipe.runfile.passed.require import can_be_checked
 from recipe.runfile.schema import CUDA, NPU, RunConfig
 from recipe.text import printable
 from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
@@ -22,7 +23,11 @@ def as_text(derived: Derived) -> str:
     lines = ["# sizes", *_sizes(derived), "# environment of every process"]
     lines += [f"{name}={value}" for name, value in sorted(masked(derived.environment).items())]
     lines += _interface_note(derived.config)
-    lines += ["# python " + " ".join(DRIVER), *derived.overrides]
+    own = derived.overrides[: len(derived.overrides) - len(derived.passed)]
+    lines += ["# python " + " ".join(DRIVER), *own]
+    if derived.passed:
+        unchecked = "" if can_be_checked(derived.upstream) else "; not checked: first run python -m recipe sync"
+        lines += [f"# settings of verl, as given{unchecked}", *derived.passed]
     return "\n".join(map(printable, lines))
 
 

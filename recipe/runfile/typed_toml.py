@@ -50,7 +50,7 @@ def key(
         per_node: whether it may differ between the nodes of one run.
         unit: of the value, if it is not a count.
         gives: the settings of verl and variables of the environment that follow from it, with ", " between them.
-        choices: the texts it may be.
+        choices: the texts it may be, or its elements.
         least, most: limits of a number, both included; whole numbers are never negative. Default for `most`:
             LARGEST_WHOLE or LARGEST_NUMBER.
     """
@@ -135,6 +135,8 @@ def with_values(section: Any, values: dict[str, Any], label: str) -> Any:
 
 
 def _typed(hint: Any, value: Any, label: str) -> Any:
+    if hint == dict[str, Any] and isinstance(value, dict):  # settings of verl, which recipe.runfile.passed looks at
+        return value
     if typing.get_origin(hint) is list:
         (item,) = typing.get_args(hint)
         if isinstance(value, list) and value:
@@ -169,10 +171,11 @@ def _plain(letter: str) -> bool:
 
 def _check_limits(value: Any, about: Any, label: str) -> None:
     choices, least, most = about.get("choices"), about.get("least"), about.get("most")
-    if choices and value not in choices:
-        near = difflib.get_close_matches(str(value)[:_SHOWN], choices, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"{label} is {shown(value)}; expected one of {', '.join(choices)}{hint}")
+    for text in (value if isinstance(value, list) else [value]) if choices else ():
+        if text not in choices:
+            near = difflib.get_close_matches(str(text)[:_SHOWN], choices, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{label} is {shown(text)}; expected one of {', '.join(choices)}{hint}")
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{label} is {number}; expected a finite number")
@@ -199,5 +202,6 @@ def describe(hint: Any) -> str:
     if typing.get_origin(hint) is list:
         return f"list of {describe(typing.get_args(hint)[0])}s"
     if typing.get_origin(hint) is dict:
-        return f"table of {describe(typing.get_args(hint)[1])}s"
+        item = typing.get_args(hint)[1]
+        return "table" if item is Any else f"table of {describe(item)}s"
     return {int: "whole number", float: "number", str: "text", bool: "true or false"}.get(hint, str(hint))

@@ -11,6 +11,7 @@ from recipe.checks.facts.packages import differing, requirements
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.runfile.schema import CUDA, NPU, SIM
+from recipe.runfile.trackers import needed
 
 # Of many things of one kind, so many are named.
 SHOWN = 6
@@ -147,6 +148,24 @@ def _second_copy(facts: Facts) -> Iterator[Complaint]:
             marks = ("__init__.py", "core/__init__.py")
             if place.resolve() != facts.upstream.resolve() and any((place / package / m).is_file() for m in marks):
                 yield doubtful(f"{package} also lies in {place}", f"only in {facts.upstream}")
+
+
+@check(
+    "P009", "the trackers of the run are installed, and the online ones have what they need", needs="node",
+    why="verl imports them when the weights are loaded, after the cluster has been taken; without a token they ask for "
+        "it and wait",
+    fix="install the package, set the variable where you launch, or leave the tracker out of [run] trackers",
+)  # fmt: skip
+def _trackers(facts: Facts) -> Iterator[Complaint]:
+    config = facts.config
+    on_head = config.cluster.nodes == 1 or config.cluster.head in facts.machine.interfaces.values()
+    if not config.run.trackers or not on_head:  # the trainer is on the head
+        raise NoMatter
+    for tracker in config.run.trackers:
+        if facts.machine.version(tracker) is None:
+            yield bad(f"{tracker} is not installed", "the package of each tracker", f"run: pip install {tracker}")
+    for tracker, name in needed(config, facts.machine.environ):
+        yield bad(f"trackers_online, and no {name} for {tracker}", "that variable in the environment")
 
 
 @check(

@@ -11,6 +11,7 @@ from recipe.checks.facts.run import Facts
 from recipe.checks.facts.run_file import Unreadable
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad
 from recipe.runfile.errors import ConfigError
+from recipe.runfile.passed.require import can_be_checked
 
 
 @check(
@@ -55,6 +56,25 @@ def _head(facts: Facts) -> Iterator[Complaint]:
     # Simulated nodes may share this machine.
     elif not facts.config.simulated and _loopback(cluster.head):
         yield bad(f"[cluster] head = {cluster.head} for {cluster.nodes} nodes", "an address that other nodes can reach")
+
+
+@check(
+    "C004", "the settings under [verl], and those of the command line, are ones that verl takes", needs="files",
+    why="verl reads many settings only after the weights are loaded, and some not at all when they are misspelt; "
+        "others follow from the run file, and a second value would contradict it",
+    fix="correct the setting; docs/LAUNCH.md says what [verl] takes",
+    stops_derivation=True,
+)  # fmt: skip
+def _settings_of_verl(facts: Facts) -> Iterator[Complaint]:
+    if not facts.config.verl:
+        raise NoMatter
+    try:
+        _ = facts.derived.passed
+    except ConfigError as error:
+        found, _, expected = str(error).partition("; expected ")
+        yield bad(found, expected or "a key that verl's configuration has, and that the recipe leaves alone")
+    if not can_be_checked(facts.upstream):
+        raise CannotTell(f"{facts.upstream} holds no configuration of verl; run: python -m recipe sync")
 
 
 def _loopback(host: str) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,10 @@ class Unreadable:
     reason: str
 
 
-def read(path: Path) -> RunConfig | Unreadable:
-    """The run of a file, or why there is none."""
+def read(path: Path, settings: Sequence[str] = ()) -> RunConfig | Unreadable:
+    """The run of a file with `settings` of verl beside its own, or why there is none."""
     try:
-        return load(path)
+        return load(path, settings)
     except ConfigError as error:
         return Unreadable(str(error))
     except BaseException as error:

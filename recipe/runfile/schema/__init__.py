@@ -10,14 +10,14 @@ from recipe.runfile.schema.data import Data, Reward
 from recipe.runfile.schema.hardware import ASSUMED, CUDA, DEVICES, DIE_KINDS, NPU, SIM, DieKind
 from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.rollout import Rollout
-from recipe.runfile.schema.run import Run
+from recipe.runfile.schema.run import MLFLOW, SWANLAB, TENSORBOARD, TRACKERS, WANDB, Run
 from recipe.runfile.schema.run_config import GIB, MIB, RunConfig
 from recipe.runfile.schema.train import LOSS_MODES, ON_POLICY, REPLAY_OFF, REPLAY_ROLLOUT, Train
 from recipe.runfile.schema.watch import ACTIONS, OFF, STOP_RUN, WARN, Watch
 
 __all__ = [
-    "ACTIONS", "ASSUMED", "CUDA", "DEVICES", "DIE", "DIE_KINDS", "GIB", "HOST", "LOSS_MODES", "MIB", "NPU", "OFF",
-    "OFFLOADED", "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "REPLAY_OFF", "REPLAY_ROLLOUT", "SIM", "STOP_RUN",
-    "SWAPPED", "WARN", "Actor", "Cluster", "Data", "DieKind", "Model", "Recompute", "Reward", "Rollout", "Run",
-    "RunConfig", "Simulator", "Train", "Watch",
+    "ACTIONS", "ASSUMED", "CUDA", "DEVICES", "DIE", "DIE_KINDS", "GIB", "HOST", "LOSS_MODES", "MIB", "MLFLOW", "NPU",
+    "OFF", "OFFLOADED", "ON_POLICY", "OPTIMIZER_PLACES", "PLACEHOLDER_HEAD", "REPLAY_OFF", "REPLAY_ROLLOUT", "SIM",
+    "STOP_RUN", "SWANLAB", "SWAPPED", "TENSORBOARD", "TRACKERS", "WANDB", "WARN", "Actor", "Cluster", "Data", "DieKind",
+    "Model", "Recompute", "Reward", "Rollout", "Run", "RunConfig", "Simulator", "Train", "Watch",
 ]  # fmt: skip

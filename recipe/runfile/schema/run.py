@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from recipe.runfile.typed_toml import CHANGES, FREE, key
 
+TENSORBOARD, WANDB, SWANLAB, MLFLOW = TRACKERS = ("tensorboard", "wandb", "swanlab", "mlflow")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -56,6 +58,22 @@ class Run:
         "directory of the run's checkpoints, the same on every node; default: checkpoints/ in the run's directory",
         None,
         gives="trainer.default_local_dir",
+        on_resume=FREE,
+    )
+    trackers: list[str] = key(
+        "what records the metrics besides the console and metrics.jsonl; in the run's directory, each a package to be "
+        "installed",
+        [],
+        choices=TRACKERS,
+        gives="trainer.logger, TENSORBOARD_DIR, WANDB_DIR, WANDB_MODE, SWANLAB_LOG_DIR, SWANLAB_MODE, "
+        "MLFLOW_TRACKING_URI",
+        on_resume=FREE,
+    )
+    trackers_online: bool = key(
+        "wandb, swanlab and mlflow send what they record; WANDB_API_KEY, SWANLAB_API_KEY and MLFLOW_TRACKING_URI are "
+        "then taken from the environment",
+        False,
+        gives="WANDB_MODE, SWANLAB_MODE, MLFLOW_TRACKING_URI",
         on_resume=FREE,
     )
     setup_deadline_s: int = key("longest silence until the first step", 600, unit="s", least=1, on_resume=FREE)

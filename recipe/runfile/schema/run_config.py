@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recipe.runfile.masking import masked
+from recipe.runfile.passed import merged
 from recipe.runfile.schema.actor import Actor
 from recipe.runfile.schema.cluster import Cluster, Simulator
 from recipe.runfile.schema.data import Data, Reward
@@ -19,7 +21,7 @@ from recipe.runfile.schema.rollout import Rollout
 from recipe.runfile.schema.run import Run
 from recipe.runfile.schema.train import Train
 from recipe.runfile.schema.watch import Watch
-from recipe.runfile.typed_toml import FREE, key, with_values
+from recipe.runfile.typed_toml import CHANGES, FREE, key, with_values
 
 GIB, MIB = 2**30, 2**20
 
@@ -39,6 +41,11 @@ class RunConfig:
     train: Train
     watch: Watch = field(default_factory=Watch)
     profile: Profile = field(default_factory=Profile)
+    verl: dict[str, Any] = key(
+        "further settings of verl, by their keys in its configuration (docs/LAUNCH.md); none that is derived",
+        {},
+        on_resume=CHANGES,
+    )
     environment: dict[str, str] = key("more variables for every process; none that is derived", {}, on_resume=FREE)
 
     @property
@@ -89,6 +96,10 @@ class RunConfig:
         """
         options = {key: value for key, value in changes.items() if value is not None}
         return dataclasses.replace(self, run=with_values(self.run, options, "--")) if options else self
+
+    def with_passed(self, settings: Mapping[str, Any]) -> RunConfig:
+        """The same run with these settings of verl too, which win over those of `[verl]`."""
+        return dataclasses.replace(self, verl=merged(self.verl, settings))
 
     def with_json_data(self, path: Path, max_response_tokens: int) -> RunConfig:
         """The same run on the problems of a DeepScaleR-schema file, with room for longer answers."""

@@ -46,6 +46,8 @@ OTHER: dict[str, dict[str, Any]] = {
     "run.save_every": {"run.save_every": 11},
     "run.resume": {"run.resume": "never"},
     "run.output_dir": {"run.output_dir": "/other"},
+    "run.trackers": {"run.trackers": list(schema.TRACKERS)},
+    "run.trackers_online": {"run.trackers": list(schema.TRACKERS), "run.trackers_online": True},
     "run.checkpoint_dir": {"run.checkpoint_dir": "/other"},
     "cluster.nodes": {"cluster.nodes": 32},
     "cluster.dies_per_node": {"cluster.dies_per_node": 32},
@@ -133,7 +135,10 @@ OTHER: dict[str, dict[str, Any]] = {
     "profile.parse": {"profile.parse": False},
 }
 # Further values of a key whose settings no single change can show.
-AGAIN = {"actor.optimizer": {"actor.optimizer": "offloaded"}}
+AGAIN = {
+    "actor.optimizer": {"actor.optimizer": "offloaded"},
+    "run.trackers_online": {"run.trackers": list(schema.TRACKERS)},
+}
 # Keys of simulated runs, and one that MindSpeed refuses to change on NPUs.
 OTHER_SIM: dict[str, dict[str, Any]] = {
     "simulator.hbm_mib": {"simulator.hbm_mib": 512},
@@ -149,6 +154,7 @@ ALSO = {
     "run.name": _PATHS | {"RECIPE_RUN_DIR", "RECIPE_RUN_ID", "VERL_FILE_LOGGER_PATH", "trainer.validation_data_dir"},
     "run.steps": {"trainer.total_epochs"},
     "run.output_dir": _PATHS,
+    "run.trackers_online": {"trainer.logger", "TENSORBOARD_DIR", "WANDB_DIR", "SWANLAB_LOG_DIR"},
     "cluster.nodes": {"rollout.max_num_seqs", "VLLM_DP_SIZE"},
     "cluster.dies_per_node": {"rollout.max_num_seqs", "VLLM_DP_SIZE"},
     "model.kind": {"actor.megatron.dist_checkpointing_path", "ref.megatron.dist_checkpointing_path"},

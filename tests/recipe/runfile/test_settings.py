@@ -13,7 +13,7 @@ from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import HIDDEN
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import Recompute
-from recipe.runfile.settings import differences, keys, require_continuable
+from recipe.runfile.settings import differences, keys, require_acceptable, require_continuable
 from recipe.runfile.typed_toml import CHANGES, FREE, IMPOSSIBLE, key
 
 SIM = load(REPO / "configs" / "sim.toml")
@@ -69,3 +69,30 @@ def test_what_is_not_accepted_is_named_with_the_option_that_accepts_it() -> None
     with pytest.raises(ConfigError, match=r"give --accept train\.learning_rate --accept train\.kl_coefficient$"):
         require_continuable(changes, (), "it cannot go on")
     require_continuable(changes, ("train.learning_rate", "train.kl_coefficient"), "it cannot go on")
+
+
+def test_settings_of_verl_are_compared_one_by_one() -> None:
+    shuffle, generations, steps = (
+        "actor_rollout_ref.actor.shuffle",
+        "trainer.log_val_generations",
+        "global_profiler.steps",
+    )
+    before = {**BEFORE, "verl": {shuffle: True, generations: 1, "+trainer.val_only": False}}
+    now = dataclasses.replace(SIM, verl={steps: [1], generations: 2, "++trainer.val_only": False})
+    changed = {change.key: (change.on_resume, change.text) for change in differences(before, now)}
+    assert changed == {
+        f"verl.{shuffle}": (CHANGES, f"[verl] {shuffle} is not set now and True in the checkpoint"),
+        f"verl.{generations}": (FREE, f"[verl] {generations} is 2 now and 1 in the checkpoint"),
+        f"verl.{steps}": (FREE, f"[verl] {steps} is [1] now and not set in the checkpoint"),
+    }
+    with pytest.raises(ConfigError, match=f"give --accept verl.{shuffle}"):
+        require_continuable(differences(before, now), (), "it cannot go on")
+    require_acceptable([f"verl.{shuffle}"])
+    require_continuable(differences(before, now), [f"verl.{shuffle}"], "it cannot go on")
+    with pytest.raises(ConfigError, match="it may differ without that"):
+        require_acceptable([f"verl.{generations}"])
+
+
+def test_a_checkpoint_from_before_there_were_settings_of_verl() -> None:
+    before = {name: section for name, section in BEFORE.items() if name != "verl"}
+    assert differences(before, SIM) == []

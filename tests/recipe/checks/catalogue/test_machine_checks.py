@@ -306,3 +306,21 @@ def test_n018_cannot_tell_where_torch_does_not(cluster: Any) -> None:
         cluster.more["dies"] = dies
         (finding,) = cluster.findings("N018")
         assert finding.level == "not run" and "torch does not say" in finding.found
+
+
+def test_p009_a_tracker_without_its_package_or_its_token(cluster: Any) -> None:
+    assert cluster.findings("P009") is None
+    cluster.set(run_trackers=["tensorboard", "wandb"])
+    assert [finding.fix for finding in cluster.findings("P009")] == [
+        "run: pip install tensorboard",
+        "run: pip install wandb",
+    ]
+    cluster.set_machine(packages={**cluster.machine.packages, "tensorboard": "2.20.0", "wandb": "0.22.0"})
+    assert cluster.findings("P009") == []
+    cluster.set(run_trackers_online=True)
+    (finding,) = cluster.findings("P009")
+    assert finding.level == "error" and finding.found == "trackers_online, and no WANDB_API_KEY for wandb"
+    cluster.set_environ(WANDB_API_KEY="abc")
+    assert cluster.findings("P009") == []
+    cluster.set_machine(packages={}, interfaces={"eth0": "10.1.1.2"})  # a worker, which records nothing
+    assert cluster.findings("P009") is None

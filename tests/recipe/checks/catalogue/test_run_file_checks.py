@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from recipe.checks.catalogue import every_check
 from recipe.preflight import run_file
+from recipe.runfile.paths import upstream_dir
 from recipe.runfile.schema import Recompute, Reward
 
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
@@ -285,3 +287,22 @@ def test_c002_leaves_it_to_the_checks_that_say_why_nothing_can_be_derived(
     ids = [check.id for check in every_check() if check.stops_derivation]
     assert finding.level == "not run" and finding.found == f"first what {', '.join(ids)} found must be put right"
     assert id in ids
+
+
+def test_c004_settings_that_verl_does_not_take(laptop: Any) -> None:
+    assert laptop.findings("C004") is None
+    laptop.upstream = upstream_dir()
+    laptop.config = dataclasses.replace(laptop.config, verl={"trainer.log_val_generations": 4})
+    assert laptop.findings("C004") == [] and laptop.findings("C002") == []
+    laptop.config = dataclasses.replace(laptop.config, verl={"trainer.log_val_generation": 4})
+    (finding,) = laptop.findings("C004")
+    assert finding.level == "error" and "did you mean trainer.log_val_generations?" in finding.found
+    assert [finding.level for finding in laptop.findings("C002")] == ["not run"]
+
+
+def test_c004_waits_for_the_sources(laptop: Any) -> None:
+    laptop.config = dataclasses.replace(laptop.config, verl={"trainer.log_val_generation": 4})
+    (finding,) = laptop.findings("C004")
+    assert finding.level == "not run" and finding.found.endswith("run: python -m recipe sync")
+    laptop.config = dataclasses.replace(laptop.config, verl={"trainer.nnodes": 4})
+    assert "follows from cluster.nodes" in laptop.findings("C004")[0].found
