@@ -93,10 +93,8 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
 
     Raises WeightsError for layers that config.json does not account for.
     """
-    layers, extra = checkpoint.config.get("num_hidden_layers"), checkpoint.config.get("num_nextn_predict_layers") or 0
-    for key, value in (("num_hidden_layers", layers), ("num_nextn_predict_layers", extra)):
-        if type(value) is not int or value < 0:
-            raise WeightsError(f"{checkpoint.directory}/config.json: {key} is {shown(value)}; expected a whole number")
+    layers = _count(checkpoint, "num_hidden_layers")
+    extra = _count(checkpoint, "num_nextn_predict_layers", absent=0)
     names = set()
     for name, entry in checkpoint.tensors.items():
         number = re.match(r"model\.layers\.(\d+)\.", name)
@@ -108,6 +106,14 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
                 )
             names.add(name)
     return frozenset(names)
+
+
+def _count(checkpoint: HfCheckpoint, key: str, absent: int | None = None) -> int:
+    value = checkpoint.config.get(key)
+    value = absent if value is None else value
+    if type(value) is not int or value < 0:
+        raise WeightsError(f"{checkpoint.directory}/config.json: {key} is {shown(value)}; expected a whole number")
+    return value
 
 
 def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:

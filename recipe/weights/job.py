@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from recipe.weights.errors import DamagedInputError, InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
@@ -156,14 +156,21 @@ def _contents(file: Path, mark: Mark) -> bytes:
     return f"{file.name}|{mark.size}|{mark.mtime_ns}\n".encode()
 
 
+class Digests(TypedDict):
+    """Of a tool and its options, and of these and all input."""
+
+    options: str
+    identity: str
+
+
 def digests(
     tool: str,
     options: Mapping[str, Any],
     tensors: Iterable[TensorEntry],
     marks: Marks,
     small: Iterable[tuple[str, bytes]] = (),
-) -> dict[str, str]:
-    """Digests of what the output depends on: {"options": tool and options, "identity": these and the input}.
+) -> Digests:
+    """Digests of what the output depends on.
 
     The input is every tensor's place and form, the size and time of each file of tensors, and the small files (name,
     content) that are copied. The time of the last change stands for the contents, as in make: reading 673 GB to tell

@@ -102,15 +102,16 @@ def check_numbers(directory: Path, names: Iterable[str]) -> None:
     for family, numbers in families.items():
         count = int(family[1])
         first = 0 if 0 in numbers else 1
-        # Not a range over `count`, which is a file's word.
-        if len(numbers) == count and min(numbers) == first and max(numbers) == first + count - 1:
-            continue
-        missing = next(number for number in range(first, first + len(numbers) + 1) if number not in numbers)
-        example = examples[family]
-        raise WeightsError(
-            f"{directory}: {len(numbers)} of the {count} files of which {example} is one; number {missing} is missing; "
-            "download it"
-        )
+        last, example = first + count - 1, examples[family]
+        if max(numbers) > last:
+            raise WeightsError(f"{directory}: {example} and others count from {first} to {max(numbers)}, beyond {last}")
+        if len(numbers) < count:
+            # Not a range over `count`, which is a file's word.
+            missing = next(number for number in range(first, first + len(numbers) + 1) if number not in numbers)
+            raise WeightsError(
+                f"{directory}: {len(numbers)} of the {count} files of which {example} is one; number {missing} is "
+                "missing; download it"
+            )
 
 
 def check_text(file: Path, content: bytes) -> None:
