@@ -59,9 +59,8 @@ def strays(directory: Path, read: Container[Path]) -> tuple[str, ...]:
     left = [path for path in left if _holds_weights(path) or path.stat().st_size > _LARGE]
     if not left:
         return ()
-    names = ", ".join(path.name for path in left[:3]) + (" and others" if len(left) > 3 else "")
-    nbytes = sum(path.stat().st_size for path in left)
-    return (f"left alone: {len(left)} files beside the shards, {nbytes} bytes ({names})",)
+    names = ", ".join(path.name for path in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    return (f"neither read nor copied: {names} ({sum(path.stat().st_size for path in left)} bytes)",)
 
 
 def _plain_files(directory: Path) -> list[Path]:

@@ -77,7 +77,7 @@ def _sums(job: Job, file: Path | None) -> Sums:
     """
     large = {path for path in job.marks if is_shard_name(path.name) or path.suffix == ".distcp"}
     if file is None:
-        expected = hub_sums(job.input, job.marks)
+        expected = hub_sums(job.marks)
     else:
         expected = read_sums(file, job.input)
         if left_out := sorted(large - expected.keys()):

@@ -53,18 +53,35 @@ def read_sums(file: Path, directory: Path) -> dict[Path, str]:
     return found
 
 
-def hub_sums(directory: Path, files: Iterable[Path]) -> dict[Path, str]:
-    """The digests that the hub's own client left for these files of the directory: SHA-256, or SHA-1 of Git's blob."""
+def hub_sums(files: Iterable[Path]) -> dict[Path, str]:
+    """The digests that the hub's own client left beside these files: SHA-256, or SHA-1 of Git's blob.
+
+    A file of the latter kind that is younger than the note was changed by its user, who may.
+    """
     sums = {}
     for file in files:
-        note = directory / _HUB / f"{file.name}.metadata"
-        lines = _text(note).splitlines() if note.is_file() else []
-        digest = lines[1].strip().strip('"') if len(lines) > 1 else ""
-        if not digest and file.is_symlink() and (target := file.resolve()).parent.name == "blobs":
+        note = file.parent / _HUB / f"{file.name}.metadata"
+        digest = ""
+        if note.is_file():
+            _, digest, written, *_ = [*(line.strip() for line in _text(note).splitlines()), "", "", ""]
+            digest = digest.strip('"')
+            if _SHA1.fullmatch(digest) and not _not_younger(file, written):
+                digest = ""
+        elif file.is_symlink() and (target := file.resolve()).parent.name == "blobs":
             digest = target.name
         if _SHA256.fullmatch(digest) or _SHA1.fullmatch(digest):
             sums[file] = digest
     return sums
+
+
+def _not_younger(file: Path, written: str) -> bool:
+    """Whether the file was last changed before the note was written; `written` in seconds, to the second."""
+    try:
+        return file.stat().st_mtime <= float(written) + 1
+    except ValueError:
+        return False
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read ({error.strerror})") from error
 
 
 def _text(file: Path) -> str:
