@@ -12,6 +12,7 @@ one Python and one kernel in memory.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -143,6 +144,7 @@ class Job:
             digest.update(_contents(path, self.marks[path]))
         return digest.hexdigest()
 
+    @functools.cached_property
     def file_identities(self) -> dict[str, str]:
         """The identity of every large file, by its name."""
         return {file.name: self.file_identity(file) for file in self.files}

@@ -47,6 +47,7 @@ class Claim(Protocol):
     def options(self) -> str: ...
     @property
     def identity(self) -> str: ...
+    @property
     def file_identities(self) -> Mapping[str, str]: ...
 
 
@@ -67,11 +68,10 @@ class Ledger:
         """
         if self.options != job.options:
             return None
-        if self.identity == job.identity:
-            return self.done
-        wanted = job.file_identities()
-        kept = {name: file for name, file in self.done.items() if wanted.get(name) == file.identity}
-        return kept if kept and (kept == self.done or "publish" not in self.steps) else None
+        kept = {name: file for name, file in self.done.items() if job.file_identities.get(name) == file.identity}
+        if (not kept and self.identity != job.identity) or ("publish" in self.steps and kept != self.done):
+            return None
+        return kept
 
 
 def read_ledger(output: Path) -> Ledger | None:

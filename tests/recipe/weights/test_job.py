@@ -316,6 +316,27 @@ def test_what_was_made_of_a_shard_that_is_replaced_is_made_again(job: Job, tmp_p
     verify_job(again)
 
 
+def test_a_shard_that_is_put_back_does_not_bring_back_what_its_successor_gave(job: Job, tmp_path: Path) -> None:
+    job = in_files_of_their_own(job, tmp_path)
+    file = job.input / "shard2"
+    first, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(spied(job, [], "layers.2.w", kill), workers=1)
+    file.write_bytes(bytes(SIZE))
+    with pytest.raises(Killed):
+        run_job(spied(planned_again(job), [], "layers.4.w", kill), workers=1)
+    file.write_bytes(first)
+    os.utime(file, ns=times)
+    seen: list[str] = []
+    assert run_job(spied(job, seen), workers=1)
+    assert [label for label in seen if label != "header"] == ["layers.2.w", "layers.4.w", "layers.5.w"]
+    verify_job(job)
+
+
 @pytest.mark.parametrize("when", ["layers.1.w", "layers.4.w"])
 def test_input_that_changes_during_a_run_is_not_published(when: str, job: Job, tmp_path: Path) -> None:
     """Before it is read, and when what was made of it is whole already; the time and size need not change."""
