@@ -177,7 +177,7 @@ def _shards(directory: Path) -> tuple[list[Path], dict[str, str]]:
         for tensor, name in weight_map.items():
             if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
                 raise WeightsError(
-                    f"{index_file}: weight_map has {name!r} for {tensor}; a file of the directory is one"
+                    f"{index_file}: weight_map has {name!r} for {tensor}, which is no name or lies outside"
                 )
         files = [directory / name for name in sorted(set(weight_map.values()))]
     else:
