@@ -4,7 +4,7 @@
     python -m recipe.tiny.published DIRECTORY
 
 The files have the length of real ones and take no disk. What a dry run plans from them is what it would plan for the
-real model; the numbers that they hold are zeros.
+real model. They hold nothing, config.json says so, and the weight tools do no more with them than that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.weights import deepseek_v3
-from recipe.weights.hf_checkpoint import INDEX_NAME, ITEM_BYTES
+from recipe.weights.hf_checkpoint import HEADERS_ONLY, INDEX_NAME, ITEM_BYTES
 
 # The sizes of huggingface.co/deepseek-ai/DeepSeek-V3-Base, config.json.
 CONFIG: dict[str, Any] = {
@@ -89,9 +89,11 @@ def _shards(listed: Iterable[TensorSpec], file_bytes: int) -> list[list[TensorSp
     return shards
 
 
-def write_headers(directory: Path, config: dict[str, Any] | None = None, file_bytes: int = FILE_BYTES) -> int:
-    """Make the checkpoint of `config` (the published one) in a new directory; returns the bytes of all tensors."""
-    config = CONFIG if config is None else config
+def write_headers(directory: Path, config: dict[str, Any], file_bytes: int = FILE_BYTES) -> int:
+    """Make the checkpoint of `config` without contents in a new directory; returns the bytes of all tensors.
+
+    With `HEADERS_ONLY` in it, a dry run takes it as it is; without, it is for the caller to fill.
+    """
     directory.mkdir(parents=True)
     (directory / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     shards = _shards(tensors(config), file_bytes)
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("directory", type=Path, help="a new directory")
     directory = parser.parse_args(arguments).directory
     try:
-        total = write_headers(directory)
+        total = write_headers(directory, CONFIG | {HEADERS_ONLY: True})
     except OSError as error:
         print(f"error: {directory}: cannot be made ({error.strerror}); name a new directory", file=sys.stderr)
         return 2

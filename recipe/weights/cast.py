@@ -7,14 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recipe.weights import fp8
+from recipe.weights import fp8, key_maps
+from recipe.weights.config_sizes import shown
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import HfCheckpoint, open_checkpoint
-from recipe.weights.hf_directory import companions, plain_config
+from recipe.weights.hf_directory import companions, plain_config, strays
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
-from recipe.weights.job import Copy, Job, identity_of
+from recipe.weights.job import Copy, Job, digests
 from recipe.weights.job_cli import Planned
-from recipe.weights.source import Source, make_sources
+from recipe.weights.model_sources import sources_of
+from recipe.weights.source import FP8, Source, make_sources
 
 TOOL = "fp8_cast_bf16"
 _CONFIG_BYTES = 16 * 1024
@@ -28,11 +30,13 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
     Raises WeightsError for input that cannot be used.
     """
     checkpoint = open_checkpoint(source)
+    if not any(entry.dtype == FP8 for entry in checkpoint.tensors.values()):
+        raise WeightsError(f"{source}: holds no FP8 tensor; there is nothing to cast")
     check_quantisation(checkpoint)
     sources = make_sources(checkpoint.tensors)
-    if not any(tensor_source.scale for tensor_source in sources.values()):
-        raise WeightsError(f"{source}: holds no FP8 tensor; there is nothing to cast")
     beyond = mtp_tensors(checkpoint)
+    if checkpoint.config.get("model_type") in key_maps.KEY_MAPS:
+        sources_of(checkpoint, key_maps.layout_of(checkpoint.config, source / "config.json"))
     kept = [tensor_source for name, tensor_source in sources.items() if keep_mtp or name not in beyond]
     files: dict[str, list[OutTensor]] = {}
     for tensor_source in kept:
@@ -43,26 +47,22 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
             (Copy(tensor_source, 0, tensor_source.nbytes),),
         )
         files.setdefault(tensor_source.entry.file.name, []).append(tensor)
-    copied = companions(source)
+    copied = companions(source, checkpoint.marks)
     config = plain_config(checkpoint.config, "BF16", keep_mtp=keep_mtp)
-    beside = [(path.name, status.st_size, status.st_mtime_ns) for path in copied for status in [path.stat()]]
-    options = {"keep_mtp": keep_mtp, "config": config.decode(), "beside": beside}
-
-    def finish() -> list[tuple[str, bytes]]:
-        small = [(path.name, path.read_bytes()) for path in copied]
-        return [*small, ("config.json", config), index_file(files)]
-
+    options = {"keep_mtp": keep_mtp, "config": config.decode()}
     job = Job(
         tool=TOOL,
         input=source,
         output=output,
-        identity=identity_of(TOOL, checkpoint.tensors.values(), options),
+        **digests(TOOL, options, checkpoint.tensors.values(), checkpoint.marks, copied),
         files=[safetensors_file(name, files[name]) for name in sorted(files)],
-        finish=finish,
-        small_bytes=sum(size for _, size, _ in beside) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
+        finish=lambda: [*copied, ("config.json", config), index_file(files)],
+        marks=checkpoint.marks,
+        small_bytes=sum(len(content) for _, content in copied) + _CONFIG_BYTES + _INDEX_BYTES_EACH * len(kept),
+        only_plan=checkpoint.only_plan,
     )
     read = [entry for tensor_source in kept for entry in tensor_source.entries]
-    remarks = tuple(_remarks(kept, beyond, sources, keep_mtp))
+    remarks = (*_remarks(kept, beyond, sources, keep_mtp), *strays(source, checkpoint.marks))
     return Planned(job, len(read), sum(entry.nbytes for entry in read), remarks)
 
 
@@ -71,6 +71,11 @@ def check_quantisation(checkpoint: HfCheckpoint) -> None:
     settings = checkpoint.config.get("quantization_config")
     if settings is None:
         return
+    if not any(entry.dtype == FP8 for entry in checkpoint.tensors.values()):
+        raise WeightsError(
+            f"{checkpoint.directory}/config.json: has a quantization_config, and no tensor is {FP8}; is it another "
+            "checkpoint's? take the entry out"
+        )
     blocks = [fp8.BLOCK, fp8.BLOCK]
     expected: dict[str, Any] = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": blocks}
     if not isinstance(settings, dict):
@@ -78,7 +83,7 @@ def check_quantisation(checkpoint: HfCheckpoint) -> None:
     for key, value in expected.items():
         if settings.get(key, value if key == "fmt" else None) != value:
             raise WeightsError(
-                f"{checkpoint.directory}/config.json: quantization_config has {key} {settings.get(key)!r}; "
+                f"{checkpoint.directory}/config.json: quantization_config has {key} {shown(settings.get(key))}; "
                 f"only {value!r} is known here"
             )
 
@@ -88,9 +93,8 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
 
     Raises WeightsError for layers that config.json does not account for.
     """
-    layers, extra = checkpoint.config.get("num_hidden_layers"), checkpoint.config.get("num_nextn_predict_layers") or 0
-    if not isinstance(layers, int) or not isinstance(extra, int):
-        raise WeightsError(f"{checkpoint.directory}/config.json: num_hidden_layers is {layers!r}; expected a number")
+    layers = _count(checkpoint, "num_hidden_layers")
+    extra = _count(checkpoint, "num_nextn_predict_layers", absent=0)
     names = set()
     for name, entry in checkpoint.tensors.items():
         number = re.match(r"model\.layers\.(\d+)\.", name)
@@ -102,6 +106,14 @@ def mtp_tensors(checkpoint: HfCheckpoint) -> frozenset[str]:
                 )
             names.add(name)
     return frozenset(names)
+
+
+def _count(checkpoint: HfCheckpoint, key: str, absent: int | None = None) -> int:
+    value = checkpoint.config.get(key)
+    value = absent if value is None else value
+    if type(value) is not int or value < 0:
+        raise WeightsError(f"{checkpoint.directory}/config.json: {key} is {shown(value)}; expected a whole number")
+    return value
 
 
 def _remarks(kept: list[Source], beyond: frozenset[str], sources: dict[str, Source], keep_mtp: bool) -> list[str]:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from isal import isal_zlib
+
 from recipe.weights.dcp_metadata import METADATA, TORCH_DTYPES, Blob, Chunk, StoredTensor
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES, TensorEntry
@@ -31,6 +33,8 @@ _PLANNER = "torch.distributed.checkpoint.planner"
 # A checkpoint of 671B parameters with its optimizer needs about 100 MB.
 _MAX_METADATA = 2**31
 _MAX_DATA_PICKLE = 2**20
+_CHECKED_BYTES = 512 * 1024
+_CHECKED_KEPT = 4096
 
 
 class _Instance:
@@ -199,10 +203,12 @@ def _tensors(metadata: _Metadata, wanted: Container[str]) -> dict[str, StoredTen
 class Storage:
     """The numbers of a stored tensor: element [i, j, …] is number offset + i·strides[0] + j·strides[1] + … of `entry`.
 
-    entry: the bytes in the file; shape, strides (in elements) and offset: of the tensor that was saved.
+    entry: the bytes in the file; crc32: their checksum by the archive; shape, strides (in elements) and offset: of the
+    tensor that was saved.
     """
 
     entry: TensorEntry
+    crc32: int
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -280,12 +286,43 @@ def read_storage(directory: Path, name: str, chunk: Chunk, dtype: str, reader: R
         raise WeightsError(f"{where}: holds {reference.kind}, .metadata says {dtype}")
     storage = Storage(
         TensorEntry(name, "U8", (nbytes,), archive_bytes.file, blob.offset + begin, nbytes),
+        info.CRC,
         *_fit(where, chunk.shape, offset, shape, strides),
     )
     last = storage.offset + sum((n - 1) * s for n, s in zip(storage.shape, storage.strides, strict=True))
     if math.prod(chunk.shape) and (last + 1) * ITEM_BYTES[dtype] > nbytes:
         raise WeightsError(f"{where}: element {last} of a storage of {nbytes} bytes")
     return storage
+
+
+def check_crc(storage: Storage, reader: Reader) -> None:
+    """Read all bytes of the storage and compare their checksum with the archive's, unless this reader has done so.
+
+    Raises WeightsError where they differ.
+    """
+    entry = storage.entry
+    place = entry.file, entry.begin
+    if place in reader.checked:
+        return
+    crc = 0
+    piece = memoryview(bytearray(_CHECKED_BYTES))
+    for at in range(0, entry.nbytes, _CHECKED_BYTES):
+        part = piece[: min(_CHECKED_BYTES, entry.nbytes - at)]
+        reader.read_raw(entry, at, part)
+        crc = isal_zlib.crc32(part, crc)
+    require_crc(storage, crc)
+    if len(reader.checked) >= _CHECKED_KEPT:
+        reader.checked.clear()
+    reader.checked.add(place)
+
+
+def require_crc(storage: Storage, crc: int) -> None:
+    """Raise WeightsError where `crc`, that of all bytes of the storage, is not the archive's."""
+    if crc != storage.crc32:
+        raise WeightsError(
+            f"{storage.entry.file}: {storage.entry.name} at byte {storage.entry.begin}: its bytes have CRC-32 "
+            f"{crc:08x}, its archive says {storage.crc32:08x}; copy the file again"
+        )
 
 
 def _data_begin(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from recipe.weights import zeros
 from recipe.weights.dcp_metadata import Chunk, StoredTensor
-from recipe.weights.dcp_reader import Storage, is_row_major, read_storage
+from recipe.weights.dcp_reader import Storage, check_crc, is_row_major, read_storage, require_crc
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES, TensorEntry
 from recipe.weights.output import Sink
@@ -109,7 +110,24 @@ class Gather:
     def nbytes(self) -> int:
         return sum(math.prod(section.box.sizes) for section in self.sections) * ITEM_BYTES[self.dtype]
 
+    @property
+    def reads(self) -> Sequence[TensorEntry]:
+        """Its archives."""
+        return [
+            TensorEntry(
+                f"{self.label}@{section.name}{chunk.offsets}",
+                self.dtype,
+                chunk.shape,
+                self.directory / chunk.blob.file,
+                chunk.blob.offset,
+                chunk.blob.nbytes,
+            )
+            for section in self.sections
+            for chunk in section.chunks
+        ]
+
     def emit(self, sink: Sink, reader: Reader) -> None:
+        seen = _Seen()
         for section in self.sections:
             storages = [
                 (chunk, read_storage(self.directory, section.name, chunk, self.dtype, reader))
@@ -117,11 +135,17 @@ class Gather:
             ]
             runs = self._runs(section, storages)
             if runs is None:
+                for _, storage in storages:
+                    check_crc(storage, reader)
                 for rows in self._batches(section, storages, reader):
+                    seen.note(memoryview(rows).cast("B"))
                     sink.write(memoryview(rows).cast("B"))
             else:
                 for run in runs:
-                    sink.fill(run.nbytes, run.reader(reader))
+                    run.emit(sink, reader, seen)
+        matrix = any(len(section.box.sizes) - section.leading > 1 for section in self.sections)
+        if matrix and self.nbytes >= zeros.LEAST_BYTES and not seen.other_than_zero:
+            raise zeros.refusal(f"{self.reads[0].file}: {self.label}")
 
     def _runs(self, section: Section, storages: list[tuple[Chunk, Storage]]) -> list[_ByteRange] | None:
         """The bytes of the section where they stand, or None when rows are cut or not in the order of the axes."""
@@ -135,7 +159,7 @@ class Gather:
             if not is_row_major(common.sizes, storage.strides):
                 return None
             begin = _first(storage, common, _box(chunk)) * item
-            runs.append((common.offsets, _ByteRange(storage.entry, begin, math.prod(common.sizes) * item)))
+            runs.append((common.offsets, _ByteRange(storage, begin, math.prod(common.sizes) * item)))
         return [run for _, run in sorted(runs, key=lambda pair: pair[0])]
 
     def _batches(
@@ -158,16 +182,38 @@ class Gather:
             yield out
 
 
+class _Seen:
+    """Whether any byte of a tensor was other than zero."""
+
+    def __init__(self) -> None:
+        self.other_than_zero = False
+
+    def note(self, piece: memoryview) -> None:
+        if not self.other_than_zero:
+            self.other_than_zero = not zeros.all_zero(piece)
+
+
 @dataclass(frozen=True, slots=True)
 class _ByteRange:
-    """Bytes [begin, begin + nbytes) of an entry."""
+    """Bytes [begin, begin + nbytes) of a storage."""
 
-    entry: TensorEntry
+    storage: Storage
     begin: int
     nbytes: int
 
-    def reader(self, reader: Reader) -> Callable[[int, memoryview], None]:
-        return lambda at, into: reader.read_raw(self.entry, self.begin + at, into)
+    def emit(self, sink: Sink, reader: Reader, seen: _Seen) -> None:
+        """Write them; the checksum that this takes is that of the archive where they are all of it."""
+        whole = self.nbytes == self.storage.entry.nbytes
+        if not whole:
+            check_crc(self.storage, reader)
+
+        def read(at: int, into: memoryview) -> None:
+            reader.read_raw(self.storage.entry, self.begin + at, into)
+            seen.note(into)
+
+        crc = sink.fill(self.nbytes, read)
+        if whole:
+            require_crc(self.storage, crc)
 
 
 def _first(storage: Storage, wanted: Box, chunk: Box) -> int:

@@ -4,15 +4,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from recipe.weights.hf_checkpoint import INDEX_NAME
+from recipe.weights.errors import WeightsError
+from recipe.weights.hf_checkpoint import INDEX_NAME, is_shard_name
+from recipe.weights.inputs import Mark, mark_of
+from recipe.weights.wholeness import check_text
 from recipe.weights.workspace import MANIFEST
 
 # Files that are not copied: other forms of the weights, and what is written anew.
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 _OWN = {"config.json", INDEX_NAME, MANIFEST}
+# Bytes above which a file that is no weights by its name is not copied: the largest tokenizers have 40 MB.
+_LARGE = 64 * 2**20
 _TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
@@ -27,14 +33,39 @@ def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) 
     return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def companions(source: Path) -> list[Path]:
-    """Tokenizer, generation settings, model code, licence: every plain file that holds no weights."""
-    return sorted(
-        path
-        for path in source.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and path.name not in _OWN
-        and path.suffix not in _WEIGHTS
-        and not path.name.endswith(".index.json")
-    )
+def companions(directory: Path, marks: dict[Path, Mark]) -> list[tuple[str, bytes]]:
+    """(name, content) of tokenizer, generation settings, model code, licence: every plain small file that holds no
+    weights. Adds their marks.
+
+    Raises WeightsError for one that cannot be read, or that a download left empty, cut, or as a pointer.
+    """
+    found = []
+    for path in _plain_files(directory):
+        if _holds_weights(path) or path.name in _OWN or path.stat().st_size > _LARGE:
+            continue
+        marks[path] = mark_of(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        check_text(path, content)
+        found.append((path.name, content))
+    return found
+
+
+def strays(directory: Path, read: Container[Path]) -> tuple[str, ...]:
+    """A remark, or none, about large files and other forms of the weights that are neither read nor copied."""
+    left = [path for path in _plain_files(directory) if path not in read and path.name not in _OWN]
+    left = [path for path in left if _holds_weights(path) or path.stat().st_size > _LARGE]
+    if not left:
+        return ()
+    names = ", ".join(path.name for path in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+    return (f"neither read nor copied: {names} ({sum(path.stat().st_size for path in left)} bytes)",)
+
+
+def _plain_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _holds_weights(path: Path) -> bool:
+    return path.suffix in _WEIGHTS or path.name.endswith(".index.json") or is_shard_name(path.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.weights import deepseek_v3, dense
+from recipe.weights.config_sizes import check_sizes, shown
 from recipe.weights.errors import WeightsError
 from recipe.weights.layout import MegatronLayout
 
@@ -19,10 +20,14 @@ KEY_MAPS: dict[str, Callable[[dict[str, Any]], MegatronLayout]] = {
 
 
 def layout_of(config: dict[str, Any], file: Path) -> MegatronLayout:
-    """The layout of the model of this config.json (`file`, for messages); raises WeightsError for an unknown one."""
+    """The layout of the model of this config.json (`file`, for messages).
+
+    Raises WeightsError for an unknown model, and for sizes that are none.
+    """
     key_map = KEY_MAPS.get(str(config.get("model_type")))
     if key_map is None:
-        raise WeightsError(f"{file}: model_type {config.get('model_type')!r}; known are {', '.join(KEY_MAPS)}")
+        raise WeightsError(f"{file}: model_type {shown(config.get('model_type'))}; known are {', '.join(KEY_MAPS)}")
+    check_sizes(config, file)
     return key_map(config)
 
 

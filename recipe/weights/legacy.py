@@ -10,7 +10,8 @@ from pathlib import Path
 from recipe.weights import key_maps
 from recipe.weights.cast import check_quantisation
 from recipe.weights.hf_checkpoint import open_checkpoint
-from recipe.weights.job import Job, OutputFile, identity_of
+from recipe.weights.hf_directory import strays
+from recipe.weights.job import Job, OutputFile, digests
 from recipe.weights.job_cli import Planned
 from recipe.weights.legacy_layout import ITERATION, TRACKER, file_name, ranks
 from recipe.weights.legacy_options import LegacyOptions
@@ -36,9 +37,10 @@ def plan(source: Path, output: Path, options: LegacyOptions) -> Planned:
     """
     checkpoint = open_checkpoint(source)
     config = checkpoint.config
-    every_rank = ranks(options, config)
     check_quantisation(checkpoint)
-    sources, dropped = sources_of(checkpoint, key_maps.layout_of(config, source / "config.json"))
+    layout = key_maps.layout_of(config, source / "config.json")
+    every_rank = ranks(options, config)
+    sources, dropped = sources_of(checkpoint, layout)
     files = [RankFile(file_name(rank, options), RankParts(rank, options, config, sources)) for rank in every_rank]
     # Sizes need every tensor of every rank: what does not fit together is found here, before anything is written.
     sizes = [file.nbytes for file in files]
@@ -46,13 +48,16 @@ def plan(source: Path, output: Path, options: LegacyOptions) -> Planned:
         tool=TOOL,
         input=source,
         output=output,
-        identity=identity_of(TOOL, checkpoint.tensors.values(), {**asdict(options), "config": config}),
+        **digests(TOOL, {**asdict(options), "config": config}, checkpoint.tensors.values(), checkpoint.marks),
         files=files,
         finish=lambda: [(TRACKER, str(ITERATION).encode())],
+        marks=checkpoint.marks,
         small_bytes=200 * len(every_rank),
+        only_plan=checkpoint.only_plan,
     )
     read = [entry for tensor_source in sources.values() for entry in tensor_source.entries]
     remarks = [f"{len(files)} ranks, files of {min(sizes)} to {max(sizes)} bytes"]
     if dropped:
         remarks.append(f"{len(dropped)} tensors left behind (multi-token prediction, rotary buffers)")
+    remarks.extend(strays(source, checkpoint.marks))
     return Planned(job, len(read), sum(entry.nbytes for entry in read), tuple(remarks))

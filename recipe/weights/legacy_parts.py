@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recipe.weights import torch_pickle
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import ITEM_BYTES
+from recipe.weights.hf_checkpoint import ITEM_BYTES, TensorEntry
 from recipe.weights.job import Literal, Part
 from recipe.weights.legacy_layout import ITERATION, Block, BlockStack, LegacyTensor, Rank, rank_tensors
 from recipe.weights.legacy_options import LegacyOptions
@@ -102,6 +102,10 @@ class AfterStorage:
         return "archive"
 
     @property
+    def reads(self) -> Sequence[TensorEntry]:
+        return ()
+
+    @property
     def nbytes(self) -> int:
         return len(self._bytes())
 
@@ -126,6 +130,11 @@ class StoragePart:
     @property
     def label(self) -> str:
         return self.tensor.stacks[0].blocks[0].tensor
+
+    @property
+    def reads(self) -> Sequence[TensorEntry]:
+        blocks = (block for stack in self.tensor.stacks for block in stack.blocks)
+        return [entry for block in blocks for entry in self.sources[block.tensor].entries]
 
     @property
     def _item_bytes(self) -> int:

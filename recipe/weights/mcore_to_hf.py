@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import zlib
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from recipe.weights.dcp_metadata import METADATA, StoredTensor
 from recipe.weights.dcp_reader import read_metadata
 from recipe.weights.errors import WeightsError
 from recipe.weights.gather import Box, ChunkIndex, Gather, Section
-from recipe.weights.hf_checkpoint import TensorEntry, read_json
+from recipe.weights.hf_checkpoint import TensorEntry
 from recipe.weights.hf_directory import companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
-from recipe.weights.job import Job, identity_of
+from recipe.weights.inputs import Mark, mark_of
+from recipe.weights.job import Job, digests
 from recipe.weights.job_cli import Planned, add_job_arguments, run_tool
 from recipe.weights.layout import MegatronLayout, Placement
+from recipe.weights.wholeness import check_file_head, check_unfinished, first_hole, read_json
+from recipe.weights.workspace import MANIFEST, listed_files
 
 TOOL = "mcore-to-hf"
 DESCRIPTION = "Convert a Megatron torch_dist checkpoint into a Hugging Face one, without building the model."
@@ -109,29 +113,47 @@ def _shards(tensors: Sequence[OutTensor]) -> dict[str, list[OutTensor]]:
     return {f"model-{n + 1:05d}-of-{count:05d}.safetensors": shard for n, shard in enumerate(shards)}
 
 
-def _entries(directory: Path, tensors: Iterable[OutTensor]) -> list[TensorEntry]:
-    """The archives that are read, each checked against its file's size, and `.metadata`."""
-    sizes: dict[str, int] = {}
-    entries = []
-    for tensor in tensors:
-        for part in tensor.parts:
-            assert isinstance(part, Gather)
-            for section in part.sections:
-                for chunk in section.chunks:
-                    blob, path = chunk.blob, directory / chunk.blob.file
-                    if blob.file not in sizes:
-                        sizes[blob.file] = path.stat().st_size if path.is_file() else -1
-                    if sizes[blob.file] < blob.offset + blob.nbytes:
-                        what = "is missing" if sizes[blob.file] < 0 else f"has {sizes[blob.file]} bytes"
-                        raise WeightsError(
-                            f"{path}: {what}, {section.name} ends at byte {blob.offset + blob.nbytes} of it"
-                        )
-                    entries.append(
-                        TensorEntry(f"{tensor.name}@{section.name}{chunk.offsets}", tensor.dtype, chunk.shape, path,
-                                    blob.offset, blob.nbytes)
-                    )  # fmt: skip
+def _entries(directory: Path, tensors: Iterable[OutTensor], marks: dict[Path, Mark]) -> list[TensorEntry]:
+    """The archives that are read, and `.metadata`. Adds the files' marks.
+
+    Raises WeightsError for files that are not there, too short, or not what they are named.
+    """
+    entries = [entry for tensor in tensors for part in tensor.parts for entry in part.reads]
+    ends: dict[Path, TensorEntry] = {}
+    for entry in entries:
+        path = entry.file
+        if path not in ends or entry.begin > ends[path].begin:
+            ends[path] = entry
+    for path, last in ends.items():
+        marks[path] = mark_of(path)
+        check_file_head(path)
+        if (size := marks[path].size) < (end := last.begin + last.nbytes):
+            raise WeightsError(f"{path}: has {size} bytes, {last.name} ends at byte {end} of it")
+        if (hole := first_hole(path, 0, end)) is not None:
+            raise WeightsError(f"{path}: nothing was ever written from byte {hole} on (a hole); copy it again")
     metadata = directory / METADATA
-    return [*entries, TensorEntry(METADATA, "U8", (), metadata, 0, metadata.stat().st_size)]
+    return [*entries, TensorEntry(METADATA, "U8", (), metadata, 0, marks[metadata].size)]
+
+
+def _check_directory(directory: Path) -> None:
+    """Require that the checkpoint has come whole as far as its small files tell: no notes of a downloader, no pointers,
+    and, where our tools made it, files of the sizes in its manifest. Raises WeightsError."""
+    own = ("metadata.json", METADATA, "common.pt")
+    check_unfinished(directory, lambda name: name in own or name.endswith(".distcp"))
+    for name in own[:2]:
+        if (directory / name).is_file():
+            check_file_head(directory / name)
+    if not (directory / MANIFEST).is_file():
+        return
+    for name, nbytes, crc in listed_files(directory):
+        path = directory / name
+        # The description is the user's to change: a chat template, generation settings.
+        if "/" in name:
+            continue
+        if (size := mark_of(path).size) != nbytes:
+            raise WeightsError(f"{path}: has {size} bytes, {MANIFEST} says {nbytes}; copy it again")
+        if name in own and zlib.crc32(path.read_bytes()) != crc:
+            raise WeightsError(f"{path}: its checksum is not that of {MANIFEST}; copy it again")
 
 
 def _main_dtype(tensors: Iterable[OutTensor]) -> str:
@@ -148,22 +170,25 @@ def plan(source: Path, output: Path, hf_config: Path | None = None) -> Planned:
     """
     directory = find_checkpoint(source)
     described = find_config(directory, hf_config)
+    _check_directory(directory)
+    own = described / "config.json", directory / METADATA
+    marks = {file: mark_of(file) for file in own if file.exists()}
     config = read_json(described / "config.json", "config.json")
     tensors = _tensors(directory, key_maps.layout_of(config, described / "config.json"))
-    entries = _entries(directory, tensors)
+    entries = _entries(directory, tensors, marks)
     shards = _shards(tensors)
     content = plain_config(config, _main_dtype(tensors))
-    copied = companions(described)
+    copied = companions(described, marks)
     index = index_file(shards)
-    small = [(path, path.stat().st_size) for path in copied]
     job = Job(
         tool=TOOL,
         input=directory,
         output=output,
-        identity=identity_of(TOOL, entries, {"config": content.decode(), "shard": SHARD_BYTES}),
+        **digests(TOOL, {"config": content.decode(), "shard": SHARD_BYTES}, entries, marks, copied),
         files=[safetensors_file(name, shard) for name, shard in shards.items()],
-        finish=lambda: [*((path.name, path.read_bytes()) for path in copied), ("config.json", content), index],
-        small_bytes=sum(size for _, size in small) + len(content) + len(index[1]),
+        finish=lambda: [*copied, ("config.json", content), index],
+        marks=marks,
+        small_bytes=sum(len(text) for _, text in copied) + len(content) + len(index[1]),
     )
     if os.path.commonpath((described.resolve(), output.resolve())) == str(output.resolve()):
         raise WeightsError(f"{output}: holds the --hf-config {described}; choose another output")

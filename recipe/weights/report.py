@@ -17,9 +17,8 @@ def disk_line(job: Job) -> str:
     its bytes do not count as free.
     """
     ledger = read_ledger(job.output)
-    done = 0
-    if ledger and ledger.identity == job.identity:
-        done = sum(file.nbytes for file in job.files if file.name in ledger.done)
+    kept = ledger.kept(job) if ledger else None
+    done = sum(file.nbytes for file in kept.values()) if kept else 0
     needed, free = job.nbytes + job.small_bytes - done, free_bytes(job.output)
     line = f"disk: {needed} bytes needed{f' ({done} are there)' if done else ''}, {free} free"
     if needed > free:

@@ -6,14 +6,14 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recipe.weights import fp8
+from recipe.weights import fp8, scales, zeros
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import ITEM_BYTES, TensorEntry
 
@@ -70,7 +70,7 @@ def make_sources(tensors: Mapping[str, TensorEntry]) -> dict[str, Source]:
     """Pair FP8 tensors with their scales (`X.weight` with `X.weight_scale_inv`); the scales themselves are left out.
 
     Raises WeightsError for an FP8 tensor without scales, scales without an FP8 tensor, and scales of another dtype or
-    shape than one float32 for every block of 128x128.
+    shape than one number (`scales.DTYPES`) for every block of 128x128.
     """
     sources = {}
     for name, entry in tensors.items():
@@ -94,20 +94,27 @@ def _check_scale(scale: TensorEntry, tensor: TensorEntry | None) -> None:
     if len(tensor.shape) != 2:
         raise WeightsError(f"{tensor.where} is FP8 {list(tensor.shape)}; block scales belong to matrices")
     expected = fp8.scale_shape(tensor.shape)
-    if scale.shape != expected or scale.dtype != "F32":
+    if scale.shape != expected or scale.dtype not in scales.DTYPES:
         raise WeightsError(
             f"{scale.where} is {scale.dtype} {list(scale.shape)}; {list(tensor.shape)} in blocks of "
-            f"{fp8.BLOCK}x{fp8.BLOCK} has F32 {list(expected)}"
+            f"{fp8.BLOCK}x{fp8.BLOCK} has {list(expected)} of {', '.join(scales.DTYPES)}"
         )
 
 
 class Reader:
     """Reads sources; one for each worker thread. Keeps some files open and the scales of the last tensors.
 
-    Every method raises WeightsError for a file that ends too early or NaN in it, InterruptedJobError for a read error.
+    proven: files that are known to be what was published, in which zeros are right; it may grow meanwhile.
+    checked: archives (file, first byte) whose checksums were found right, for those who read some.
+
+    Every method raises WeightsError for a file that ends too early, NaN in it, or a tensor of zeros, and
+    InterruptedJobError for a read error.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, proven: Container[object] = frozenset()) -> None:
+        self._proven = proven
+        self.checked: set[tuple[Path, int]] = set()
+        self._alive: TensorEntry | None = None
         self._files: OrderedDict[Path, int] = OrderedDict()
         self._scales: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._panel = np.empty(PANEL, np.uint8)
@@ -119,6 +126,7 @@ class Reader:
         """
         if source.scale is None:
             self.read_raw(source.entry, begin, into)
+            self._check_zeros(source.entry, into)
         else:
             self._read_fp8(source.entry, source.scale, begin, into)
 
@@ -167,6 +175,7 @@ class Reader:
         for at in range(0, out.size, PANEL):
             panel = self._panel[: min(PANEL, out.size - at)]
             self.read_raw(entry, first + at, memoryview(panel))
+            self._check_zeros(entry, memoryview(panel))
             target = out[at : at + panel.size]
             if not fp8.dequantise(panel, first + at, entry.shape[1], scales, target):
                 bad = int(np.flatnonzero((panel & 0x7F) == 0x7F)[0])
@@ -175,14 +184,36 @@ class Reader:
                     f"{entry.where} has NaN (byte 0x{panel[bad]:02X}) at [{row}, {column}]; download the file again"
                 )
 
+    def _check_zeros(self, entry: TensorEntry, piece: memoryview) -> None:
+        """Raise WeightsError where this piece of a tensor is zero, and the tensor too.
+
+        Only what is zero is looked at twice: a matrix may have rows of zeros (a vocabulary that was rounded up).
+        """
+        if entry is self._alive or not zeros.suspicious(entry) or not zeros.all_zero(piece):
+            return
+        if entry.file not in self._proven:
+            rest = np.empty(PANEL, np.uint8)
+            for at in range(0, entry.nbytes, PANEL):
+                part = memoryview(rest)[: min(PANEL, entry.nbytes - at)]
+                self.read_raw(entry, at, part)
+                if not zeros.all_zero(part):
+                    break
+            else:
+                raise zeros.refusal(entry.where)
+        self._alive = entry
+
     def _scales_of(self, entry: TensorEntry) -> NDArray[np.float32]:
         if entry.name not in self._scales:
             while len(self._scales) >= _SCALES_KEPT:
                 self._scales.popitem(last=False)
-            values = np.empty(entry.shape, np.float32)
-            self.read_raw(entry, 0, memoryview(values).cast("B"))
-            if not np.isfinite(values).all():
-                row, column = (int(n) for n in np.argwhere(~np.isfinite(values))[0])
-                raise WeightsError(f"{entry.where} has {values[row, column]} at [{row}, {column}]; scales are finite")
+            raw = bytearray(entry.nbytes)
+            self.read_raw(entry, 0, memoryview(raw))
+            values = scales.to_float32(raw, entry.dtype).reshape(entry.shape)
+            good = np.isfinite(values) & (values > 0)
+            if not good.all():
+                row, column = (int(n) for n in np.argwhere(~good)[0])
+                raise WeightsError(
+                    f"{entry.where} has {values[row, column]} at [{row}, {column}]; scales are finite and above zero"
+                )
             self._scales[entry.name] = values
         return self._scales[entry.name]

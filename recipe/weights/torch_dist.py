@@ -15,15 +15,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recipe.weights import key_maps, torch_pickle
 from recipe.weights.cast import check_quantisation
 from recipe.weights.dcp_metadata import FORMAT, METADATA, Blob, Chunk, StoredTensor, metadata_pickle
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import open_checkpoint
-from recipe.weights.hf_directory import companions, plain_config
-from recipe.weights.job import Job, OutputFile, identity_of
+from recipe.weights.hf_checkpoint import HfCheckpoint, TensorEntry, open_checkpoint
+from recipe.weights.hf_directory import companions, plain_config, strays
+from recipe.weights.job import Job, OutputFile, digests
 from recipe.weights.job_cli import Planned
 from recipe.weights.layout import MegatronLayout, Placement
 from recipe.weights.model_sources import sources_of
@@ -65,6 +64,10 @@ class Piece:
     @property
     def label(self) -> str:
         return self.source.name
+
+    @property
+    def reads(self) -> Sequence[TensorEntry]:
+        return self.source.entries
 
     @property
     def archive_bytes(self) -> int:
@@ -148,11 +151,10 @@ def _small_files(layout: MegatronLayout, files: Sequence[OutputFile]) -> list[tu
     ]
 
 
-def _description(source: Path, config: dict[str, Any], dtype: str) -> list[tuple[str, bytes]]:
-    small = [(path.name, path.read_bytes()) for path in companions(source)]
-    return [
-        (f"{HUGGING_FACE}/{name}", content) for name, content in (*small, ("config.json", plain_config(config, dtype)))
-    ]
+def _description(checkpoint: HfCheckpoint, dtype: str) -> list[tuple[str, bytes]]:
+    small = companions(checkpoint.directory, checkpoint.marks)
+    config = "config.json", plain_config(checkpoint.config, dtype)
+    return [(f"{HUGGING_FACE}/{name}", content) for name, content in (*small, config)]
 
 
 def plan(source: Path, output: Path) -> Planned:
@@ -169,19 +171,28 @@ def plan(source: Path, output: Path) -> Planned:
     pieces = (piece for place in layout.places for piece in _pieces(place, sources[place.hf_name]))
     files = [OutputFile(f"__{number}_0.distcp", parts) for number, parts in enumerate(_files(pieces))]
     small_files = functools.cache(lambda: _small_files(layout, files))
-    described = _description(source, config, sources[layout.places[0].hf_name].dtype)
+    described = _description(checkpoint, sources[layout.places[0].hf_name].dtype)
     job = Job(
         tool=TOOL,
         input=source,
         output=output,
-        identity=identity_of(TOOL, checkpoint.tensors.values(), {"config": config, "cuts": [PIECE_BYTES, FILE_BYTES]}),
+        **digests(
+            TOOL,
+            {"config": config, "cuts": [PIECE_BYTES, FILE_BYTES]},
+            checkpoint.tensors.values(),
+            checkpoint.marks,
+            described,
+        ),
         files=files,
         finish=lambda: [*described, *small_files()],
+        marks=checkpoint.marks,
         small_bytes=sum(len(content) for _, content in (*described, *small_files())),
+        only_plan=checkpoint.only_plan,
     )
     read = [entry for tensor_source in sources.values() for entry in tensor_source.entries]
     names = {name for place in layout.places for name in place.names}
     remarks = [f"{len(names)} Megatron names, {sum(len(file.parts) for file in files)} pieces, loadable in any layout"]
     if dropped:
         remarks.append(f"{len(dropped)} tensors left behind (multi-token prediction, tied head, rotary buffers)")
+    remarks.extend(strays(source, checkpoint.marks))
     return Planned(job, len(read), sum(entry.nbytes for entry in read), tuple(remarks))

@@ -10,10 +10,11 @@ import os
 import shutil
 import threading
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from recipe.files import sync_directory
 from recipe.weights.errors import InterruptedJobError, WeightsError
@@ -27,22 +28,50 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Finished:
-    """A file that is whole: its name in the output, size and CRC-32."""
+    """A file that is whole: its name in the output, size and CRC-32, and of what it was made (`Job.file_identity`)."""
 
     name: str
     nbytes: int
     crc32: int
+    identity: str = ""
+
+
+class Claim(Protocol):
+    """What a workspace asks of a job."""
+
+    @property
+    def input(self) -> Path: ...
+    @property
+    def output(self) -> Path: ...
+    @property
+    def options(self) -> str: ...
+    @property
+    def identity(self) -> str: ...
+    @property
+    def file_identities(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The content of a ledger: the job's identity, whether it may replace an older output, finished files, and steps of
+    """The content of a ledger: the digests of the job's options and of all its input, finished files, and steps of
     publishing done."""
 
+    options: str
     identity: str
-    overwrite: bool
     done: dict[str, Finished]
     steps: frozenset[str]
+
+    def kept(self, job: Claim) -> dict[str, Finished] | None:
+        """The finished files that the job would make as they are; None when the ledger is of another job.
+
+        Another one is that with other options, with no file in common, or with other files while they are published.
+        """
+        if self.options != job.options:
+            return None
+        kept = {name: file for name, file in self.done.items() if job.file_identities.get(name) == file.identity}
+        if (not kept and self.identity != job.identity) or ("publish" in self.steps and kept != self.done):
+            return None
+        return kept
 
 
 def read_ledger(output: Path) -> Ledger | None:
@@ -50,8 +79,8 @@ def read_ledger(output: Path) -> Ledger | None:
     try:
         lines = (output / WORK / LEDGER).read_text(encoding="utf-8").splitlines()
         header = json.loads(lines[0])
-        identity, overwrite = str(header["identity"]), bool(header["overwrite"])
-    except (OSError, ValueError, LookupError):
+        options, identity = str(header["options"]), str(header["identity"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     done: dict[str, Finished] = {}
     steps: set[str] = set()
@@ -62,10 +91,12 @@ def read_ledger(output: Path) -> Ledger | None:
             continue  # the line that was being written when the run was killed
         if "step" in record:
             steps.add(record["step"])
+        elif "dropped" in record:
+            done.pop(record["dropped"], None)
         else:
             done[record["name"]] = Finished(**record)
     complete = {name: file for name, file in done.items() if _is_whole(output, file, "cleared" in steps)}
-    return Ledger(identity, overwrite, complete, frozenset(steps))
+    return Ledger(options, identity, complete, frozenset(steps))
 
 
 def _is_whole(output: Path, file: Finished, publishing: bool) -> bool:
@@ -88,29 +119,48 @@ def read_manifest(output: Path) -> dict[str, Any]:
     return manifest
 
 
+def listed_files(output: Path) -> list[tuple[str, int, int]]:
+    """(name, bytes, CRC-32) of every file that the manifest of a complete output lists. Raises WeightsError."""
+    try:
+        files = [(str(r["name"]), int(r["bytes"]), int(r["crc32"])) for r in read_manifest(output)["files"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise WeightsError(f"{output / MANIFEST}: cannot be understood ({error!r})") from error
+    return files
+
+
+def write_manifest(output: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest of a complete output. Raises InterruptedJobError."""
+    temporary = output / f"{MANIFEST}.tmp"
+    write_small(temporary, json.dumps(manifest, indent=1).encode() + b"\n")
+    temporary.rename(output / MANIFEST)
+    sync_directory(output)
+
+
 def is_complete(output: Path) -> bool:
     """Whether a complete output stands here and no job is under way."""
     return (output / MANIFEST).is_file() and read_ledger(output) is None
 
 
-def check_output(source: Path, output: Path, identity: str, overwrite: bool) -> bool:
+def check_output(job: Claim, overwrite: bool) -> bool:
     """Whether this output is there already, made by the very same job; changes nothing.
 
     Raises WeightsError when the output lies in or around the input, or holds what must not be replaced.
     """
-    inside, outside = source.resolve(), output.resolve()
+    output = job.output
+    inside, outside = job.input.resolve(), output.resolve()
     if outside == inside or inside in outside.parents or outside in inside.parents:
-        raise WeightsError(f"{output}: the output must lie beside the input {source}, not in or around it")
+        raise WeightsError(f"{output}: the output must lie beside the input {job.input}, not in or around it")
     if not output.exists():
         return False
     if not output.is_dir():
         raise WeightsError(f"{output}: is a file; the output is a directory")
     ledger = read_ledger(output)
-    if ledger and ledger.identity != identity and not overwrite:
+    ours = ledger is not None and ledger.kept(job) is not None
+    if ledger and not ours and not overwrite:
         raise WeightsError(
             f"{output}: holds an unfinished job over other input or options; finish that one, or --overwrite to drop it"
         )
-    if (ledger and ledger.identity == identity) or not {path.name for path in output.iterdir()} - {WORK}:
+    if ours or not {path.name for path in output.iterdir()} - {WORK}:
         return False
     if not (output / MANIFEST).is_file():
         raise WeightsError(
@@ -118,9 +168,10 @@ def check_output(source: Path, output: Path, identity: str, overwrite: bool) -> 
         )
     if overwrite:
         return False
-    if read_manifest(output)["identity"] != identity:
+    if read_manifest(output)["identity"] != job.identity:
         raise WeightsError(
-            f"{output}: was made from other input or options; choose another directory, or --overwrite to replace it"
+            f"{output}: was made from other input or options; --verify tells whether it is the same all the same, "
+            "--overwrite replaces it, or choose another directory"
         )
     return True
 
@@ -136,17 +187,17 @@ def free_bytes(output: Path) -> int:
 class Workspace:
     """The output directory of one job, locked against a second one; a context manager.
 
-    The ledger's first line names the job by its identity; each further line is a file that is whole in OUT/.partial,
-    or a step of publishing: "publish" (all files are there), then "cleared" (an older output is gone), after which
-    files are moved into OUT, the commit point last.
+    The ledger's first line names the job by its digests; each further line is a file that is whole in OUT/.partial,
+    one that no longer counts as whole, or a step of publishing: "publish" (all files are there), then "cleared" (an
+    older output is gone), after which files are moved into OUT, the commit point last.
     """
 
-    def __init__(self, output: Path, identity: str) -> None:
-        self.output = output
-        self.work = output / WORK
+    def __init__(self, job: Claim) -> None:
+        self.output = job.output
+        self.work = job.output / WORK
         self.complete = False
-        self._identity = identity
-        self._created = not output.exists()
+        self._job = job
+        self._created = not job.output.exists()
         self._mutex = threading.Lock()
         self._done: dict[str, Finished] = {}
         self._small: list[str] = []
@@ -155,21 +206,21 @@ class Workspace:
         self._stream = (self.work / LEDGER).open("a", encoding="utf-8")
 
     @classmethod
-    def open(cls, source: Path, output: Path, identity: str, *, overwrite: bool) -> Workspace:
+    def open(cls, job: Claim, *, overwrite: bool) -> Workspace:
         """Take the directory for this job, new or where an earlier run stopped; `complete` when there is nothing to do.
 
         Raises WeightsError as `check_output` does, and when another process is writing the output.
         """
-        complete = check_output(source, output, identity, overwrite)
+        complete = check_output(job, overwrite)
         try:
-            self = cls(output, identity)
+            self = cls(job)
         except OSError as error:
-            raise InterruptedJobError(f"{output}: cannot be made ({error.strerror})") from error
+            raise InterruptedJobError(f"{job.output}: cannot be made ({error.strerror})") from error
         try:
             fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._stream.close()
-            raise WeightsError(f"{output}: another process is writing it; wait for it or stop it") from error
+            raise WeightsError(f"{job.output}: another process is writing it; wait for it or stop it") from error
         except OSError:
             pass  # a file system without locks
         try:
@@ -177,24 +228,27 @@ class Workspace:
                 self.complete = True
                 self._remove_work()
             else:
-                self._load(overwrite)
+                self._load()
         except BaseException:
             self._stream.close()
             raise
         return self
 
-    def _load(self, overwrite: bool) -> None:
+    def _load(self) -> None:
         ledger = read_ledger(self.output)
-        if ledger and ledger.identity == self._identity:
-            self._done, self._steps = ledger.done, set(ledger.steps)
+        kept = ledger.kept(self._job) if ledger else None
+        if ledger and kept is not None:
+            self._done, self._steps = kept, set(ledger.steps)
             # A line that a kill cut short must not swallow the next one.
             self._stream.write("\n")
+            for name in ledger.done.keys() - kept.keys():
+                self._give_up(name)
             return
         for path in self.work.iterdir():
             if path.name != LEDGER:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._stream.truncate(0)
-        self._log({"identity": self._identity, "overwrite": overwrite})
+        self._log({"options": self._job.options, "identity": self._job.identity})
 
     def __enter__(self) -> Workspace:
         return self
@@ -231,6 +285,16 @@ class Workspace:
             self._log(asdict(file))
             self._done[file.name] = file
 
+    def drop(self, names: Iterable[str]) -> None:
+        """Take files that were whole for so no longer: what they were made of is worth nothing."""
+        for name in names:
+            if self._done.pop(name, None):
+                self._give_up(name)
+
+    def _give_up(self, name: str) -> None:
+        self._log({"dropped": name})
+        (self.work / name).unlink(missing_ok=True)
+
     def add_small(self, name: str, content: bytes) -> None:
         """Write a small file."""
         write_small(self.temporary(name), content)
@@ -249,7 +313,7 @@ class Workspace:
             {"name": f.name, "bytes": f.nbytes, "crc32": f.crc32}
             for f in (self._done[name] for name in (*large, *small, commit_point))
         ]
-        manifest = {"format": _FORMAT, "tool": tool, "identity": self._identity, "files": records}
+        manifest = {"format": _FORMAT, "tool": tool, "identity": self._job.identity, "files": records}
         write_small(self.work / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
         self._step("publish")
         if "cleared" not in self._steps:

@@ -21,6 +21,7 @@ from recipe.tiny.config import Fp8Model
 from recipe.tiny.fp8 import make_fp8_model
 from recipe.weights import cast_cli, convert
 from recipe.weights.hf_checkpoint import INDEX_NAME
+from tests.recipe.weights.tools import nothing_published
 
 MODEL = Fp8Model(
     hidden_size=128, layers=3, experts=4, intermediate_size=128, moe_intermediate_size=128, heads=2, q_rank=64,
@@ -89,7 +90,9 @@ BAD: dict[str, tuple[Spoil, list[str]]] = {
     "scale without tensor": (lambda c: c.set(LAST, None), [SCALE, "scales", "no shard"]),
     "scale of a tensor that is not FP8": (lambda c: c.set(LAST, torch.zeros(128, 128).bfloat16()), [SCALE, "BF16"]),
     "wrong scale shape": (lambda c: c.set(SCALE, torch.ones(1, 2)), [SCALE, "[1, 2]", "[1, 1]"]),
-    "scale of another dtype": (lambda c: c.set(SCALE, torch.ones(1, 1).bfloat16()), [SCALE, "BF16", "F32"]),
+    "scale of another dtype": (lambda c: c.set(SCALE, torch.ones(1, 1).double()), [SCALE, "F64", "F32"]),
+    "scale of zero": (lambda c: c.set(SCALE, torch.zeros(1, 1)), [SCALE, "0.0 at [0, 0]"]),
+    "negative scale": (lambda c: c.set(SCALE, torch.full((1, 1), -0.5)), [SCALE, "-0.5 at [0, 0]"]),
     "infinite scale": (lambda c: c.set(SCALE, torch.full((1, 1), torch.inf)), [SCALE, "inf"]),
     "NaN 0x7F": (lambda c: c.set(LAST, c.with_byte(0x7F)), ["FILE", LAST, "0x7F", "[127, 5]"]),
     "NaN 0xFF": (lambda c: c.set(LAST, c.with_byte(0xFF)), ["FILE", LAST, "0xFF", "[127, 5]"]),
@@ -158,7 +161,7 @@ def test_one_line_exit_2_and_nothing_written(
     line = refusal(lambda: TOOLS[tool](source, tmp_path / "out"), capsys)
     for word in words:
         assert (checkpoint.file.name if word == "FILE" else word) in line, line
-    assert [path.name for path in tmp_path.iterdir()] == ["hf"]
+    assert nothing_published(tmp_path / "out")
 
 
 @pytest.mark.parametrize("tool", TOOLS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import itertools
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from recipe.weights import gather
 from recipe.weights.dcp_metadata import Blob, Chunk, StoredTensor
+from recipe.weights.dcp_reader import read_storage
 from recipe.weights.errors import WeightsError
 from recipe.weights.gather import Box, ChunkIndex, Gather, Section
 from recipe.weights.source import Reader
@@ -33,11 +35,12 @@ class Collected:
         return 0
 
     def fill(self, nbytes: int, read: Any) -> int:
+        begin = len(self.content)
         for at in range(0, nbytes, 14):
             into = bytearray(min(14, nbytes - at))
             read(at, memoryview(into))
             self.content += into
-        return 0
+        return zlib.crc32(self.content[begin:])
 
 
 @st.composite
@@ -100,6 +103,28 @@ def test_rows_of_any_box(saved: tuple[torch.Tensor, list[tuple[Any, torch.Tensor
     expected = tensor[(*at, slice(first, first + rows))].contiguous()
     assert part.nbytes == len(sink.content) == 2 * expected.numel()
     assert torch.equal(torch.frombuffer(sink.content, dtype=torch.bfloat16).view(expected.shape), expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(saved_tensors(), st.data())
+def test_a_flipped_bit_is_noticed_whatever_is_read_of_its_piece(
+    saved: tuple[torch.Tensor, list[tuple[Any, torch.Tensor]]], data: st.DataObject
+) -> None:
+    tensor, pieces = saved
+    leading = tensor.dim() - 2
+    at = [data.draw(st.integers(0, size - 1)) for size in tensor.shape[:leading]]
+    first = data.draw(st.integers(0, tensor.shape[leading] - 1))
+    box = Box((*at, first, 0), (*[1] * leading, 1, tensor.shape[-1]))
+    with tempfile.TemporaryDirectory() as name:
+        index = write(Path(name), pieces, tuple(tensor.shape))
+        section = Section("w", box, leading, index.covering(box))
+        storage = read_storage(Path(name), "w", data.draw(st.sampled_from(section.chunks)), "BF16", Reader())
+        place = storage.entry.begin + data.draw(st.integers(0, storage.entry.nbytes - 1))
+        content = bytearray((Path(name) / "f").read_bytes())
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+        (Path(name) / "f").write_bytes(content)
+        with pytest.raises(WeightsError, match=r"f: w at byte \d+: its bytes have CRC-32"):
+            Gather("w", "BF16", (section,), Path(name)).emit(Collected(), Reader())
 
 
 @settings(max_examples=40, deadline=None)

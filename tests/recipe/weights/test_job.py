@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -17,9 +18,11 @@ import pytest
 
 from recipe.weights.errors import InterruptedJobError, WeightsError
 from recipe.weights.hf_checkpoint import TensorEntry
-from recipe.weights.job import Copy, Job, Literal, OutputFile, identity_of, layer_of, run_job, verify_job
+from recipe.weights.inputs import mark_of
+from recipe.weights.job import Copy, Job, Literal, OutputFile, digests, layer_of, run_job, verify_job
 from recipe.weights.output import FileDestination, Sink
 from recipe.weights.source import Reader, Source
+from recipe.weights.sums import Sums
 from recipe.weights.workspace import LEDGER, MANIFEST, WORK, is_complete
 
 SIZE = 5000
@@ -41,6 +44,10 @@ class Spy:
     def label(self) -> str:
         return self.part.label
 
+    @property
+    def reads(self) -> Any:
+        return self.part.reads
+
     def emit(self, sink: Sink, reader: Reader) -> None:
         self.seen.append(self.label)
         self.act()
@@ -60,7 +67,15 @@ def job(tmp_path: Path) -> Job:
         for n, entry in enumerate(entries)
     ]
     small = [("config.json", b"{}"), ("index.json", b"[1]")]
-    return Job("test", source, tmp_path / "out", identity_of("test", entries, {}), files, lambda: small)
+    blank = Job("test", source, tmp_path / "out", "", "", files, lambda: small, {})
+    return planned_again(blank)
+
+
+def planned_again(job: Job, **options: Any) -> Job:
+    """The job over its input as it is now."""
+    entries = [entry for file in job.files for part in file.parts for entry in part.reads]
+    marks = {entry.file: mark_of(entry.file) for entry in entries}
+    return replace(job, marks=marks, **digests("test", options, entries, marks))
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -105,7 +120,7 @@ def test_a_second_run_does_nothing_and_other_input_is_refused(job: Job) -> None:
     seen: list[str] = []
     assert not run_job(spied(job, seen)) and not seen
     os.utime(job.input / "data", ns=(1, 1))
-    other_job = replace(job, identity=identity_of("test", [p.source.entry for f in job.files for p in f.parts[1:]], {}))
+    other_job = planned_again(job)
     assert other_job.identity != job.identity
     with pytest.raises(WeightsError, match="made from other input or options"):
         run_job(other_job)
@@ -170,7 +185,7 @@ def test_an_unfinished_job_over_other_input_is_refused(job: Job) -> None:
     with pytest.raises(Killed):
         run_job(spied(job, [], "layers.3.w", kill), workers=1)
     before = content(job.output)
-    other_job = replace(job, identity="other")
+    other_job = planned_again(job, other=1)
     with pytest.raises(WeightsError, match="unfinished job over other input"):
         run_job(other_job)
     assert content(job.output) == before
@@ -190,7 +205,7 @@ def test_a_ledger_is_believed_only_about_whole_files(torn: str, job: Job) -> Non
     work = job.output / WORK
     (work / "part0").mkdir(parents=True)
     (work / "part0" / "file0").write_bytes(b"half")
-    header = json.dumps({"identity": job.identity, "overwrite": False})
+    header = json.dumps({"options": job.options, "identity": job.identity})
     (work / "ledger.jsonl").write_text(f"{header}\n{torn}")
     assert run_job(job)
     assert content(job.output) == straight
@@ -206,7 +221,9 @@ def test_stopped_at_any_call_that_changes_the_disk(old: bool, job: Job, monkeypa
     run_job(straight)
     for moment in range(1000):
         here = replace(job, output=job.output.with_name(f"out{moment}"))
-        older = replace(here, identity="older", files=[*job.files[:3], OutputFile("more/gone", [Literal(b"x")])])
+        older = replace(
+            here, options="older", identity="older", files=[*job.files[:3], OutputFile("more/gone", [Literal(b"x")])]
+        )
         if old:
             run_job(older, workers=1)
         calls, first = [0], []
@@ -239,17 +256,162 @@ def dying(call: Callable[..., Any], calls: list[int], moment: int) -> Callable[.
     return run
 
 
-def test_bad_input_leaves_nothing(job: Job) -> None:
+def test_bad_input_leaves_nothing_where_no_file_is_whole(job: Job) -> None:
     def bad() -> None:
-        raise WeightsError("data: layers.4.w has NaN")
+        raise WeightsError("data: layers.0.w has NaN")
 
-    with pytest.raises(WeightsError, match="has NaN"):
-        run_job(spied(job, [], "layers.4.w", bad), workers=2)
+    with pytest.raises(WeightsError, match=r"has NaN$"):
+        run_job(spied(job, [], "layers.0.w", bad), workers=1)
     assert not job.output.exists()
     job.output.mkdir()
-    with pytest.raises(WeightsError, match="has NaN"):
+    with pytest.raises(WeightsError, match=r"has NaN$"):
         run_job(spied(job, [], "layers.0.w", bad), workers=1)
     assert not list(job.output.iterdir())
+
+
+def in_files_of_their_own(job: Job, tmp_path: Path) -> Job:
+    """The job with the tensor of each output file in a file of its own."""
+    files = []
+    for number, file in enumerate(job.files):
+        header, copy = file.parts
+        place = job.input / f"shard{number}"
+        place.write_bytes((job.input / "data").read_bytes()[number * SIZE : (number + 1) * SIZE])
+        entry = replace(copy.source.entry, file=place, begin=0)
+        files.append(OutputFile(file.name, (header, Copy(Source(entry), 100, SIZE - 100))))
+    return planned_again(replace(job, files=files))
+
+
+def test_a_bad_shard_keeps_what_others_gave_and_its_successor_is_taken(job: Job, tmp_path: Path) -> None:
+    job = in_files_of_their_own(job, tmp_path)
+
+    def bad() -> None:
+        raise WeightsError("shard3: layers.3.w has NaN")
+
+    with pytest.raises(WeightsError, match=r"has NaN; 3 of 6 files are whole and kept"):
+        run_job(spied(job, [], "layers.3.w", bad), workers=1)
+    kept = {path: path.stat().st_ino for path in (job.output / WORK).rglob("file?")}
+    (job.input / "shard3").write_bytes(bytes(SIZE))
+    again, seen = planned_again(job), list[str]()
+    assert again.identity != job.identity
+    assert run_job(spied(again, seen), workers=1)
+    assert [label for label in seen if label != "header"] == ["layers.3.w", "layers.4.w", "layers.5.w"]
+    assert {(job.output / path.relative_to(job.output / WORK)).stat().st_ino for path in kept} == set(kept.values())
+    verify_job(again)
+    assert json.loads((job.output / MANIFEST).read_text())["identity"] == again.identity
+
+
+def test_what_was_made_of_a_shard_that_is_replaced_is_made_again(job: Job, tmp_path: Path) -> None:
+    job = in_files_of_their_own(job, tmp_path)
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(spied(job, [], "layers.4.w", kill), workers=1)
+    (job.input / "shard1").write_bytes(bytes(SIZE))
+    seen: list[str] = []
+    again = planned_again(job)
+    assert run_job(spied(again, seen), workers=1)
+    assert [label for label in seen if label != "header"] == ["layers.1.w", "layers.4.w", "layers.5.w"]
+    verify_job(again)
+
+
+def test_a_shard_that_is_put_back_does_not_bring_back_what_its_successor_gave(job: Job, tmp_path: Path) -> None:
+    job = in_files_of_their_own(job, tmp_path)
+    file = job.input / "shard2"
+    first, times = file.read_bytes(), (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(spied(job, [], "layers.2.w", kill), workers=1)
+    file.write_bytes(bytes(SIZE))
+    with pytest.raises(Killed):
+        run_job(spied(planned_again(job), [], "layers.4.w", kill), workers=1)
+    file.write_bytes(first)
+    os.utime(file, ns=times)
+    seen: list[str] = []
+    assert run_job(spied(job, seen), workers=1)
+    assert [label for label in seen if label != "header"] == ["layers.2.w", "layers.4.w", "layers.5.w"]
+    verify_job(job)
+
+
+@pytest.mark.parametrize("when", ["layers.1.w", "layers.4.w"])
+def test_input_that_changes_during_a_run_is_not_published(when: str, job: Job, tmp_path: Path) -> None:
+    """Before it is read, and when what was made of it is whole already; the time and size need not change."""
+    job = in_files_of_their_own(job, tmp_path)
+    file = job.input / "shard2"
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+
+    def change() -> None:
+        other = job.input / "other"
+        other.write_bytes(bytes(SIZE))
+        os.utime(other, ns=times)
+        other.rename(file)
+
+    with pytest.raises(WeightsError, match=r"shard2: changed while it was read; \d of 6 files are whole"):
+        run_job(spied(job, [], when, change), workers=1)
+    assert [path.name for path in job.output.iterdir()] == [WORK]
+    again, seen = planned_again(job), list[str]()
+    assert run_job(spied(again, seen), workers=1) and "layers.2.w" in seen and "layers.0.w" not in seen
+    verify_job(again)
+
+
+def test_a_small_file_that_changes_during_a_run_costs_no_large_one(job: Job) -> None:
+    tokenizer = job.input / "tokenizer.json"
+    tokenizer.write_text("{}")
+    job = replace(job, marks={**job.marks, tokenizer: mark_of(tokenizer)})
+    with pytest.raises(WeightsError, match=r"tokenizer.json: changed while it was read; 6 of 6 files"):
+        run_job(spied(job, [], "layers.4.w", lambda: os.truncate(tokenizer, 1)), workers=1)
+    seen: list[str] = []
+    assert run_job(spied(planned_again(job), seen)) and not seen
+
+
+def test_touched_times_are_forgiven_after_verify(job: Job) -> None:
+    run_job(job)
+    os.utime(job.input / "data", ns=(1, 1))
+    again = planned_again(job)
+    with pytest.raises(WeightsError, match="--verify tells whether it is the same"):
+        run_job(again)
+    verify_job(again)
+    assert not run_job(again)
+    data = bytearray((job.input / "data").read_bytes())
+    data[-1] ^= 1
+    (job.input / "data").write_bytes(data)
+    changed = planned_again(job)
+    with pytest.raises(WeightsError, match=r"layers.5.w\) differs"):
+        verify_job(changed)
+    with pytest.raises(WeightsError, match="made from other input"):
+        run_job(changed)
+
+
+def test_sums_are_compared_before_a_file_is_read_and_after_a_resume(job: Job, tmp_path: Path) -> None:
+    job = in_files_of_their_own(job, tmp_path)
+    sums = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in job.marks}
+    assert run_job(replace(job, sums=Sums(sums), output=tmp_path / "good"), workers=3)
+    sums[job.input / "shard2"] = "0" * 64
+    seen: list[str] = []
+    with pytest.raises(WeightsError, match=r"shard2: its SHA-256 is \w{64}, expected 0{64}; .*; 2 of 6 files"):
+        run_job(spied(replace(job, sums=Sums(sums)), seen), workers=1)
+    assert "layers.2.w" not in seen
+
+    # Without sums all but the last become whole; with them the one that was made of the wrong file goes.
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_job(spied(job, [], "layers.5.w", kill), workers=1)
+    with pytest.raises(WeightsError, match=r"shard2: its SHA-256 .*; 5 of 6 files"):
+        run_job(replace(job, sums=Sums(sums)), workers=1)
+
+
+def test_a_job_for_a_plan_only(job: Job) -> None:
+    hollow = replace(job, only_plan="in: has headers and no contents")
+    for act in (run_job, verify_job):
+        with pytest.raises(WeightsError, match="no contents"):
+            act(hollow)
+    assert not job.output.exists()
 
 
 def test_a_full_disk_keeps_what_is_done(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

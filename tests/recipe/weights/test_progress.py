@@ -60,7 +60,8 @@ def test_the_table_joins_layers_that_are_alike(tmp_path: Path) -> None:
     sizes = {"model.norm.weight": 5, "model.layers.0.a": 7, "model.layers.1.a": 7, "model.layers.1.b": 1}
     sizes |= {"model.layers.2.a": 8, "model.layers.3.a": 8, "model.layers.5.a": 8}
     parts = [Literal(bytes(size), name) for name, size in sizes.items()]
-    job = Job("test", tmp_path, tmp_path / "out", "", [OutputFile("f", parts[:4]), OutputFile("g", parts[4:])], list)
+    files = [OutputFile("f", parts[:4]), OutputFile("g", parts[4:])]
+    job = Job("test", tmp_path, tmp_path / "out", "", "", files, list, {})
     assert [line.split() for line in layer_table(job)][1:] == [
         ["outside", "1", "5"],
         ["0", "1", "7"],

@@ -14,6 +14,7 @@ from recipe.tiny.fp8 import make_fp8_model
 from recipe.weights import cast, torch_dist
 from recipe.weights.hf_checkpoint import INDEX_NAME
 from recipe.weights.job import run_job
+from recipe.weights.workspace import WORK
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # The process: the size of output files (a killed run does one again for each worker) is chosen here, for a job of many.
@@ -30,6 +31,11 @@ status = dict(line.split(":") for line in open("/proc/self/status") if ":" in li
 print("most", *(status[name].split()[0] for name in ("VmHWM", "VmPeak")))
 sys.exit(code)
 """
+
+
+def nothing_published(output: Path) -> bool:
+    """Whether an output directory is not there, or holds no more than whole files for the same command to go on."""
+    return not output.exists() or [path.name for path in output.iterdir()] == [WORK]
 
 
 @dataclass(frozen=True)
