@@ -39,8 +39,6 @@ CONFIG: dict[str, Any] = {
         "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
     },
 }  # fmt: skip
-# The models that a run file can name by `[model] architecture`, and `python -m recipe model-config`.
-CONFIGS = {"deepseek_v3_671b": CONFIG}
 # The published shards are up to 4.3 GB.
 FILE_BYTES = 4_300_000_000
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from recipe.files import write_atomically
 from recipe.text import printable
-from recipe.tiny.published import CONFIGS
+from recipe.tiny.published import CONFIG
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import read_json
 from recipe.weights.hf_directory import dtype_of, plain_config
 
+# The models that a run file can name by `[model] architecture`, too.
+CONFIGS = {"deepseek_v3_671b": CONFIG}
 TEXT = (
     "write config.json without quantisation and multi-token prediction, from a directory or by name; needs no weights"
 )

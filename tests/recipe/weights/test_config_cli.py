@@ -12,7 +12,8 @@ import pytest
 
 from recipe.__main__ import main
 from recipe.runfile.architecture import KNOWN, from_config_json
-from recipe.tiny.published import CONFIG, CONFIGS
+from recipe.tiny.published import CONFIG
+from recipe.weights.config_cli import CONFIGS
 from recipe.weights.hf_directory import plain_config
 
 
