@@ -167,7 +167,7 @@ def nearest_stage_lists(stages: Sequence[int]) -> list[list[int]]:
     layers, inner = sum(stages), stages[1:-1]
     most = (layers - 2) // len(inner)
     lists = []
-    # The layers moved are a convex function of the inner size, with its bends at what the stages were and at their mean.
+    # The layers moved are a convex function of the inner size; it bends at what the stages were and at their mean.
     mean = sum(inner) // len(inner)
     for each in {min(size, most) for size in (*inner, mean, mean + 1)}:
         ends = layers - each * len(inner)
