@@ -120,7 +120,8 @@ def compose(wanted: WantedTree, tree: Path, say: Say) -> Tree:
         before = next((one.files[name] for one in examined if name in one.files), "") or _sha256(pinned[name])
         if before != _sha256(own[name]):
             changed[name] = before
-    links, linked = {}, {}
+    links: dict[str, Path] = {}
+    linked: dict[str, str] = {}
     for one in examined:
         links |= adopted.links(one.adopted, files)
         linked |= {name: digest for name, digest in one.files.items() if name not in files}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from recipe.__main__ import main
+from recipe.runfile.paths import upstream_dir
 from recipe.sources.errors import SourcesError
 from recipe.sources.tree import changes
 from tests.recipe.sources.test_source_patches import CORE, OURS, bring, diff, fingerprint, write
@@ -84,7 +86,8 @@ def state(directory: Path) -> dict[str, tuple[str, int]]:
 def imported(checkout, code: str) -> str:
     """What a process prints that has `upstream/` on its path, as the processes of a run have."""
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(checkout.upstream)}, text=True,
+        [sys.executable, "-c", code], text=True,
+        env={**os.environ, "PYTHONPATH": str(checkout.upstream), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True, check=True, cwd=checkout.root.parent,
     )  # fmt: skip
     return done.stdout.strip()
@@ -187,6 +190,17 @@ def test_a_file_that_a_patch_does_not_fit_is_refused_and_named(ready, tmp_path):
     core = CORE.replace("q * k", "q / k")
     line = ready.fails("--adopt", str(trees(tmp_path / "two", ready, {"beta/core/__init__.py": core}) / "beta"))
     assert "cannot be adopted as beta" in line and f"{tmp_path}/two/beta/core/__init__.py:" in line
+
+
+def test_a_changed_function_of_the_real_verl_is_found(tmp_path, monkeypatch, capsys):
+    shutil.copytree(upstream_dir() / "verl", tmp_path / "src" / "verl", ignore=shutil.ignore_patterns("__pycache__"))
+    protocol = tmp_path / "src" / "verl" / "protocol.py"
+    protocol.write_text(protocol.read_text().replace("    def concat(data:", "    def concat(data_list, data:"))
+    monkeypatch.setenv("RECIPE_UPSTREAM", str(tmp_path / "tree"))
+    assert main(["sync", "--adopt", str(tmp_path / "src"), "--accept-differences"]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path}/src/verl cannot be adopted as verl: verl_patches.protocol:concat" in error
+    assert f"{protocol}:" in error and error.count("\n") == 1 and not (tmp_path / "tree").exists()
 
 
 def test_a_package_that_hides_a_pinned_module_is_a_difference(ready, tmp_path):
