@@ -168,6 +168,10 @@ def _taken(options: argparse.Namespace, manifest: dict[str, Any], every: pins.Pi
             [path.expanduser() for path in options.adopt], recognise.marks(every, options.root, target)
         )
         for package, path in found.items():
+            if path.resolve().is_relative_to(target.resolve()):
+                raise UsageError(
+                    f"--adopt {path}: it is in {target}, which sync makes anew; move it out of there first"
+                )
             before = taken.get(package)
             same = before if before is not None and before.path == path else Adopted(package, path)
             taken[package] = replace(same, accept=options.accept_differences)

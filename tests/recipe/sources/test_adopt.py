@@ -303,6 +303,7 @@ def test_a_package_of_another_profile_is_put_beside(ready, tmp_path):
         (["--adopt", "{src}/empty"], "found none of alpha, beta"),
         (["--adopt", "{root}"], "found none of alpha, beta"),  # alpha_patches is no alpha
         (["--adopt", "{src}", "{two}"], "alpha is in"),
+        (["--adopt", "{root}/upstream"], "which sync makes anew; move it out of there first"),
         (["--unadopt", "alpha"], "--unadopt alpha: adopted is nothing"),
         (["--insert-line"], "--insert-line: no adopted tree holds alpha/worker.py"),
         (["--insert-line", "--check"], "--check changes nothing"),
@@ -312,6 +313,7 @@ def test_a_package_of_another_profile_is_put_beside(ready, tmp_path):
 def test_wrong_words(ready, tmp_path, arguments, says):
     places = {"src": trees(tmp_path / "src", ready), "two": trees(tmp_path / "two", ready), "root": ready.root}
     (tmp_path / "src" / "empty").mkdir()
+    trees(ready.upstream, ready)
     assert says in ready.fails(*(argument.format(**places) for argument in arguments), code=2)
 
 
