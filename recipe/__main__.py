@@ -15,8 +15,9 @@ import re
 import sys
 
 from recipe.commands import command_modules
-from recipe.own_packages import own_packages
+from recipe.own_packages import REPOSITORY, own_packages
 from recipe.signals import default_on_stop_signals, quit_on_stop_signals
+from recipe.upstreams import upstream_tree
 
 COMMANDS = command_modules()
 # KEY=VALUE with the full key of a setting of verl.
@@ -88,6 +89,8 @@ def _missing(command: str, error: ModuleNotFoundError) -> int:
 
 def _command() -> int:
     """`main`, for a shell: neither Ctrl-C nor a reader that has seen enough (`| head`) is a traceback."""
+    if os.environ.get("RECIPE_UPSTREAM"):  # what we start may have another working directory
+        os.environ["RECIPE_UPSTREAM"] = str(upstream_tree(REPOSITORY))
     try:
         try:
             return main()

@@ -6,6 +6,11 @@ REPO="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 VENV="${RECIPE_VENV:-$REPO/.venv}"
 PYTHON="$VENV/bin/python"
 export REPO VENV PYTHON
+# Scripts change their directory, and a run has one of its own.
+if [[ -n "${RECIPE_UPSTREAM:-}" ]]; then
+    RECIPE_UPSTREAM="$(realpath -ms -- "$RECIPE_UPSTREAM")"
+    export RECIPE_UPSTREAM
+fi
 # Every process of a run imports torch, verl and vLLM; where their bytecode may not be kept, each compiles them again.
 unset PYTHONDONTWRITEBYTECODE
 

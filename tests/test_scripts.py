@@ -114,3 +114,13 @@ def test_a_path_that_ray_cannot_start_workers_from(tmp_path: Path, character: st
     line = one_line(script("setup.sh", PATH=tools(tmp_path / "bin"), RECIPE_VENV=str(venv)), code=2)
     assert f"{venv}: Ray cannot start workers from a path with '{character}' in it" in line
     assert not venv.exists()
+
+
+def test_recipe_upstream_means_the_callers_directory_after_a_script_has_changed_it(tmp_path: Path) -> None:
+    code = f'source "{REPO}/scripts/env.sh"; cd /; "$BASH" -c \'printf %s "$RECIPE_UPSTREAM"\''
+    for given, meant in (("mine", f"{tmp_path}/mine"), ("/a/../b", "/b"), ("", "")):
+        done = subprocess.run(
+            ["bash", "-c", code], cwd=tmp_path, env={"PATH": os.environ["PATH"], "RECIPE_UPSTREAM": given},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == meant

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -81,6 +82,11 @@ def _guarded(handler: Callable[[argparse.Namespace], int]) -> Callable[[argparse
 
 
 def _pinned_roots() -> list[Path]:
+    tree = upstream_tree(REPOSITORY)
+    if os.environ.get("RECIPE_UPSTREAM") and not tree.is_dir():
+        raise OverlayError(
+            f"RECIPE_UPSTREAM={tree} is not there; bring the sources: python -m recipe sync, or unset it"
+        )
     return source.default_roots(REPOSITORY)
 
 

@@ -60,7 +60,9 @@ def _sources(facts: Facts) -> str:
         return f"{facts.upstream}: not synced"
     versions = ", ".join(f"{name} {source.get('version')}" for name, source in manifest.get("upstreams", {}).items())
     state = "with our line and patches" if manifest.get("state") == "ours" else "without ours"
-    return f"{facts.upstream}: profile {manifest.get('profile')}, {state}: {versions}"
+    adopted = [f"{package} from {entry['path']}" for package, entry in manifest.get("adopted", {}).items()]
+    taken = f"; adopted: {', '.join(adopted)}" if adopted else ""
+    return f"{facts.upstream}: profile {manifest.get('profile')}, {state}: {versions}{taken}"
 
 
 def _memory(facts: Facts) -> str:

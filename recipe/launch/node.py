@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import socket
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from recipe.runfile.paths import REPO, upstream_dir
 from recipe.runfile.ports import NodePorts, default_base, head_ports
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.settings import keys
+from recipe.sources.swap import read_manifest
 
 _CODE = (".py", ".patch")
 
@@ -163,6 +165,7 @@ def code_digest() -> str:
     for path in [*sorted(files), REPO / "upstreams.toml"]:
         hasher.update(str(path.relative_to(REPO)).encode())
         hasher.update(hashlib.sha256(path.read_bytes()).digest())
-    manifest = upstream_dir() / "MANIFEST.json"
-    hasher.update(manifest.read_bytes() if manifest.is_file() else b"")
+    manifest = read_manifest(upstream_dir()) or {}
+    # Where a node keeps trees that it has adopted is its own matter; what is in them is not.
+    hasher.update(json.dumps({name: value for name, value in manifest.items() if name != "adopted"}).encode())
     return hasher.hexdigest()[:12]

@@ -19,7 +19,7 @@ from recipe.launch.cache import cached, digest
 from recipe.reward.processes.tier3 import require
 from recipe.runfile.derive import Inputs, derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
-from recipe.runfile.paths import REPO, cache_dir, upstream_dir
+from recipe.runfile.paths import REPO, cache_dir, import_path
 from recipe.runfile.schema import RunConfig
 from recipe.signals import die_with_parent
 
@@ -234,7 +234,7 @@ def _run(*arguments: str, log: Path) -> None:
     """
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
+        "PYTHONPATH": import_path(),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(cache_dir() / "huggingface"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from recipe.audit.fit import verify
 from recipe.launch.first_look import first_look, require_one_machine, require_plain_interpreter
 from recipe.runfile.errors import LaunchError
+from recipe.runfile.paths import require_verl
 from recipe.runfile.schema import RunConfig
 from recipe.runfile.trackers import require_trackers
 
@@ -43,8 +44,7 @@ def _require_sources(upstream: Path) -> None:
     Raises:
         LaunchError: says so, with the first patch that does not fit.
     """
-    if not (upstream / "verl").is_dir():
-        raise LaunchError(f"{upstream} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
+    require_verl(upstream)
     drifted = [fit.line for fit in verify([upstream]) if not fit.fits]
     if drifted:
         raise LaunchError("patches do not fit the upstream sources, see python -m recipe patches verify: " + drifted[0])

@@ -93,7 +93,7 @@ def _print(options: argparse.Namespace) -> None:
     from recipe.runfile.config import load
     from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import ConfigError
-    from recipe.runfile.paths import runs_dir, upstream_dir
+    from recipe.runfile.paths import require_verl, runs_dir, upstream_dir
 
     for name in ("steps", "micro_batches", "decode_steps", "jobs"):
         value = getattr(options, name)
@@ -115,6 +115,7 @@ def _print(options: argparse.Namespace) -> None:
         decode_steps=options.decode_steps,
         save=options.save,
     )
+    require_verl(upstream_dir())
     run = rehearsed(config, asked, upstream_dir())
     directory = options.out or runs_dir() / "rehearsals" / config.run.name
     directory = directory.absolute()

@@ -19,7 +19,6 @@ from recipe.rehearse.jobs import environment, make_description_jobs, make_job, w
 from recipe.rehearse.model_files import make_model
 from recipe.rehearse.subject import Rehearsed
 from recipe.runfile.errors import LaunchError
-from recipe.runfile.paths import REPO
 from recipe.signals import die_with_parent
 from recipe.sizes import size_text
 from recipe.text import plain, printable
@@ -120,9 +119,10 @@ class _Processes:
         self._environment = {**environment, "TMPDIR": self._scratch.name}
         reading, writing = os.pipe()
         with open(log, "wb") as file:
+            # Not in this repository: Python would look there first, and it may hold copied trees of the upstreams.
             self._process = subprocess.Popen(
-                [*command, str(writing)], env=self._environment, cwd=REPO, stdin=subprocess.PIPE, stdout=file,
-                stderr=file, pass_fds=(writing,), start_new_session=True, preexec_fn=die_with_parent,
+                [*command, str(writing)], env=self._environment, cwd=self._scratch.name, stdin=subprocess.PIPE,
+                stdout=file, stderr=file, pass_fds=(writing,), start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         os.close(writing)
         say("importing verl, Megatron-core and vLLM")

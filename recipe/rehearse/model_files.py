@@ -11,11 +11,9 @@ from recipe.files import write_atomically
 from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
-from recipe.tiny.published import CONFIG
 from recipe.tiny.tokenizer import save_tokenizer
+from recipe.weights.config_cli import CONFIGS
 
-# config.json in full, of the models that a run file can name by `[model] architecture`.
-KNOWN = {"deepseek_v3_671b": CONFIG}
 # verl 0.6.1 refuses both; the weights of a run are without them.
 _LEFT_OUT = ("quantization_config",)
 
@@ -42,7 +40,7 @@ def config_json(config: RunConfig) -> dict[str, Any]:
     """
     given = config.model.path
     values = derive_run(config).model_config
-    values = KNOWN.get(config.model.architecture or "") if values is None else values
+    values = CONFIGS.get(config.model.architecture or "") if values is None else values
     if values is None:
         raise ConfigError(f"[model] path: {given} has no config.json here, and no [model] architecture names the sizes")
     kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import os
-
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout
-from recipe.runfile.paths import REPO, RunPaths, cache_dir, upstream_dir
+from recipe.runfile.paths import RunPaths, cache_dir, import_path
 from recipe.runfile.schema import CUDA, NPU, SIM, RunConfig
 from recipe.runfile.trackers import tracker_environment
 
@@ -50,7 +48,7 @@ SET_PER_PROCESS = (
 def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str]:
     ascend = config.cluster.device != CUDA
     return {
-        "PYTHONPATH": os.pathsep.join([str(REPO), str(upstream_dir())]),
+        "PYTHONPATH": import_path(),
         "PYTHONUNBUFFERED": "1",
         # The driver never imports verl/workers/megatron_workers.py, where the prelude line is.
         "VERL_USE_EXTERNAL_MODULES": "verl_patches.prelude_patch",

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from recipe.runfile.errors import LaunchError
 from recipe.runfile.schema import RunConfig
 from recipe.upstreams import upstream_tree
 
@@ -78,6 +79,18 @@ class RunPaths:
 def upstream_dir() -> Path:
     """The synced upstream sources; RECIPE_UPSTREAM names another tree's."""
     return upstream_tree(REPO)
+
+
+def require_verl(upstream: Path) -> None:
+    """Refuse a tree of upstream sources without the trainer; LaunchError says what to type."""
+    if not (upstream / "verl").is_dir():
+        raise LaunchError(f"{upstream} holds no verl; run `python -m recipe sync` (or scripts/setup.sh) first")
+
+
+def import_path() -> str:
+    """The PYTHONPATH of the processes of a run. The upstreams are before this repository, whose root may hold trees of
+    theirs that were copied in by hand: `upstream/` shows them with ours in them."""
+    return os.pathsep.join([str(upstream_dir()), str(REPO)])
 
 
 def run_directory(config: RunConfig) -> Path:

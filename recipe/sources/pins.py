@@ -100,6 +100,16 @@ class Pins:
         added = tuple(known[extra] for extra in beside if own.pin(extra) is None)
         return replace(own, pins=own.pins + added, beside=beside)
 
+    def complete(self, pin: Pin) -> Pin:
+        """`pin` with what another profile says of what a build of that version writes, where it does not say it."""
+        same = [other for profile in self.profiles.values() if (other := profile.pin(pin.name)) is not None]
+        for other in same:
+            if other.version == pin.version:
+                pin = replace(
+                    pin, entry_points=pin.entry_points or other.entry_points, generate=pin.generate or other.generate
+                )
+        return pin
+
 
 def read_pins(file: Path) -> Pins:
     """Read `file`; SourcesError names the entry and the field that is wrong."""

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from recipe.sources.errors import SourcesError
+import os
+from pathlib import Path
+
+from recipe.files import write_atomically
+from recipe.sources.errors import SourcesError, writing
 from recipe.sources.pins import Prelude
 
 
@@ -25,3 +29,26 @@ def insert(text: str, prelude: Prelude) -> str:
     if lines.index(prelude.before) < place:
         raise SourcesError(f"{prelude.file}: {prelude.before!r} comes before {prelude.after!r}; correct [prelude]")
     return "\n".join([*lines[:place], prelude.line, *lines[place:]])
+
+
+def insert_into(file: Path, prelude: Prelude) -> bool:
+    """Put the line into a file of the user's; whether it was not there yet.  SourcesError as for `insert`."""
+    text = file.read_text(encoding="utf-8")
+    return _rewrite(file, text, insert(text, prelude))
+
+
+def take_out_of(file: Path, prelude: Prelude) -> bool:
+    """Take the line out of a file of the user's; whether it was there."""
+    text = file.read_text(encoding="utf-8")
+    return _rewrite(file, text, "\n".join(line for line in text.split("\n") if line != prelude.line))
+
+
+def _rewrite(file: Path, before: str, after: str) -> bool:
+    if before == after:
+        return False
+    target = file.resolve()  # of a link, what it leads to
+    mode = target.stat().st_mode
+    with writing(target, "make it writable"):
+        write_atomically(target, after)
+        os.chmod(target, mode)
+    return True

@@ -22,6 +22,13 @@ _LARGE = 64 * 2**20
 _TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
+def dtype_of(config: dict[str, Any]) -> str:
+    """The weights' type that a config.json names, as safetensors calls it; bfloat16 where they are quantised."""
+    named = config.get("dtype", config.get("torch_dtype"))
+    types = {torch_name: name for name, torch_name in _TORCH_NAMES.items()}
+    return "BF16" if config.get("quantization_config") else types.get(named if isinstance(named, str) else "", "BF16")
+
+
 def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) -> bytes:
     """config.json of unquantised weights in `dtype` (safetensors' name), as verl 0.6.1 accepts it: without multi-token
     prediction, unless that is kept."""

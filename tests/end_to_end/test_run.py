@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from recipe.__main__ import main
 from recipe.launch.processes import ray_workers
 from recipe.recorder import read_events
 from recipe.report.marks import read_marks
@@ -183,6 +185,26 @@ def test_a_run_with_mindspeed_finishes_and_its_actor_agrees_with_the_rollout(
     assert len(set(found)) == 2 and {status for _, status in found} == {"applied"}, found
     stepped_aside = [one for one in lines if one["patch"] == "megatron_patches.core.extensions:transformer_engine"]
     assert stepped_aside and {one["status"] for one in stepped_aside} == {"skipped"}
+
+
+def test_a_run_on_adopted_trees_finishes_and_imports_them(
+    runs: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copied in by hand and without our line: the run shows them through `upstream/`, with ours in them."""
+    upstream = Path(os.environ["RECIPE_UPSTREAM"] if "RECIPE_UPSTREAM" in os.environ else REPO / "upstream")
+    theirs, packages = tmp_path / "theirs", {"megatron", "verl", "vllm", "vllm_ascend"}
+    for package in packages:
+        shutil.copytree(upstream / package, theirs / package, ignore=shutil.ignore_patterns("__pycache__"))
+    workers_file = theirs / "verl" / "workers" / "megatron_workers.py"
+    text = workers_file.read_text(encoding="utf-8").replace("from verl_patches import prelude_patch\n", "")
+    workers_file.write_text(text, encoding="utf-8")
+    for name, value in (("RECIPE_UPSTREAM", str(tmp_path / "tree")), ("PYTHONDONTWRITEBYTECODE", "")):
+        monkeypatch.setenv(name, value)
+    assert main(["sync", "--adopt", str(theirs)]) == 0
+    check_finished_run(runs / "adopted", start("sim.toml", "adopted", 2), dies=2)
+    # Python keeps the bytecode of a module beside the file that it was imported from.
+    assert {file.relative_to(theirs).parts[0] for file in theirs.rglob("*.pyc")} == packages
+    assert workers_file.read_text(encoding="utf-8") == text
 
 
 def metrics(run_dir: Path) -> list[dict[str, float]]:

@@ -26,7 +26,7 @@ for _id, _rule, _title, _why, _fix in (
     ("L002", "stages", "verl can express the pipeline's list of layers",
      "verl and Megatron-core know a first, a last and equal stages between; with any other list verl computes wrong "
      "layer offsets, and weights land in other layers than they belong to",
-     "give all but the first and last of [actor] stage_layers the same number (61 layers over 8: 6, 8 x 6, 7)"),
+     "take one of these for [actor] stage_layers: all but the first and last have the same number of layers"),
     ("L003", "actor", "the actor's layout fills the cluster",
      "Megatron-core's world is tensor x pipeline x data parallel", "change [actor] tensor_parallel or stage_layers"),
     ("L004", "experts", "the actor's expert parallel size divides the dies of a stage",

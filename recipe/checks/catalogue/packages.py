@@ -16,6 +16,7 @@ from recipe.runfile.trackers import needed
 # Of many things of one kind, so many are named.
 SHOWN = 6
 SYNC = "run: python -m recipe sync"
+ADOPT = "python -m recipe sync --adopt DIR"
 
 
 @check(
@@ -52,7 +53,7 @@ def _versions(facts: Facts) -> Iterator[Complaint]:
 @check(
     "P003", "the upstream sources are there, with our line and patches in them", needs="node", any_run=True,
     why="without the prelude line no patch is applied in any worker, and the run fails late or trains something else",
-    fix=SYNC,
+    fix=f"{SYNC}, or with trees that you have copied in yourself: {ADOPT}",
 )  # fmt: skip
 def _upstream(facts: Facts) -> Iterator[Complaint]:
     manifest = facts.upstream_manifest
@@ -65,18 +66,18 @@ def _upstream(facts: Facts) -> Iterator[Complaint]:
 @check(
     "P004", "the upstream sources are unchanged since they were synced", needs="node", any_run=True,
     why="an edit by hand is on this node only, and no report of a run says so",
-    fix=SYNC + " (it puts every file back)",
+    fix=f"{SYNC} (it puts every file back); of an adopted tree, look at the file and run: {ADOPT}",
 )  # fmt: skip
 def _unchanged(facts: Facts) -> Iterator[Complaint]:
-    from recipe.sources.tree import differences
+    from recipe.sources.tree import changes
 
     manifest = facts.upstream_manifest
     if manifest is None:
         raise CannotTell(f"{facts.upstream} has no manifest (P003)")
-    lines = differences(facts.upstream, manifest["files"])
+    lines = changes(facts.upstream, manifest)
     if lines:
         more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
-        yield bad(f"{facts.upstream}: {lines[0]}{more}", "every file as synced")
+        yield bad(f"{facts.upstream}: {lines[0]}{more}", "every file as synced or adopted")
 
 
 @check(
@@ -135,19 +136,23 @@ def _overlay(facts: Facts) -> Iterator[Complaint]:
     "P007", "no second copy of an upstream lies on the import path", needs="node", any_run=True,
     why="a process started without our PYTHONPATH (a Ray that was started by hand, a notebook) would run that copy, "
         "without the overlay",
-    fix="uninstall it (pip uninstall), or start Ray by scripts/launch.sh only",
+    fix=f"run it: {ADOPT}; or start Ray by scripts/launch.sh only, or uninstall it",
 )  # fmt: skip
 def _second_copy(facts: Facts) -> Iterator[Complaint]:
     # On GPUs vLLM is the installed one, with its kernels.
     packages = (
         ("verl", "megatron") if facts.device == CUDA else ("verl", "vllm", "vllm_ascend", "megatron", "mindspeed")
     )
+    adopted = (facts.upstream_manifest or {}).get("adopted", {})
     for package in packages:
-        for entry in dict.fromkeys(facts.machine.path):
-            place = Path(entry or ".")
-            marks = ("__init__.py", "core/__init__.py")
-            if place.resolve() != facts.upstream.resolve() and any((place / package / m).is_file() for m in marks):
-                yield doubtful(f"{package} also lies in {place}", f"only in {facts.upstream}")
+        known = [facts.upstream / package, *([Path(adopted[package]["path"])] if package in adopted else [])]
+        for place in [Path(entry or ".") for entry in dict.fromkeys(facts.machine.path)]:
+            there = any((place / package / mark).is_file() for mark in ("__init__.py", "core/__init__.py"))
+            if there and (place / package).resolve() not in [one.resolve() for one in known]:
+                fix = (
+                    f"run it: {ADOPT.replace('DIR', str(place / package))}; or start Ray by scripts/launch.sh only, or "
+                )
+                yield doubtful(f"{package} also lies in {place}", f"only in {facts.upstream}", fix + "uninstall it")
 
 
 @check(

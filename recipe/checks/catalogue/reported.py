@@ -190,3 +190,12 @@ def _commits(facts: Facts) -> Iterator[Complaint]:
         for key, value in wanted.items():
             if synced.get(key) != value:
                 yield bad(f"{pin.name} at {key} {synced.get(key, 'unknown')}", f"{key} {value}")
+    for package, entry in manifest.get("adopted", {}).items():
+        if differs := list(entry["accepted"]):
+            more = f" and {len(differs) - 1} more" if len(differs) > 1 else ""
+            yield doubtful(f"{package}, adopted from {entry['path']}, differs in {differs[0]}{more}", "as pinned")
+        elif not entry["compared"]:
+            yield doubtful(
+                f"{package}, adopted from {entry['path']}, was not compared file by file", "as pinned",
+                f"bring the pinned files (sync --from), and run: python -m recipe sync --adopt {entry['path']}",
+            )  # fmt: skip

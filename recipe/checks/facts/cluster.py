@@ -142,6 +142,7 @@ def _probe() -> type:
             return time.time()
 
         def look(self, question: dict[str, Any]) -> dict[str, Any]:
+            import hashlib
             import importlib.metadata
             import json
             import os
@@ -159,7 +160,11 @@ def _probe() -> type:
             try:
                 with open(os.path.join(question["upstream"], "MANIFEST.json"), encoding="utf-8") as file:
                     manifest = json.load(file)
-                upstream = f"{manifest['profile']} {manifest['state']} {manifest['pins']}"
+                made_of = manifest["pins"]
+                if manifest.get("adopted"):  # the pins do not say what is there, and each node may keep it elsewhere
+                    files = json.dumps(manifest["files"], sort_keys=True)
+                    made_of = "adopted " + hashlib.sha256(files.encode()).hexdigest()
+                upstream = f"{manifest['profile']} {manifest['state']} {made_of}"
             except (OSError, ValueError, KeyError):
                 upstream = "not synced"
             prefixes = ("VLLM_", "HCCL_", "VERL_", "RECIPE_DP_")

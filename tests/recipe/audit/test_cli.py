@@ -232,6 +232,13 @@ def test_verify_names_the_directory_that_holds_nothing(two):
         assert done.returncode == 1 and done.stderr.startswith(f"error: {two.root / place} holds none of fake; "), place
 
 
+def test_a_recipe_upstream_that_is_not_there_is_not_passed_over(two):
+    path = os.pathsep.join([str(two.root), str(two.root / "upstream")])
+    for arguments in (["verify"], ["show", "mod:f"], ["fingerprint", "fake.mod:f"]):
+        done = recipe(two.root, "patches", *arguments, RECIPE_UPSTREAM=str(two.root / "nowhere"), PYTHONPATH=path)
+        assert done.returncode == 1 and f"RECIPE_UPSTREAM={two.root / 'nowhere'} is not there" in done.stderr, arguments
+
+
 def test_verify_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys, time, recipe.audit.cli, recipe.__main__ as m; t = time.perf_counter(); "

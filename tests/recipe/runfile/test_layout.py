@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.layout import lay_out
+from recipe.runfile.layout import NEAREST, lay_out, nearest_stage_lists
 from recipe.runfile.schema import RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -112,6 +112,33 @@ def test_a_layout_that_cannot_be_is_refused(arguments: tuple, expected: str) -> 
     with pytest.raises(ConfigError) as caught:
         lay_out(with_layout(*arguments))
     assert expected in str(caught.value)
+
+
+def test_stages_that_cannot_be_are_refused_with_the_nearest_that_can() -> None:
+    with pytest.raises(ConfigError) as caught:
+        lay_out(with_layout(256, 1, 1, 32, [7, 7, 8, 8, 8, 8, 8, 7], 512, 16))
+    nearest = "[6, 8, 8, 8, 8, 8, 8, 7] or [7, 8, 8, 8, 8, 8, 8, 6]"
+    assert str(caught.value).endswith(f"the nearest that they can express: {nearest}")
+
+
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=8))
+def test_no_stage_list_that_can_be_is_nearer(stages: list[int]) -> None:
+    def moved(other: list[int]) -> int:
+        return sum(abs(mine - theirs) for mine, theirs in zip(stages, other, strict=True))
+
+    layers, inner = sum(stages), len(stages) - 2
+    every = [
+        [first, *[each] * inner, layers - inner * each - first]
+        for each in range(1, (layers - 2) // inner + 1)
+        for first in range(1, layers - inner * each)
+    ]
+    nearest = nearest_stage_lists(stages)
+    assert nearest and all(other in every and moved(other) == min(map(moved, every)) for other in nearest)
+    assert len(nearest) <= NEAREST and (moved(nearest[0]) > 0 or nearest == [stages])
+
+
+def test_the_nearest_stages_are_found_however_many_layers_there_are() -> None:
+    assert nearest_stage_lists([1, 10**12, 2 * 10**12, 1])
 
 
 def test_shorter_prompts_make_larger_micro_batches() -> None:

@@ -150,6 +150,30 @@ def test_p005_other_pins_than_those_of_the_tree(cluster: Any) -> None:
     assert "other pins" in cluster.findings("P005")[0].found
 
 
+def test_p007_an_adopted_tree_is_no_second_copy(cluster: Any) -> None:
+    _second_copy(cluster)
+    (finding,) = cluster.findings("P007")
+    place = cluster.root / "site" / "verl"
+    assert f"python -m recipe sync --adopt {place}" in finding.fix
+    entry = {"path": str(place), "compared": True, "line": False, "accepted": {}, "own": {}}
+    _edit_manifest(cluster, adopted={"verl": entry})
+    assert cluster.findings("P007") == []
+    _edit_manifest(cluster, adopted={"verl": entry | {"path": str(cluster.root / "another")}})
+    assert len(cluster.findings("P007")) == 1
+
+
+def test_p004_an_adopted_tree_may_be_linked_and_may_not_change(cluster: Any) -> None:
+    theirs = cluster.root / "theirs"
+    (cluster.upstream / "verl").rename(theirs)
+    (cluster.upstream / "verl").symlink_to(theirs)
+    assert cluster.findings("P004") == []  # the package is the link, not the file
+    (theirs / "more.py").touch()
+    entry = {"path": str(theirs), "compared": True, "line": False, "accepted": {}, "own": {}}
+    _edit_manifest(cluster, adopted={"verl": entry})
+    (finding,) = cluster.findings("P004")
+    assert "not ours: verl/more.py" in finding.found and "--adopt" in finding.fix
+
+
 def test_p006_a_package_that_is_not_there_is_no_pass(synced: Any) -> None:
     tree = synced.root / "half"
     (tree / "verl").mkdir(parents=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,17 @@ def _other_commit(patient: Patient) -> None:
     patient.sources(MANIFEST_json=json.dumps(manifest))
 
 
+def _adopted(**entry: Any) -> Callable[[Patient], None]:
+    """The sources with a verl that is adopted, and as its manifest says."""
+
+    def spoil(patient: Patient) -> None:
+        manifest = json.loads((patient.upstream / "MANIFEST.json").read_text())
+        usual = {"path": "/src/verl", "compared": True, "line": False, "accepted": {}, "own": {}}
+        patient.sources(MANIFEST_json=json.dumps(manifest | {"adopted": {"verl": usual | entry}}))
+
+    return spoil
+
+
 PAINFUL: dict[str, list[tuple[Callable[[Patient], None], str, str]]] = {
     "X001": [
         (_no_rollout, "error", "sync_rollout"),
@@ -86,7 +98,11 @@ PAINFUL: dict[str, list[tuple[Callable[[Patient], None], str, str]]] = {
         (lambda ill: ill.failed_run("ValueError: No available memory for the cache blocks."), "error", "No available"),
     ],
     "X009": [(lambda ill: ill.environ(VLLM_PLUGINS="other"), "error", "VLLM_PLUGINS=other")],
-    "X010": [(_other_commit, "error", "verl at sha256 0000")],
+    "X010": [
+        (_other_commit, "error", "verl at sha256 0000"),
+        (_adopted(accepted={"verl/a.py": "0", "verl/b.py": ""}), "warning", "differs in verl/a.py and 1 more"),
+        (_adopted(compared=False), "warning", "verl, adopted from /src/verl, was not compared file by file"),
+    ],
 }  # fmt: skip
 
 
