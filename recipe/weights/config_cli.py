@@ -12,8 +12,8 @@ from recipe.files import write_atomically
 from recipe.text import printable
 from recipe.tiny.published import CONFIG
 from recipe.weights.errors import WeightsError
-from recipe.weights.hf_checkpoint import read_json
 from recipe.weights.hf_directory import dtype_of, plain_config
+from recipe.weights.wholeness import read_json
 
 # The models that a run file can name by `[model] architecture`, too.
 CONFIGS = {"deepseek_v3_671b": CONFIG}
