@@ -27,10 +27,10 @@ def upstream(tmp_path, monkeypatch):
 
 
 def test_changed_upstream(upstream, tmp_path):
-    module = upstream / "verl" / "models" / "mcore" / "registry.py"
+    module = upstream / "verl" / "models" / "mcore" / "patch_v012.py"
     module.parent.mkdir(parents=True)
-    module.write_text("def get_mcore_forward_fn(hf_config): return None\n")
-    with pytest.raises(LaunchError, match=r"verl_patches\.models\.mcore\.registry:get_mcore_forward_fn .* has changed"):
+    module.write_text("def apply_patch(): return None\n")
+    with pytest.raises(LaunchError, match=r"verl_patches\.models\.mcore\.patch_v012:apply_patch .* has changed"):
         launch(load(SIM), SIM)
     assert not (tmp_path / "runs").exists()
 

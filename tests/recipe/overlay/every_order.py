@@ -146,7 +146,8 @@ def check(patch: Any, live: bool, originals: dict[str, Any], ours: dict[str, Any
             if alias.module in sys.modules and at(alias) is not live_object:
                 raise Wrong(f"{patch.id}: alias {alias} is still {at(alias)!r}")
         return
-    if patch.id in ours and patch.kind == "replace" and live_object is not ours[patch.id]:
+    before = ours.get(patch.id)
+    if before is not None and patch.kind == "replace" and function is not getattr(before, "__func__", before):
         raise Wrong(f"{patch.id}: applied again as something else: {live_object!r}")
     ours[patch.id] = live_object
     if patch.id in originals and live_object is originals[patch.id]:
