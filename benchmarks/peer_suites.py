@@ -67,7 +67,8 @@ class CannotRun(Exception):
 class Suite:
     """Tests of one upstream.
 
-    globs: files with tests, as patterns in the checkout.  ranks: numbers of processes, the files are run with each.
+    globs: files with tests, as patterns in the checkout.  ranks: numbers of processes, the files are run with each, and
+    where there are several, with as many devices.
     preload: what is imported before a file is.  on_path: whether the checkout itself is importable.
     needs: packages beyond our requirements.  limit_s: seconds for one test.  data: directories of the checkout that
     tests look for in the working directory.
@@ -385,7 +386,8 @@ def do(run: Run, worker: subprocess.Popen[str], file: str, ranks: int) -> bool:
     logs.mkdir(parents=True, exist_ok=True)
     mine = [test for test in run.results if file_of(test) == file_of(case(f"{file}::", ranks))]
     job = {
-        "file": file, "root": str(run.checkout), "ranks": ranks, "done": [bare(test) for test in mine],
+        "file": file, "root": str(run.checkout), "done": [bare(test) for test in mine],
+        "ranks": ranks, "devices": ranks if len(run.suite.ranks) > 1 else 0,
         "limit": run.limit_s or run.suite.limit_s, "start_limit": START_LIMIT_S, "options": run.suite.options,
         "scratch": str(run.scratch), "not_run": not_run(run.record, file, ranks),
         "log": str(logs / (case(f"{file}::", ranks).removesuffix("::").replace("/", ".") + ".log")),

@@ -4,8 +4,8 @@
 Started by `peer_suites.py`. It imports what every test needs once (torch and the simulator take seconds), reads jobs
 from stdin, one JSON line each, and answers on stdout:
 
-    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "done": [...], "not_run": ["*[huge]"], "limit": 60,
-     "start_limit": 300, "log": "/out/a.log", "scratch": "/out/scratch", "options": ["--experimental"]}
+    {"file": "tests/test_a.py", "root": "/checkout", "ranks": 2, "devices": 2, "done": [...], "not_run": ["*[huge]"],
+     "limit": 60, "start_limit": 300, "log": "/out/a.log", "scratch": "/out/scratch", "options": ["--experimental"]}
     {"test": "tests/test_a.py::test_b", "outcome": "failed", "error": "ValueError", "says": "...", "seconds": 0.1}
     {"file": "tests/test_a.py"}
 
@@ -148,6 +148,8 @@ def start(job: dict[str, Any], done: list[str], rank: int, port: int) -> tuple[i
         faulthandler.enable()
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
         os.environ |= {"LOCAL_WORLD_SIZE": str(job["ranks"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        if job["devices"]:
+            os.environ["ASCEND_RT_VISIBLE_DEVICES"] = ",".join(map(str, range(job["devices"])))
         sys.argv = [job["file"]]
         os.chdir(job["scratch"])
         run_pytest(job, write, done)

@@ -71,11 +71,16 @@ def test_experts_have_a_weight_each_and_run_in_the_grouped_kernel(
     assert "mindspeed.npu_gmm" not in plain[0]["fused"] and "npu_fusion_attention" not in plain[0]["fused"]
 
 
-def test_a_step_equals_that_without_mindspeed(adapted: list[dict[str, Any]], plain: list[dict[str, Any]]) -> None:
+def test_a_step_equals_that_without_mindspeed(
+    model: Any, adapted: list[dict[str, Any]], plain: list[dict[str, Any]]
+) -> None:
     assert adapted[1]["success"]
     assert adapted[1]["losses"] == pytest.approx(plain[1]["losses"], rel=1e-5)
     assert adapted[1]["grad_norm"] == pytest.approx(plain[1]["grad_norm"], rel=1e-4)
-    assert adapted[1]["changed"] == adapted[1]["parameters"]
+    assert adapted[1]["changed"] == plain[1]["changed"]
+    # Of 256 experts some are chosen by no token.
+    if model.model.config.n_routed_experts < 256:
+        assert adapted[1]["changed"] == adapted[1]["parameters"]
 
 
 def test_a_step_of_two_expert_parallel_processes_equals_that_of_one(
