@@ -15,6 +15,7 @@ from recipe.runfile.inputs import Inputs
 from recipe.runfile.layout import Layout
 from recipe.runfile.paths import REPO, RunPaths
 from recipe.runfile.schema import CUDA, HOST, OFFLOADED, ON_POLICY, RunConfig
+from recipe.runfile.schema.profile import PROFILED
 from recipe.runfile.trackers import ALWAYS
 
 # What the overrides follow on the command line.
@@ -289,7 +290,7 @@ def _profile(basis: Basis) -> dict[str, Any]:
         "global_profiler.steps": profile.steps,
         "global_profiler.save_path": str(basis.paths.profile),
     }
-    for role in ("actor", "ref"):
+    for role in PROFILED:
         prefix = f"actor_rollout_ref.{role}.profiler."
         values |= {
             prefix + "enable": True,

@@ -24,14 +24,13 @@ TOKENS = (*NEEDED.values(), "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME",
 def tracker_environment(config: RunConfig, paths: RunPaths) -> dict[str, str]:
     """The variables that make the run's trackers write into its directory, or send what they record."""
     run, directory = config.run, paths.run_dir
-    offline = "offline"
     values = {
         TENSORBOARD: {"TENSORBOARD_DIR": str(directory / "tensorboard")},
         # wandb makes a directory of its own name in it.
-        WANDB: {"WANDB_DIR": str(directory), "WANDB_MODE": "online" if run.trackers_online else offline},
+        WANDB: {"WANDB_DIR": str(directory), "WANDB_MODE": "online" if run.trackers_online else "offline"},
         SWANLAB: {
             "SWANLAB_LOG_DIR": str(directory / "swanlog"),
-            "SWANLAB_MODE": "cloud" if run.trackers_online else offline,
+            "SWANLAB_MODE": "cloud" if run.trackers_online else "offline",
         },
         # Online, the address is the user's.
         MLFLOW: {} if run.trackers_online else {"MLFLOW_TRACKING_URI": (directory / "mlruns").as_uri()},

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from recipe.runfile.typed_toml import FREE, key
 
-_ROLES = ("actor", "ref")
+# The workers of verl that are recorded, by their names in its configuration.
+PROFILED = ("actor", "ref")
 
 
 def _settings(name: str) -> str:
-    return ", ".join(f"{role}.profiler.{name}" for role in _ROLES)
+    return ", ".join(f"{role}.profiler.{name}" for role in PROFILED)
 
 
 _CONTENTS = _settings("tool_config.npu.contents")
