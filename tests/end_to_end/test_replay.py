@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from megatron_patches.core.transformer.moe.replay import FLIPS, OWN, REPLAYED
+from recipe.recorder import read_events
 from recipe.report.metrics import KL_KEYS, PEARSON, read_steps
 from tests.end_to_end.test_mismatch import mismatch
 from tests.end_to_end.test_run import check_finished_run, launch, run_file
@@ -48,3 +49,22 @@ def test_every_choice_of_the_sampler_is_the_actors(tmp_path: Path, name: str) ->
         assert found["not_replayed"] == 0
         # An answer's last token is not computed by the rollout, and not compared.
         assert [layer["flips"] for layer in found["layers"]] == [None, 0.0, 0.0, 0.0]
+
+
+def test_choices_of_answers_that_change_engines_are_followed_at_a_high_temperature(tmp_path: Path) -> None:
+    """At it answers are long enough for moving them to pay, and rollout and actor agree only if both divide by it."""
+    path = replaying_run(tmp_path, "sim_balance.toml")
+    text = path.read_text(encoding="utf-8")
+    for old, new in (("temperature = 1.0", "temperature = 3.0"), ("response_tokens = 24", "response_tokens = 200")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    launcher = launch(tmp_path, path, "run", STEPS)
+    check_finished_run(tmp_path / "run", launcher, dies=4)
+    assert sum(event.get("moved", 0) for event in read_events(tmp_path / "run")) > 0
+    steps = [step for step in read_steps(tmp_path / "run" / "metrics.jsonl") if step.trained]
+    assert len(steps) == STEPS
+    for step in steps:
+        assert step.values[REPLAYED] == 1.0
+        assert step.values[PEARSON] >= 0.999
+        assert abs(step.values[KL_KEYS[0]]) <= 1e-3
