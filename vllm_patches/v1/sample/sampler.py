@@ -45,4 +45,3 @@ def forward(original: Callable[..., Any], self: Any, logits: torch.Tensor, sampl
     tokens = output.sampled_token_ids.squeeze(-1).long()
     output.logprobs_tensors = self.gather_logprobs(log_probabilities, wanted, token_ids=tokens)
     return output
-
