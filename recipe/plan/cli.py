@@ -20,10 +20,19 @@ examples:
   python -m recipe plan configs/a3_256die.toml
   python -m recipe plan configs/a3_256die.toml --prompt-tokens 175 --response-tokens 1385    means, for traffic and time
   python -m recipe plan configs/a3_256die.toml --expert-load 2    where a die's experts get twice their share of tokens
+  python -m recipe plan --fit deepseek_v3_671b --hardware a3 > my_run.toml    without a run file: the smallest cluster
   python -m recipe plan --published    what others published beside the estimates, each step left out of its own fit
 
-exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file that cannot be planned
+exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file that cannot be planned, or a model that
+--fit finds no cluster for
 """
+
+_FIT_NUMBERS = {
+    "max-prompt-tokens": (1024, "longest prompt"),
+    "max-response-tokens": (2048, "longest answer"),
+    "prompts": (128, "prompts of a step"),
+    "samples": (8, "answers to each"),
+}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,6 +43,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     plan.add_argument("config", nargs="?", type=Path, metavar="RUN.toml", help="a run file: docs/CONFIG.md")
     plan.add_argument("--published", action="store_true", help="instead: published steps, and what is fitted to them")
+    plan.add_argument(
+        "--fit",
+        metavar="MODEL",
+        help="instead: a run file for the smallest cluster of --hardware that trains this model, a name that [model] "
+        "architecture takes or a directory with config.json; prints it, with its plan as a comment",
+    )
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
     mean = "for traffic and time (default: the limit)"
     plan.add_argument("--prompt-tokens", type=float, metavar="N", help=f"mean prompt, {mean}")
@@ -44,6 +59,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=1.0,
         metavar="X",
         help="memory for a die whose experts are sent X times their even share of tokens",
+    )
+    fit = plan.add_argument_group("with --fit")
+    fit.add_argument("--hardware", metavar="H", help="what its dies are, as [cluster] hardware (default: that of NPUs)")
+    for name, (default, text) in _FIT_NUMBERS.items():
+        fit.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
+    fit.add_argument(
+        "--host-memory-gib", type=float, metavar="GIB", help="memory of a node, to be looked at too (default: not)"
     )
     plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
     add_settings(plan)
@@ -58,9 +80,11 @@ def _plan(options: argparse.Namespace) -> int:
     from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import LaunchError
 
-    if options.published is (options.config is not None):
-        print("error: expected RUN.toml, or --published without one", file=sys.stderr)
+    if sum(map(bool, (options.published, options.fit, options.config))) != 1:
+        print("error: expected RUN.toml, or --fit MODEL or --published without one", file=sys.stderr)
         return 2
+    if options.fit:
+        return _fit(options)
     if options.published:
         from recipe.plan import comparison
 
@@ -82,4 +106,50 @@ def _plan(options: argparse.Namespace) -> int:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     print(json.dumps(as_json(made), indent=2) if options.json else as_text(made))
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from recipe.plan.fit import Wanted, fit
+    from recipe.plan.fit_page import run_file
+    from recipe.plan.page import as_json
+    from recipe.plan.plan import make_plan
+    from recipe.runfile.errors import LaunchError
+    from recipe.runfile.schema import ASSUMED, DIE_KINDS, NPU
+
+    hardware = options.hardware or ASSUMED[NPU]
+    numbers = {name: getattr(options, name.replace("-", "_")) for name in _FIT_NUMBERS}
+    host = options.host_memory_gib
+    too_low = [f"--{name} is {number}; expected 1 or more" for name, number in numbers.items() if number < 1]
+    if hardware not in DIE_KINDS:
+        too_low.append(f"--hardware is {hardware!r}; expected one of {', '.join(DIE_KINDS)}")
+    if host is not None and not 1 <= host < float("inf"):
+        too_low.append(f"--host-memory-gib is {host:g}; expected 1 or more")
+    if too_low:
+        print(f"error: {printable(too_low[0])}", file=sys.stderr)
+        return 2
+    prompt, response, prompts, samples = numbers.values()
+    wanted = Wanted(
+        model=options.fit,
+        hardware=hardware,
+        prompt_tokens=prompt,
+        response_tokens=response,
+        prompts=prompts,
+        samples=samples,
+        host_memory_gib=host,
+    )
+    try:
+        found = fit(wanted)
+    except LaunchError as error:
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        return error.exit_code
+    changed = [f"--{name} {number}" for name, number in numbers.items() if number != _FIT_NUMBERS[name][0]]
+    changed += [] if host is None else [f"--host-memory-gib {host:g}"]
+    command = " ".join(["python -m recipe plan --fit", options.fit, "--hardware", hardware, *changed])
+    text = run_file(found, printable(command))
+    if options.json:
+        plan = as_json(make_plan(found.found.run, search=False))
+        print(json.dumps({"run_file": text, "plan": plan}, indent=2))
+    else:
+        print(text, end="")
     return 0

@@ -11,7 +11,7 @@ from recipe.plan.memory import Memory, memory
 from recipe.plan.parameters import BF16, FP32, total_parameters
 from recipe.plan.subject import Subject, subject
 from recipe.runfile.derive import derive_run
-from recipe.runfile.engines import misfits
+from recipe.runfile.engines import exchanged_dies, misfits
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, Actor, Cluster, Recompute, Rollout, RunConfig
 
@@ -99,12 +99,13 @@ def _actors(run: Subject, cluster: Cluster) -> Iterator[Actor]:
 
 def _rollouts(run: Subject, cluster: Cluster) -> Iterator[Rollout]:
     dies, experts = cluster.nodes * cluster.dies_per_node, run.model.experts
+    hardware = cluster.die_kind if run.on_npu else None
     for tensor in ENGINE_SIZES:
         if dies % tensor or run.model.heads % tensor:
             continue
         engines = dies // tensor
         counts = [engines] if run.config.cluster.device == CUDA else _divisors(engines)
-        instances = [n for n in counts if experts % (dies // n) == 0]
+        instances = [n for n in counts if experts % (dies // n) == 0 and exchanged_dies(dies // n, hardware) is None]
         if instances:
             yield dataclasses.replace(run.config.rollout, tensor_parallel=tensor, instances=instances[0])
 

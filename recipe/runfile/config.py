@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from recipe.reward.processes.tier3 import check_name
 from recipe.reward.verifiers import get_verifier
@@ -58,12 +59,26 @@ def load(path: Path, settings: Sequence[str] = ()) -> RunConfig:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers of thousands of digits, or very deep nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    config = from_values(values, str(path))
+    return config.with_passed(parsed(settings)) if settings else config
+
+
+def from_values(values: Mapping[str, Any], where: str) -> RunConfig:
+    """The run of a run file's tables.
+
+    Args:
+        values: each section's keys and values, as TOML has them.
+        where: what messages name as their place.
+
+    Raises:
+        ConfigError: as `load`.
+    """
     passed = values.get(SECTION, {})
     if isinstance(passed, dict):
-        values[SECTION] = flattened(passed, f"{path}: [{SECTION}] ")
-    config: RunConfig = build(RunConfig, values, str(path))
-    _check_choices(config, str(path))
-    return config.with_passed(parsed(settings)) if settings else config
+        values = {**values, SECTION: flattened(passed, f"{where}: [{SECTION}] ")}
+    config: RunConfig = build(RunConfig, dict(values), where)
+    _check_choices(config, where)
+    return config
 
 
 def require_name(name: str) -> None:

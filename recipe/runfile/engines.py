@@ -12,11 +12,14 @@ from recipe.runfile.layout import Layout
 from recipe.runfile.schema import CUDA, Rollout, RunConfig
 from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes
 
-UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS = (
-    "uneven experts", "joined on gpus", "budget", "graph size", "graph heads"
+UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS, EXCHANGE = (
+    "uneven experts", "joined on gpus", "budget", "graph size", "graph heads", "exchange"
 )  # fmt: skip
 # npu_fused_infer_attention_score of op-plugin 7.1.0, of a latent of 512.
 HEADS_IN_GRAPHS = (32, 64, 128)
+# From so many dies of an instance on, a decode step exchanges tokens by npu_moe_distribute_dispatch_v2
+# (vllm_ascend/ascend_forward_context.py), which takes these numbers of them (CANN 8.2.RC1).
+LEAST_EXCHANGED, MOST_EXCHANGED, EXCHANGED_ON_A2 = 16, 384, (16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
     if budget < sequences:
         found = f"max_batched_tokens = {budget} for {sequences} sequences of an engine"
         yield Misfit(BUDGET, found, f"at least {sequences}")
+    if strict and model.experts:
+        taken = exchanged_dies(layout.rollout_expert, config.cluster.die_kind)
+        if taken is not None:
+            found = f"the experts of an instance are spread over {layout.rollout_expert} dies"
+            yield Misfit(EXCHANGE, found, taken)
     if not rollout.graph_mode:
         return
     if graph_sequences(layout) > budget:
@@ -82,3 +90,10 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
     if strict and model.heads // layout.rollout_tensor not in HEADS_IN_GRAPHS:
         found = f"{model.heads} heads over [rollout] tensor_parallel = {layout.rollout_tensor} dies"
         yield Misfit(GRAPH_HEADS, found, "32, 64 or 128 on each")
+
+
+def exchanged_dies(dies: int, hardware: str | None) -> str | None:
+    """What an instance of so many dies should be, where they cannot exchange tokens for their experts; else None."""
+    if hardware == "a2" and dies >= LEAST_EXCHANGED and dies not in EXCHANGED_ON_A2:
+        return f"fewer than {LEAST_EXCHANGED} of an A2, or 16, 32 or 64"
+    return f"at most {MOST_EXCHANGED}" if dies > MOST_EXCHANGED else None

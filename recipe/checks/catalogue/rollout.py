@@ -9,8 +9,8 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, unfit
-from recipe.runfile.engines import BUDGET, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
-from recipe.runfile.schema import NPU, ON_POLICY, PLACEHOLDER_HEAD, SIM
+from recipe.runfile.engines import BUDGET, EXCHANGE, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
+from recipe.runfile.schema import CUDA, NPU, ON_POLICY, PLACEHOLDER_HEAD, SIM
 
 
 @check(
@@ -180,3 +180,15 @@ def _strict(facts: Facts) -> Iterator[Complaint]:
         raise NoMatter
     if not facts.architecture.as_published:
         yield bad("[simulator] strict = true for a model with other head sizes or experts", "DeepSeek-V3's own")
+
+
+@check(
+    "V015", "the dies of an instance are as many as exchange tokens for their experts", needs="static",
+    why="from 16 dies on vLLM-Ascend decodes by npu_moe_distribute_dispatch_v2, which takes up to 384 of them, and of "
+        "an A2 16, 32 or 64 (CANN 8.2.RC1); others fail when the engine warms up",
+    fix="change [rollout] instances, so that an instance has as many dies as that",
+)  # fmt: skip
+def _exchange(facts: Facts) -> Iterator[Complaint]:
+    if facts.device == CUDA or not facts.architecture.experts:
+        raise NoMatter
+    yield from unfit(EXCHANGE)(facts)

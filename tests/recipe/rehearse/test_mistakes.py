@@ -71,10 +71,15 @@ MISTAKES = {
         r"which wants HCCL_BUFFSIZE 480 and it is 300, ",
         {"train": {"prompts_per_step": 768}},
     ),
-    "dies of an A2, over 256 of which an instance spreads its experts": Mistake(
+    "more answers for a die of an A2 than one step dispatches, which are half of an A3's": Mistake(
         MEASURED, SHORT,
-        r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: ep_world_size is 256 on an A2, ",
-        {"cluster": {"hardware": "a2", "nodes": 32, "dies_per_node": 8}},
+        r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: expert_ids is of shape \[512, 8\], ",
+        {
+            "cluster": {"hardware": "a2", "nodes": 32, "dies_per_node": 8},
+            "rollout": {"instances": 4, "samples_per_prompt": 64},
+            "train": {"prompts_per_step": 2048},
+        },
+        warned=("M003",),
     ),
     "more answers for a die than one step dispatches": Mistake(
         MEASURED, SHORT,

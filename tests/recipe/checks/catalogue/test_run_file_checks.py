@@ -80,6 +80,12 @@ TRIPS = {
     "V012": ("cluster", {"cluster_head": "192.0.2.1"}, "error", "192.0.2.1"),
     "V013": ("cluster", {"rollout_tensor_parallel": 8}, "error", "128 heads over [rollout] tensor_parallel = 8 dies"),
     "V014": ("legal", {"model_sizes": "smallest"}, "error", "[simulator] strict = true"),
+    "V015": (
+        "cluster",
+        {"cluster_hardware": "a2", "cluster_nodes": 32, "cluster_dies_per_node": 8},
+        "error",
+        "spread over 256 dies; fewer than 16 of an A2, or 16, 32 or 64",
+    ),
     "E001": ("cuda", {"environment": {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}}, "error", "sleep mode"),
     "E015": ("cluster", {"environment": {"VLLM_DP_SIZE": "64"}}, "error", "[environment] VLLM_DP_SIZE"),
     "M001": ("cluster", {"cluster_hbm_gib_per_die": 30.0}, "error", "GiB on a die of stage"),

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run file for a model and a kind of die alone: the smallest cluster that trains it, and a layout for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recipe.plan.cluster import ENGINE_SIZES, MOST_NODES, SmallestCluster, smallest_cluster
+from recipe.plan.subject import architecture_of, subject
+from recipe.runfile.architecture import KNOWN, Architecture
+from recipe.runfile.config import from_values
+from recipe.runfile.engines import HEADS_IN_GRAPHS
+from recipe.runfile.errors import ConfigError
+from recipe.runfile.schema import CUDA, DIE_KINDS, HOST, NPU, OFFLOADED, ON_POLICY, PLACEHOLDER_HEAD, SWAPPED
+
+# Tokens of an engine step: what a whole sequence has, but no more.
+_MOST_BATCHED_TOKENS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be trained, and on what.
+
+    Attributes:
+        model: a name of `KNOWN`, or a directory with config.json.
+        hardware: a key of `DIE_KINDS`.
+        prompt_tokens, response_tokens: the limits of the lengths.
+        prompts, samples: prompts of a step, and answers to each.
+        host_memory_gib: of a node; None: not looked at.
+    """
+
+    model: str
+    hardware: str
+    prompt_tokens: int = 1024
+    response_tokens: int = 2048
+    prompts: int = 128
+    samples: int = 8
+    host_memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The run that was found, and the tables of its run file."""
+
+    found: SmallestCluster
+    values: dict[str, dict[str, Any]]
+
+
+def fit(wanted: Wanted) -> Fit:
+    """The smallest cluster that the model can be trained on, as a run file.
+
+    Of several ways to save memory the first is taken with which the fewest nodes do: nothing recomputed; every layer
+    recomputed; the optimizer swapped (NPUs) or on the host (GPUs) besides.
+
+    Raises:
+        ConfigError: an unknown model, or no cluster of up to `MOST_NODES` nodes has room.
+    """
+    best: tuple[dict[str, dict[str, Any]], SmallestCluster] | None = None
+    model, place = _model(wanted.model), f"--fit {wanted.model}"
+    sizes = architecture_of(from_values(_values(wanted, model), place))
+    for saving in _savings(DIE_KINDS[wanted.hardware].device):
+        values = _values(wanted, model, sizes, saving)
+        found = smallest_cluster(subject(from_values(values, place), sizes))
+        if found is not None and (best is None or _nodes(found) < _nodes(best[1])):
+            best = values, found
+    if best is None:
+        raise ConfigError(
+            f"{model.name} does not fit on up to {MOST_NODES} nodes of {wanted.hardware} with {wanted.prompts} prompts "
+            f"x {wanted.samples} answers of up to {wanted.prompt_tokens} + {wanted.response_tokens} tokens; take fewer "
+            "or shorter ones, or larger dies"
+        )
+    return Fit(best[1], _with_layout(*best))
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model: the name of its run, and its keys of a run file's `[model]`."""
+
+    name: str
+    keys: dict[str, str]
+
+
+def _model(named: str) -> _Model:
+    if named in KNOWN:
+        home = f"/shared/{named}-torch_dist"
+        return _Model(named, {"path": f"{home}/huggingface", "checkpoint": home, "architecture": named})
+    directory = Path(named).expanduser().resolve()
+    if not (directory / "config.json").is_file():
+        raise ConfigError(f"--fit {named}: neither a directory with config.json nor one of {', '.join(KNOWN)}")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.name).lstrip("_.-")[:64] or "model"
+    return _Model(name, {"path": str(directory), "checkpoint": f"/shared/{name}-torch_dist"})
+
+
+def _nodes(found: SmallestCluster) -> int:
+    return found.run.config.cluster.nodes
+
+
+def _savings(device: str) -> list[dict[str, Any]]:
+    """Keys of `[actor]`, from what costs no time to what costs most."""
+    recompute = {"granularity": "full", "method": "uniform", "layers": 1}
+    rare = HOST if device == CUDA else SWAPPED
+    return [
+        {"optimizer": OFFLOADED},
+        {"optimizer": OFFLOADED, "recompute": recompute},
+        {"optimizer": rare, "recompute": recompute},
+    ]
+
+
+def _values(
+    wanted: Wanted, model: _Model, sizes: Architecture | None = None, saving: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
+    """A run file's tables: a node of the kind, which the search goes on from; without `sizes`, enough to find them."""
+    kind = DIE_KINDS[wanted.hardware]
+    sequence = wanted.prompt_tokens + wanted.response_tokens
+    return {
+        "run": {
+            "name": model.name,
+            "steps": 100,
+            "validate_every": 10,
+            "save_every": 20,
+            "output_dir": "/shared/runs",
+            "setup_deadline_s": 7200,
+            "step_deadline_s": 3600,
+        },
+        "cluster": {
+            "device": kind.device,
+            "hardware": wanted.hardware,
+            "nodes": 1,
+            "dies_per_node": kind.per_node,
+            **({} if wanted.host_memory_gib is None else {"host_memory_gib_per_node": wanted.host_memory_gib}),
+            "head": PLACEHOLDER_HEAD,
+        },
+        "model": {"kind": "path", **model.keys},
+        "data": {
+            "kind": "parquet",
+            "train_path": "/shared/deepscaler/train.parquet",
+            "validation_path": "/shared/deepscaler/test.parquet",
+            "max_prompt_tokens": wanted.prompt_tokens,
+            "max_response_tokens": wanted.response_tokens,
+        },
+        "reward": {"verifier": "r1_zero", "workers": 8},
+        "rollout": {
+            "tensor_parallel": 1,
+            "samples_per_prompt": wanted.samples,
+            "max_batched_tokens": max(wanted.prompt_tokens, min(sequence, _MOST_BATCHED_TOKENS)),
+            "memory_share": 0.8,
+            "graph_mode": kind.device == NPU and sizes is not None and _graphs(sizes),
+        },
+        "actor": {
+            "tensor_parallel": 1,
+            "expert_parallel": 1,
+            "stage_layers": [1 if sizes is None else sizes.layers],
+            "micro_batch_tokens": sequence,
+            **(saving or {}),
+        },
+        "train": {
+            "prompts_per_step": wanted.prompts,
+            "learning_rate": 1e-6,
+            "kl_coefficient": 0.001,
+            "loss_mode": ON_POLICY if kind.device == NPU else "vanilla",
+        },
+    }
+
+
+def _graphs(model: Architecture) -> bool:
+    """Whether graphs decode the model's heads, on one die of an engine or spread over several."""
+    return any(model.heads // dies in HEADS_IN_GRAPHS for dies in ENGINE_SIZES)
+
+
+def _with_layout(values: dict[str, dict[str, Any]], found: SmallestCluster) -> dict[str, dict[str, Any]]:
+    """The tables with what the search has decided."""
+    config = found.run.config
+    actor = {"expert_parallel": config.actor.expert_parallel, "stage_layers": config.actor.stage_layers}
+    rollout = {"tensor_parallel": config.rollout.tensor_parallel, "instances": config.rollout.instances}
+    decided = {"cluster": {"nodes": config.cluster.nodes}, "actor": actor, "rollout": rollout}
+    return {name: {**section, **decided.get(name, {})} for name, section in values.items()}

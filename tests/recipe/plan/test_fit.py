@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`plan --fit`: the run file that it prints can be read, is accepted, fits, and is of the smallest cluster."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipe.__main__ import main
+from recipe.checks.facts.machine import this_machine
+from recipe.plan.cluster import smallest_cluster
+from recipe.plan.memory import memory
+from recipe.plan.subject import subject
+from recipe.preflight import refusals
+from recipe.runfile.architecture import KNOWN
+from recipe.runfile.config import load
+from recipe.runfile.schema import DIE_KINDS, RunConfig
+from recipe.tiny.config import tiny_fields
+
+BIG = "deepseek_v3_671b"
+
+
+def run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> RunConfig:
+    """What the command prints, read as a run file."""
+    assert main(["plan", "--fit", *options]) == 0
+    path = tmp_path / "fit.toml"
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    return load(path)
+
+
+@pytest.mark.parametrize("hardware", DIE_KINDS)
+@pytest.mark.parametrize("model", KNOWN)
+def test_what_is_printed_is_accepted_and_fits(
+    model: str, hardware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = run_file(tmp_path, capsys, model, "--hardware", hardware)
+    assert config.cluster.hardware == hardware and config.model.architecture == model
+    run = subject(config)
+    assert memory(run).fits
+    assert [finding.line for finding in refusals(config, machine=this_machine())] == []
+    smallest = smallest_cluster(run)
+    assert smallest is not None
+    assert smallest.run.layout == run.layout
+
+
+def test_longer_answers_and_a_node_with_little_memory_take_more_nodes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = run_file(tmp_path, capsys, BIG)
+    bound = run_file(tmp_path, capsys, BIG, "--host-memory-gib", "1862")
+    assert bound.cluster.nodes > plain.cluster.nodes and bound.cluster.host_memory_gib_per_node == 1862
+    assert memory(subject(bound)).host.total <= 1862 * 2**30
+    more = run_file(tmp_path, capsys, BIG, "--max-response-tokens", "16384", "--prompts", "64", "--samples", "4")
+    assert (more.data.max_response_tokens, more.train.prompts_per_step, more.rollout.samples_per_prompt) == (
+        *(16384, 64),
+        4,
+    )
+    assert more.cluster.nodes >= plain.cluster.nodes
+    assert memory(subject(more)).fits
+
+
+def test_a_model_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "my model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
+    config = run_file(tmp_path, capsys, str(model), "--hardware", next(iter(DIE_KINDS)))
+    assert config.model.path == str(model) and config.run.name == "my_model"
+    assert config.cluster.nodes == 1
+
+
+def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--fit", BIG, "--prompts", "64", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    head = [line for line in made["run_file"].splitlines() if line.startswith("#")]
+    assert max(map(len, head)) <= 102
+    said = " ".join(line.removeprefix("#").strip() for line in head)
+    assert f"python -m recipe plan --fit {BIG} --hardware a3 --prompts 64: the smallest cluster" in said
+    assert "it has run nowhere" in said and "which was not looked at" in said
+    assert made["plan"]["fits"] and str(made["plan"]["layout"]["stage_layers"][0]) in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["no_such_model"], "--fit no_such_model: neither a directory with config.json nor one of deepseek_v3_671b"),
+        ([BIG, "--hardware", "b200"], "--hardware is 'b200'; expected one of "),
+        ([BIG, "--samples", "0"], "--samples is 0; expected 1 or more"),
+        ([BIG, "--host-memory-gib", "nan"], "--host-memory-gib is nan; expected 1 or more"),
+        ([BIG, "--max-response-tokens", "2000000"], f"{BIG} does not fit on up to 64 nodes of a3 with 128 prompts x 8"),
+        ([BIG, "configs/sim.toml"], "expected RUN.toml, or --fit MODEL or --published without one"),
+    ],
+)
+def test_what_cannot_be_is_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *rest = options
+    arguments = [*rest, "--fit", first] if rest and not rest[0].startswith("-") else ["--fit", *options]
+    assert main(["plan", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == 1 and printed.out == ""
