@@ -67,8 +67,8 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
 
 
 def host_fits(run: Subject, needed: Memory) -> bool:
-    """Whether host memory holds what a node's dies put there; True where the run file does not give its size."""
-    host_gib = run.config.cluster.host_memory_gib_per_node
+    """Whether host memory holds what a node's dies put there; True on a simulated machine whose size is not given."""
+    host_gib = run.config.host_gib_per_node
     return host_gib is None or needed.host.total <= host_gib * 2**30
 
 

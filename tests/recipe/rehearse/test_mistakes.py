@@ -74,7 +74,7 @@ MISTAKES = {
     "dies of an A2, over 256 of which an instance spreads its experts": Mistake(
         MEASURED, SHORT,
         r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: ep_world_size is 256 on an A2, ",
-        {"cluster": {"hardware": "a2", "nodes": 32, "dies_per_node": 8}},
+        {"cluster": {"hardware": "a2_64", "nodes": 32, "dies_per_node": 8}},
     ),
     "more answers for a die than one step dispatches": Mistake(
         MEASURED, SHORT,
