@@ -14,6 +14,7 @@ from recipe.checks.facts.machine import known_size
 from recipe.checks.facts.packages import COMPARED
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, line_of
+from recipe.runfile.schema import CUSTOM, SIM
 
 
 def inventory(facts: Facts) -> dict[str, str]:
@@ -48,6 +49,17 @@ def _device(facts: Facts) -> str:
     machine = facts.machine
     simulated, real = machine.version("npu-sim"), machine.version("torch-npu")
     return f"{facts.device}; torch-npu {real or '-'}, npu-sim {simulated or '-'}, {machine.dies} dies"
+
+
+def _dies(facts: Facts) -> str:
+    if facts.device == SIM:
+        return "simulated: a run file says how many, and their memory"
+    if facts.dies is None or facts.dies.untold:
+        return f"not known: {'torch was not asked' if facts.dies is None else facts.dies.untold}"
+    if not facts.dies.name:
+        return f"{facts.dies.text}: no hardware"
+    named = facts.dies.hardware
+    return f'{facts.dies.text}: [cluster] hardware = "{named or CUSTOM}"' + ("" if named else ", with [hardware]")
 
 
 def _driver(facts: Facts) -> str:
@@ -121,6 +133,7 @@ _SUBJECTS: dict[str, Callable[[Facts], str]] = {
     "python": _python,
     "packages": _packages,
     "device": _device,
+    "dies": _dies,
     "driver": _driver,
     "sources": _sources,
     "overlay": _overlay,

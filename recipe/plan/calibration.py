@@ -13,9 +13,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from recipe.plan.hardware import BY_NAME, Hardware
 from recipe.plan.published import FITTED, GENERATION, LOG_PROB, REF, REWARD, UPDATE, PublishedStep
 from recipe.plan.work import Work, work
+from recipe.runfile.schema import HARDWARE, Hardware
 
 # The constant that each phase depends on.
 ENGINE_STEP, GRADE, PASS, TRAINING = "engine step", "grade", "pass", "update"
@@ -48,13 +48,15 @@ class Range:
 def terms(phase: str, done: Work, hardware: Hardware) -> tuple[float, float]:
     """Seconds of a phase that data sheets leave no way around, and the amount that its constant is for.
 
-    Generation: weights in each engine step, cache, exchange and products at their peak rates; an engine step takes its
-    constant longer. Reward: answers. Passes and update: seconds that their products take at the peak rate.
+    Generation: weights in each engine step, cache, exchange in a node and between nodes, and products at their peak
+    rates; an engine step takes its constant longer. Reward: answers. Passes and update: seconds that their products
+    take at the peak rate.
     """
-    memory, link, peak = hardware.memory_gb_s * 1e9, hardware.link_gb_s * 1e9, hardware.tflops_bf16 * 1e12
+    memory, peak = hardware.memory_gb_s * 1e9, hardware.tflops_bf16 * 1e12
     if phase == GENERATION:
         read = (done.engine_steps * done.weight_bytes + done.cache_bytes) / memory
-        return read + done.sent_bytes / link + done.generation_flops / peak, done.engine_steps
+        sent = done.node_bytes / (hardware.node_link_gb_s * 1e9) + done.network_bytes / (hardware.network_gb_s * 1e9)
+        return read + sent + done.generation_flops / peak, done.engine_steps
     if phase == REWARD:
         return 0.0, float(done.answers)
     return 0.0, (done.update_flops if phase == UPDATE else done.pass_flops) / peak
@@ -70,9 +72,10 @@ def observations(rows: Sequence[PublishedStep]) -> list[Observation]:
     """What the published phases show, each for its constant."""
     out = []
     for row in rows:
-        done = work(row.counts, row.setting, row.mean)
+        hardware = HARDWARE[row.hardware]
+        done = work(row.counts, row.setting, row.mean, hardware.dies_per_node)
         for phase, took in row.seconds.items():
-            floor, amount = terms(phase, done, BY_NAME[row.hardware])
+            floor, amount = terms(phase, done, hardware)
             out.append(Observation(row, phase, (took - row.dispatch_s.get(phase, 0) - floor) / amount))
     return out
 
@@ -103,9 +106,10 @@ def without_source(row: PublishedStep, rows: Sequence[PublishedStep] = FITTED) -
 
 def predicted(row: PublishedStep, rates: Rates) -> dict[str, float]:
     """Seconds of each phase of a published step, also of those that were not published separately."""
-    done = work(row.counts, row.setting, row.mean)
+    hardware = HARDWARE[row.hardware]
+    done = work(row.counts, row.setting, row.mean, hardware.dies_per_node)
     return {
-        phase: seconds(phase, done, BY_NAME[row.hardware], rates) + row.dispatch_s.get(phase, 0)
+        phase: seconds(phase, done, hardware, rates) + row.dispatch_s.get(phase, 0)
         for phase in row.phases
         if phase in row.seconds or row.step_s is not None
     }

@@ -20,7 +20,7 @@ examples:
   python -m recipe plan configs/a3_256die.toml
   python -m recipe plan configs/a3_256die.toml --prompt-tokens 175 --response-tokens 1385    means, for traffic and time
   python -m recipe plan configs/a3_256die.toml --expert-load 2    where a die's experts get twice their share of tokens
-  python -m recipe plan --fit deepseek_v3_671b --hardware a3 > my_run.toml    without a run file: the smallest cluster
+  python -m recipe plan --fit deepseek_v3_671b --hardware a3_128 > my_run.toml    the smallest cluster, as a run file
   python -m recipe plan --published    what others published beside the estimates, each step left out of its own fit
 
 exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file that cannot be planned, or a model that
@@ -61,11 +61,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="memory for a die whose experts are sent X times their even share of tokens",
     )
     fit = plan.add_argument_group("with --fit")
-    fit.add_argument("--hardware", metavar="H", help="what its dies are, as [cluster] hardware (default: that of NPUs)")
+    fit.add_argument("--hardware", metavar="H", help="what its nodes are, as [cluster] hardware")
     for name, (default, text) in _FIT_NUMBERS.items():
         fit.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
     fit.add_argument(
-        "--host-memory-gib", type=float, metavar="GIB", help="memory of a node, to be looked at too (default: not)"
+        "--host-memory-gib", type=float, metavar="GIB", help="memory of a node (default: that of the hardware)"
     )
     plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
     add_settings(plan)
@@ -115,18 +115,20 @@ def _fit(options: argparse.Namespace) -> int:
     from recipe.plan.page import as_json
     from recipe.plan.plan import make_plan
     from recipe.runfile.errors import LaunchError
-    from recipe.runfile.schema import ASSUMED, DIE_KINDS, NPU
+    from recipe.runfile.schema import HARDWARE
 
-    hardware = options.hardware or ASSUMED[NPU]
+    hardware = options.hardware
     numbers = {name: getattr(options, name.replace("-", "_")) for name in _FIT_NUMBERS}
     host = options.host_memory_gib
-    too_low = [f"--{name} is {number}; expected 1 or more" for name, number in numbers.items() if number < 1]
-    if hardware not in DIE_KINDS:
-        too_low.append(f"--hardware is {hardware!r}; expected one of {', '.join(DIE_KINDS)}")
+    wrong = [f"--{name} is {number}; expected 1 or more" for name, number in numbers.items() if number < 1]
+    if hardware not in HARDWARE:
+        wrong.append(
+            f"--hardware is {'missing' if hardware is None else repr(hardware)}; expected one of {', '.join(HARDWARE)}"
+        )
     if host is not None and not 1 <= host < float("inf"):
-        too_low.append(f"--host-memory-gib is {host:g}; expected 1 or more")
-    if too_low:
-        print(f"error: {printable(too_low[0])}", file=sys.stderr)
+        wrong.append(f"--host-memory-gib is {host:g}; expected 1 or more")
+    if wrong:
+        print(f"error: {printable(wrong[0])}", file=sys.stderr)
         return 2
     prompt, response, prompts, samples = numbers.values()
     wanted = Wanted(

@@ -67,8 +67,8 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
 
 
 def host_fits(run: Subject, needed: Memory) -> bool:
-    """Whether host memory holds what a node's dies put there; True where the run file does not give its size."""
-    host_gib = run.config.cluster.host_memory_gib_per_node
+    """Whether host memory holds what a node's dies put there; True on a simulated machine whose size is not given."""
+    host_gib = run.config.host_gib_per_node
     return host_gib is None or needed.host.total <= host_gib * 2**30
 
 
@@ -99,7 +99,7 @@ def _actors(run: Subject, cluster: Cluster) -> Iterator[Actor]:
 
 def _rollouts(run: Subject, cluster: Cluster) -> Iterator[Rollout]:
     dies, experts = cluster.nodes * cluster.dies_per_node, run.model.experts
-    hardware = cluster.die_kind if run.on_npu else None
+    hardware = run.config.node_hardware if run.on_npu else None
     for tensor in ENGINE_SIZES:
         if dies % tensor or run.model.heads % tensor:
             continue

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from recipe.plan.calibration import Range, ranged
-from recipe.plan.hardware import Hardware, hardware_of
 from recipe.plan.published import LOG_PROB, PHASES
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths
 from recipe.plan.work import Work, work_of
+from recipe.runfile.schema import Hardware
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def estimate(run: Subject, mean: Lengths, done: Work | None = None) -> Estimate 
         mean: mean lengths, and the longest answer.
         done: the step's work where it was counted otherwise; by default what follows from sizes and layout.
     """
-    hardware = hardware_of(run.config)
+    hardware = run.config.node_hardware
     if hardware is None:
         return None
     done = work_of(run, mean) if done is None else done

@@ -15,7 +15,7 @@ from recipe.runfile.architecture import KNOWN, Architecture
 from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
 from recipe.runfile.errors import ConfigError
-from recipe.runfile.schema import CUDA, DIE_KINDS, HOST, NPU, OFFLOADED, ON_POLICY, PLACEHOLDER_HEAD, SWAPPED
+from recipe.runfile.schema import CUDA, HARDWARE, HOST, NPU, OFFLOADED, ON_POLICY, PLACEHOLDER_HEAD, SWAPPED
 
 # Tokens of an engine step: what a whole sequence has, but no more.
 _MOST_BATCHED_TOKENS = 8192
@@ -27,10 +27,10 @@ class Wanted:
 
     Attributes:
         model: a name of `KNOWN`, or a directory with config.json.
-        hardware: a key of `DIE_KINDS`.
+        hardware: a key of `HARDWARE`.
         prompt_tokens, response_tokens: the limits of the lengths.
         prompts, samples: prompts of a step, and answers to each.
-        host_memory_gib: of a node; None: not looked at.
+        host_memory_gib: of a node; None: as such nodes have.
     """
 
     model: str
@@ -62,7 +62,7 @@ def fit(wanted: Wanted) -> Fit:
     best: tuple[dict[str, dict[str, Any]], SmallestCluster] | None = None
     model, place = _model(wanted.model), f"--fit {wanted.model}"
     sizes = architecture_of(from_values(_values(wanted, model), place))
-    for saving in _savings(DIE_KINDS[wanted.hardware].device):
+    for saving in _savings(HARDWARE[wanted.hardware].device):
         values = _values(wanted, model, sizes, saving)
         found = smallest_cluster(subject(from_values(values, place), sizes))
         if found is not None and (best is None or _nodes(found) < _nodes(best[1])):
@@ -114,7 +114,7 @@ def _values(
     wanted: Wanted, model: _Model, sizes: Architecture | None = None, saving: Mapping[str, Any] | None = None
 ) -> dict[str, dict[str, Any]]:
     """A run file's tables: a node of the kind, which the search goes on from; without `sizes`, enough to find them."""
-    kind = DIE_KINDS[wanted.hardware]
+    device = HARDWARE[wanted.hardware].device
     sequence = wanted.prompt_tokens + wanted.response_tokens
     return {
         "run": {
@@ -127,10 +127,9 @@ def _values(
             "step_deadline_s": 3600,
         },
         "cluster": {
-            "device": kind.device,
+            "device": device,
             "hardware": wanted.hardware,
             "nodes": 1,
-            "dies_per_node": kind.per_node,
             **({} if wanted.host_memory_gib is None else {"host_memory_gib_per_node": wanted.host_memory_gib}),
             "head": PLACEHOLDER_HEAD,
         },
@@ -148,7 +147,7 @@ def _values(
             "samples_per_prompt": wanted.samples,
             "max_batched_tokens": max(wanted.prompt_tokens, min(sequence, _MOST_BATCHED_TOKENS)),
             "memory_share": 0.8,
-            "graph_mode": kind.device == NPU and sizes is not None and _graphs(sizes),
+            "graph_mode": device == NPU and sizes is not None and _graphs(sizes),
         },
         "actor": {
             "tensor_parallel": 1,
@@ -161,7 +160,7 @@ def _values(
             "prompts_per_step": wanted.prompts,
             "learning_rate": 1e-6,
             "kl_coefficient": 0.001,
-            "loss_mode": ON_POLICY if kind.device == NPU else "vanilla",
+            "loss_mode": ON_POLICY if device == NPU else "vanilla",
         },
     }
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from recipe.plan.duration import estimate
 from recipe.plan.fit import Fit
-from recipe.plan.hardware import hardware_of
 from recipe.plan.page import COLUMNS, TITLES, layout_text
 from recipe.plan.traffic import lengths
 from recipe.runfile.toml_text import as_toml
@@ -32,15 +31,15 @@ def _wrapped(paragraph: str) -> list[str]:
 
 def _head(found: Fit, command: str) -> Iterator[str]:
     run, needed = found.found.run, found.found.memory
-    cluster, hardware, time = run.config.cluster, hardware_of(run.config), estimate(run, lengths(run, None, None))
+    cluster, hardware, time = run.config.cluster, run.config.node_hardware, estimate(run, lengths(run, None, None))
     name = "" if hardware is None else f" ({hardware.name})"
     yield f"{command}: the smallest cluster that this fits on, by the plan; it has run nowhere."
     yield f"{cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)}{name}; {layout_text(run)}."
     phases = [(TITLES[phase], needed.worst(phase)) for phase in needed.phases]
     full = ", ".join(f"{title} {size_text(die.total(phase) + die.outside_total)}" for phase, (title, die) in zip(
         needed.phases, phases, strict=True))  # fmt: skip
-    host = "" if cluster.host_memory_gib_per_node else ", which was not looked at"
-    yield f"The fullest die: {full}. A node holds {size_text(needed.host.total)}{host}."
+    host = "" if (gib := run.config.host_gib_per_node) is None else f" of {gib:g} GiB"
+    yield f"The fullest die: {full}. A node's host holds {size_text(needed.host.total)}{host}."
     if time is not None:
         low, high = time.step.low, time.step.high
         yield (

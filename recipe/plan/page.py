@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from recipe.plan.duration import Estimate
-from recipe.plan.hardware import hardware_of
 from recipe.plan.memory import Die, Memory
 from recipe.plan.plan import Plan
 from recipe.plan.subject import Subject
@@ -44,7 +43,7 @@ def layout_text(run: Subject) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     run, needed = plan.run, plan.memory
     cluster = run.config.cluster
-    hardware = hardware_of(run.config)
+    hardware = run.config.node_hardware
     kind = "simulated" if hardware is None else hardware.name
     yield from _prose(
         f"{run.config.run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)} ({kind})"
@@ -68,9 +67,16 @@ def _lines(plan: Plan) -> Iterator[str]:
     parts = needed.host.parts
     rows = [(f"{name}, page-locked" if name in needed.host.pinned else name, parts[name]) for name in parts]
     table = [(name, size_text(size)) for name, size in [*rows, ("all", needed.host.total)]]
-    if cluster.host_memory_gib_per_node is not None:
-        table.append(("left of a node", _left(cluster.host_memory_gib_per_node * GIB - needed.host.total)))
+    host_gib = run.config.host_gib_per_node
+    if host_gib is not None:
+        table.append((f"left of a node's {host_gib:g} GiB", _left(host_gib * GIB - needed.host.total)))
     yield from _table(table)
+    if hardware is not None and cluster.host_memory_gib_per_node is None:
+        yield from _prose(
+            f"[cluster] host_memory_gib_per_node is not given: {hardware.host_gib:g} GiB as such nodes have "
+            f"({hardware.host_gib.source})",
+            "  ",
+        )
     yield ""
     yield from _prose(
         f"Traffic of a die in a step, for prompts of {plan.mean.prompt:g} and answers of {plan.mean.response:g} tokens "
@@ -146,7 +152,7 @@ def _verdict(plan: Plan) -> Iterator[str]:
         yield "No smaller or larger cluster of up to 64 nodes was found for this batch and these offloads"
         return
     cluster = smallest.run.config.cluster
-    limited = cluster.host_memory_gib_per_node is not None
+    limited = smallest.run.config.host_gib_per_node is not None
     yield f"The smallest cluster this fits on: {cluster.nodes} x {cluster.dies_per_node} dies"
     yield from _prose(layout_text(smallest.run), "  ")
     yield from _prose(
@@ -167,7 +173,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "layout": _layout(run),
         "fits": needed.fits,
         "warnings": list(plan.warnings()),
-        "hardware": run.config.cluster.die_kind,
+        "hardware": run.config.cluster.hardware,
         "die_bytes": needed.limit,
         "fullest": {
             phase: {"stage": die.stage, "bytes": total, "left_bytes": needed.limit - total}

@@ -52,7 +52,7 @@ class Plan:
         if self.run.config.verl:
             yield f"settings under [verl] are not counted: {', '.join(map(bare, self.run.config.verl))}"
         if not host_fits(self.run, self.memory):
-            yield "what the dies put on a node is more than [cluster] host_memory_gib_per_node"
+            yield f"what the dies put on a node is more than the {self.run.config.host_gib_per_node:g} GiB of its host"
 
 
 def make_plan(run: Subject, prompt: float | None = None, response: float | None = None, search: bool = True) -> Plan:

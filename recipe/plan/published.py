@@ -26,7 +26,7 @@ class PublishedStep:
     Attributes:
         name: for a table.
         source: the publication: steps of one publication were run by the same people with the same code.
-        hardware: a key of `recipe.plan.hardware.BY_NAME`.
+        hardware: a key of `recipe.runfile.schema.HARDWARE`.
         devices: that throughput was published for; an A3 NPU is two dies.
         counts, setting, mean: the model, the layout, and the lengths of the step.
         seconds: published, by phase; generation with the switches before and after it.
@@ -69,7 +69,7 @@ _R1_ASCEND = Setting(
 R1_ASCEND = PublishedStep(
     "verl r1_ascend, step 2",
     "verl r1_ascend",
-    "a3",
+    "a3_128",
     128,
     DEEPSEEK_V3,
     _R1_ASCEND,
@@ -103,7 +103,7 @@ def _cann_deepseek(engine_expert: int) -> Setting:
 TRUE_WEIGHT = PublishedStep(
     "cann-recipes, true weights, step 2",
     _CANN_DEEPSEEK,
-    "a3",
+    "a3_128",
     128,
     DEEPSEEK_V3,
     _cann_deepseek(engine_expert=128),
@@ -117,7 +117,7 @@ TRUE_WEIGHT = PublishedStep(
 RANDOM_INIT = PublishedStep(
     "cann-recipes, random weights, step 5",
     _CANN_DEEPSEEK,
-    "a3",
+    "a3_128",
     128,
     DEEPSEEK_V3,
     _cann_deepseek(engine_expert=256),
@@ -132,7 +132,7 @@ RANDOM_INIT = PublishedStep(
 STOCK_DISPATCH = PublishedStep(
     "cann-recipes, random weights, stock dispatch, step 3",
     _CANN_DEEPSEEK,
-    "a3",
+    "a3_128",
     128,
     DEEPSEEK_V3,
     _cann_deepseek(engine_expert=256),
@@ -167,7 +167,7 @@ _GRPO, _DAPO = Lengths(73.7, 7344.973, 32768), Lengths(132.78, 10119.23, 34816)
 QWEN3_GRPO = PublishedStep(
     "cann-recipes, Qwen3-235B GRPO, step 1",
     _CANN_QWEN3,
-    "a3",
+    "a3_128",
     64,
     QWEN3_235B,
     _cann_qwen3(512 * 16, _GRPO, 2048 + 32768),
@@ -182,7 +182,7 @@ QWEN3_GRPO = PublishedStep(
 QWEN3_DAPO = PublishedStep(
     "cann-recipes, Qwen3-235B DAPO, step 1",
     _CANN_QWEN3,
-    "a3",
+    "a3_128",
     64,
     QWEN3_235B,
     _cann_qwen3(128 * 16, _DAPO, 2048 + 34816),
@@ -201,7 +201,7 @@ _H20_MICRO_TOKENS, H20_MFU = 2048 + 1204 * 8, 0.19
 H20_DEEPSEEK = PublishedStep(
     "verl, DeepSeek-V3 on 96 H20",
     "verl docs/perf",
-    "h20",
+    "h20_96",
     96,
     DEEPSEEK_V3,
     Setting(
@@ -229,7 +229,7 @@ _TOTAL_ALONE = "the time of the whole step alone is published"
 MOONLIGHT_A2 = PublishedStep(
     "nightly, Moonlight-16B on 8 A2",
     _NIGHTLY,
-    "a2",
+    "a2_64",
     8,
     MOONLIGHT_16B,
     Setting(
@@ -253,7 +253,7 @@ MOONLIGHT_A2 = PublishedStep(
 QWEN3_A3 = PublishedStep(
     "nightly, Qwen3-30B with SGLang on 16 dies of A3",
     _NIGHTLY,
-    "a3",
+    "a3_128",
     16,
     QWEN3_30B,
     Setting(

@@ -52,7 +52,7 @@ class Work:
         engine_steps: tokens of the longest answer; each is a step of every engine.
         weight_bytes: read in each engine step.
         cache_bytes: read from the KV cache in the whole generation.
-        sent_bytes: sent to other dies in the whole generation.
+        node_bytes, network_bytes: sent to other dies in the whole generation, of its node and of others.
         generation_flops: of prompts and answers in the engine.
         pass_flops: of one pass without gradients, longer by what a pipeline's stages wait for one another.
         update_flops: of the update, likewise.
@@ -62,11 +62,17 @@ class Work:
     engine_steps: float
     weight_bytes: float
     cache_bytes: float
-    sent_bytes: float
+    node_bytes: float
+    network_bytes: float
     generation_flops: float
     pass_flops: float
     update_flops: float
     answers: int
+
+    @property
+    def sent_bytes(self) -> float:
+        """Sent to other dies in the whole generation, wherever these are."""
+        return self.node_bytes + self.network_bytes
 
 
 def bubble(micro_batches: int, stages: int) -> float:
@@ -90,9 +96,26 @@ def setting_of(run: Subject) -> Setting:
     )
 
 
-def work(counts: Counts, setting: Setting, mean: Lengths) -> Work:
-    """The work that follows from sizes, layout and lengths.
+def exchanged_in_node(ranks: int, node_dies: int) -> float:
+    """Share of what a die sends to the other ranks of an exchange that stays in its node: it sends as much to each."""
+    here = min(ranks, node_dies)
+    return 1.0 if ranks == here else (here - 1) / (ranks - 1)
 
+
+def reduced_in_node(ranks: int, node_dies: int) -> float:
+    """Share of what a die sends in an all-reduce that stays in its node.
+
+    With d dies on each of k nodes: a reduce-scatter and a gather in the node, 2 (d-1)/d, and between them an all-reduce
+    of a d-th over the nodes, 2 (k-1)/(k d). Together 2 (dk-1)/(dk), as over all ranks at once.
+    """
+    nodes = math.ceil(ranks / node_dies)
+    return 1.0 if nodes == 1 else (ranks - nodes) / (ranks - 1)
+
+
+def work(counts: Counts, setting: Setting, mean: Lengths, node_dies: int) -> Work:
+    """The work that follows from sizes, layout and lengths, on nodes of so many dies.
+
+    Ranks of an engine and of its experts are taken to fill one node after another, as Ray and verl place them.
     Every answer is taken to be as long as the mean, but for the number of engine steps: the cache that longer answers
     read beyond that, and the attention, are left out.
     """
@@ -101,12 +124,17 @@ def work(counts: Counts, setting: Setting, mean: Lengths) -> Work:
     read = setting.engine_sequences * mean.response * (mean.prompt + mean.response / 2)
     exchanging = setting.engine_expert if setting.exchanges_experts else 1
     forward = counts.forward_flops(tokens, mean.sequence) / setting.dies
+    to_experts = counts.to_experts_bytes(engine_tokens, setting.engine_tensor, exchanging)
+    reduced = counts.reduced_bytes(engine_tokens, setting.engine_tensor)
+    in_node = to_experts * exchanged_in_node(exchanging, node_dies) + reduced * reduced_in_node(
+        setting.engine_tensor, node_dies
+    )
     return Work(
         engine_steps=mean.longest_response,
         weight_bytes=counts.weight_bytes(setting.engine_tensor, setting.engine_expert),
         cache_bytes=read * counts.cache_bytes / min(setting.engine_tensor, counts.cache_shards),
-        sent_bytes=counts.to_experts_bytes(engine_tokens, setting.engine_tensor, exchanging)
-        + counts.reduced_bytes(engine_tokens, setting.engine_tensor),
+        node_bytes=in_node,
+        network_bytes=to_experts + reduced - in_node,
         generation_flops=forward,
         pass_flops=forward * bubble(setting.pass_micro_batches, setting.stages),
         update_flops=forward * (3 + setting.recomputed) * bubble(setting.update_micro_batches, setting.stages),
@@ -116,7 +144,7 @@ def work(counts: Counts, setting: Setting, mean: Lengths) -> Work:
 
 def work_of(run: Subject, mean: Lengths) -> Work:
     """The work of a planned run."""
-    return work(counts_of(run.model), setting_of(run), mean)
+    return work(counts_of(run.model), setting_of(run), mean, run.config.cluster.dies_per_node)
 
 
 def packed(tokens: float, in_each: int) -> int:

@@ -94,13 +94,14 @@ def _environment(run: Rehearsed, stage: int, model: Path, directory: Path) -> di
     of_run = derive_run(run.given, paths=_paths(directory, stage)).environment
     # What steers vLLM and vLLM-Ascend on an NPU steers them here, and HCCL's buffers are as large as there.
     engine = {name: value for name, value in of_run.items() if name.startswith(("VLLM_", "HCCL_BUFFSIZE"))}
+    hardware = run.given.node_hardware
     return {
         **run.given.environment,
         **_derived(run, stage, model, directory).environment,
         **engine,
         "NPU_SIM_DEVICES": "1",
         "NPU_SIM_STRICT": str(int(run.strict)),
-        **({"NPU_SIM_DIE": run.given.cluster.die_kind} if run.given.cluster.die_kind else {}),
+        **({"NPU_SIM_DIE": hardware.limits} if hardware is not None and hardware.limits is not None else {}),
         "RANK": str(run.rank(stage)),
         "WORLD_SIZE": str(run.planned.layout.dies),
         "LOCAL_RANK": "0",

@@ -21,10 +21,13 @@ from recipe.runfile.hydra import require_literal
 from recipe.runfile.passed import SECTION, flattened, parsed
 from recipe.runfile.schema import (
     CUDA,
-    DIE_KINDS,
+    CUSTOM,
+    HARDWARE,
     HOST,
     ON_POLICY,
+    CustomHardware,
     RunConfig,
+    missing_figures,
 )
 from recipe.runfile.typed_toml import build, shown
 from recipe.tiny.sizes import SMALLEST
@@ -160,11 +163,31 @@ def _check_nodes(config: RunConfig, where: str) -> None:
 
 
 def _check_hardware(config: RunConfig, where: str) -> None:
-    device, hardware = config.cluster.device, config.cluster.hardware
-    if hardware is not None and DIE_KINDS[hardware].device != device:
-        of_device = [name for name, kind in DIE_KINDS.items() if kind.device == device]
-        expected = f"one of {', '.join(of_device)}" if of_device else "no hardware, as nothing of it is simulated"
-        raise ConfigError(f'{where}: [cluster] hardware = "{hardware}" with device = "{device}"; expected {expected}')
+    cluster, label = config.cluster, f"{where}: [cluster]"
+    of_device = [name for name, hardware in HARDWARE.items() if hardware.device == cluster.device]
+    choices = f"one of {', '.join([*of_device, CUSTOM])}" if of_device else "none, as no hardware is simulated"
+    known = HARDWARE.get(cluster.hardware or "")
+    if not config.simulated and cluster.hardware is None:
+        raise ConfigError(
+            f"{label} key 'hardware' is missing with device = \"{cluster.device}\"; expected {choices}; on a node, "
+            "python -m recipe doctor names it"
+        )
+    if cluster.hardware is not None and cluster.hardware not in of_device + [CUSTOM] * (not config.simulated):
+        raise ConfigError(
+            f'{label} hardware = "{cluster.hardware}" with device = "{cluster.device}"; expected {choices}'
+        )
+    if cluster.hardware == CUSTOM:
+        if missing := missing_figures(cluster, config.hardware):
+            raise ConfigError(f'{label} hardware = "{CUSTOM}" needs {", ".join(missing)}; take them from a data sheet')
+    elif config.hardware != CustomHardware():
+        raise ConfigError(f'{where}: [hardware] goes with [cluster] hardware = "{CUSTOM}"; remove one of them')
+    if cluster.dies_per_node is None:
+        raise ConfigError(f"{label} key 'dies_per_node' is missing; it is a whole number")
+    if known is not None and cluster.dies_per_node > known.dies_per_node:
+        raise ConfigError(
+            f"{label} dies_per_node is {cluster.dies_per_node}; expected at most {known.dies_per_node}, the dies of a "
+            f"node of {cluster.hardware} ({known.name})"
+        )
 
 
 def _check_names(config: RunConfig, where: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from recipe.runfile.architecture import Architecture
 from recipe.runfile.layout import Layout
-from recipe.runfile.schema import CUDA, Rollout, RunConfig
+from recipe.runfile.schema import CUDA, Hardware, Rollout, RunConfig
 from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes
 
 UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS, EXCHANGE = (
@@ -74,7 +74,7 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
         found = f"max_batched_tokens = {budget} for {sequences} sequences of an engine"
         yield Misfit(BUDGET, found, f"at least {sequences}")
     if strict and model.experts:
-        taken = exchanged_dies(layout.rollout_expert, config.cluster.die_kind)
+        taken = exchanged_dies(layout.rollout_expert, config.node_hardware)
         if taken is not None:
             found = f"the experts of an instance are spread over {layout.rollout_expert} dies"
             yield Misfit(EXCHANGE, found, taken)
@@ -92,8 +92,8 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
         yield Misfit(GRAPH_HEADS, found, "32, 64 or 128 on each")
 
 
-def exchanged_dies(dies: int, hardware: str | None) -> str | None:
+def exchanged_dies(dies: int, hardware: Hardware | None) -> str | None:
     """What an instance of so many dies should be, where they cannot exchange tokens for their experts; else None."""
-    if hardware == "a2" and dies >= LEAST_EXCHANGED and dies not in EXCHANGED_ON_A2:
+    if hardware is not None and hardware.limits == "a2" and dies >= LEAST_EXCHANGED and dies not in EXCHANGED_ON_A2:
         return f"fewer than {LEAST_EXCHANGED} of an A2, or 16, 32 or 64"
     return f"at most {MOST_EXCHANGED}" if dies > MOST_EXCHANGED else None

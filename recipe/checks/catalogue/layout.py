@@ -12,7 +12,7 @@ from recipe.checks.runfile_rules import broken, refusal, unfit
 from recipe.plan.routes import routes_of, world
 from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
-from recipe.runfile.schema import CUDA, DIE_KINDS, NPU, SIM
+from recipe.runfile.schema import CUDA, HARDWARE, NPU, SIM
 from verl_patches.utils.routes.layouts import LayoutError
 
 
@@ -147,19 +147,19 @@ def _within_node(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "L016", "a node has as many dies as such nodes have", needs="static",
-    why="an Atlas A3 node has 8 devices of 2 dies, an A2 node 8 of one, and Ray counts dies; other numbers leave dies "
-        "idle or wait for ever",
-    fix="set [cluster] dies_per_node (A3: 16; A2, DGX or HGX: 8), or hardware; on the nodes, --node counts their dies",
+    why="an Atlas A3 node has 8 NPUs of 2 dies, an A2 node 8 of one, and Ray counts dies; a smaller number leaves dies "
+        "idle",
+    fix="remove [cluster] dies_per_node, or correct hardware; on the nodes, --node counts their dies",
 )  # fmt: skip
 def _dies(facts: Facts) -> Iterator[Complaint]:
     cluster = facts.config.cluster
-    if cluster.die_kind is None:
+    known = HARDWARE.get(cluster.hardware or "")
+    if known is None:
         raise NoMatter
-    dies, usual = cluster.dies_per_node, DIE_KINDS[cluster.die_kind].per_node
-    if dies > usual:
-        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"at most {usual}")
-    elif facts.device == NPU and dies < usual and not (facts.node and facts.machine.dies == dies):
-        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.die_kind}", f"{usual}, as such nodes have")
+    dies, usual = cluster.dies_per_node, known.dies_per_node
+    here = facts.machine.dies if facts.device == NPU else facts.machine.gpus
+    if dies < usual and not (facts.node and here == dies):
+        yield doubtful(f"dies_per_node = {dies} with hardware {cluster.hardware}", f"{usual}, as such nodes have")
 
 
 @check(

@@ -75,6 +75,9 @@ def _host(facts: Facts) -> Iterator[Complaint]:
     if host.saving_total:
         of_them += f", {size_text(host.saving_total)} only while a checkpoint is saved"
     available = stated * GIB if stated is not None else facts.machine.memory if facts.node else None
+    known = available is not None
+    if available is None and facts.config.node_hardware is not None:
+        available = facts.config.node_hardware.host_gib * GIB
     if available is None:
         raise CannotTell(
             f"the plan wants {size_text(host.total)} on a node, {of_them}, and [cluster] host_memory_gib_per_node is "
@@ -82,7 +85,8 @@ def _host(facts: Facts) -> Iterator[Complaint]:
         )
     if host.total > available:
         planned, most = told_apart(host.total, available)
-        yield bad(f"{planned} on a node, {of_them}", f"at most {most}")
+        found = f"{planned} on a node, {of_them}"
+        yield bad(found, f"at most {most}") if known else doubtful(found, f"at most {most}, as such nodes have")
     elif host.pinned_total > MOST_PINNED * available:
         pinned, most = told_apart(host.pinned_total, MOST_PINNED * available)
         yield doubtful(f"{pinned} pinned on a node", f"at most {most}, {MOST_PINNED:.0%} of {size_text(available)}")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.runfile.overrides import OBJECT_STORE_BYTES
-from recipe.runfile.schema import CUDA, GIB, NPU, SIM
+from recipe.runfile.schema import CUDA, CUSTOM, GIB, NPU, SIM
 from recipe.sizes import size_text, told_apart
 
 # scripts/setup.sh asks for the same; a run of the shipped sim.toml stays below.
@@ -39,6 +40,8 @@ def _dies(facts: Facts) -> Iterator[Complaint]:
         raise NoMatter
     wanted, machine = facts.config.cluster.dies_per_node, facts.machine
     dies, files = (machine.dies, "davinci") if facts.device == NPU else (machine.gpus, "nvidia")
+    if _other_hardware(facts):
+        raise NoMatter  # N018 names it
     if dies < wanted:
         yield bad(f"{dies} of /dev/{files}0, 1, ...", f"{wanted}")
     elif dies > wanted:
@@ -290,17 +293,20 @@ def _absolute(facts: Facts) -> Iterator[Complaint]:
 
 
 @check(
-    "N018", "the dies have the memory that the run is planned for", needs="node",
-    why="torch is offered less than a die's label says, and on another kind of die less again; a run notices when it "
-        "is out of memory",
+    "N018", "the dies are of the hardware and have the memory that the run is planned for", needs="node",
+    why="a node of another kind has other dies, and torch is offered less than a die's label says; a run notices when "
+        "it is out of memory",
     fix="set [cluster] hardware to what the dies are, or hbm_gib_per_die to what torch is offered, and plan again",
 )  # fmt: skip
 def _die_memory(facts: Facts) -> Iterator[Complaint]:
     if facts.device == SIM:
         raise NoMatter  # its dies have what the run file says
-    if facts.dies is None or facts.dies.failed or facts.dies.problem:
-        why = "nobody asked it" if facts.dies is None else facts.dies.failed or facts.dies.problem
+    if facts.dies is None or facts.dies.untold:
+        why = "nobody asked it" if facts.dies is None else facts.dies.untold
         raise CannotTell(f"torch does not say how much memory the dies have ({why})")
+    if other := _other_hardware(facts):
+        yield bad(f'[cluster] hardware = "{facts.config.cluster.hardware}" on a node of {facts.dies.text}', other)
+        return
     planned, offered = facts.config.hbm_bytes_per_die, min(facts.dies.totals)
     if planned > MOST_BEYOND * offered:
         wanted, there = told_apart(planned, offered)
@@ -314,3 +320,15 @@ def _die_memory(facts: Facts) -> Iterator[Complaint]:
         if not needed.cache.holds_one:
             there = size_text(offered)
             yield bad(f"on dies of {there} room for {needed.cache.tokens} tokens", f"at least {needed.cache.longest}")
+
+
+def _other_hardware(facts: Facts) -> str:
+    """What `[cluster] hardware` would be of the dies that torch sees here; "" where they are what it says, or where
+    that cannot be told: of simulated dies, and of what the run file itself describes."""
+    dies, hardware = facts.dies, facts.config.node_hardware
+    if dies is None or not dies.totals or not dies.name or hardware is None or facts.config.cluster.hardware == CUSTOM:
+        return ""
+    seen = dies.hardware
+    if seen == facts.config.cluster.hardware or (re.fullmatch(hardware.torch_name, dies.name) and seen is None):
+        return ""
+    return f'"{seen or CUSTOM}"'

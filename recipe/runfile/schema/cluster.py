@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.runfile.schema.hardware import ASSUMED, DEVICES, DIE_KINDS, SIM
+from recipe.runfile.schema.hardware import CUSTOM, DEVICES, HARDWARE, SIM
 from recipe.runfile.typed_toml import CHANGES, FREE, key
 
 # An address of the block that RFC 5737 keeps for documentation stands for "put yours here".
@@ -22,24 +22,36 @@ class Cluster:
         "sim: simulated NPUs of this machine; npu: Ascend; cuda: GPUs", SIM, choices=DEVICES, on_resume=CHANGES
     )
     hardware: str | None = key(
-        "npu, cuda: what its dies are, for their memory and speed; default: "
-        + ", ".join(f"{device}: {name}" for device, name in ASSUMED.items()),
+        "what its nodes are, for memory and speed (docs/PLAN.md); npu and cuda need it, sim has none. On a node "
+        "`python -m recipe doctor` names it; custom: what [hardware] says",
         None,
-        choices=tuple(DIE_KINDS),
+        choices=(*HARDWARE, CUSTOM),
         on_resume=FREE,
     )
     nodes: int = key("machines", least=1, gives="trainer.nnodes", on_resume=FREE)
-    dies_per_node: int = key("dies of each machine", least=1, gives="trainer.n_gpus_per_node", on_resume=FREE)
+    dies_per_node: int = key(
+        "dies of each machine; default: all that such hardware has, "
+        + ", ".join(f"{name}: {hardware.dies_per_node}" for name, hardware in HARDWARE.items()),
+        None,
+        least=1,
+        gives="trainer.n_gpus_per_node",
+        on_resume=FREE,
+    )
     hbm_gib_per_die: float | None = key(
         "memory that torch is offered on a die (sim: [simulator] hbm_mib); default: that of the hardware, "
-        + ", ".join(f"{name}: {kind.offered_gib:g}" for name, kind in DIE_KINDS.items()),
+        + ", ".join(f"{name}: {hardware.offered_gib:g}" for name, hardware in HARDWARE.items()),
         None,
         unit="GiB",
         least=1,
         on_resume=FREE,
     )
     host_memory_gib_per_node: float | None = key(
-        "memory of a machine; default: not checked", None, unit="GiB", least=1, on_resume=FREE
+        "memory of a machine; default: that of the hardware, of which more than this is only warned of, "
+        + ", ".join(f"{name}: {hardware.host_gib:g}" for name, hardware in HARDWARE.items()),
+        None,
+        unit="GiB",
+        least=1,
+        on_resume=FREE,
     )
     head: str | None = key(
         "address or name of the head node; sim: this machine, and not given",
@@ -94,10 +106,9 @@ class Cluster:
         on_resume=FREE,
     )
 
-    @property
-    def die_kind(self) -> str | None:
-        """The key of `DIE_KINDS` that the dies are, stated or assumed; None for simulated ones."""
-        return None if self.device == SIM else self.hardware or ASSUMED[self.device]
+    def __post_init__(self) -> None:
+        if self.dies_per_node is None and self.hardware in HARDWARE:
+            object.__setattr__(self, "dies_per_node", HARDWARE[self.hardware].dies_per_node)
 
     @property
     def own_ray(self) -> bool:

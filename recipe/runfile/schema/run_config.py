@@ -13,8 +13,9 @@ from recipe.runfile.masking import masked
 from recipe.runfile.passed import merged
 from recipe.runfile.schema.actor import Actor
 from recipe.runfile.schema.cluster import Cluster, Simulator
+from recipe.runfile.schema.custom import CustomHardware, custom_hardware
 from recipe.runfile.schema.data import Data, Reward
-from recipe.runfile.schema.hardware import CUDA, DIE_KINDS, SIM
+from recipe.runfile.schema.hardware import CUDA, CUSTOM, GIB, HARDWARE, SIM, Hardware
 from recipe.runfile.schema.model import Model
 from recipe.runfile.schema.profile import Profile
 from recipe.runfile.schema.rollout import Rollout
@@ -23,7 +24,7 @@ from recipe.runfile.schema.train import Train
 from recipe.runfile.schema.watch import Watch
 from recipe.runfile.typed_toml import CHANGES, FREE, key, with_values
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class RunConfig:
 
     run: Run
     cluster: Cluster
+    hardware: CustomHardware = field(default_factory=CustomHardware)
     simulator: Simulator = field(default_factory=Simulator)
     model: Model = field(default_factory=Model)
     data: Data
@@ -77,12 +79,27 @@ class RunConfig:
         return {name: value for name, value in named.items() if value is not None}
 
     @property
+    def node_hardware(self) -> Hardware | None:
+        """The hardware of the nodes; None for simulated dies."""
+        if self.simulated:
+            return None
+        if self.cluster.hardware == CUSTOM:
+            return custom_hardware(self.cluster, self.hardware)
+        return HARDWARE[self.cluster.hardware or ""]
+
+    @property
     def hbm_bytes_per_die(self) -> int:
         """What torch is offered on a die."""
-        kind, stated = self.cluster.die_kind, self.cluster.hbm_gib_per_die
-        if kind is None:
+        nodes, stated = self.node_hardware, self.cluster.hbm_gib_per_die
+        if nodes is None:
             return self.simulator.hbm_mib * MIB
-        return int((DIE_KINDS[kind].offered_gib if stated is None else stated) * GIB)
+        return int((nodes.offered_gib if stated is None else stated) * GIB)
+
+    @property
+    def host_gib_per_node(self) -> float | None:
+        """Memory of a node's host, stated or as such nodes have; None for simulated dies where it is not stated."""
+        stated, nodes = self.cluster.host_memory_gib_per_node, self.node_hardware
+        return stated if stated is not None or nodes is None else nodes.host_gib
 
     def described(self) -> dict[str, Any]:
         """The values by section and key as they are written into the run's files and shown: secret ones are hidden."""

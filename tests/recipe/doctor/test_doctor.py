@@ -15,7 +15,10 @@ import pytest
 
 from recipe.checks.catalogue import every_check
 from recipe.checks.declaration import NODE, RUNS
+from recipe.checks.facts.dies import DieFacts
+from recipe.doctor import diagnose
 from recipe.doctor.typical import device_of
+from recipe.runfile.schema import GIB
 from tests.recipe.checks.patient import Patient
 
 REPO = Path(__file__).resolve().parents[3]
@@ -43,6 +46,27 @@ def test_a_healthy_laptop_has_nothing_wrong_and_an_inventory(patient: Patient) -
         assert found.inventory[name]
     assert "0 do not" in found.inventory["overlay"] and "npu-sim 0.1.0" in found.inventory["device"]
     json.dumps(found.as_json())
+
+
+@pytest.mark.parametrize(
+    ("dies", "told"),
+    [
+        (DieFacts((int(60.95 * GIB),) * 8, "Ascend910B3"), '8 x Ascend910B3 of 60.9 GiB: [cluster] hardware = "a2_64"'),
+        (
+            DieFacts((int(29.5 * GIB),) * 8, "Ascend910B4"),
+            '8 x Ascend910B4 of 29.5 GiB: [cluster] hardware = "custom", with [hardware]',
+        ),
+        (DieFacts((int(61.27 * GIB),) * 8), "8 x simulated die of 61.3 GiB: no hardware"),
+        (DieFacts(problem="it sees none"), "not known: it sees none"),
+        (None, "not known: torch was not asked"),
+    ],
+)
+def test_the_hardware_of_a_node_is_named_and_that_of_a_simulated_one_is_not(
+    dies: DieFacts | None, told: str, patient: Patient
+) -> None:
+    patient.npu()
+    found = diagnose(machine=patient.machine, upstream=patient.upstream, runs=patient.runs, dies=dies)
+    assert found.inventory["dies"] == told
 
 
 def test_a_run_that_finished_is_no_reason_for_complaint(patient: Patient) -> None:

@@ -39,7 +39,7 @@ def test_the_page_names_phases_verdict_and_smallest_cluster(capsys: pytest.Captu
     page = capsys.readouterr().out
     for text in ("rollout  reference", "KV cache", "page-locked", "Estimated time of a step", "\nFITS\n"):
         assert text in page
-    assert "The smallest cluster this fits on: 8 x 16 dies" in page
+    assert "The smallest cluster this fits on: 16 x 16 dies" in page
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -66,7 +66,7 @@ def test_the_page_fits_in_100_columns_and_json_carries_its_figures(name: str) ->
 def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     text = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8")
     smaller = tmp_path / "h20_of_96_gb.toml"
-    smaller.write_text(text.replace('hardware = "h20_141gb"', 'hardware = "h20"'), encoding="utf-8")
+    smaller.write_text(text.replace('hardware = "h20_141"', 'hardware = "h20_96"'), encoding="utf-8")
     assert main(["plan", str(smaller), "--no-search"]) == 0
     page = capsys.readouterr().out
     assert "DOES NOT FIT" in page
@@ -78,19 +78,24 @@ def test_what_does_not_fit_is_named(capsys: pytest.CaptureFixture[str], tmp_path
     assert left["update"] < 0 < left["ref"]
     (row,) = (line.split() for line in page.splitlines() if "left of a die" in line)
     assert row[-4] == f"{left['update'] / 2**30:.1f}" and row[-3] == "GiB"
-    assert page.startswith("h20_128gpu_math_lighteval: 16 x 8 dies of 95.1 GiB (NVIDIA H20)\n")
+    assert page.startswith("h20_128gpu_math_lighteval: 16 x 8 dies of 95.1 GiB (NVIDIA H20, 96 GB)\n")
 
 
-def test_what_is_left_of_a_node_is_shown_where_its_memory_is_given(
+def test_what_is_left_of_a_node_is_shown_and_whose_figure_its_memory_is(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     text = (CONFIGS / "a3_256die.toml").read_text(encoding="utf-8")
     given = tmp_path / "given.toml"
-    given.write_text(text.replace("# host_memory_gib_per_node = 1862", "host_memory_gib_per_node = 1862"))
+    given.write_text(text.replace("# host_memory_gib_per_node = 1862", "host_memory_gib_per_node = 1800"))
     assert main(["plan", str(given), "--no-search"]) == 0
     page = capsys.readouterr().out
-    assert re.search(r"^  left of a node +131\.0 GiB$", page, re.MULTILINE)
+    assert re.search(r"^  left of a node's 1800 GiB +69\.0 GiB$", page, re.MULTILINE)
+    assert "is not given" not in page
     assert main(["plan", str(CONFIGS / "a3_256die.toml"), "--no-search"]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"^  left of a node's 1862 GiB +131\.0 GiB$", page, re.MULTILINE)
+    assert "host_memory_gib_per_node is not given: 1862 GiB as such nodes have (verl" in page
+    assert main(["plan", str(CONFIGS / "sim.toml"), "--no-search"]) == 0
     assert "left of a node" not in capsys.readouterr().out
 
 
@@ -99,7 +104,7 @@ def test_an_optimizer_on_the_host_makes_room_and_its_time_is_not_estimated(
 ) -> None:
     lines = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith(("hardware", "optimizer"))]
-    for section, line in (("[cluster]", 'hardware = "h20"'), ("[actor]", 'optimizer = "host"')):
+    for section, line in (("[cluster]", 'hardware = "h20_96"'), ("[actor]", 'optimizer = "host"')):
         kept.insert(next(number for number, text in enumerate(kept) if text.startswith(section)) + 1, line)
     hosted = tmp_path / "hosted.toml"
     hosted.write_text("\n".join(kept), encoding="utf-8")

@@ -11,12 +11,11 @@ import pytest
 
 from recipe.plan.calibration import fitted
 from recipe.plan.duration import Estimate, estimate
-from recipe.plan.hardware import BY_NAME
 from recipe.plan.subject import Subject, subject
 from recipe.plan.traffic import lengths
 from recipe.plan.work import work_of
 from recipe.runfile.config import load
-from recipe.runfile.schema import ON_POLICY, RunConfig
+from recipe.runfile.schema import HARDWARE, ON_POLICY, RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 BIG = load(CONFIGS / "a3_256die.toml")
@@ -81,11 +80,32 @@ def test_more_dies_are_not_slower_and_train_nearly_so_many_times_as_fast(nodes: 
 
 
 def test_dies_of_lower_rates_take_longer() -> None:
-    a3, a2 = times(subject(BIG)), times(subject(with_(BIG, "cluster", hardware="a2")))
+    a3, a2 = times(subject(BIG)), times(subject(with_(BIG, "cluster", hardware="a2_64")))
     for phase in ("generation and switches", "ref", "update"):
         assert a2.phases[phase].estimate > a3.phases[phase].estimate
     ratio = a2.phases["update"].estimate / a3.phases["update"].estimate
-    assert ratio == pytest.approx(BY_NAME["a3"].tflops_bf16 / BY_NAME["a2"].tflops_bf16)
+    assert ratio == pytest.approx(HARDWARE["a3_128"].tflops_bf16 / HARDWARE["a2_64"].tflops_bf16)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "sent", "rate"),
+    [
+        ("a2_64", "node_bytes", 196),
+        ("a2_64", "network_bytes", 25),
+        ("a3_128", "node_bytes", 196),
+        ("a3_128", "network_bytes", 196),
+    ],
+)
+def test_what_stays_in_a_node_takes_its_link_and_the_rest_the_network(hardware: str, sent: str, rate: float) -> None:
+    run = subject(with_(BIG, "cluster", hardware=hardware))
+    mean = lengths(run)
+    counted = work_of(run, mean)
+    less, more = (
+        estimate(run, mean, dataclasses.replace(counted, **{sent: getattr(counted, sent) + extra}))
+        for extra in (0.0, 1e13)
+    )
+    assert less is not None and more is not None
+    assert more.step.estimate - less.step.estimate == pytest.approx(1e13 / (rate * 1e9))
 
 
 def test_throughput_is_of_what_is_sold_and_lowest_in_the_longest_step() -> None:

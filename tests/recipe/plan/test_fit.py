@@ -16,10 +16,11 @@ from recipe.plan.subject import subject
 from recipe.preflight import refusals
 from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
-from recipe.runfile.schema import DIE_KINDS, RunConfig
+from recipe.runfile.schema import HARDWARE, RunConfig
 from recipe.tiny.config import tiny_fields
 
 BIG = "deepseek_v3_671b"
+A3 = ("--hardware", "a3_128")
 
 
 def run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> RunConfig:
@@ -30,7 +31,7 @@ def run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) 
     return load(path)
 
 
-@pytest.mark.parametrize("hardware", DIE_KINDS)
+@pytest.mark.parametrize("hardware", HARDWARE)
 @pytest.mark.parametrize("model", KNOWN)
 def test_what_is_printed_is_accepted_and_fits(
     model: str, hardware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -48,11 +49,11 @@ def test_what_is_printed_is_accepted_and_fits(
 def test_longer_answers_and_a_node_with_little_memory_take_more_nodes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = run_file(tmp_path, capsys, BIG)
-    bound = run_file(tmp_path, capsys, BIG, "--host-memory-gib", "1862")
-    assert bound.cluster.nodes > plain.cluster.nodes and bound.cluster.host_memory_gib_per_node == 1862
-    assert memory(subject(bound)).host.total <= 1862 * 2**30
-    more = run_file(tmp_path, capsys, BIG, "--max-response-tokens", "16384", "--prompts", "64", "--samples", "4")
+    plain = run_file(tmp_path, capsys, BIG, *A3)
+    bound = run_file(tmp_path, capsys, BIG, *A3, "--host-memory-gib", "1000")
+    assert bound.cluster.nodes > plain.cluster.nodes and bound.cluster.host_memory_gib_per_node == 1000
+    assert memory(subject(bound)).host.total <= 1000 * 2**30
+    more = run_file(tmp_path, capsys, BIG, *A3, "--max-response-tokens", "16384", "--prompts", "64", "--samples", "4")
     assert (more.data.max_response_tokens, more.train.prompts_per_step, more.rollout.samples_per_prompt) == (
         *(16384, 64),
         4,
@@ -65,30 +66,37 @@ def test_a_model_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     model = tmp_path / "my model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
-    config = run_file(tmp_path, capsys, str(model), "--hardware", next(iter(DIE_KINDS)))
+    config = run_file(tmp_path, capsys, str(model), "--hardware", next(iter(HARDWARE)))
     assert config.model.path == str(model) and config.run.name == "my_model"
     assert config.cluster.nodes == 1
 
 
 def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--fit", BIG, "--prompts", "64", "--json"]) == 0
+    assert main(["plan", "--fit", BIG, *A3, "--prompts", "64", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     head = [line for line in made["run_file"].splitlines() if line.startswith("#")]
     assert max(map(len, head)) <= 102
     said = " ".join(line.removeprefix("#").strip() for line in head)
-    assert f"python -m recipe plan --fit {BIG} --hardware a3 --prompts 64: the smallest cluster" in said
-    assert "it has run nowhere" in said and "which was not looked at" in said
+    assert f"python -m recipe plan --fit {BIG} --hardware a3_128 --prompts 64: the smallest cluster" in said
+    assert "it has run nowhere" in said and " of 1862 GiB." in said
     assert made["plan"]["fits"] and str(made["plan"]["layout"]["stage_layers"][0]) in said
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["no_such_model"], "--fit no_such_model: neither a directory with config.json nor one of deepseek_v3_671b"),
+        ([BIG], "--hardware is missing; expected one of a2_64, "),
+        (
+            ["no_such_model", *A3],
+            "--fit no_such_model: neither a directory with config.json nor one of deepseek_v3_671b",
+        ),
         ([BIG, "--hardware", "b200"], "--hardware is 'b200'; expected one of "),
-        ([BIG, "--samples", "0"], "--samples is 0; expected 1 or more"),
-        ([BIG, "--host-memory-gib", "nan"], "--host-memory-gib is nan; expected 1 or more"),
-        ([BIG, "--max-response-tokens", "2000000"], f"{BIG} does not fit on up to 64 nodes of a3 with 128 prompts x 8"),
+        ([BIG, *A3, "--samples", "0"], "--samples is 0; expected 1 or more"),
+        ([BIG, *A3, "--host-memory-gib", "nan"], "--host-memory-gib is nan; expected 1 or more"),
+        (
+            [BIG, *A3, "--max-response-tokens", "2000000"],
+            f"{BIG} does not fit on up to 64 nodes of a3_128 with 128 prompts x 8",
+        ),
         ([BIG, "configs/sim.toml"], "expected RUN.toml, or --fit MODEL or --published without one"),
     ],
 )

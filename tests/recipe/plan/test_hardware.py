@@ -1,51 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan knows which dies it plans for."""
+"""The plan names the nodes that it plans for, and the pages have their figures."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from recipe.plan.hardware import BY_NAME, hardware_of
+from recipe.plan.hardware import hardware_table, source_table
+from recipe.plan.page import as_text
+from recipe.plan.plan import make_plan
+from recipe.plan.subject import subject
 from recipe.runfile.config import load
-from recipe.runfile.schema import ASSUMED, DIE_KINDS
+from recipe.runfile.schema import HARDWARE, NPU, RunConfig
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
 
-def test_every_kind_of_die_has_its_figures() -> None:
-    assert set(BY_NAME) == set(DIE_KINDS)
-    assert len({hardware.name for hardware in BY_NAME.values()}) == len(BY_NAME)
-    for hardware in BY_NAME.values():
-        assert min(hardware.tflops_bf16, hardware.memory_gb_s, hardware.link_gb_s, hardware.dies_per_device) > 0
+def on(config: RunConfig, hardware: str, **cluster: Any) -> RunConfig:
+    values = {"device": HARDWARE[hardware].device, "hardware": hardware, **cluster}
+    return dataclasses.replace(config, cluster=dataclasses.replace(config.cluster, **values))
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
-def test_the_shipped_files_say_what_their_dies_are(path: Path) -> None:
+def test_the_shipped_files_say_what_their_nodes_are(path: Path) -> None:
     config = load(path)
-    assert (hardware_of(config) is None) == config.simulated
+    assert (config.node_hardware is None) == config.simulated
     if not config.simulated:
         assert config.cluster.hardware is not None
         assert path.stem.startswith(config.cluster.hardware.partition("_")[0] + "_")
 
 
-def test_an_a2_is_no_half_of_a_package() -> None:
-    a3 = load(CONFIGS / "a3_256die.toml")
-    a2 = dataclasses.replace(a3, cluster=dataclasses.replace(a3.cluster, hardware="a2"))
-    for_a3, for_a2 = hardware_of(a3), hardware_of(a2)
-    assert for_a3 is not None and for_a2 is not None
-    assert (for_a3.dies_per_device, for_a2.dies_per_device) == (2, 1)
-    assert "A2" in for_a2.name and "A3" not in for_a2.name
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_a_page_names_its_hardware_and_no_other(hardware: str) -> None:
+    config = load(
+        CONFIGS / ("a3_256die.toml" if HARDWARE[hardware].device == NPU else "h20_128gpu_math_lighteval.toml")
+    )
+    per_node = HARDWARE[hardware].dies_per_node
+    dies = config.cluster.nodes * config.cluster.dies_per_node
+    config = on(config, hardware, nodes=dies // per_node, dies_per_node=per_node)
+    page = " ".join(as_text(make_plan(subject(config), search=False)).split())
+    assert page.count(HARDWARE[hardware].name) == 2
+    others = {other.name for other in HARDWARE.values()} - {HARDWARE[hardware].name}
+    assert not [name for name in others if name in page]
+    assert f"for each of {dies // HARDWARE[hardware].dies_per_device} devices" in page
 
 
-def test_the_documented_dies_are_those_that_are_planned_with() -> None:
-    page = (CONFIGS.parent / "docs/PLAN.md").read_text(encoding="utf-8")
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if " GB | " in line]
-    documented = {row[0].split("`")[1]: row for row in rows}
-    assert set(documented) == set(DIE_KINDS)
-    for name, kind in DIE_KINDS.items():
-        assert documented[name][1:4] == [f"{kind.per_node}", f"{kind.label_gb:g} GB", f"{kind.offered_gib:g}"]
-        assert kind.source.partition(":")[0].partition(",")[0] in documented[name][4]
-        assert (f'assumed for `device = "{kind.device}"`' in documented[name][0]) == (ASSUMED[kind.device] == name)
+@pytest.mark.parametrize("page", ["docs/PLAN.md", "docs/zh/PLAN.md"])
+def test_the_documented_figures_are_those_that_are_planned_with(page: str) -> None:
+    lines = (CONFIGS.parent / page).read_text(encoding="utf-8").splitlines()
+    assert [row for row in list(hardware_table())[2:] if row not in lines] == []
+
+
+def test_the_page_says_where_each_figure_is_from() -> None:
+    lines = (CONFIGS.parent / "docs/PLAN.md").read_text(encoding="utf-8").splitlines()
+    assert [row for row in source_table() if row not in lines] == []

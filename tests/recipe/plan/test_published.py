@@ -11,7 +11,6 @@ import pytest
 from recipe.__main__ import main
 from recipe.plan.calibration import fitted
 from recipe.plan.comparison import compared, constant_table, memory_table, time_table
-from recipe.plan.hardware import BY_NAME
 from recipe.plan.memory import memory
 from recipe.plan.published import (
     H20_DEEPSEEK,
@@ -27,6 +26,7 @@ from recipe.plan.published import (
 from recipe.plan.subject import subject
 from recipe.plan.work import setting_of
 from recipe.runfile.config import load
+from recipe.runfile.schema import HARDWARE
 
 REPO = Path(__file__).resolve().parents[3]
 CONFIGS = REPO / "configs"
@@ -49,7 +49,7 @@ def test_the_update_on_h20_is_what_its_utilisation_says() -> None:
     # verl 0.6.1 utils/flops_counter.py, _estimate_deepseek_v3_flops: the embedding is counted, attention is not causal.
     products = 6 * (counts.active_parameters + 129280 * 7168) * sequences * mean.sequence
     attention = 12 * sequences * mean.sequence**2 * 61 * 192 * 128
-    peak = 96 * BY_NAME["h20"].tflops_bf16 * 1e12
+    peak = 96 * HARDWARE["h20_96"].tflops_bf16 * 1e12
     assert H20_DEEPSEEK.seconds[UPDATE] == pytest.approx((products + attention) / (H20_MFU * peak), abs=1)
 
 

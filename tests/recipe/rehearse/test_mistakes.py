@@ -75,7 +75,7 @@ MISTAKES = {
         MEASURED, SHORT,
         r"error: stage 0: building: Refused: npu_moe_distribute_dispatch_v2: expert_ids is of shape \[512, 8\], ",
         {
-            "cluster": {"hardware": "a2", "nodes": 32, "dies_per_node": 8},
+            "cluster": {"hardware": "a2_64", "nodes": 32, "dies_per_node": 8},
             "rollout": {"instances": 4, "samples_per_prompt": 64},
             "train": {"prompts_per_step": 2048},
         },

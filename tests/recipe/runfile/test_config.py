@@ -88,12 +88,13 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         (
             "[cluster]",
             '[cluster]\nhardware = "a4"',
-            "[cluster] hardware is 'a4'; expected one of a2, a3, h20, h20_141gb",
+            "[cluster] hardware is 'a4'; expected one of a2_64, a3_128, h20_96, h20_141, h100_80, h200_141, a100_80, "
+            "custom",
         ),
         (
             "[cluster]",
-            '[cluster]\nhardware = "a3"',
-            '[cluster] hardware = "a3" with device = "sim"; expected no hardware',
+            '[cluster]\nhardware = "a3_128"',
+            '[cluster] hardware = "a3_128" with device = "sim"; expected none',
         ),
         ("[run]", '[run]\nresume = "always"', "[run] resume is 'always'; expected one of auto, never"),
         ("[model]", '[model]\ncheckpoint = "/x"', '[model] checkpoint goes with kind = "path", and only with it'),

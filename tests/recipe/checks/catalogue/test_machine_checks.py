@@ -14,6 +14,7 @@ import pytest
 
 from recipe.checks.facts.dies import DieFacts
 from recipe.checks.facts.machine import Process
+from recipe.sizes import size_text
 
 GIB = 2**30
 
@@ -280,9 +281,24 @@ def test_m004_and_n003_take_the_memory_of_this_node_where_the_run_file_gives_non
     assert finding.level == "error" and finding.expected == "at most 700.0 GiB"
     cluster.set_machine(memory=2000 * GIB, memory_available=100 * GIB)
     assert [finding.level for finding in cluster.findings("N003")] == ["warning"]
+
+
+def test_m004_elsewhere_only_warns_of_what_such_nodes_usually_have(cluster: Any) -> None:
+    cluster.set(cluster_host_memory_gib_per_node=None)
     cluster.node = False
+    assert cluster.findings("M004") == []
+    cluster.set(cluster_hardware="a2_64", cluster_nodes=32, cluster_dies_per_node=8, actor_optimizer="offloaded")
+    wanted = cluster.facts.planned_memory.host.total / GIB
+    assert wanted < 1536 and cluster.findings("M004") == []
+    cluster.set(cluster_hardware="a2_64", cluster_nodes=16, cluster_dies_per_node=16)
     (finding,) = cluster.findings("M004")
-    assert finding.level == "not run" and "GiB of them pinned" in finding.found
+    assert finding.level == "warning" and finding.expected == "at most 1536.0 GiB, as such nodes have"
+
+
+def test_m004_of_a_machine_that_simulates_elsewhere_nothing_is_known(laptop: Any) -> None:
+    laptop.node = False
+    (finding,) = laptop.findings("M004")
+    assert finding.level == "not run" and "of them pinned" in finding.found
 
 
 def test_what_cannot_be_read_is_no_pass(cluster: Any) -> None:
@@ -323,6 +339,45 @@ def test_n018_a_phase_that_needs_more_than_is_offered_is_refused_however_little(
     _offered((most - 2**20) / GIB)(cluster)
     (finding,) = cluster.findings("N018")
     assert finding.level == "error" and finding.found.startswith("log_prob: ")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "name", "gib", "expected"),
+    [
+        ("a3_128", "Ascend910B3", 60.95, '"a2_64"'),
+        ("a2_64", "Ascend910_9382", 61.27, '"a3_128"'),
+        ("a3_128", "Ascend910B4", 29.5, '"custom"'),
+        ("a3_128", "Ascend310P3", 61.27, '"custom"'),
+        ("h20_96", "NVIDIA H20-3e", 139.8, '"h20_141"'),
+        ("h20_141", "NVIDIA H200", 139.8, '"h200_141"'),
+        ("h20_96", "NVIDIA H100 80GB HBM3", 79.2, '"h100_80"'),
+        ("h100_80", "NVIDIA H100 PCIe", 79.2, '"custom"'),
+    ],
+)
+def test_n018_a_node_of_another_kind_is_one_line(
+    hardware: str, name: str, gib: float, expected: str, cluster: Any
+) -> None:
+    device = "npu" if hardware.startswith(("a2", "a3")) else "cuda"
+    cluster.set(cluster_device=device, cluster_hardware=hardware, cluster_dies_per_node=8)
+    cluster.set_machine(dies=16, gpus=4)
+    cluster.more["dies"] = DieFacts((int(gib * GIB),) * 8, name)
+    (finding,) = cluster.findings("N018")
+    assert finding.level == "error" and finding.expected == expected
+    assert finding.found == f'[cluster] hardware = "{hardware}" on a node of 8 x {name} of {size_text(int(gib * GIB))}'
+    assert cluster.findings("N001") is None
+
+
+def test_n018_dies_of_the_kind_that_are_short_of_memory_are_told_as_such(cluster: Any) -> None:
+    cluster.more["dies"] = DieFacts((int(58.0 * GIB),) * 16, "Ascend910_9382")
+    (finding,) = cluster.findings("N018")
+    assert finding.expected == "at most 58.0 GiB, which is what torch is offered here"
+
+
+def test_n018_dies_that_the_run_file_describes_itself_may_have_any_name(cluster: Any) -> None:
+    cluster.set(cluster_hardware="custom", cluster_hbm_gib_per_die=61.0, hardware_name="mine", hardware_tflops_bf16=1.0)
+    cluster.set(hardware_memory_gb_s=1.0, hardware_node_link_gb_s=1.0, hardware_network_gb_s=1.0)
+    cluster.more["dies"] = DieFacts((int(61.0 * GIB),) * 16, "Ascend910B3")
+    assert cluster.findings("N018") == []
 
 
 def test_n018_cannot_tell_where_torch_does_not(cluster: Any) -> None:

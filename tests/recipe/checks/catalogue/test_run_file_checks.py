@@ -82,7 +82,7 @@ TRIPS = {
     "V014": ("legal", {"model_sizes": "smallest"}, "error", "[simulator] strict = true"),
     "V015": (
         "cluster",
-        {"cluster_hardware": "a2", "cluster_nodes": 32, "cluster_dies_per_node": 8},
+        {"cluster_hardware": "a2_64", "cluster_nodes": 32, "cluster_dies_per_node": 8},
         "error",
         "spread over 256 dies; fewer than 16 of an A2, or 16, 32 or 64",
     ),
@@ -200,18 +200,18 @@ def test_l020_a_tensor_that_cannot_be_cut_as_both_engines_ask(files: Any, cluste
 
 
 def test_l016_the_dies_that_a_node_has_are_its_dies(cluster: Any) -> None:
-    cluster.set(cluster_dies_per_node=32)
-    assert "at most 16" in cluster.findings("L016")[0].expected
     cluster.set(cluster_dies_per_node=8)
     cluster.set_machine(dies=8)  # of a part of the node
     assert cluster.findings("L016") == []
     cluster.node = False
-    assert "dies_per_node = 8 with hardware a3" in cluster.findings("L016")[0].found
-    for device, hardware in (("npu", "a2"), ("cuda", "h20"), ("cuda", None)):
-        cluster.set(cluster_device=device, cluster_hardware=hardware)
+    assert "dies_per_node = 8 with hardware a3_128" in cluster.findings("L016")[0].found
+    for device, hardware in (("npu", "a2_64"), ("cuda", "h20_96")):
+        cluster.set(cluster_device=device, cluster_hardware=hardware, cluster_dies_per_node=8)
         assert cluster.findings("L016") == []
-    cluster.set(cluster_device="npu", cluster_hardware="a2", cluster_dies_per_node=16)
-    assert "at most 8" in cluster.findings("L016")[0].expected
+        cluster.set(cluster_dies_per_node=4)
+        assert "8, as such nodes have" in cluster.findings("L016")[0].expected
+    cluster.set(cluster_hardware="custom")
+    assert cluster.findings("L016") is None
 
 
 def test_t014_the_on_policy_loss_has_no_such_pass(cluster: Any) -> None:

@@ -27,7 +27,7 @@ OFFLOADED = changed(NPU, {"actor.optimizer": "offloaded"})
 PROFILED = changed(NPU, OTHER["profile.steps"])
 MORE: list[tuple[RunConfig, str, dict[str, Any]]] = [
     (NPU, "actor.stage_layers", {"actor.stage_layers": [15, 15, 15, 16]}),
-    (OFFLOADED, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": None}),
+    (OFFLOADED, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": "h20_96"}),
     (GPU, "actor.moe_profile", {"actor.moe_profile": "default" if GPU.actor.moe_profile == "stable" else "stable"}),
     (SIM, "cluster.dies_per_node", {"cluster.dies_per_node": 2 * SIM.cluster.dies_per_node}),
     *((PROFILED, name, values) for name, values in OTHER.items() if name.startswith("profile.")),
