@@ -175,5 +175,9 @@ def _with_layout(values: dict[str, dict[str, Any]], found: SmallestCluster) -> d
     config = found.run.config
     actor = {"expert_parallel": config.actor.expert_parallel, "stage_layers": config.actor.stage_layers}
     rollout = {"tensor_parallel": config.rollout.tensor_parallel, "instances": config.rollout.instances}
-    decided = {"cluster": {"nodes": config.cluster.nodes}, "actor": actor, "rollout": rollout}
+    decided: dict[str, dict[str, Any]] = {
+        "cluster": {"nodes": config.cluster.nodes},
+        "actor": actor,
+        "rollout": rollout,
+    }
     return {name: {**section, **decided.get(name, {})} for name, section in values.items()}
