@@ -20,6 +20,9 @@ _NEEDED = {
         "moe_intermediate_size", "n_routed_experts", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim",
         "v_head_dim",
     ),
+    "qwen3_moe": (
+        "hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "moe_intermediate_size", "num_experts",
+    ),
 }  # fmt: skip
 _NEEDED_DENSE = ("hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 _OPTIONAL = ("q_lora_rank", "num_key_value_heads", "head_dim")
@@ -49,11 +52,12 @@ def check_sizes(config: Mapping[str, Any], file: Path) -> None:
     layers = config.get("num_hidden_layers", 1) + (config.get("num_nextn_predict_layers") or 0)
     if layers > _MOST_LAYERS:
         raise WeightsError(f"{file}: {layers} layers (num_hidden_layers); at most {_MOST_LAYERS} are known to exist")
-    if layers * config.get("n_routed_experts", 1) > _MOST_EXPERTS:
-        raise WeightsError(
-            f"{file}: n_routed_experts is {config['n_routed_experts']} in {layers} layers; at most {_MOST_EXPERTS} "
-            "together are known to exist"
-        )
+    for key in {"n_routed_experts", "num_experts"} & set(_NEEDED.get(str(kind), ())):
+        if layers * config.get(key, 1) > _MOST_EXPERTS:
+            raise WeightsError(
+                f"{file}: {key} is {config[key]} in {layers} layers; at most {_MOST_EXPERTS} together are known to "
+                "exist"
+            )
 
 
 def _check_number(config: Mapping[str, Any], key: str, file: Path, least: int) -> None:

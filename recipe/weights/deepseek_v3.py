@@ -66,25 +66,7 @@ def _moe(layer: LayerPlacements, config: dict[str, Any]) -> None:
     layer.unsplit("mlp.gate.e_score_correction_bias", (experts,), "mlp.router.expert_bias")
     if config.get("n_shared_experts"):
         layer.gated_mlp("mlp.shared_experts", "mlp.shared_experts", hidden, size * config["n_shared_experts"])
-    to = "mlp.experts.experts."
-    for e in range(experts):
-        for at, name in ((0, "gate_proj"), (size, "up_proj")):
-            layer.part(
-                f"mlp.experts.{e}.{name}.weight",
-                (size, hidden),
-                (to + "linear_fc1.weight",),
-                (experts, 2 * size, hidden),
-                (e, at, 0),
-            )
-        layer.part(
-            f"mlp.experts.{e}.down_proj.weight",
-            (hidden, size),
-            (to + "linear_fc2.weight",),
-            (experts, hidden, size),
-            (e, 0, 0),
-        )
-        for linear in ("linear_fc1", "linear_fc2"):
-            layer.state(to + linear, (e, experts))
+    layer.routed_experts(hidden, size, experts)
 
 
 def layout(config: dict[str, Any]) -> MegatronLayout:

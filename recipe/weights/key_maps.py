@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from recipe.weights import deepseek_v3, dense
+from recipe.weights import deepseek_v3, grouped_query
 from recipe.weights.config_sizes import check_sizes, shown
 from recipe.weights.errors import WeightsError
 from recipe.weights.layout import MegatronLayout
 
 KEY_MAPS: dict[str, Callable[[dict[str, Any]], MegatronLayout]] = {
     "deepseek_v3": deepseek_v3.layout,
-    **dict.fromkeys(dense.FAMILIES, dense.layout),
+    **dict.fromkeys(grouped_query.FAMILIES, grouped_query.layout),
 }
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the tensors of a Hugging Face model lie in a Megatron-core 0.12.1 distributed checkpoint.
 
-A key map (`deepseek_v3`, `dense`) gives the `MegatronLayout` of a config.json; the converters read it in both
+A key map (`deepseek_v3`, `grouped_query`) gives the `MegatronLayout` of a config.json; the converters read it in both
 directions.
 """
 
@@ -98,6 +98,20 @@ class LayerPlacements:
         self.unsplit(f"{hf}.down_proj.weight", (hidden, size), f"{mcore}.linear_fc2.weight")
         self.state(f"{mcore}.linear_fc1")
         self.state(f"{mcore}.linear_fc2")
+
+    def routed_experts(self, hidden: int, size: int, experts: int) -> None:
+        """gate, up and down projections of every routed expert: one tensor each for linear_fc1 and linear_fc2, with an
+        axis of experts; Megatron-core's grouped and its sequential experts have the same names."""
+        to = "mlp.experts.experts."
+        fc1, fc2 = (to + "linear_fc1.weight",), (to + "linear_fc2.weight",)
+        for number in range(experts):
+            hf = f"mlp.experts.{number}."
+            for at, name in ((0, "gate_proj"), (size, "up_proj")):
+                whole = (experts, 2 * size, hidden)
+                self.part(f"{hf}{name}.weight", (size, hidden), fc1, whole, (number, at, 0))
+            self.part(f"{hf}down_proj.weight", (hidden, size), fc2, (experts, hidden, size), (number, 0, 0))
+            for linear in ("linear_fc1", "linear_fc2"):
+                self.state(to + linear, (number, experts))
 
     def state(self, module: str, expert: tuple[int, int] | None = None) -> None:
         """The extra state of a module; of expert (number, of how many) where the experts share a name."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from recipe.weights import mcore_to_hf
 from recipe.weights.convert import convert
@@ -31,69 +31,105 @@ LOADS = [
     ("deepseek_v3", "tp2-pp2-ep2-uneven", "local-grouped"),
     ("qwen2", "tp2", "verl"),
     ("qwen2", "pp2-uneven", "local"),
+    ("qwen3_moe", "ep2", "verl"),
+    ("qwen3_moe", "tp2-pp2-ep2-uneven", "verl"),
+    ("qwen3_moe", "tp2-pp2-ep2-uneven", "local"),
 ]
-SAVES = [("deepseek_v3", "tp2-pp2-ep2-uneven"), ("qwen2", "tp2")]
+SAVES = [("deepseek_v3", "tp2-pp2-ep2-uneven"), ("qwen2", "tp2"), ("qwen3_moe", "tp2-pp2-ep2-uneven")]
 SLOW_LOADS = [
     *(("deepseek_v3", name, "local-grouped") for name in LAYOUTS if name != "tp2-pp2-ep2-uneven"),
     *(("qwen2", name, "verl") for name in ("tp1-pp1-ep1", "pp2-uneven")),
     *(("qwen2", name, "local") for name in ("tp1-pp1-ep1", "tp2")),
+    *(("qwen3_moe", name, spec) for name in ("tp2", "pp2-uneven") for spec in ("verl", "local")),
 ]
 SLOW_SAVES = [
     *(("deepseek_v3", name) for name in LAYOUTS if name != "tp2-pp2-ep2-uneven"),
     *(("qwen2", name) for name in ("tp1-pp1-ep1", "pp2-uneven")),
+    *(("qwen3_moe", name) for name in ("ep2", "pp2-uneven")),
 ]
+GROUPED = {
+    "vocab_size": 64, "hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 4, "num_attention_heads": 6,
+    "num_key_value_heads": 2, "max_position_embeddings": 64,
+}  # fmt: skip
 
 
-def make_qwen2(directory: Path) -> dict[str, torch.Tensor]:
-    """A Qwen2 with grouped queries, tied embeddings and noise everywhere; returns its tensors in bf16."""
-    config = Qwen2Config(
-        vocab_size=64, hidden_size=48, intermediate_size=40, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
+def made(directory: Path, model: Any) -> SimpleNamespace:
+    """The model with noise everywhere, and its tensors in bf16, beside the converted checkpoint."""
+    model = model.to(torch.bfloat16)
     generator = torch.Generator().manual_seed(3)
     for tensor in model.state_dict().values():
         tensor.copy_(torch.randn(tensor.shape, generator=generator))
-    model.save_pretrained(directory)
-    return model.state_dict()
+    model.save_pretrained(directory / "hf")
+    convert(directory / "hf", directory / "mcore")
+    fields = {"hf": str(directory / "hf"), "checkpoint": str(directory / "mcore")}
+    source = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del source["lm_head.weight"]
+    return SimpleNamespace(fields=fields, source=source, whole=whole_grouped(source))
 
 
 @pytest.fixture(scope="module")
 def qwen2(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    directory = tmp_path_factory.mktemp("qwen2")
-    source = make_qwen2(directory / "hf")
-    convert(directory / "hf", directory / "mcore")
-    fields = {"hf": str(directory / "hf"), "checkpoint": str(directory / "mcore")}
-    del source["lm_head.weight"]
-    return SimpleNamespace(fields=fields, source=source, whole=whole_qwen2(source))
+    """A Qwen2 with grouped queries and tied embeddings."""
+    model = Qwen2ForCausalLM(Qwen2Config(**GROUPED, tie_word_embeddings=True))
+    return made(tmp_path_factory.mktemp("qwen2"), model)
 
 
-def whole_qwen2(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Every Megatron tensor made from the Hugging Face one, written down independently of the converter."""
+@pytest.fixture(scope="module")
+def qwen3_moe(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A Qwen3-MoE of 4 experts, with norms of queries and keys, whose heads are wider than the hidden state."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "norm_topk_prob": True}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**GROUPED, **experts, head_dim=12, tie_word_embeddings=False))
+    return made(tmp_path_factory.mktemp("qwen3_moe"), model)
+
+
+def whole_grouped(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every Megatron tensor made from the Hugging Face one, written down independently of the converter; a norm that
+    has two names under both."""
     layers = [f"model.layers.{n}." for n in range(4)]
 
     def stack(name: str) -> torch.Tensor:
         return torch.stack([source[at + name] for at in layers])
 
     def qkv(at: str, kind: str) -> torch.Tensor:
-        # 2 groups of 3 query heads of 8 rows, each with one key and one value head.
+        # 2 groups of 3 query heads, each with one key and one value head.
         q, k, v = (source[f"{at}self_attn.{n}_proj.{kind}"].unflatten(0, (2, -1)) for n in "qkv")
         return torch.cat([q, k, v], dim=1).flatten(0, 1)
 
     def gate_up(at: str) -> torch.Tensor:
-        return torch.cat([source[at + "mlp.gate_proj.weight"], source[at + "mlp.up_proj.weight"]])
+        return torch.cat([source[at + "gate_proj.weight"], source[at + "up_proj.weight"]])
 
     to = "decoder.layers."
-    return {
+    whole = {
         "embedding.word_embeddings.weight": source["model.embed_tokens.weight"],
         "decoder.final_layernorm.weight": source["model.norm.weight"],
         to + "self_attention.linear_qkv.layer_norm_weight": stack("input_layernorm.weight"),
+        to + "input_layernorm.weight": stack("input_layernorm.weight"),
         to + "self_attention.linear_qkv.weight": torch.stack([qkv(at, "weight") for at in layers]),
-        to + "self_attention.linear_qkv.bias": torch.stack([qkv(at, "bias") for at in layers]),
         to + "self_attention.linear_proj.weight": stack("self_attn.o_proj.weight"),
+        to + "pre_mlp_layernorm.weight": stack("post_attention_layernorm.weight"),
         to + "mlp.linear_fc1.layer_norm_weight": stack("post_attention_layernorm.weight"),
-        to + "mlp.linear_fc1.weight": torch.stack([gate_up(at) for at in layers]),
-        to + "mlp.linear_fc2.weight": stack("mlp.down_proj.weight"),
+    }
+    if "lm_head.weight" in source:
+        whole["output_layer.weight"] = source["lm_head.weight"]
+    if "model.layers.0.self_attn.q_proj.bias" in source:
+        whole[to + "self_attention.linear_qkv.bias"] = torch.stack([qkv(at, "bias") for at in layers])
+    for name in "qk":
+        if f"model.layers.0.self_attn.{name}_norm.weight" in source:
+            whole[f"{to}self_attention.{name}_layernorm.weight"] = stack(f"self_attn.{name}_norm.weight")
+    if "model.layers.0.mlp.gate.weight" not in source:
+        return whole | {
+            to + "mlp.linear_fc1.weight": torch.stack([gate_up(at + "mlp.") for at in layers]),
+            to + "mlp.linear_fc2.weight": stack("mlp.down_proj.weight"),
+        }
+    experts = [[f"{at}mlp.experts.{e}." for e in range(4)] for at in layers]
+    down = [torch.stack([source[name + "down_proj.weight"] for name in each]) for each in experts]
+    return whole | {
+        to + "mlp.router.weight": stack("mlp.gate.weight"),
+        to + "mlp.experts.experts.linear_fc1.weight": torch.stack(
+            [torch.stack([gate_up(name) for name in each]) for each in experts]
+        ),
+        to + "mlp.experts.experts.linear_fc2.weight": torch.stack(down),
     }
 
 
@@ -180,8 +216,8 @@ class Four:
 
 
 @pytest.fixture(scope="module")
-def models(tiny: Any, qwen2: SimpleNamespace) -> dict[str, Any]:
-    return {"deepseek_v3": tiny, "qwen2": qwen2}
+def models(tiny: Any, qwen2: SimpleNamespace, qwen3_moe: SimpleNamespace) -> dict[str, Any]:
+    return {"deepseek_v3": tiny, "qwen2": qwen2, "qwen3_moe": qwen3_moe}
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +237,9 @@ def in_bfloat16(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
+NORMS_OF_HEADS = {f"decoder.layers.self_attention.{name}_layernorm.weight" for name in "qk"}
+
+
 def alternatives(whole: dict[str, torch.Tensor]) -> set[str]:
     """Norms have two names, of which a model asks for one."""
     return {name for name in whole if "layernorm" in name or "layer_norm" in name} - {"decoder.final_layernorm.weight"}
@@ -208,8 +247,9 @@ def alternatives(whole: dict[str, torch.Tensor]) -> set[str]:
 
 def check_load(case: tuple[str, str, str], models: dict[str, Any], four: Four) -> None:
     ranks = four.pieces[case]
-    if case[0] == "qwen2":
-        return check_every_element(models["qwen2"].whole, ranks, set())
+    if case[0] != "deepseek_v3":
+        grouped = models[case[0]].whole
+        return check_every_element(grouped, ranks, alternatives(grouped) - NORMS_OF_HEADS)
     whole = whole_deepseek(in_bfloat16(models["deepseek_v3"].model.state_dict()), layers=4, experts=8)
     check_every_element(whole, ranks, alternatives(whole))
     biases = [piece for rank in ranks for key, _, piece in rank if key.endswith("expert_bias")]
@@ -245,8 +285,8 @@ def test_the_rollout_is_given_what_was_loaded(models: dict[str, Any], fast: Four
 def check_way_back(case: tuple[str, str], models: dict[str, Any], four: Four, output: Path) -> None:
     """Whatever the layout that saved it, with the optimizer in the same checkpoint: the tensors that were loaded."""
     assert mcore_to_hf.main(["--load-dir", str(four.saved[case]), "--save-dir", str(output)]) == 0
-    qwen2 = models["qwen2"].source
-    source = qwen2 if case[0] == "qwen2" else in_bfloat16(models["deepseek_v3"].model.state_dict())
+    model = models[case[0]]
+    source = in_bfloat16(model.model.state_dict()) if case[0] == "deepseek_v3" else model.source
     found = tensors(output)
     assert found.keys() == source.keys()
     assert all(found[key].dtype == source[key].dtype and torch.equal(found[key], source[key]) for key in source)

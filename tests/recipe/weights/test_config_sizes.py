@@ -23,6 +23,10 @@ DENSE: dict[str, Any] = {
     "model_type": "qwen3", "hidden_size": 8, "vocab_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "intermediate_size": 12, "head_dim": 4, "tie_word_embeddings": False,
 }  # fmt: skip
+MIXTURE = DENSE | {
+    "model_type": "qwen3_moe", "num_experts": 4, "moe_intermediate_size": 6, "mlp_only_layers": [],
+    "decoder_sparse_step": 1,
+}  # fmt: skip
 ODD = st.one_of(
     st.none(), st.booleans(), st.text(max_size=5), st.integers(-5, 0), st.integers(2**31, 2**70), st.floats(),
     st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
@@ -30,12 +34,12 @@ ODD = st.one_of(
 
 
 def test_real_ones_pass() -> None:
-    for config in (CONFIG, SMALL, DENSE, DENSE | {"head_dim": None, "num_key_value_heads": None}):
+    for config in (CONFIG, SMALL, DENSE, MIXTURE, DENSE | {"head_dim": None, "num_key_value_heads": None}):
         check_sizes(config, FILE)
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), config=st.sampled_from([SMALL, DENSE]), value=ODD)
+@given(data=st.data(), config=st.sampled_from([SMALL, DENSE, MIXTURE]), value=ODD)
 def test_no_value_is_more_than_one_error(data: st.DataObject, config: dict[str, Any], value: Any) -> None:
     key = data.draw(st.sampled_from(sorted(config)))
     try:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The key map of dense models: each family's tensors, the groups of linear_qkv, and FP8 that ends within a block."""
+"""The key map of models with grouped queries: each family's tensors, the groups of linear_qkv, and FP8 that ends within
+a block."""
 
 from __future__ import annotations
 
@@ -11,20 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recipe.weights import dense, mcore_to_hf, torch_dist
+from recipe.weights import grouped_query, mcore_to_hf, torch_dist
 from recipe.weights.convert import convert
 from recipe.weights.errors import WeightsError
 from recipe.weights.key_maps import KEY_MAPS, droppable
 from recipe.weights.layout import MegatronLayout
 
 HIDDEN, HEAD, GROUPS, LAYERS = 150, 40, 3, 2
+EXPERTS = {"num_experts": 3, "moe_intermediate_size": 130, "mlp_only_layers": [], "decoder_sparse_step": 1}
 
 
 def config(model_type: str, **changes: Any) -> dict[str, Any]:
     return {
         "model_type": model_type, "vocab_size": 20, "hidden_size": HIDDEN, "intermediate_size": 140,
         "num_hidden_layers": LAYERS, "num_attention_heads": 2 * GROUPS, "num_key_value_heads": GROUPS,
-        "head_dim": HEAD, "tie_word_embeddings": False, **changes,
+        "head_dim": HEAD, "tie_word_embeddings": False, **(EXPERTS if model_type == "qwen3_moe" else {}), **changes,
     }  # fmt: skip
 
 
@@ -34,16 +36,18 @@ def names(layout: MegatronLayout, layer: str) -> set[str]:
 
 def weights(settings: dict[str, Any]) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(4)
-    shapes = {place.hf_name: place.hf_shape for place in dense.layout(settings).places}
+    shapes = {place.hf_name: place.hf_shape for place in grouped_query.layout(settings).places}
     return {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
 
 
 BIASES = {f"self_attn.{name}_proj.bias" for name in "qkv"}
 NORMS = {f"self_attn.{name}_norm.weight" for name in "qk"}
-MATRICES = {
-    *(f"self_attn.{name}_proj.weight" for name in "qkvo"), *(f"mlp.{n}_proj.weight" for n in ("gate", "up", "down")),
-    "input_layernorm.weight", "post_attention_layernorm.weight",
+ATTENTION = {
+    *(f"self_attn.{name}_proj.weight" for name in "qkvo"), "input_layernorm.weight", "post_attention_layernorm.weight"
 }  # fmt: skip
+GATED = {f"{name}_proj.weight" for name in ("gate", "up", "down")}
+MATRICES = ATTENTION | {f"mlp.{name}" for name in GATED}
+ROUTED = ATTENTION | {"mlp.gate.weight", *(f"mlp.experts.{number}.{name}" for number in range(3) for name in GATED)}
 
 
 @pytest.mark.parametrize(
@@ -53,11 +57,12 @@ MATRICES = {
         (config("llama", attention_bias=True), MATRICES | BIASES),
         (config("qwen2"), MATRICES | BIASES),
         (config("qwen3"), MATRICES | NORMS),
+        (config("qwen3_moe"), ROUTED | NORMS),
     ],
-    ids=["llama", "llama-bias", "qwen2", "qwen3"],
+    ids=["llama", "llama-bias", "qwen2", "qwen3", "qwen3_moe"],
 )
 def test_each_family_has_its_tensors(settings: dict[str, Any], expected: set[str]) -> None:
-    layout = dense.layout(settings)
+    layout = grouped_query.layout(settings)
     assert names(layout, "model.layers.1.") == expected
     # Every element of every Megatron tensor comes from exactly one place.
     for name in {place.names[0] for place in layout.places}:
@@ -69,8 +74,18 @@ def test_each_family_has_its_tensors(settings: dict[str, Any], expected: set[str
         assert (count == 1).all(), name
 
 
+def test_experts_follow_layers_and_each_has_its_own_state() -> None:
+    layout = grouped_query.layout(config("qwen3_moe"))
+    places = {p.hf_name: p for p in layout.places}
+    fc1 = "decoder.layers.mlp.experts.experts.linear_fc1.weight"
+    up = places["model.layers.1.mlp.experts.2.up_proj.weight"]
+    assert (up.names, up.shape, up.offsets) == ((fc1,), (LAYERS, 3, 260, HIDDEN), (1, 2, 130, 0))
+    assert places["model.layers.1.mlp.gate.weight"].shape == (LAYERS, 3, HIDDEN)
+    assert "decoder.layers.mlp.experts.experts.linear_fc2._extra_state/shard_1.2_2.3" in layout.extra_states
+
+
 def test_queries_keys_and_values_by_groups() -> None:
-    layout = dense.layout(config("qwen2"))
+    layout = grouped_query.layout(config("qwen2"))
     places = [p for p in layout.places if p.names == ("decoder.layers.self_attention.linear_qkv.weight",)]
     of_second_layer = sorted((p for p in places if p.offsets[0] == 1), key=lambda p: p.offsets)
     order = [(p.hf_name.split(".")[-2], p.first, p.rows) for p in of_second_layer]
@@ -82,13 +97,16 @@ def test_queries_keys_and_values_by_groups() -> None:
     ("changes", "message"),
     [
         ({"num_key_value_heads": 4}, "num_key_value_heads 4 does not divide num_attention_heads 6"),
-        ({"intermediate_size": None}, "intermediate_size is missing"),
+        ({"intermediate_size": None}, "intermediate_size is missing; a llama needs it"),
+        ({"model_type": "qwen3_moe"}, "num_experts is missing; a qwen3_moe needs it"),
+        ({"model_type": "qwen3_moe", **EXPERTS, "mlp_only_layers": [0]}, r"mlp_only_layers is \[0\] and"),
+        ({"model_type": "qwen3_moe", **EXPERTS, "decoder_sparse_step": 2}, "decoder_sparse_step 2; verl"),
     ],
 )
 def test_a_config_that_does_not_fit(changes: dict[str, Any], message: str) -> None:
-    settings = {name: value for name, value in config("llama", **changes).items() if value is not None}
+    settings = {name: value for name, value in (config("llama") | changes).items() if value is not None}
     with pytest.raises(WeightsError, match=message):
-        dense.layout(settings)
+        grouped_query.layout(settings)
 
 
 def test_what_is_left_behind_depends_on_the_model() -> None:
@@ -98,10 +116,10 @@ def test_what_is_left_behind_depends_on_the_model() -> None:
     # One prediction layer, as published; more only where config.json says so.
     assert droppable(names, config("deepseek_v3")) == ("a.rotary_emb.inv_freq", "model.layers.2.eh_proj.weight")
     assert "model.layers.9.x" in droppable(names, config("deepseek_v3", num_nextn_predict_layers=8))
-    assert {"deepseek_v3", "llama", "qwen2", "qwen3"} <= KEY_MAPS.keys()
+    assert {"deepseek_v3", "llama", "qwen2", "qwen3", "qwen3_moe"} <= KEY_MAPS.keys()
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "qwen3_moe"])
 def test_fp8_whose_groups_end_within_blocks(model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """240 and 120 rows in groups of 80 and 40, blocks of 128x128: there and back is the cast by definition."""
     monkeypatch.setattr(torch_dist, "PIECE_BYTES", 7000)

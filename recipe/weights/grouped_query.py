@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of plain dense models (Llama, Qwen2, Qwen3) in a Megatron-core 0.12.1 distributed checkpoint.
+"""The names of models with grouped-query attention (Llama, Qwen2, Qwen3, Qwen3-MoE) in a Megatron-core 0.12.1
+distributed checkpoint.
 
-All layers are alike, so Megatron-core stores them as one tensor with a leading layer axis. Its linear_qkv holds, group
-of query heads after group, the group's queries, its key, its value (`SelfAttention.get_query_key_value_tensors`);
-linear_fc1 holds the gate's rows, then up's. verl 0.6.1 builds these models without other biases than those of q, k, v.
+All layers are alike, so Megatron-core stores them as one tensor with a leading layer axis; experts follow on an axis of
+their own. Its linear_qkv holds, group of query heads after group, the group's queries, its key, its value
+(`SelfAttention.get_query_key_value_tensors`); linear_fc1 holds the gate's rows, then up's. verl 0.6.1 builds these
+models without other biases than those of q, k, v.
 """
 
 from __future__ import annotations
@@ -11,22 +13,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from recipe.weights.config_sizes import shown
 from recipe.weights.errors import WeightsError
 from recipe.weights.layout import LayerPlacements, MegatronLayout, Placement, unsplit
 
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between model_types: biases of q, k, v (None: as attention_bias says), and norms of q and k."""
+    """What differs between model_types: biases of q, k, v (None: as attention_bias says), norms of q and k, and routed
+    experts in every layer."""
 
     qkv_bias: bool | None = None
     qk_norm: bool = False
+    experts: bool = False
 
 
 FAMILIES = {
     "llama": Family(),
     "qwen2": Family(qkv_bias=True),
     "qwen3": Family(qk_norm=True),
+    "qwen3_moe": Family(qk_norm=True, experts=True),
 }
 _MODULES_WITH_STATE = (
     "self_attention.linear_qkv",
@@ -64,9 +70,14 @@ def _layer(layer: LayerPlacements, config: dict[str, Any], family: Family) -> No
             layer.unsplit(f"self_attn.{kind}_norm.weight", (head,), f"self_attention.{kind}_layernorm.weight")
     width = config["num_attention_heads"] * head
     layer.unsplit("self_attn.o_proj.weight", (hidden, width), "self_attention.linear_proj.weight")
+    # Before experts, too: Megatron-core's local layers save it under the first name, whatever the MLP is.
     fused = "mlp.linear_fc1.layer_norm_weight"
     layer.unsplit("post_attention_layernorm.weight", (hidden,), fused, "pre_mlp_layernorm.weight")
-    layer.gated_mlp("mlp", "mlp", hidden, config["intermediate_size"])
+    if family.experts:
+        layer.unsplit("mlp.gate.weight", (config["num_experts"], hidden), "mlp.router.weight")
+        layer.routed_experts(hidden, config["moe_intermediate_size"], config["num_experts"])
+    else:
+        layer.gated_mlp("mlp", "mlp", hidden, config["intermediate_size"])
     for module in _MODULES_WITH_STATE:
         layer.state(module)
 
@@ -74,17 +85,24 @@ def _layer(layer: LayerPlacements, config: dict[str, Any], family: Family) -> No
 def layout(config: dict[str, Any]) -> MegatronLayout:
     """Every tensor of the model of this config.json and its place.
 
-    Raises WeightsError for a config that lacks a size or whose heads do not fit together.
+    Raises WeightsError for a config that lacks a size, whose heads do not fit together, or some of whose layers have
+    no experts while others have.
     """
+    family = FAMILIES[config["model_type"]]
+    if family.experts and (config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1):
+        raise WeightsError(
+            f"config.json: mlp_only_layers is {shown(config.get('mlp_only_layers'))} and decoder_sparse_step "
+            f"{shown(config.get('decoder_sparse_step', 1))}; verl 0.6.1 gives every layer experts ([] and 1)"
+        )
     try:
         heads, hidden = config["num_attention_heads"], config["hidden_size"]
         groups = config.get("num_key_value_heads") or heads
         sizes = {"num_key_value_heads": groups, "head_dim": config.get("head_dim") or hidden // heads}
         if heads % groups:
             raise WeightsError(f"config.json: num_key_value_heads {groups} does not divide num_attention_heads {heads}")
-        return _layout(config | sizes, FAMILIES[config["model_type"]])
+        return _layout(config | sizes, family)
     except KeyError as error:
-        raise WeightsError(f"config.json: {error.args[0]} is missing; a dense model needs it") from error
+        raise WeightsError(f"config.json: {error.args[0]} is missing; a {config['model_type']} needs it") from error
 
 
 def _layout(config: dict[str, Any], family: Family) -> MegatronLayout:
