@@ -15,7 +15,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from recipe.weights import fp8
+from recipe.tiny.config import Fp8Model
+from recipe.tiny.fp8 import make_fp8_model
+from recipe.weights import convert, fp8, mcore_to_hf
 from recipe.weights.cast_cli import main
 from recipe.weights.hf_checkpoint import INDEX_NAME
 from recipe.weights.workspace import MANIFEST
@@ -136,6 +138,21 @@ def test_keeps_the_prediction_layer_and_its_setting(shards: dict[str, Tensors], 
     assert cast(tmp_path, "--keep-mtp") == 0
     assert json.loads((tmp_path / "out" / "config.json").read_text())["num_nextn_predict_layers"] == 1
     assert MTP in loaded(tmp_path / "out")
+
+
+def test_what_is_left_without_the_shards_of_the_prediction_layer_is_whole(tmp_path: Path) -> None:
+    """The published model's last shards hold that layer alone, so the cast has fewer files than their names count."""
+    small = Fp8Model(
+        hidden_size=128, layers=2, experts=2, intermediate_size=128, moe_intermediate_size=128, heads=2, q_rank=64,
+        kv_rank=64, shard_bytes=40_000,
+    )  # fmt: skip
+    make_fp8_model(small, tmp_path / "in", lambda _: None)
+    assert cast(tmp_path) == 0
+    files = len(list((tmp_path / "out").glob("*.safetensors")))
+    assert 1 < files < len(list((tmp_path / "in").glob("*.safetensors")))
+    convert.convert(tmp_path / "out", tmp_path / "mcore")
+    assert mcore_to_hf.main(["--load-dir", str(tmp_path / "mcore"), "--save-dir", str(tmp_path / "back")]) == 0
+    assert bits(loaded(tmp_path / "back")) == bits(loaded(tmp_path / "out"))
 
 
 def test_large_tensors_start_on_a_page(shards: dict[str, Tensors], tmp_path: Path) -> None:
