@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -31,8 +32,17 @@ def run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) 
     return load(path)
 
 
-@pytest.mark.parametrize("hardware", HARDWARE)
-@pytest.mark.parametrize("model", KNOWN)
+# Each model, and all the hardware, once; all pairs are slow.
+QUICK = set(zip(KNOWN, itertools.cycle(HARDWARE), strict=False)) | {(BIG, hardware) for hardware in HARDWARE}
+
+
+@pytest.mark.parametrize(
+    ("model", "hardware"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow])
+        for pair in itertools.product(KNOWN, HARDWARE)
+    ],
+)
 def test_what_is_printed_is_accepted_and_fits(
     model: str, hardware: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
