@@ -225,11 +225,6 @@ def _check_pairs(config: RunConfig, where: str) -> None:
             f'and loss_mode "{ON_POLICY}" computes none; set loss_mode = "vanilla", or remove it'
         )
     model, data, rollout, recompute = config.model, config.data, config.rollout, config.actor.recompute
-    if train.importance_weights != "off" and config.cluster.device == CUDA and rollout.temperature != 1:
-        raise ConfigError(
-            f"{where}: [train] importance_weights compares log-probabilities, and vLLM 0.9.1 on GPUs gives those "
-            f"before the temperature, which is {rollout.temperature}; set [rollout] temperature = 1.0, or remove it"
-        )
     if not rollout.graph_mode:
         for name in ("graph_sizes", "multistream_mla", "multistream_moe", "kv_nz", "rebalance"):
             if getattr(rollout, name):

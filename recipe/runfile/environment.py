@@ -74,6 +74,7 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
         "RECIPE_ROUTING_REPLAY": config.train.routing_replay,
+        "RECIPE_STAGE_LAYERS": "" if layout.only_ends_differ else ",".join(map(str, layout.stage_layers)),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARN",
         "TOKENIZERS_PARALLELISM": "false",

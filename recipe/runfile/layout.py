@@ -9,14 +9,11 @@ the experts go over the tensor x data parallel ranks of an instance.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
-
-# Of stage lists that are as near as one another, so many are named.
-NEAREST = 3
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,11 @@ class Layout:
     def even_stages(self) -> bool:
         return len(set(self.stage_layers)) == 1
 
+    @property
+    def only_ends_differ(self) -> bool:
+        """Whether Megatron-core's two keys, for the first and the last stage, can say the layers of all."""
+        return len(set(self.stage_layers[1:-1])) <= 1
+
 
 @dataclass(frozen=True)
 class Mismatch:
@@ -106,13 +108,6 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mi
     yield from below_one
     if below_one:
         return  # sizes of 0 divide nothing; the other rules would fail on them
-    if len(set(stages[1:-1])) > 1:
-        nearest = " or ".join(map(str, nearest_stage_lists(stages)))
-        yield Mismatch(
-            "stages",
-            f"[actor] stage_layers is {list(stages)}; verl and Megatron-core let only the first and the last stage "
-            f"differ from the others; the nearest that they can express: {nearest}",
-        )
     sequences = config.train.prompts_per_step * config.rollout.samples_per_prompt
     updates, instances = config.train.updates_per_step, config.rollout.instances
     prompts = config.train.prompts_per_step
@@ -156,30 +151,6 @@ def problems(config: RunConfig, prompt_tokens: int | None = None) -> Iterator[Mi
             f"[rollout] max_batched_tokens is {budget}, below the longest sequence ({longest}): its prompt would be "
             "prefilled in pieces, which kv_nz does not allow; raise it, or remove kv_nz",
         )
-
-
-def nearest_stage_lists(stages: Sequence[int]) -> list[list[int]]:
-    """The lists of as many stages and layers whose inner stages are equal, and that move the fewest layers.
-
-    stages: three or more, each of at least one layer.  Returns: at most NEAREST of those that are equally near, first
-    stages in increasing order.
-    """
-    layers, inner = sum(stages), stages[1:-1]
-    most = (layers - 2) // len(inner)
-    lists = []
-    # The layers moved are a convex function of the inner size; it bends at what the stages were and at their mean.
-    mean = sum(inner) // len(inner)
-    for each in {min(size, most) for size in (*inner, mean, mean + 1)}:
-        ends = layers - each * len(inner)
-        taken = ends - stages[0] - stages[-1]
-        firsts = {min(max(stages[0] + share, 1), ends - 1) for share in (0, taken // 2, taken)}
-        lists += [[first, *[each] * len(inner), ends - first] for first in firsts]
-
-    def moved(other: list[int]) -> int:
-        return sum(abs(mine - theirs) for mine, theirs in zip(stages, other, strict=True))
-
-    least = min(map(moved, lists))
-    return sorted(other for other in lists if moved(other) == least)[:NEAREST]
 
 
 def longest_sequence(config: RunConfig, prompt_tokens: int | None = None) -> int:

@@ -219,7 +219,7 @@ def transformer_config(basis: Basis) -> dict[str, Any]:
     """verl's `override_transformer_config`: what the run file asks for, and what model and MindSpeed need."""
     config, layout = basis.config, basis.layout
     values: dict[str, Any] = {"moe_router_dtype": config.router_type}
-    if not layout.even_stages:
+    if not layout.even_stages and layout.only_ends_differ:
         values["num_layers_in_first_pipeline_stage"] = layout.first_stage_layers
         # With both ends named, Megatron-core 0.12.1 divides by the number of other stages.
         if layout.actor_pipeline > 2:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from megatron_patches.core.stage_layers import layers_before, listed
 from recipe.overlay import patch
 from verl_patches.utils.routes.actor_weights import ActorWeights, direct_sync
 from verl_patches.utils.weight_places import free_gradients, kept_until_sync, weights_stay, weights_to_host
@@ -55,3 +56,17 @@ def offload_megatron_model_to_cpu(original: Callable[..., None], models: list[An
     else:
         weights_to_host(models)
         original(models)
+
+
+@patch(
+    "verl.utils.megatron_utils:get_transformer_layer_offset",
+    why="the weight sync names a stage's layers by the first and last stage's sizes alone: where others differ, layers "
+    "would go to the rollout under the names of others",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:83ff4541f11c02756aa49d98e13a65c459d26aa783fad8f198c465d9208fd1ce",
+    remove_when="the pin has Megatron-core's pipeline_model_parallel_layout, and verl hands it on",
+    when=listed,
+)
+def get_transformer_layer_offset(original: Callable[..., int], pipeline_rank: int, vp_stage: Any, config: Any) -> int:
+    # NPU-ADAPTATION: behind the layers listed for the stages before
+    return layers_before(pipeline_rank, config)

@@ -23,10 +23,6 @@ def _uneven(shared: int, ranks: int) -> bool:
 
 for _id, _rule, _title, _why, _fix in (
     ("L001", "positive", "every size is at least 1", "nothing can be laid out over nothing", "correct the value"),
-    ("L002", "stages", "verl can express the pipeline's list of layers",
-     "verl and Megatron-core know a first, a last and equal stages between; with any other list verl computes wrong "
-     "layer offsets, and weights land in other layers than they belong to",
-     "take one of these for [actor] stage_layers: all but the first and last have the same number of layers"),
     ("L003", "actor", "the actor's layout fills the cluster",
      "Megatron-core's world is tensor x pipeline x data parallel", "change [actor] tensor_parallel or stage_layers"),
     ("L004", "experts", "the actor's expert parallel size divides the dies of a stage",

@@ -48,9 +48,10 @@ class Actor:
         on_resume=FREE,
     )
     stage_layers: list[int] = key(
-        "layers of each pipeline stage; only the first and last may differ",
+        "layers of each pipeline stage",
         least=1,
-        gives="num_layers_in_first_pipeline_stage, num_layers_in_last_pipeline_stage, pipeline_num_transformer_layers",
+        gives="num_layers_in_first_pipeline_stage, num_layers_in_last_pipeline_stage, RECIPE_STAGE_LAYERS, "
+        "pipeline_num_transformer_layers",
         on_resume=FREE,
     )
     micro_batch_tokens: int = key(

@@ -129,12 +129,13 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
 
     mindspeed: an upstream tree with MindSpeed, which then takes part; reverted: ids of patches to take off before;
     transformer: what MindSpeed is told besides; replay: whether routers take given choices, as in a run file;
+    stages: layers of the pipeline stages, as the launcher lists them where Megatron-core's keys cannot say them;
     limit: seconds that the processes may take.
     """
     logs = tmp_path_factory.mktemp("ranks")
 
     @functools.cache
-    def ranks_on(device: str, mindspeed: Path | None, strict: str, replay: str) -> Ranks:
+    def ranks_on(device: str, mindspeed: Path | None, strict: str, replay: str, stages: str) -> Ranks:
         # MindSpeed, and a host that is to pass for a device, come before verl: each rank imports it by itself.
         ready = PLAIN if device == "npu" and mindspeed is None else ()
         started.append(Ranks(*ready, "tests.exactness.training.model_process", log=logs / f"{len(started)}"))
@@ -150,6 +151,7 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         reverted: tuple[str, ...] = (),
         transformer: dict[str, Any] | None = None,
         replay: str = "off",
+        stages: str = "",
         limit: float = 300,
     ) -> list[list[dict[str, Any]]]:
         directory = tmp_path_factory.mktemp("job")
@@ -160,12 +162,13 @@ def run_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
         environment = {
             "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "HF_HUB_OFFLINE": "1",
             "NPU_SIM_STRICT": case.strict, "RECIPE_ROUTING_REPLAY": replay,
+            "RECIPE_STAGE_LAYERS": stages,
         }  # fmt: skip
         if mindspeed is not None:
             environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(mindspeed), os.environ["PYTHONPATH"]])
         if device == "cpu":
             environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
-        ranks = ranks_on(device, mindspeed, case.strict, replay)
+        ranks = ranks_on(device, mindspeed, case.strict, replay, stages)
         ranks.run(job, directory / "rank", ranks=world, limit_s=limit, **environment)
         # Our own file of a moment ago.
         return [torch.load(directory / f"result.{rank}", weights_only=True) for rank in range(world)]

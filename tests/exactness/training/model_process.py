@@ -173,7 +173,7 @@ def build(
         overrides |= mindspeed_overrides()
     if job["device"] == "cpu":
         overrides |= {"use_cpu_initialization": True, "moe_shared_expert_overlap": False}
-    if layout.get("pp", 1) > 1:
+    if "first" in layout:
         overrides["num_layers_in_first_pipeline_stage"] = layout["first"]
     if layout.get("tp", 1) > 1:
         overrides["sequence_parallel"] = True

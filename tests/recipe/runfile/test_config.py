@@ -149,18 +149,6 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, old: str, new: str,
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
 
-def test_importance_weights_on_gpus_go_with_temperature_one(tmp_path: Path) -> None:
-    """There the sampler is vLLM's own, whose log-probabilities are those before the temperature."""
-    weighed = (CONFIGS / "h20_128gpu_math_lighteval.toml").read_text(encoding="utf-8")
-    weighed = weighed.replace("[train]", '[train]\nimportance_weights = "token"')
-    path = tmp_path / "run.toml"
-    path.write_text(weighed, encoding="utf-8")
-    assert load(path).train.importance_weights == "token"
-    path.write_text(weighed.replace("[rollout]", "[rollout]\ntemperature = 0.9 #"), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"vLLM 0\.9\.1 on GPUs gives those before the temperature, which is 0\.9"):
-        load(path)
-
-
 def test_a_value_where_a_section_belongs_is_said(tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text("run = 3", encoding="utf-8")

@@ -17,7 +17,6 @@ from recipe.runfile.schema import Recompute, Reward
 # id -> (the run that is right, what is spoilt in it, level, part of what is said)
 TRIPS = {
     "L001": ("cluster", {"actor_stage_layers": [6, 0, 7]}, "error", "[actor] stage_layers[1] is 0"),
-    "L002": ("cluster", {"actor_stage_layers": [7, 7, 8, 8, 8, 8, 8, 7]}, "error", "first and the last stage differ"),
     "L003": ("cluster", {"actor_stage_layers": [20, 21, 20]}, "error", "is 3, which does not divide the dies (256)"),
     "L004": ("cluster", {"actor_expert_parallel": 64}, "error", "[actor] expert_parallel is 64"),
     "L005": ("cluster", {"rollout_tensor_parallel": 3}, "error", "[rollout] tensor_parallel is 3"),
