@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bytes per token that a pass through Megatron-core 0.12.1's layers of DeepSeek-V3 holds on a die.
+"""Bytes per token that a pass through Megatron-core 0.12.1's layers holds on a die.
 
 Every term is a tensor that the code keeps for its backward pass (listed with torch's saved_tensors_hooks on a simulated
 die) or holds at the moment at which it holds most. The plain-torch stand-ins keep a norm's input and normalised input
@@ -13,10 +13,12 @@ Widths below are elements per token; with tensor parallelism a die has its share
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from recipe.models.architecture import Architecture, GroupedQueryArchitecture, LatentArchitecture
 from recipe.plan.parameters import BF16, FP32
-from recipe.runfile.architecture import Architecture
 from recipe.runfile.schema import Recompute
 
 INT64 = 8
@@ -41,19 +43,48 @@ def norm(width: int, fused: bool) -> int:
 
 
 def attention(model: Architecture, fused: bool) -> float:
-    """What multi-latent attention keeps, with the norm before it (multi_latent_attention.py)."""
-    heads, rope = model.heads, model.qk_rope_head_dim
-    key = heads * (model.qk_nope_head_dim + rope)
-    value = heads * model.v_head_dim
-    kept: float = norm(model.hidden, fused) + model.hidden * BF16  # the norm's output: both down projections' input
-    for rank in (model.q_lora_rank, model.kv_lora_rank):
-        kept += norm(rank, fused) + rank * BF16  # the norm in the up projection, and that projection's input
-    kept += 4 * rope * BF16 + rope * FP32  # cos and sin of queries and of keys; the angles they are made of
-    kept += (2 * key + value) * BF16  # query, key, value
-    kept += value * BF16  # the output projection's input
+    """What attention keeps, with the norm before it."""
+    kept: float = norm(model.hidden, fused) + model.hidden * BF16  # the norm's output: the projections' input
+    kept += _KEPT_BY_ATTENTION[type(model)](model, fused)
+    kept += model.heads * model.value_width * BF16  # the output projection's input
     if fused:
-        kept += 2 * heads * 8 * FP32
+        kept += 2 * model.heads * 8 * FP32
     return kept
+
+
+def _kept_by_latent(model: LatentArchitecture, fused: bool) -> float:
+    """multi_latent_attention.py."""
+    heads, rope, kept = model.heads, model.qk_rope_head_dim, 0.0
+    for rank in (model.q_lora_rank, model.kv_lora_rank):
+        if rank is not None:
+            kept += norm(rank, fused) + rank * BF16  # the norm in the up projection, and that projection's input
+    kept += 4 * rope * BF16 + rope * FP32  # cos and sin of queries and of keys; the angles they are made of
+    return kept + heads * (2 * model.key_width + model.value_width) * BF16  # query, key, value
+
+
+def _kept_by_grouped(model: GroupedQueryArchitecture, fused: bool) -> float:
+    """attention.py, `SelfAttention`: a value is a view of linear_qkv's output, all of which stays with it. Where
+    queries and keys are normalised, the queries are copied out of it before, the keys are not; a fused norm keeps its
+    input."""
+    head, heads, groups = model.head_dim, model.heads, model.kv_heads
+    kept: float = (heads + 2 * groups) * head * BF16
+    if model.qk_norm:
+        kept += heads * head * BF16 + (heads + groups) * FP32 if fused else (heads + groups) * norm(head, fused)
+    kept += 4 * head * BF16  # cos and sin of queries and of keys; their angles are the model's, not a layer's
+    return kept + (heads + groups) * head * BF16  # rotated queries and keys
+
+
+_KEPT_BY_ATTENTION: dict[type[Architecture], Callable[[Any, bool], float]] = {
+    LatentArchitecture: _kept_by_latent,
+    GroupedQueryArchitecture: _kept_by_grouped,
+}
+
+
+def attention_forward(model: Architecture) -> int:
+    """What attention's forward pass holds when its scores are formed: queries, keys and values, as they are kept."""
+    if isinstance(model, GroupedQueryArchitecture):
+        return (2 * model.heads + 3 * model.kv_heads) * model.head_dim * BF16
+    return model.heads * (2 * model.key_width + model.value_width) * BF16
 
 
 # The stand-in for a fused kernel takes together as many sequences as have so many scores a head, and one at least
@@ -72,9 +103,12 @@ def attention_most(model: Architecture, fused: bool, sequence: int, tokens: int,
         return 0.0
     together = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence)
     scores = (3 if together < tokens else 2) * sequence
-    key, value = model.qk_nope_head_dim + model.qk_rope_head_dim, model.v_head_dim
-    gradients = 2 * (key + value) if backward else 0
-    return together * model.heads * ((scores + 2 * key + value + gradients) * FP32 + (2 * key + value) * BF16)
+    # A query and its gradients are each head's own, a key and a value those of all heads that share it.
+    key, value = model.key_width, model.value_width
+    gradients = key + value if backward else 0
+    query_bytes = (scores + key + gradients) * FP32 + key * BF16
+    key_bytes = (key + value + gradients) * FP32 + (key + value) * BF16
+    return together * (model.heads * query_bytes + model.key_heads * key_bytes)
 
 
 def dense_mlp(model: Architecture, fused: bool) -> int:
@@ -150,10 +184,16 @@ def stacked_bytes(model: Architecture, expert: int) -> int:
     return model.experts // expert * 3 * model.moe_intermediate * model.hidden * BF16
 
 
-def engine_most(model: Architecture, load: float) -> float:
-    """The fullest moment of vLLM-Ascend's expert layer (ops/fused_moe.py): every token's copies for its experts before
-    and after they are exchanged, the experts' first outputs and activated outputs, and what comes back."""
+def engine_most(model: Architecture, load: float, tensor: int) -> float:
+    """The fullest moment of an engine's layer, for each token that a die has a share of.
+
+    Of vLLM-Ascend's expert layer (ops/fused_moe.py): every token's copies for its experts before and after they are
+    exchanged, the experts' first outputs and activated outputs, and what comes back. Of a dense layer, whose tokens are
+    whole on each of the `tensor` dies: its share of what the gated activation takes and gives.
+    """
     k = model.experts_per_token
+    if not k:
+        return 3 * model.dense_intermediate * BF16 + 3 * model.hidden * BF16 * tensor
     sent, received = 2 * model.hidden, 2 * model.hidden + 3 * model.moe_intermediate
     return k * (sent + load * received) * BF16 + 3 * model.hidden * BF16
 
@@ -206,9 +246,8 @@ def forward_pass(
         entropy: the pass computes the entropy too.
     """
     die_tokens, h = tokens / tensor, model.hidden * BF16
-    key, value = model.heads * (model.qk_nope_head_dim + model.qk_rope_head_dim), model.heads * model.v_head_dim
     attention_bytes = attention_most(model, fused, sequence, tokens, backward=False) / tensor
-    moments = [attention_bytes + die_tokens * ((2 * key + value) * BF16 + 3 * h)]
+    moments = [attention_bytes + die_tokens * (attention_forward(model) + 3 * h)]
     if numbers and numbers[0] < model.dense_layers:
         moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
     if numbers and numbers[-1] >= model.dense_layers:

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from recipe.plan.counts import counts_of
 from recipe.plan.published import FITTED, GENERATION, LOG_PROB, REF, REWARD, UPDATE, PublishedStep
 from recipe.plan.work import Work, work
 from recipe.runfile.schema import HARDWARE, Hardware
@@ -73,7 +74,7 @@ def observations(rows: Sequence[PublishedStep]) -> list[Observation]:
     out = []
     for row in rows:
         hardware = HARDWARE[row.hardware]
-        done = work(row.counts, row.setting, row.mean, hardware.dies_per_node)
+        done = work(counts_of(row.model), row.setting, row.mean, hardware.dies_per_node)
         for phase, took in row.seconds.items():
             floor, amount = terms(phase, done, hardware)
             out.append(Observation(row, phase, (took - row.dispatch_s.get(phase, 0) - floor) / amount))
@@ -107,7 +108,7 @@ def without_source(row: PublishedStep, rows: Sequence[PublishedStep] = FITTED) -
 def predicted(row: PublishedStep, rates: Rates) -> dict[str, float]:
     """Seconds of each phase of a published step, also of those that were not published separately."""
     hardware = HARDWARE[row.hardware]
-    done = work(row.counts, row.setting, row.mean, hardware.dies_per_node)
+    done = work(counts_of(row.model), row.setting, row.mean, hardware.dies_per_node)
     return {
         phase: seconds(phase, done, hardware, rates) + row.dispatch_s.get(phase, 0)
         for phase in row.phases

@@ -8,8 +8,8 @@ references alone.
 
 from __future__ import annotations
 
+from recipe.models.architecture import Architecture
 from recipe.plan.subject import Subject
-from recipe.runfile.architecture import Architecture
 from recipe.runfile.schema import REPLAY_ROLLOUT
 
 KIND = "choices of experts"

@@ -83,8 +83,8 @@ def _actors(run: Subject, cluster: Cluster) -> Iterator[Actor]:
     for stages in _divisors(dies):
         if stages > run.model.layers or dies // stages % tensor:
             continue
-        experts = _most_experts(run.model.experts, dies // stages)
-        if experts == 1:
+        experts = _most_experts(run.model.experts, dies // stages) if run.model.experts else 1
+        if experts == 1 and run.model.experts:
             continue
         for layers in _stage_lists(run.model.layers, stages):
             yield dataclasses.replace(
@@ -101,11 +101,18 @@ def _rollouts(run: Subject, cluster: Cluster) -> Iterator[Rollout]:
     dies, experts = cluster.nodes * cluster.dies_per_node, run.model.experts
     hardware = run.config.node_hardware if run.on_npu else None
     for tensor in ENGINE_SIZES:
-        if dies % tensor or run.model.heads % tensor:
+        heads, groups = run.model.heads, run.model.key_heads
+        if dies % tensor or heads % tensor or (groups % tensor and tensor % groups):
             continue
         engines = dies // tensor
-        counts = [engines] if run.config.cluster.device == CUDA else _divisors(engines)
-        instances = [n for n in counts if experts % (dies // n) == 0 and exchanged_dies(dies // n, hardware) is None]
+        # Engines that share no experts need not step together.
+        alone = run.config.cluster.device == CUDA or not experts
+        counts = [engines] if alone else _divisors(engines)
+        instances = [
+            n
+            for n in counts
+            if experts % (dies // n) == 0 and (not experts or exchanged_dies(dies // n, hardware) is None)
+        ]
         if instances:
             yield dataclasses.replace(run.config.rollout, tensor_parallel=tensor, instances=instances[0])
 

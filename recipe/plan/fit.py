@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.models.architecture import Architecture
+from recipe.models.published import KNOWN
 from recipe.plan.cluster import ENGINE_SIZES, MOST_NODES, SmallestCluster, smallest_cluster
 from recipe.plan.subject import architecture_of, subject
-from recipe.runfile.architecture import KNOWN, Architecture
 from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
 from recipe.runfile.errors import ConfigError
@@ -166,8 +167,8 @@ def _values(
 
 
 def _graphs(model: Architecture) -> bool:
-    """Whether graphs decode the model's heads, on one die of an engine or spread over several."""
-    return any(model.heads // dies in HEADS_IN_GRAPHS for dies in ENGINE_SIZES)
+    """Whether graphs decode the model, and its heads, on one die of an engine or spread over several."""
+    return model.has_graphs and any(model.heads // dies in HEADS_IN_GRAPHS for dies in ENGINE_SIZES)
 
 
 def _with_layout(values: dict[str, dict[str, Any]], found: SmallestCluster) -> dict[str, dict[str, Any]]:

@@ -12,12 +12,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from recipe.models.architecture import Architecture
 from recipe.plan import activations, choices, parameters, reshard, resident, shards
 from recipe.plan.parameters import BF16
 from recipe.plan.saving import FROM_DIES, FROM_HOST, page_locked, saved_copies
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import Subject, subject
-from recipe.runfile.architecture import Architecture
 from recipe.runfile.schema import DIE, HOST, OFFLOADED, SWAPPED, RunConfig
 
 PHASES = ("rollout", "log_prob", "ref", "update", "switch")
@@ -157,16 +157,15 @@ def _rollout_weights(run: Subject) -> dict[str, int]:
         expert=layout.rollout_expert,
         replicate_shared=run.config.rollout.multistream_moe,
     )
-    return {
-        "rollout weights": sum(tensor.nbytes for tensor in tensors),
-        "derived weights": parameters.derived_rollout_bytes(run.model, layout.rollout_tensor),
-    }
+    derived = parameters.derived_rollout_bytes(run.model, layout.rollout_tensor)
+    whole = {"rollout weights": sum(tensor.nbytes for tensor in tensors)}
+    return whole | ({"derived weights": derived} if derived else {})
 
 
 def _cache(run: Subject, weights: Mapping[str, int]) -> Cache:
     """The KV cache, in the room that a trial step leaves of the rollout's share (vllm_ascend/worker/worker_v1.py)."""
     model, layout = run.model, run.layout
-    per_token = (model.kv_lora_rank + model.qk_rope_head_dim) * BF16 * model.layers
+    per_token = model.cache_width(layout.rollout_tensor) * BF16 * model.layers
     # In the trial step tokens go to experts at random: to all as many (ops/fused_moe.py, `in_profile_run`).
     trial = resident.engine_step(dataclasses.replace(run, expert_load=1.0), run.config.rollout.max_batched_tokens)
     peak = sum(weights.values()) + trial + resident.engine(run) + sum(resident.outside(run).values())
@@ -222,7 +221,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     passes = _training_bytes(run, stage, numbers, last)
     update["activations" if passes >= swapped else "optimizer swapped in"] = max(passes, swapped)
     # What is derived from the weights is made when all of them are there, and the buffers of the sync are gone.
-    derived = weights["derived weights"]
+    derived = weights.get("derived weights", 0)
     switch = {"actor weights": laid.parameter_bytes, "rollout weights": weights["rollout weights"]}
     switch |= {"reshard buffers": reshard_bytes} if reshard_bytes >= derived else {"derived weights": derived}
     update_bytes = resident.left_by_update(run, stage)

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensors of a DeepSeek-V3 model that one die holds, for Megatron-core 0.12.1 and for vLLM-Ascend 0.9.1.
+"""The tensors of a model that one die holds, for Megatron-core 0.12.1 and for vLLM-Ascend 0.9.1.
 
-Sources: megatron/core/models/gpt/gpt_layer_specs.py (`get_gpt_layer_with_transformer_engine_spec`, multi-latent
-attention with grouped experts) and vllm_ascend/models/deepseek_v2.py. Order is that of `named_parameters()`.
+Sources: megatron/core/models/gpt/gpt_layer_specs.py (`get_gpt_layer_with_transformer_engine_spec`, with grouped
+experts), vllm_ascend/models/deepseek_v2.py, qwen3_moe.py, and vLLM 0.9.1's Llama, Qwen2 and Qwen3. Order is that of
+`named_parameters()`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from recipe.runfile.architecture import Architecture
+from recipe.models.architecture import Architecture, GroupedQueryArchitecture, LatentArchitecture
 
 BF16, FP32, FP64 = 2, 4, 8
 VOCABULARY_STEP = 64  # vllm: DEFAULT_VOCAB_PADDING_SIZE; DeepSeek-V3's vocabulary needs none
@@ -51,21 +53,19 @@ def actor_parameters(
             model, layer, tensor, expert
         )]  # fmt: skip
     if last:
-        out += [Parameter("final_layernorm", h), Parameter("output_layer", vocabulary)]
+        out.append(Parameter("final_layernorm", h))
+    # Tied, the last stage has a copy of the embedding, unless it is the first as well (language_module.py,
+    # `setup_embeddings_and_output_layer`).
+    if last and not (model.tied and first):
+        out.append(Parameter("output_layer", vocabulary))
     return tuple(out)
 
 
 def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> Iterator[tuple[str, int, bool]]:
-    h, heads = model.hidden, model.heads // tensor
-    rope = model.qk_rope_head_dim
-    yield "input_layernorm", h, False
-    yield "linear_proj", h * heads * model.v_head_dim, False
-    yield "linear_q_down_proj", model.q_lora_rank // tensor * h, False
-    yield "linear_q_up_proj", heads * (model.qk_nope_head_dim + rope) * model.q_lora_rank, False
-    yield "linear_q_up_proj.layer_norm_weight", model.q_lora_rank, False
-    yield "linear_kv_down_proj", (model.kv_lora_rank + rope) // tensor * h, False
-    yield "linear_kv_up_proj", heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank, False
-    yield "linear_kv_up_proj.layer_norm_weight", model.kv_lora_rank, False
+    h = model.hidden
+    yield "input_layernorm", h, False  # with grouped queries: linear_qkv.layer_norm_weight
+    for name, size in _ACTOR_ATTENTION[type(model)](model, tensor):
+        yield name, size, False
     yield "pre_mlp_layernorm", h, False  # of a dense layer: mlp.linear_fc1.layer_norm_weight
     if layer < model.dense_layers:
         yield "mlp.linear_fc1", 2 * model.dense_intermediate // tensor * h, False
@@ -81,6 +81,37 @@ def _actor_layer(model: Architecture, layer: int, tensor: int, expert: int) -> I
         yield "mlp.shared_experts.linear_fc2", shared, False
 
 
+def _actor_latent(model: LatentArchitecture, tensor: int) -> Iterator[tuple[str, int]]:
+    h, heads, rope, q_rank = model.hidden, model.heads // tensor, model.qk_rope_head_dim, model.q_lora_rank
+    yield "linear_proj", h * heads * model.v_head_dim
+    if q_rank is None:
+        yield "linear_q_proj", heads * model.key_width * h
+    else:
+        yield "linear_q_down_proj", q_rank // tensor * h
+        yield "linear_q_up_proj", heads * model.key_width * q_rank
+        yield "linear_q_up_proj.layer_norm_weight", q_rank
+    yield "linear_kv_down_proj", (model.kv_lora_rank + rope) // tensor * h
+    yield "linear_kv_up_proj", heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank
+    yield "linear_kv_up_proj.layer_norm_weight", model.kv_lora_rank
+
+
+def _actor_grouped(model: GroupedQueryArchitecture, tensor: int) -> Iterator[tuple[str, int]]:
+    h, rows = model.hidden, (model.heads + 2 * model.kv_heads) // tensor * model.head_dim
+    yield "linear_proj", h * model.heads // tensor * model.head_dim
+    yield "linear_qkv", rows * h
+    if model.qkv_bias:
+        yield "linear_qkv.bias", rows
+    if model.qk_norm:
+        yield "q_layernorm", model.head_dim
+        yield "k_layernorm", model.head_dim
+
+
+_ACTOR_ATTENTION: dict[type[Architecture], Callable[[Any, int], Iterator[tuple[str, int]]]] = {
+    LatentArchitecture: _actor_latent,
+    GroupedQueryArchitecture: _actor_grouped,
+}
+
+
 @functools.lru_cache(maxsize=256)
 def rollout_parameters(
     model: Architecture, *, tensor: int, expert: int, replicate_shared: bool
@@ -90,20 +121,13 @@ def rollout_parameters(
     Args:
         replicate_shared: the shared experts are whole on every die (graph mode's `enable_multistream_moe`).
     """
-    h, heads = model.hidden, model.heads // tensor
+    h = model.hidden
     vocabulary = -(-model.vocabulary // VOCABULARY_STEP) * VOCABULARY_STEP // tensor * h
-    rope, nope = model.qk_rope_head_dim, model.qk_nope_head_dim
     shared = model.shared_experts * model.moe_intermediate // (1 if replicate_shared else tensor) * h
     out = [Parameter("embed_tokens", vocabulary)]
     for layer in range(model.layers):
         sizes = {
-            "q_a_proj": model.q_lora_rank * h,
-            "q_a_layernorm": model.q_lora_rank,
-            "q_b_proj": heads * (nope + rope) * model.q_lora_rank,
-            "kv_a_proj_with_mqa": (model.kv_lora_rank + rope) * h,
-            "kv_a_layernorm": model.kv_lora_rank,
-            "kv_b_proj": heads * (nope + model.v_head_dim) * model.kv_lora_rank,
-            "o_proj": heads * model.v_head_dim * h,
+            **dict(_ROLLOUT_ATTENTION[type(model)](model, tensor)),
             "input_layernorm": h,
             "post_attention_layernorm": h,
         }
@@ -120,15 +144,50 @@ def rollout_parameters(
             Parameter(f"layers.{layer}.{name}", size, BF16, name.startswith("experts")) for name, size in sizes.items()
         ]
         if layer >= model.dense_layers:
-            # verl 0.6.1's engine keeps the router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
-            out.append(Parameter(f"layers.{layer}.gate", model.experts * h, FP32))
-            out.append(Parameter(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
-    return (*out, Parameter("norm", h), Parameter("lm_head", vocabulary))
+            # verl 0.6.1's engine keeps DeepSeek-V3's router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
+            router = FP32 if model.correction_bias else BF16
+            out.append(Parameter(f"layers.{layer}.gate", model.experts * h, router))
+            if model.correction_bias:
+                out.append(Parameter(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
+    return (*out, Parameter("norm", h), *(() if model.tied else (Parameter("lm_head", vocabulary),)))
+
+
+def _rollout_latent(model: LatentArchitecture, tensor: int) -> Iterator[tuple[str, int]]:
+    h, heads, rope, q_rank = model.hidden, model.heads // tensor, model.qk_rope_head_dim, model.q_lora_rank
+    if q_rank is None:
+        yield "q_proj", heads * model.key_width * h
+    else:
+        yield "q_a_proj", q_rank * h
+        yield "q_a_layernorm", q_rank
+        yield "q_b_proj", heads * model.key_width * q_rank
+    yield "kv_a_proj_with_mqa", (model.kv_lora_rank + rope) * h
+    yield "kv_a_layernorm", model.kv_lora_rank
+    yield "kv_b_proj", heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank
+    yield "o_proj", heads * model.v_head_dim * h
+
+
+def _rollout_grouped(model: GroupedQueryArchitecture, tensor: int) -> Iterator[tuple[str, int]]:
+    rows = (model.heads // tensor + 2 * model.kv_heads_on(tensor)) * model.head_dim
+    yield "qkv_proj", rows * model.hidden
+    if model.qkv_bias:
+        yield "qkv_proj.bias", rows
+    if model.qk_norm:
+        yield "q_norm", model.head_dim
+        yield "k_norm", model.head_dim
+    yield "o_proj", model.heads // tensor * model.head_dim * model.hidden
+
+
+_ROLLOUT_ATTENTION: dict[type[Architecture], Callable[[Any, int], Iterator[tuple[str, int]]]] = {
+    LatentArchitecture: _rollout_latent,
+    GroupedQueryArchitecture: _rollout_grouped,
+}
 
 
 def derived_rollout_bytes(model: Architecture, tensor: int) -> int:
     """`W_UV` and `W_UK_T` of all layers: copies made of kv_b_proj (vllm_ascend/attention/mla_v1.py,
-    `process_weights_after_loading`)."""
+    `process_weights_after_loading`); none with grouped queries."""
+    if not isinstance(model, LatentArchitecture):
+        return 0
     heads = model.heads // tensor
     return model.layers * heads * (model.qk_nope_head_dim + model.v_head_dim) * model.kv_lora_rank * BF16
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from recipe.plan.counts import DEEPSEEK_V3, MOONLIGHT_16B, QWEN3_30B, QWEN3_235B, Counts
+from recipe.models.architecture import Architecture
+from recipe.models.published import KNOWN
 from recipe.plan.traffic import Lengths
 from recipe.plan.work import Setting, packed
 
@@ -28,7 +29,7 @@ class PublishedStep:
         source: the publication: steps of one publication were run by the same people with the same code.
         hardware: a key of `recipe.runfile.schema.HARDWARE`.
         devices: that throughput was published for; an A3 NPU is two dies.
-        counts, setting, mean: the model, the layout, and the lengths of the step.
+        model, setting, mean: the model, the layout, and the lengths of the step.
         seconds: published, by phase; generation with the switches before and after it.
         step_s: of the whole step, published.
         phases: that the whole step consists of.
@@ -42,7 +43,7 @@ class PublishedStep:
     source: str
     hardware: str
     devices: int
-    counts: Counts
+    model: Architecture
     setting: Setting
     mean: Lengths
     seconds: Mapping[str, float]
@@ -71,7 +72,7 @@ R1_ASCEND = PublishedStep(
     "verl r1_ascend",
     "a3_128",
     128,
-    DEEPSEEK_V3,
+    KNOWN["deepseek_v3_671b"],
     _R1_ASCEND,
     Lengths(175.1, 1385.0, 2048),
     {GENERATION: 482.2, REWARD: 20.4, LOG_PROB: 105.5, REF: 92.7, UPDATE: 342.9},
@@ -105,7 +106,7 @@ TRUE_WEIGHT = PublishedStep(
     _CANN_DEEPSEEK,
     "a3_128",
     128,
-    DEEPSEEK_V3,
+    KNOWN["deepseek_v3_671b"],
     _cann_deepseek(engine_expert=128),
     Lengths(77.8, 1576.6, 3072),
     {GENERATION: 373.65 + 17.0, REWARD: 5.0, REF: 144.5, UPDATE: 319.3},
@@ -119,7 +120,7 @@ RANDOM_INIT = PublishedStep(
     _CANN_DEEPSEEK,
     "a3_128",
     128,
-    DEEPSEEK_V3,
+    KNOWN["deepseek_v3_671b"],
     _cann_deepseek(engine_expert=256),
     Lengths(75.0, 3039.8, 3072),
     {GENERATION: 318.27 + 35.63, REWARD: 13.7, REF: 104.7, UPDATE: 328.8},
@@ -134,7 +135,7 @@ STOCK_DISPATCH = PublishedStep(
     _CANN_DEEPSEEK,
     "a3_128",
     128,
-    DEEPSEEK_V3,
+    KNOWN["deepseek_v3_671b"],
     _cann_deepseek(engine_expert=256),
     Lengths(75.0, 3039.8, 3072),
     {REF: 156.804, UPDATE: 400.891},
@@ -169,7 +170,7 @@ QWEN3_GRPO = PublishedStep(
     _CANN_QWEN3,
     "a3_128",
     64,
-    QWEN3_235B,
+    KNOWN["qwen3_235b_a22b"],
     _cann_qwen3(512 * 16, _GRPO, 2048 + 32768),
     _GRPO,
     # Of the step, 75.96 s are in none of its phases: the switches.
@@ -184,7 +185,7 @@ QWEN3_DAPO = PublishedStep(
     _CANN_QWEN3,
     "a3_128",
     64,
-    QWEN3_235B,
+    KNOWN["qwen3_235b_a22b"],
     _cann_qwen3(128 * 16, _DAPO, 2048 + 34816),
     _DAPO,
     {GENERATION: 3262.39, UPDATE: 797.93},
@@ -203,7 +204,7 @@ H20_DEEPSEEK = PublishedStep(
     "verl docs/perf",
     "h20_96",
     96,
-    DEEPSEEK_V3,
+    KNOWN["deepseek_v3_671b"],
     Setting(
         dies=96,
         sequences=96 * 8,
@@ -231,7 +232,7 @@ MOONLIGHT_A2 = PublishedStep(
     _NIGHTLY,
     "a2_64",
     8,
-    MOONLIGHT_16B,
+    KNOWN["moonlight_16b_a3b"],
     Setting(
         dies=8,
         sequences=32 * 16,
@@ -255,7 +256,7 @@ QWEN3_A3 = PublishedStep(
     _NIGHTLY,
     "a3_128",
     16,
-    QWEN3_30B,
+    KNOWN["qwen3_30b_a3b"],
     Setting(
         dies=16,
         sequences=16 * 8,

@@ -14,6 +14,7 @@ from recipe.plan.parameters import BF16, total_parameters
 from recipe.plan.routes import peak_bytes, routes_of, world
 from recipe.plan.stages import stage_tensors
 from recipe.plan.subject import Subject
+from recipe.runfile.engines import syncs_directly
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import MIB
 from verl_patches.utils.routes.layouts import LayoutError
@@ -28,7 +29,7 @@ def buffer_bytes(run: Subject) -> list[int]:
     broadcast copy, the list of gathered pieces, and what they were copied into. So the pieces of an expert are there
     while memory is taken for those of the next one, and the last piece and its copy until then, whatever comes between.
     """
-    if _direct(run):
+    if syncs_directly(run.config, run.model):
         return _direct_buffer_bytes(run)
     layout, most = run.layout, 0
     copy = held = of_expert = assembled = 0
@@ -57,7 +58,7 @@ def received_bytes(run: Subject, among: Sequence[int] | None = None) -> dict[str
     """
     layout = run.layout
     stages = range(layout.actor_pipeline)
-    if _direct(run):
+    if syncs_directly(run.config, run.model):
         received, each = received_directly(run), layout.dies // layout.actor_pipeline
         looked_at = stages if among is None else among
         return {"direct": max(max(received[stage * each : (stage + 1) * each]) for stage in looked_at)}
@@ -75,11 +76,6 @@ def received_directly(run: Subject) -> list[int]:
     """Bytes that each die, by its rank, receives in a direct sync: those of the weights that it lacks."""
     figures = world(_routes_of(run))
     return [experts.received + dense.received for experts, dense in zip(figures.experts, figures.dense, strict=True)]
-
-
-def _direct(run: Subject) -> bool:
-    """The sync is a direct one, which verl's own rollout, of GPUs, does not take part in."""
-    return run.config.rollout.direct_sync and run.on_ascend
 
 
 def _direct_buffer_bytes(run: Subject) -> list[int]:

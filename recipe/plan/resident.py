@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from recipe.models.architecture import GroupedQueryArchitecture, LatentArchitecture
 from recipe.plan.activations import engine_most, recomputed
 from recipe.plan.parameters import BF16, FP32
 from recipe.plan.subject import Subject
 from recipe.runfile.engines import compiled_sizes
 
 RING_MASK = 512  # vllm_ascend/attention/mla_v1.py: prefill mask of npu_ring_mla, 512 x 512
-ROPE_TABLES = 3  # vllm_ascend/ops/rotary_embedding.py: cos and sin together, cos, and sin, for all positions
+# vllm_ascend/ops/rotary_embedding.py: cos and sin together, cos, and sin, for all positions; with grouped queries the
+# first alone (vllm/model_executor/layers/rotary_embedding.py).
+ROPE_TABLES = 3
 HCCL_BUFFER_MIB = 300  # HCCL_BUFFSIZE of both published launchers
 HCCL_BUFFERS_EACH = 2  # CANN 8: "each communicator occupies 2 x HCCL_BUFFSIZE", one to send and one to receive
 CONTEXT_MIB = 1024  # context, kernels and streams of a process: assumed, not measured here
@@ -22,16 +25,23 @@ CAUSAL_MASK = 2048  # mindspeed/core/transformer/flash_attention: a mask of 2048
 def engine(run: Subject) -> int:
     """Bytes that the engine keeps after `release`: rope tables, prefill mask, input batch; the trainer's mask."""
     model, rollout = run.model, run.config.rollout
-    ropes = ROPE_TABLES * model.max_positions * model.qk_rope_head_dim * BF16
-    mask = RING_MASK * RING_MASK * BF16
+    latent = isinstance(model, LatentArchitecture)
+    ropes = (ROPE_TABLES if latent else 1) * model.max_positions * model.rotary_width * BF16
+    mask = RING_MASK * RING_MASK * BF16 if latent else 0
     batch = rollout.max_batched_tokens * 4 * INDEX  # token ids, positions, slots, places in the sequences
     return ropes + mask + batch + (CAUSAL_MASK**2 if run.stacked else 0)
 
 
 def engine_step(run: Subject, tokens: int) -> int:
-    """Bytes of an engine step of so many tokens that computes logits for every sequence."""
+    """Bytes of an engine step of so many tokens that computes logits for every sequence.
+
+    With grouped queries prompts come with a mask as long and as wide as the longest (vllm-ascend's attention.py,
+    `get_attn_mask`).
+    """
     model, layout = run.model, run.layout
-    layers = tokens / layout.rollout_tensor * engine_most(model, run.expert_load)
+    layers = tokens / layout.rollout_tensor * engine_most(model, run.expert_load, layout.rollout_tensor)
+    if isinstance(model, GroupedQueryArchitecture):
+        layers += min(tokens, run.sequence_tokens) ** 2 * BF16
     logits = min(layout.rollout_sequences_per_engine, tokens) * model.vocabulary * BF16
     return int(max(layers, logits + tokens * model.hidden * BF16))
 
@@ -58,7 +68,9 @@ def left_over(run: Subject, stage: int) -> int:
     each = layers * (model.experts * (run.router_bytes + 1) + model.experts_per_token * INDEX)
     each += model.hidden * BF16 if stage else 0
     tokens = (layout.log_prob_micro_batch + layout.micro_batch) * run.sequence_tokens / layout.actor_tensor
-    angles = len(numbers) * run.sequence_tokens * model.qk_rope_head_dim * FP32
+    # With grouped queries one for all layers (rotary_pos_embedding.py).
+    tables = len(numbers) if isinstance(model, LatentArchitecture) else 1
+    angles = tables * run.sequence_tokens * model.rotary_width * FP32
     return int(tokens * each) + 2 * (angles + layers * 2 * model.experts * FP32)
 
 

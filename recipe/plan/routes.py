@@ -7,13 +7,13 @@ import functools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from recipe.models.architecture import Architecture, LatentArchitecture
 from recipe.plan.subject import Subject
-from recipe.runfile.architecture import Architecture
 from recipe.runfile.layout import Layout
 from recipe.runfile.schema import MIB
 from verl_patches.utils.routes.dense import DenseRoutes
 from verl_patches.utils.routes.experts import ExpertRoutes
-from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout
+from verl_patches.utils.routes.layouts import ActorLayout, LayoutError, RolloutLayout
 from verl_patches.utils.routes.routes import Routes
 
 
@@ -57,6 +57,8 @@ def routes_of(run: Subject) -> Routes:
 
 @functools.lru_cache(maxsize=32)
 def _routes(layout: Layout, model: Architecture, buffer_bytes: int, replicated_shared: bool) -> Routes:
+    if not isinstance(model, LatentArchitecture):
+        raise LayoutError("the routes know multi-latent attention alone")
     return Routes(
         model,
         ActorLayout(layout.dies, layout.actor_tensor, layout.actor_expert, layout.stage_layers),

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from recipe.models.architecture import Architecture
+from recipe.models.published import KNOWN
 from recipe.plan.parameters import FP32, FP64
-from recipe.runfile.architecture import KNOWN, Architecture
 from recipe.runfile.derive import Layout, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, NPU, ON_POLICY, RunConfig

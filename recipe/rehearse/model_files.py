@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from recipe.files import write_atomically
+from recipe.models.published import CONFIGS
 from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
 from recipe.tiny.tokenizer import save_tokenizer
-from recipe.weights.config_cli import CONFIGS
 
 # verl 0.6.1 refuses both; the weights of a run are without them.
 _LEFT_OUT = ("quantization_config",)

@@ -10,6 +10,7 @@ from pathlib import Path
 from recipe.plan import resident
 from recipe.plan.subject import Subject, architecture_of, subject
 from recipe.rehearse.lengths import Lengths, read_lengths
+from recipe.runfile.engines import syncs_directly
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.passed import bare
 from recipe.runfile.schema import CUDA, DIE, HOST, OFFLOADED, SIM, SWAPPED, RunConfig, Simulator
@@ -121,7 +122,7 @@ class Rehearsed:
     def describes_stages(self) -> bool:
         """Stages are told of each other's tensors, for the switch to the rollout; on the routes of a direct sync nobody
         asks for them."""
-        direct = self.planned.config.rollout.direct_sync
+        direct = syncs_directly(self.planned.config, self.planned.model)
         return self.options.rollout != "none" and self.planned.layout.actor_pipeline > 1 and not direct
 
     @property
@@ -217,6 +218,10 @@ def _length(name: str, asked: int | None, limit: int) -> int:
 def _require_possible(planned: Subject, load: float) -> None:
     """A token chooses each expert once, so that a die with few of them can only be sent so much."""
     model, ranks = planned.model, planned.layout.actor_expert
+    if not model.experts:
+        if load != 1:
+            raise ConfigError(f"--expert-load {load:g} for a model without experts; leave it out")
+        return
     local = model.experts // ranks
     most = min(model.experts_per_token, local) * ranks / model.experts_per_token
     if load > most:

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from recipe.models.architecture import Architecture
 from recipe.runfile import mindspeed, model_files
-from recipe.runfile.architecture import Architecture
 from recipe.runfile.environment import derived_environment
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.inputs import Inputs, given_inputs
@@ -106,17 +106,25 @@ class Derived:
     @cached_property
     def refusals(self) -> tuple[Refusal, ...]:
         """What MindSpeed, or its absence, rules out."""
-        return tuple(mindspeed.refusals(self.config, self.upstream))
+        return tuple(mindspeed.refusals(self.config, self.upstream, self.known_architecture))
 
     @cached_property
     def mindspeed(self) -> dict[str, Any]:
         """The settings for MindSpeed; empty where it takes no part."""
-        return mindspeed.overrides(self.config, self.upstream)
+        return mindspeed.overrides(self.config, self.upstream, self.architecture)
 
     @cached_property
     def architecture(self) -> Architecture | None:
         """The sizes of the model; None where they are not known."""
         return model_files.architecture(self.config, self.inputs.model)
+
+    @property
+    def known_architecture(self) -> Architecture | None:
+        """The same, and None for a model that is refused where its sizes are needed."""
+        try:
+            return self.architecture
+        except ConfigError:
+            return None
 
     @cached_property
     def model_config(self) -> Mapping[str, Any] | None:
@@ -128,10 +136,8 @@ class Derived:
         """Whether the simulated device refuses what an NPU does not take."""
         if not self.config.simulated or self.config.simulator.strict is not None:
             return bool(self.config.simulator.strict)
-        try:
-            return self.architecture is not None and self.architecture.as_published
-        except ConfigError:  # a model of another family; a file that cannot be used is refused where it is needed
-            return False
+        known = self.known_architecture
+        return known is not None and known.as_published
 
     @cached_property
     def chat_template_file(self) -> Path | None:
@@ -146,12 +152,16 @@ class Derived:
     @cached_property
     def environment(self) -> dict[str, str]:
         """What the run adds to the environment of each of its processes on this node."""
-        return derived_environment(self.config, self.layout, self.paths, self.interface, strict=self.strict)
+        known = self.known_architecture
+        return derived_environment(
+            self.config, self.layout, self.paths, self.interface, model=known, strict=self.strict
+        )
 
     @cached_property
     def _basis(self) -> Basis:
         template = self.chat_template
-        added = model_files.model_overrides(self.config, self.inputs.model) | self.mindspeed
+        of_model = {} if self.architecture is None else self.architecture.transformer_overrides
+        added = of_model | self.mindspeed
         return Basis(self.config, self.layout, self.inputs, self.paths, added, template)
 
     @cached_property

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.runfile.architecture import Architecture
+from recipe.models.architecture import Architecture
 from recipe.runfile.layout import Layout
 from recipe.runfile.schema import CUDA, Hardware, Rollout, RunConfig
 from verl_patches.workers.rollout.vllm_rollout.engine_args import graph_sizes
 
-UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS, EXCHANGE = (
-    "uneven experts", "joined on gpus", "budget", "graph size", "graph heads", "exchange"
+UNEVEN_EXPERTS, JOINED_ON_GPUS, BUDGET, GRAPH_SIZE, GRAPH_HEADS, GRAPH_FAMILY, EXCHANGE = (
+    "uneven experts", "joined on gpus", "budget", "graph size", "graph heads", "graph family", "exchange"
 )  # fmt: skip
 # npu_fused_infer_attention_score of op-plugin 7.1.0, of a latent of 512.
 HEADS_IN_GRAPHS = (32, 64, 128)
@@ -45,6 +45,12 @@ def graph_options(rollout: Rollout) -> dict[str, Any]:
         "enable_kv_nz": rollout.kv_nz,
     }
     return asked | {name: True for name, on in switches.items() if on}
+
+
+def syncs_directly(config: RunConfig, model: Architecture | None) -> bool:
+    """Whether each die is sent only the weights that it lacks: not on GPUs, where verl's own rollout takes no part in
+    it, nor for a model whose tensors the routes do not know."""
+    return config.rollout.direct_sync and config.cluster.device != CUDA and (model is None or model.has_routes)
 
 
 def compiled_sizes(rollout: Rollout, layout: Layout) -> list[int]:
@@ -79,6 +85,9 @@ def misfits(config: RunConfig, layout: Layout, model: Architecture, strict: bool
             found = f"the experts of an instance are spread over {layout.rollout_expert} dies"
             yield Misfit(EXCHANGE, found, taken)
     if not rollout.graph_mode:
+        return
+    if not model.has_graphs:
+        yield Misfit(GRAPH_FAMILY, "graph_mode for a model with grouped-query attention", "multi-latent attention")
         return
     if graph_sequences(layout) > budget:
         found = f"a graph for {graph_sequences(layout)} sequences, max_batched_tokens = {budget}"

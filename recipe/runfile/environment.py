@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from recipe.models.architecture import Architecture
+from recipe.runfile.engines import syncs_directly
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.layout import Layout
 from recipe.runfile.paths import RunPaths, cache_dir, import_path
@@ -14,20 +16,27 @@ RUN_ID = "RECIPE_RUN_ID"
 
 
 def derived_environment(
-    config: RunConfig, layout: Layout, paths: RunPaths, interface: str | None = None, *, strict: bool = False
+    config: RunConfig,
+    layout: Layout,
+    paths: RunPaths,
+    interface: str | None = None,
+    *,
+    model: Architecture | None = None,
+    strict: bool = False,
 ) -> dict[str, str]:
     """What the run adds to the inherited environment, the same on every node but for the network interface.
 
     Args:
         config, layout, paths: the run.
         interface: this node's network interface to the other nodes; default: the run file's.
+        model: its sizes, where they are known.
         strict: whether the simulator refuses what an NPU does not take.
 
     Raises:
         ConfigError: the run file's [environment] names a variable that is derived.
     """
     device = {SIM: _simulated, NPU: _npu, CUDA: _cuda}[config.cluster.device]
-    derived = _common(config, layout, paths) | tracker_environment(config, paths)
+    derived = _common(config, layout, paths, model) | tracker_environment(config, paths)
     derived |= device(config, paths, interface or config.cluster.interface)
     if config.simulated:
         derived["NPU_SIM_STRICT"] = str(int(strict))
@@ -45,7 +54,7 @@ SET_PER_PROCESS = (
 )
 
 
-def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str]:
+def _common(config: RunConfig, layout: Layout, paths: RunPaths, model: Architecture | None) -> dict[str, str]:
     ascend = config.cluster.device != CUDA
     return {
         "PYTHONPATH": import_path(),
@@ -71,7 +80,7 @@ def _common(config: RunConfig, layout: Layout, paths: RunPaths) -> dict[str, str
         "RECIPE_REBALANCE": str(int(config.rollout.rebalance and ascend)),
         "RECIPE_DP_SYNC_ON_DEVICE": str(int(config.rollout.dp_sync_on_device and ascend)),
         "RECIPE_KEEP_UNTIL_SYNC": str(int(config.actor.keep_until_sync)),
-        "RECIPE_DIRECT_SYNC": str(int(config.rollout.direct_sync and ascend)),
+        "RECIPE_DIRECT_SYNC": str(int(syncs_directly(config, model))),
         "RECIPE_DIRECT_SYNC_BUFFER_MIB": str(config.rollout.direct_sync_buffer_mib),
         "RECIPE_ROUTING_REPLAY": config.train.routing_replay,
         "RECIPE_STAGE_LAYERS": "" if layout.only_ends_differ else ",".join(map(str, layout.stage_layers)),

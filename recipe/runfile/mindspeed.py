@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where MindSpeed takes part in a run, what it refuses there, and what it must be told about a DeepSeek-V3 model."""
+"""Where MindSpeed takes part in a run, what it refuses there, and what it must be told about the model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.models.architecture import Architecture, GroupedQueryArchitecture
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, NPU, SWAPPED, RunConfig
 
@@ -30,10 +31,16 @@ def takes_part(config: RunConfig, upstream: Path) -> bool:
     return device == NPU or (device != CUDA and (upstream / "mindspeed").is_dir())
 
 
-def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
-    """Everything in the run file that MindSpeed, or its absence, rules out."""
+def refusals(config: RunConfig, upstream: Path, model: Architecture | None = None) -> Iterator[Refusal]:
+    """Everything in the run file that MindSpeed, or its absence, rules out.
+
+    Args:
+        config: the run.
+        upstream: the tree of the upstream sources.
+        model: the run's; a model whose sizes are not known is taken for a DeepSeek-V3.
+    """
     actor, has_mindspeed = config.actor, takes_part(config, upstream)
-    if has_mindspeed and actor.tensor_parallel > 1:
+    if has_mindspeed and actor.tensor_parallel > 1 and not isinstance(model, GroupedQueryArchitecture):
         yield Refusal(
             TENSOR_PARALLEL,
             f"[actor] tensor_parallel = {actor.tensor_parallel} with MindSpeed, which refuses it for multi-latent "
@@ -51,28 +58,29 @@ def refusals(config: RunConfig, upstream: Path) -> Iterator[Refusal]:
         )
 
 
-def transformer_overrides() -> dict[str, Any]:
-    """Entries of verl's `override_transformer_config` that make MindSpeed adapt multi-latent attention.
+def transformer_overrides(model: Architecture | None = None) -> dict[str, Any]:
+    """Entries of verl's `override_transformer_config` that make MindSpeed adapt the attention of the model.
 
     verl hands them to MindSpeed's `repatch`, which reads them as command line arguments. `multi_latent_attention` and
     not MindSpeed's own name for it, `multi_head_latent_attention`: the latter makes an attention mask of
     `seq_length` x `seq_length`, and the causal kernel takes one of 2048 x 2048 only.
     """
-    return {"multi_latent_attention": True, "use_flash_attn": True}
+    flash = {"use_flash_attn": True}
+    return flash if isinstance(model, GroupedQueryArchitecture) else {"multi_latent_attention": True, **flash}
 
 
-def overrides(config: RunConfig, upstream: Path) -> dict[str, Any]:
-    """The settings for MindSpeed, empty where it takes no part.
+def overrides(config: RunConfig, upstream: Path, model: Architecture | None = None) -> dict[str, Any]:
+    """The settings for MindSpeed, empty where it takes no part; arguments as for `refusals`.
 
     Raises:
         ConfigError: the first of the `refusals`.
     """
-    for refusal in refusals(config, upstream):
+    for refusal in refusals(config, upstream, model):
         raise ConfigError(f"{refusal.found}; expected {refusal.expected}; {refusal.fix}")
     if not takes_part(config, upstream):
         return {}
     actor = config.actor
-    values = transformer_overrides()
+    values = transformer_overrides(model)
     if actor.optimizer == SWAPPED:
         values["swap_optimizer"] = True
     if len(set(actor.stage_layers)) > 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files beside a run's model say: its sizes, what Megatron-core must be told of it, and its chat template."""
+"""What the files beside a run's model say: its sizes, and its chat template."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 
 from recipe.data.chat_template import chat_template_file, read_chat_template
 from recipe.data.records import DataError
-from recipe.runfile.architecture import KNOWN, Architecture, from_config_json
+from recipe.models.architecture import Architecture, differing
+from recipe.models.families import describe
+from recipe.models.family import ModelError
+from recipe.models.published import KNOWN
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
 from recipe.tiny.config import tiny_fields
-from recipe.weights.model_config import transformer_overrides
 
 
 def config_json(model: Path) -> Mapping[str, Any] | None:
@@ -57,34 +59,15 @@ def architecture(config: RunConfig, model: Path) -> Architecture | None:
     if values is None:
         return named
     try:
-        sizes = from_config_json(values)
-    except ValueError as error:
-        raise ConfigError(f"{label}: {error}") from None
+        sizes = describe(values)
+    except ModelError as error:
+        raise ConfigError(f"{label}: config.json: {error}") from None
     if named is not None and sizes != named:
-        differing = [name for name, value in vars(named).items() if vars(sizes)[name] != value]
         raise ConfigError(
             f"{label}: config.json differs from [model] architecture = {config.model.architecture!r} in "
-            f"{', '.join(differing)}; correct one of them"
+            f"{', '.join(differing(sizes, named))}; correct one of them"
         )
     return sizes
-
-
-def model_overrides(config: RunConfig, model: Path) -> dict[str, Any]:
-    """What Megatron-core must be told about the model beside verl's own conversion of its config.
-
-    Raises:
-        ConfigError: config.json cannot be used.
-    """
-    values = model_config(config, model)
-    if values is not None:
-        try:
-            return transformer_overrides(dict(values))
-        except (ValueError, KeyError) as error:
-            raise ConfigError(f"{config.model.path}: {error}") from None
-    named = KNOWN.get(config.model.architecture or "")
-    if named is None or named.expert_groups == 1:
-        return {}
-    return {"moe_router_num_groups": named.expert_groups, "moe_router_group_topk": named.expert_groups_kept}
 
 
 def chat_template(config: RunConfig, model: Path) -> Path | None:

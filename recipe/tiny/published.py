@@ -18,27 +18,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from recipe.models.published import CONFIGS
 from recipe.weights import deepseek_v3
 from recipe.weights.hf_checkpoint import HEADERS_ONLY, INDEX_NAME, ITEM_BYTES
 
-# The sizes of huggingface.co/deepseek-ai/DeepSeek-V3-Base, config.json.
-CONFIG: dict[str, Any] = {
-    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168,
-    "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61, "first_k_dense_replace": 3,
-    "moe_layer_freq": 1, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 8,
-    "topk_group": 4, "topk_method": "noaux_tc", "scoring_func": "sigmoid", "norm_topk_prob": True,
-    "routed_scaling_factor": 2.5, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
-    "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
-    "num_nextn_predict_layers": 1, "tie_word_embeddings": False, "attention_bias": False, "hidden_act": "silu",
-    "rms_norm_eps": 1e-06, "rope_theta": 10000, "max_position_embeddings": 163840, "torch_dtype": "bfloat16",
-    "rope_scaling": {
-        "type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1,
-        "mscale": 1.0, "mscale_all_dim": 1.0,
-    },
-    "quantization_config": {
-        "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
-    },
-}  # fmt: skip
+CONFIG = CONFIGS["deepseek_v3_671b"]
 # The published shards are up to 4.3 GB.
 FILE_BYTES = 4_300_000_000
 

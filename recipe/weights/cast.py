@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from recipe.models.config_values import shown
+from recipe.models.families import FAMILIES, LACKING
 from recipe.weights import fp8, key_maps
-from recipe.weights.config_sizes import shown
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import HfCheckpoint, open_checkpoint
 from recipe.weights.hf_directory import companions, plain_config, strays
@@ -33,10 +34,11 @@ def plan_cast(source: Path, output: Path, *, keep_mtp: bool = False) -> Planned:
     if not any(entry.dtype == FP8 for entry in checkpoint.tensors.values()):
         raise WeightsError(f"{source}: holds no FP8 tensor; there is nothing to cast")
     check_quantisation(checkpoint)
+    # Whatever nothing here describes is cast as it is: FP8 is FP8.
+    if checkpoint.config.get("model_type") in (*FAMILIES, *LACKING):
+        sources_of(checkpoint, key_maps.layout_of(checkpoint.config, source / "config.json"))
     sources = make_sources(checkpoint.tensors)
     beyond = mtp_tensors(checkpoint)
-    if checkpoint.config.get("model_type") in key_maps.KEY_MAPS:
-        sources_of(checkpoint, key_maps.layout_of(checkpoint.config, source / "config.json"))
     kept = [tensor_source for name, tensor_source in sources.items() if keep_mtp or name not in beyond]
     files: dict[str, list[OutTensor]] = {}
     for tensor_source in kept:

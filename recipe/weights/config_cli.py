@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from recipe.files import write_atomically
+from recipe.models.published import CONFIGS
 from recipe.text import printable
-from recipe.tiny.published import CONFIG
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_directory import dtype_of, plain_config
+from recipe.weights.key_maps import require_described
 from recipe.weights.wholeness import read_json
 
-# The models that a run file can name by `[model] architecture`, too.
-CONFIGS = {"deepseek_v3_671b": CONFIG}
 TEXT = (
     "write config.json without quantisation and multi-token prediction, from a directory or by name; needs no weights"
 )
@@ -61,10 +60,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def source_config(source: str) -> dict[str, Any]:
-    """The config.json in a directory, or the published one of an architecture.  WeightsError: there is neither."""
+    """The config.json in a directory, or the published one of an architecture.
+
+    Raises:
+        WeightsError: there is neither, or the model cannot be trained here.
+    """
     directory = Path(source).expanduser()
     if directory.is_dir():
-        return read_json(directory / "config.json", "config.json")
+        config = read_json(directory / "config.json", "config.json")
+        require_described(config, directory / "config.json")
+        return config
     if source in CONFIGS:
         return CONFIGS[source]
     raise WeightsError(

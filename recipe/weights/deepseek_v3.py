@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from recipe.weights.errors import WeightsError
 from recipe.weights.layout import LayerPlacements, MegatronLayout, unsplit
 
 _MODULES_WITH_STATE = (
@@ -32,7 +31,7 @@ _MODULES_WITH_STATE = (
 def _attention(layer: LayerPlacements, config: dict[str, Any]) -> None:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     nope, rope, value = config["qk_nope_head_dim"], config["qk_rope_head_dim"], config["v_head_dim"]
-    q_rank, kv_rank = config["q_lora_rank"], config["kv_lora_rank"]
+    q_rank, kv_rank = config.get("q_lora_rank"), config["kv_lora_rank"]
     attn, to = "self_attn.", "self_attention."
     layer.unsplit("input_layernorm.weight", (hidden,), "input_layernorm.weight")
     if q_rank is None:
@@ -64,27 +63,12 @@ def _moe(layer: LayerPlacements, config: dict[str, Any]) -> None:
     layer.unsplit("post_attention_layernorm.weight", (hidden,), "pre_mlp_layernorm.weight")
     layer.unsplit("mlp.gate.weight", (experts, hidden), "mlp.router.weight")
     layer.unsplit("mlp.gate.e_score_correction_bias", (experts,), "mlp.router.expert_bias")
-    if config.get("n_shared_experts"):
-        layer.gated_mlp("mlp.shared_experts", "mlp.shared_experts", hidden, size * config["n_shared_experts"])
+    layer.gated_mlp("mlp.shared_experts", "mlp.shared_experts", hidden, size * config["n_shared_experts"])
     layer.routed_experts(hidden, size, experts)
 
 
 def layout(config: dict[str, Any]) -> MegatronLayout:
-    """Every tensor of the model of this config.json and its place.
-
-    Raises WeightsError for a config that lacks a size or asks for what Megatron-core's DeepSeek-V3 does not have.
-    """
-    if config.get("tie_word_embeddings"):
-        raise WeightsError("config.json: tie_word_embeddings is true; DeepSeek-V3 has an output layer of its own")
-    if config.get("attention_bias"):
-        raise WeightsError("config.json: attention_bias is true; Megatron-core's MLA has no such biases")
-    try:
-        return _layout(config)
-    except KeyError as error:
-        raise WeightsError(f"config.json: {error.args[0]} is missing; DeepSeek-V3 needs it") from error
-
-
-def _layout(config: dict[str, Any]) -> MegatronLayout:
+    """Every tensor of the model of this config.json, which `recipe.models` describes, and its place."""
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
     places = [
         unsplit("model.embed_tokens.weight", "embedding.word_embeddings.weight", (vocabulary, hidden)),

@@ -13,17 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recipe.weights.config_sizes import shown
-from recipe.weights.errors import WeightsError
 from recipe.weights.layout import LayerPlacements, MegatronLayout, Placement, unsplit
 
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between model_types: biases of q, k, v (None: as attention_bias says), norms of q and k, and routed
-    experts in every layer."""
+    """What differs between model_types: biases of q, k, v, norms of q and k, and routed experts in every layer."""
 
-    qkv_bias: bool | None = None
+    qkv_bias: bool = False
     qk_norm: bool = False
     experts: bool = False
 
@@ -63,7 +60,7 @@ def _layer(layer: LayerPlacements, config: dict[str, Any], family: Family) -> No
     fused = "self_attention.linear_qkv.layer_norm_weight"
     layer.unsplit("input_layernorm.weight", (hidden,), fused, "input_layernorm.weight")
     _qkv(layer, config, head, "weight", (hidden,))
-    if config.get("attention_bias", False) if family.qkv_bias is None else family.qkv_bias:
+    if family.qkv_bias:
         _qkv(layer, config, head, "bias", ())
     if family.qk_norm:
         for kind in "qk":
@@ -83,26 +80,10 @@ def _layer(layer: LayerPlacements, config: dict[str, Any], family: Family) -> No
 
 
 def layout(config: dict[str, Any]) -> MegatronLayout:
-    """Every tensor of the model of this config.json and its place.
-
-    Raises WeightsError for a config that lacks a size, whose heads do not fit together, or some of whose layers have
-    no experts while others have.
-    """
-    family = FAMILIES[config["model_type"]]
-    if family.experts and (config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1):
-        raise WeightsError(
-            f"config.json: mlp_only_layers is {shown(config.get('mlp_only_layers'))} and decoder_sparse_step "
-            f"{shown(config.get('decoder_sparse_step', 1))}; verl 0.6.1 gives every layer experts ([] and 1)"
-        )
-    try:
-        heads, hidden = config["num_attention_heads"], config["hidden_size"]
-        groups = config.get("num_key_value_heads") or heads
-        sizes = {"num_key_value_heads": groups, "head_dim": config.get("head_dim") or hidden // heads}
-        if heads % groups:
-            raise WeightsError(f"config.json: num_key_value_heads {groups} does not divide num_attention_heads {heads}")
-        return _layout(config | sizes, family)
-    except KeyError as error:
-        raise WeightsError(f"config.json: {error.args[0]} is missing; a {config['model_type']} needs it") from error
+    """Every tensor of the model of this config.json, which `recipe.models` describes, and its place."""
+    heads = config["num_attention_heads"]
+    groups, head = config.get("num_key_value_heads") or heads, config.get("head_dim") or config["hidden_size"] // heads
+    return _layout(config | {"num_key_value_heads": groups, "head_dim": head}, FAMILIES[config["model_type"]])
 
 
 def _layout(config: dict[str, Any], family: Family) -> MegatronLayout:

@@ -8,6 +8,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
+from recipe.models.deepseek_v3 import FAMILY as DEEPSEEK_V3
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import INDEX_NAME, is_shard_name
 from recipe.weights.inputs import Mark, mark_of
@@ -31,11 +32,14 @@ def dtype_of(config: dict[str, Any]) -> str:
 
 def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) -> bytes:
     """config.json of unquantised weights in `dtype` (safetensors' name), as verl 0.6.1 accepts it: without multi-token
-    prediction, unless that is kept."""
+    prediction, unless that is kept; and of a model_type that the pinned vLLM and transformers know, for Kimi-K2's they
+    do not."""
     out = {key: value for key, value in config.items() if key != "quantization_config"}
     # transformers has renamed the key.
     out["dtype" if "dtype" in out else "torch_dtype"] = _TORCH_NAMES[dtype]
-    if not keep_mtp and ("num_nextn_predict_layers" in out or out.get("model_type") == "deepseek_v3"):
+    if out.get("model_type") in DEEPSEEK_V3.model_types:
+        out["model_type"] = DEEPSEEK_V3.model_types[0]
+    if not keep_mtp and ("num_nextn_predict_layers" in out or out.get("model_type") == DEEPSEEK_V3.model_types[0]):
         out["num_nextn_predict_layers"] = 0
     return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
 

@@ -11,6 +11,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+from recipe.models.deepseek_v3 import FAMILY as DEEPSEEK_V3
 from recipe.weights.errors import WeightsError
 
 # Versions of MindSpeed-LLM; each is the last or the first one with its names of attention's tensors.
@@ -132,12 +133,10 @@ def _stages(options: LegacyOptions, config: dict[str, Any]) -> list[range]:
 
 
 def _check_model(config: dict[str, Any]) -> None:
-    if config.get("model_type") != "deepseek_v3":
-        raise WeightsError(f"config.json: model_type {config.get('model_type')!r}; the legacy format is deepseek_v3's")
-    if config["q_lora_rank"] is None:
+    if config["model_type"] not in DEEPSEEK_V3.model_types:
+        raise WeightsError(f"config.json: model_type {config['model_type']!r}; the legacy format is deepseek_v3's")
+    if config.get("q_lora_rank") is None:
         raise WeightsError("config.json: q_lora_rank is null; the legacy format has no name for a whole q_proj")
-    if config.get("moe_layer_freq", 1) != 1:
-        raise WeightsError(f"config.json: moe_layer_freq {config['moe_layer_freq']}; the legacy format knows 1 only")
 
 
 def _check_divisions(options: LegacyOptions, config: dict[str, Any]) -> None:

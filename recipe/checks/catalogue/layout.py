@@ -9,6 +9,7 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, refusal, unfit
+from recipe.models.architecture import GroupedQueryArchitecture
 from recipe.plan.routes import routes_of, world
 from recipe.runfile.engines import JOINED_ON_GPUS, UNEVEN_EXPERTS
 from recipe.runfile.mindspeed import TENSOR_PARALLEL
@@ -63,7 +64,9 @@ def _layers(facts: Facts) -> Iterator[Complaint]:
 )  # fmt: skip
 def _actor_experts(facts: Facts) -> Iterator[Complaint]:
     experts, ranks = facts.architecture.experts, facts.config.actor.expert_parallel
-    if _uneven(experts, ranks):
+    if not experts and ranks > 1:
+        yield bad(f"expert_parallel = {ranks} for a model without experts", "1")
+    elif _uneven(experts, ranks):
         yield bad(f"{experts} experts for expert_parallel = {ranks}", "a whole number each")
 
 
@@ -107,23 +110,31 @@ def _instances_on_gpus(facts: Facts) -> Iterator[Complaint]:
 )  # fmt: skip
 def _tensor_parallel(facts: Facts) -> Iterator[Complaint]:
     yield from refusal(TENSOR_PARALLEL)(facts)
+    if isinstance(facts.derived.known_architecture, GroupedQueryArchitecture):
+        raise NoMatter
     if facts.device == CUDA and (tensor := facts.config.actor.tensor_parallel) > 1:
         yield doubtful(f"[actor] tensor_parallel = {tensor}", "1")
 
 
 @check(
     "L014", "the attention heads divide over the tensor-parallel dies", needs="static",
-    why="each die of an engine and of the actor holds whole heads",
-    fix="make both tensor_parallel divide the model's attention heads",
+    why="each die of an engine and of the actor holds whole heads; of the heads of keys and values that groups share, "
+        "an engine's dies may hold copies, the actor's not",
+    fix="make both tensor_parallel divide the model's attention heads, and the actor's those of keys and values",
 )  # fmt: skip
 def _heads(facts: Facts) -> Iterator[Complaint]:
-    heads = facts.architecture.heads
-    for section, ranks in (
-        ("rollout", facts.config.rollout.tensor_parallel),
-        ("actor", facts.config.actor.tensor_parallel),
-    ):
-        if _uneven(heads, ranks):
-            yield bad(f"{heads} heads for [{section}] tensor_parallel = {ranks}", "a whole number each")
+    model, engine, actor = (
+        facts.architecture,
+        facts.config.rollout.tensor_parallel,
+        facts.config.actor.tensor_parallel,
+    )
+    for section, ranks in (("rollout", engine), ("actor", actor)):
+        if _uneven(model.heads, ranks):
+            yield bad(f"{model.heads} heads for [{section}] tensor_parallel = {ranks}", "a whole number each")
+    if _uneven(model.key_heads, actor):
+        yield bad(f"{model.key_heads} heads of keys for [actor] tensor_parallel = {actor}", "a whole number each")
+    if _uneven(model.key_heads, engine) and _uneven(engine, model.key_heads):
+        yield bad(f"{model.key_heads} heads of keys for [rollout] tensor_parallel = {engine}", "a divisor or multiple")
 
 
 @check(
@@ -179,7 +190,7 @@ def _ends(facts: Facts) -> Iterator[Complaint]:
     fix="change the size that is named, or set [rollout] direct_sync = false",
 )  # fmt: skip
 def _routes(facts: Facts) -> Iterator[Complaint]:
-    if not facts.config.rollout.direct_sync or facts.device == CUDA:
+    if not facts.config.rollout.direct_sync or facts.device == CUDA or not facts.architecture.has_routes:
         raise NoMatter
     try:
         world(routes_of(facts.subject))

@@ -9,7 +9,7 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, unfit
-from recipe.runfile.engines import BUDGET, EXCHANGE, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
+from recipe.runfile.engines import BUDGET, EXCHANGE, GRAPH_FAMILY, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
 from recipe.runfile.schema import CUDA, NPU, ON_POLICY, PLACEHOLDER_HEAD, SIM
 
 
@@ -83,6 +83,8 @@ def _graph_mode(facts: Facts) -> Iterator[Complaint]:
     if facts.device != NPU:
         raise NoMatter
     if not facts.config.rollout.graph_mode:
+        if not facts.architecture.has_graphs:
+            raise NoMatter
         yield doubtful("graph_mode = false", "true")
 
 
@@ -192,3 +194,11 @@ def _exchange(facts: Facts) -> Iterator[Complaint]:
     if facts.device == CUDA or not facts.architecture.experts:
         raise NoMatter
     yield from unfit(EXCHANGE)(facts)
+
+
+check(
+    "V016", "graph mode is asked of a model that has it", needs="static",
+    why="vLLM-Ascend 0.9.1 compiles graphs of DeepSeek's models alone, and refuses the option for all others at its "
+        "start",
+    fix="set [rollout] graph_mode = false",
+)(unfit(GRAPH_FAMILY))  # fmt: skip

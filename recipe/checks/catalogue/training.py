@@ -174,23 +174,19 @@ def _deadlines(facts: Facts) -> Iterator[Complaint]:
     "T012", "training picks the experts that the rollout picks", needs="static",
     why="vLLM routes within groups of experts, and verl does not tell Megatron-core of them: trainer and sampler "
         "would take the same token to other experts; the launcher tells it, from config.json",
-    fix="correct config.json: n_group divides n_routed_experts, topk_group is at most n_group",
+    fix="report it: the launcher is at fault",
 )  # fmt: skip
 def _expert_groups(facts: Facts) -> Iterator[Complaint]:
     sizes = facts.architecture
-    groups, kept = max(1, sizes.expert_groups), sizes.expert_groups_kept
-    if sizes.experts % groups:
-        yield bad(f"{groups} groups of {sizes.experts} experts", "groups of one size")
-    elif groups > 1 and not 1 <= kept <= groups:
-        yield bad(f"topk_group = {kept} of {groups} groups", "at most n_group")
-    elif groups > 1:
-        try:
-            derived = facts.derived.transformer
-        except ConfigError as error:
-            raise CannotTell(str(error)) from None
-        wanted = {"moe_router_num_groups": groups, "moe_router_group_topk": kept}
-        if {name: derived.get(name) for name in wanted} != wanted:
-            yield bad(f"Megatron-core is told {derived}", f"{wanted} among it", "report it: the launcher is at fault")
+    if sizes.expert_groups == 1:
+        return
+    try:
+        derived = facts.derived.transformer
+    except ConfigError as error:
+        raise CannotTell(str(error)) from None
+    wanted = {"moe_router_num_groups": sizes.expert_groups, "moe_router_group_topk": sizes.expert_groups_kept}
+    if {name: derived.get(name) for name in wanted} != wanted:
+        yield bad(f"Megatron-core is told {derived}", f"{wanted} among it")
 
 
 @check(

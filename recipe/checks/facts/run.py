@@ -18,8 +18,10 @@ from recipe.checks.facts.machine import Machine
 from recipe.checks.facts.problems import Messages, Problems
 from recipe.checks.finding import CannotTell, NoMatter
 from recipe.data.records import DataError
-from recipe.runfile import architecture
-from recipe.runfile.architecture import Architecture
+from recipe.models.architecture import Architecture
+from recipe.models.families import describe
+from recipe.models.family import ModelError
+from recipe.models.published import KNOWN
 from recipe.runfile.derive import Derived, Layout, derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.paths import REPO, RunPaths, runs_dir
@@ -187,14 +189,14 @@ class Facts:
         try:
             model = self.model
         except CannotTell as reason:
-            known = architecture.KNOWN.get(self.config.model.architecture or "")
+            known = KNOWN.get(self.config.model.architecture or "")
             if known is None:
                 raise CannotTell(f"{reason}, and [model] architecture names no sizes to assume") from None
             return known
         try:
-            return architecture.from_config_json(model)
-        except ValueError as error:
-            raise CannotTell(str(error)) from None
+            return describe(model)
+        except ModelError as error:
+            raise CannotTell(f"config.json: {error}") from None
 
     @cached_property
     def megatron_layout(self) -> MegatronLayout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.runfile.architecture import KNOWN as ARCHITECTURES
+from recipe.models.published import KNOWN as ARCHITECTURES
 from recipe.runfile.typed_toml import CHANGES, IMPOSSIBLE, key
 from recipe.tiny.sizes import SIZES, SMALLEST
 

@@ -128,7 +128,8 @@ class Rollout:
         on_resume=FREE,
     )
     direct_sync: bool = key(
-        "before a rollout, each die is sent only the weights that it lacks; false: verl brings it the whole model",
+        "before a rollout, each die is sent only the weights that it lacks; false, and for models with grouped-query "
+        "attention: verl brings it the whole model",
         True,
         gives="RECIPE_DIRECT_SYNC",
         on_resume=FREE,

@@ -161,16 +161,15 @@ def build(
     from verl.models.mcore import hf_to_mcore_config
     from verl.utils.megatron_utils import McoreModuleWrapperConfig, make_megatron_module
 
+    from recipe.models.families import describe
     from recipe.runfile.mindspeed import transformer_overrides as mindspeed_overrides
-    from recipe.weights.model_config import transformer_overrides
 
     hf_config = AutoConfig.from_pretrained(job["hf"])
-    overrides = transformer_overrides(json.loads((Path(job["hf"]) / "config.json").read_text()))
-    if not job.get("derive", True):
-        overrides = {}
+    model = describe(json.loads((Path(job["hf"]) / "config.json").read_text()))
+    overrides = dict(model.transformer_overrides) if job.get("derive", True) else {}
     overrides["moe_router_dtype"] = "fp32"  # as the launcher has it on NPUs
     if job["mindspeed"]:
-        overrides |= mindspeed_overrides()
+        overrides |= mindspeed_overrides(model)
     if job["device"] == "cpu":
         overrides |= {"use_cpu_initialization": True, "moe_shared_expert_overlap": False}
     if "first" in layout:

@@ -19,8 +19,8 @@ import pytest
 from recipe.launch.cache import cached, digest
 from recipe.launch.prepare import _run, padded_prompt_tokens, prepare, template_files
 from recipe.launch.validation_rows import write_validation_rows
+from recipe.models.published import CONFIGS
 from recipe.reward.processes.tier3 import GRADERS
-from recipe.runfile.architecture import KEYS, KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError, LaunchError
@@ -146,10 +146,8 @@ def on_a_cluster(tmp_path: Path, **model: object) -> RunConfig:
 
 
 def published_config() -> dict[str, object]:
-    sizes = KNOWN["deepseek_v3_671b"]
-    values = {theirs: getattr(sizes, ours) for ours, theirs in KEYS.items()}
-    yarn = {"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0}
-    return {"model_type": "deepseek_v3", "scoring_func": "sigmoid", "rope_scaling": yarn, **values}
+    quantised = CONFIGS["deepseek_v3_671b"] | {"num_nextn_predict_layers": 0}
+    return {name: value for name, value in quantised.items() if name != "quantization_config"}
 
 
 def test_a_tool_ends_with_a_launcher_that_is_killed(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from recipe.models.families import describe
 from recipe.plan.subject import Subject, subject
-from recipe.runfile.architecture import from_config_json
 from recipe.runfile.config import load
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import HOST, OFFLOADED, SWAPPED, Recompute
@@ -63,7 +63,7 @@ class Layout:
             "train": {"prompts_per_step": 4, "loss_mode": "vanilla"},
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        model = from_config_json({**tiny_fields(), "moe_intermediate_size": self.expert_width})
+        model = describe({**tiny_fields(), "moe_intermediate_size": self.expert_width})
         run = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
         return dataclasses.replace(run, fused=self.mindspeed, stacked=self.mindspeed)
 

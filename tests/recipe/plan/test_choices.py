@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from recipe.models.published import KNOWN
 from recipe.plan.choices import KIND, bytes_per_token
 from recipe.plan.memory import memory
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
-from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.schema import RunConfig
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.plan.counts import DEEPSEEK_V3, MOONLIGHT_16B, QWEN3_30B, QWEN3_235B, Counts
+from recipe.models.published import KNOWN
+from recipe.plan.counts import counts_of
 from recipe.plan.parameters import rollout_parameters, total_parameters
-from recipe.runfile.architecture import KNOWN
 
 MODEL = KNOWN["deepseek_v3_671b"]
+DEEPSEEK_V3 = counts_of(MODEL)
 
 
 def test_a_token_passes_37_billion_parameters() -> None:
@@ -20,13 +21,21 @@ def test_a_token_passes_37_billion_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "total", "active"),
-    [(QWEN3_235B, 235, 22), (QWEN3_30B, 30.5, 3.3), (MOONLIGHT_16B, 16, 2.6)],
-    ids=["Qwen3-235B-A22B", "Qwen3-30B-A3B", "Moonlight-16B-A3B"],
+    ("name", "total", "active"),
+    [("qwen3_235b_a22b", 235, 22), ("qwen3_30b_a3b", 30.5, 3.3), ("moonlight_16b_a3b", 16, 2.6), ("kimi_k2", 1026, 32)],
 )
-def test_other_families_have_the_parameters_that_their_names_say(counts: Counts, total: float, active: float) -> None:
+def test_mixtures_have_the_parameters_that_their_names_say(name: str, total: float, active: float) -> None:
+    counts = counts_of(KNOWN[name])
     assert (counts.other_parameters + counts.expert_parameters) / 1e9 == pytest.approx(total, rel=0.01)
     assert counts.active_parameters / 1e9 == pytest.approx(active, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["qwen3_8b", "qwen2_5_0_5b", "llama3_1_8b"])
+def test_a_token_passes_all_of_a_dense_model_but_the_embedding(name: str) -> None:
+    model, counts = KNOWN[name], counts_of(KNOWN[name])
+    looked_up = 0 if model.tied else model.vocabulary * model.hidden
+    assert counts.active_parameters == total_parameters(model) - looked_up == counts.other_parameters - looked_up
+    assert counts.to_experts_bytes(1, tensor=2, expert=4) == 0
 
 
 def test_an_engine_s_weights_are_those_counted_tensor_by_tensor() -> None:
@@ -46,4 +55,4 @@ def test_a_token_goes_to_its_experts_and_back_and_through_two_all_reduces_a_laye
 
 def test_the_cache_is_that_of_the_memory_plan() -> None:
     assert DEEPSEEK_V3.cache_bytes == 70_272
-    assert QWEN3_235B.cache_bytes == 94 * 2 * 4 * 128 * 2
+    assert counts_of(KNOWN["qwen3_235b_a22b"]).cache_bytes == 94 * 2 * 4 * 128 * 2

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe.models.published import KNOWN
 from recipe.plan import activations
 from recipe.plan.memory import PHASES, host, memory, memory_by_phase, pinned_bytes_per_host
 from recipe.plan.subject import TINY_PROMPT_TOKENS, subject
-from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import Recompute, RunConfig

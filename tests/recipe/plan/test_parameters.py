@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recipe.models.families import describe
+from recipe.models.published import KNOWN
 from recipe.plan.parameters import actor_parameters, rollout_parameters, total_parameters
 from recipe.plan.shards import buffers
-from recipe.runfile.architecture import KNOWN, from_config_json
 from recipe.tiny.config import tiny_fields
 
 BIG = KNOWN["deepseek_v3_671b"]
-TINY = from_config_json(tiny_fields())
+TINY = describe(tiny_fields())
 
 
 def test_the_big_model_has_its_published_number_of_parameters() -> None:

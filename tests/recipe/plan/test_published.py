@@ -11,6 +11,7 @@ import pytest
 from recipe.__main__ import main
 from recipe.plan.calibration import fitted
 from recipe.plan.comparison import compared, constant_table, memory_table, time_table
+from recipe.plan.counts import counts_of
 from recipe.plan.memory import memory
 from recipe.plan.published import (
     H20_DEEPSEEK,
@@ -45,7 +46,7 @@ def test_the_published_figures_agree_with_one_another(row: PublishedStep) -> Non
 
 
 def test_the_update_on_h20_is_what_its_utilisation_says() -> None:
-    counts, mean, sequences = H20_DEEPSEEK.counts, H20_DEEPSEEK.mean, H20_DEEPSEEK.setting.sequences
+    counts, mean, sequences = counts_of(H20_DEEPSEEK.model), H20_DEEPSEEK.mean, H20_DEEPSEEK.setting.sequences
     # verl 0.6.1 utils/flops_counter.py, _estimate_deepseek_v3_flops: the embedding is counted, attention is not causal.
     products = 6 * (counts.active_parameters + 129280 * 7168) * sequences * mean.sequence
     attention = 12 * sequences * mean.sequence**2 * 61 * 192 * 128

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from recipe.models.published import KNOWN
 from recipe.plan import reshard
 from recipe.plan.routes import peak_bytes, routes_of, world
 from recipe.plan.stages import stage_buffers, stage_tensors
 from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths, traffic
-from recipe.runfile.architecture import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.schema import ON_POLICY, RunConfig
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.plan.counts import DEEPSEEK_V3, QWEN3_235B
+from recipe.models.published import KNOWN
+from recipe.plan.counts import counts_of
 from recipe.plan.published import R1_ASCEND
 from recipe.plan.subject import subject
 from recipe.plan.traffic import Lengths, lengths, traffic
@@ -20,6 +21,7 @@ from recipe.runfile.config import load
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 RUN = subject(load(CONFIGS / "a3_256die.toml"))
 MEAN = Lengths(100, 400, 2048)
+DEEPSEEK_V3, QWEN3_235B = counts_of(KNOWN["deepseek_v3_671b"]), counts_of(KNOWN["qwen3_235b_a22b"])
 
 
 def test_a_run_file_is_laid_out_as_the_published_run_that_it_is_modelled_on() -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from recipe.models.families import describe
+from recipe.models.published import KNOWN
 from recipe.rehearse.job import Job
 from recipe.rehearse.jobs import environment, make_description_jobs, make_job
 from recipe.rehearse.lengths import Lengths
 from recipe.rehearse.model_files import config_json, make_model
 from recipe.rehearse.subject import Rehearsed, rehearsed
-from recipe.runfile.architecture import KNOWN, from_config_json
 from recipe.runfile.config import load
 from recipe.runfile.paths import REPO
 from tests.recipe.rehearse.made_up import TRUE_SIZE, a_run
@@ -84,7 +85,7 @@ def test_the_model_is_the_architecture_s_where_its_own_config_cannot_be_seen(tmp
     config = load(REPO / TRUE_SIZE)
     make_model(config, tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
-    assert from_config_json(written) == KNOWN["deepseek_v3_671b"]
+    assert describe(written) == KNOWN["deepseek_v3_671b"]
     assert "quantization_config" not in written and written["num_nextn_predict_layers"] == 0
     assert (tmp_path / "tokenizer.json").is_file()
     tiny = config_json(load(REPO / "configs/sim.toml"))

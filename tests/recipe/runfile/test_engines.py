@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recipe.runfile.architecture import KNOWN
+from recipe.models.published import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.engines import (
     BUDGET,

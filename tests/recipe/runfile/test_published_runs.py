@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recipe.runfile.architecture import KNOWN
+from recipe.models.published import KNOWN
 from recipe.runfile.config import load
 from recipe.runfile.derive import derive_run
 from recipe.runfile.show import as_json

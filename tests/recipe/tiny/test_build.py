@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from recipe.data.parquet import convert
 from recipe.data.templates import get_template
-from recipe.runfile.architecture import from_config_json
+from recipe.models.families import describe
 from recipe.tiny import build
 from recipe.tiny.build import TinyModel, build_model, write_problems
 from recipe.tiny.cli import main
@@ -57,7 +57,7 @@ def test_configuration_is_what_the_upstreams_take(built: Path) -> None:
 
 
 def test_the_legal_model_has_the_heads_and_experts_of_the_published_one() -> None:
-    legal, smallest = (from_config_json(tiny_fields(sizes)) for sizes in (LEGAL, SMALLEST))
+    legal, smallest = (describe(tiny_fields(sizes)) for sizes in (LEGAL, SMALLEST))
     assert legal.as_published and not smallest.as_published
     # What npu_fused_infer_attention_score takes of a latent of 512.
     assert legal.heads in (32, 64, 128)

@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
     "intermediate_size": 12, "moe_intermediate_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2,
     "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
     "first_k_dense_replace": 1, "q_lora_rank": 6, "kv_lora_rank": 4, "qk_nope_head_dim": 3, "qk_rope_head_dim": 2,
-    "v_head_dim": 5, "tie_word_embeddings": False, "num_nextn_predict_layers": 0,
+    "v_head_dim": 5, "max_position_embeddings": 64, "tie_word_embeddings": False, "num_nextn_predict_layers": 0,
 }  # fmt: skip
 
 

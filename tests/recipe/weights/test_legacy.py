@@ -24,7 +24,8 @@ CONFIG: dict[str, Any] = {
     "model_type": "deepseek_v3", "vocab_size": 24, "hidden_size": 16, "intermediate_size": 24,
     "moe_intermediate_size": 8, "num_hidden_layers": 5, "num_attention_heads": 4, "n_routed_experts": 8,
     "n_shared_experts": 1, "first_k_dense_replace": 2, "q_lora_rank": 6, "kv_lora_rank": 4, "qk_nope_head_dim": 3,
-    "qk_rope_head_dim": 2, "v_head_dim": 5, "tie_word_embeddings": False,
+    "qk_rope_head_dim": 2, "v_head_dim": 5, "num_experts_per_tok": 2, "max_position_embeddings": 64,
+    "tie_word_embeddings": False,
 }  # fmt: skip
 # Sizes at which blocks of 128 are cut, some of them not at multiples of 128, and at which the kernels are used.
 LARGE = CONFIG | {
@@ -159,6 +160,7 @@ def models(draw: st.DrawFn) -> tuple[dict[str, Any], LegacyOptions]:
         "vocab_size": size(tensor), "hidden_size": size(), "intermediate_size": size(tensor),
         "moe_intermediate_size": size(tensor), "num_hidden_layers": sum(stages), "num_attention_heads": size(tensor),
         "n_routed_experts": size(tensor * expert), "n_shared_experts": draw(st.integers(1, 2)),
+        "num_experts_per_tok": 1,
         "first_k_dense_replace": draw(st.integers(0, sum(stages))), "q_lora_rank": size(), "kv_lora_rank": size(),
         "qk_nope_head_dim": size(), "qk_rope_head_dim": size(), "v_head_dim": size(),
     }  # fmt: skip

@@ -72,7 +72,8 @@ def test_a_dense_model_with_grouped_queries(tmp_path: Path) -> None:
     """Queries, keys and values leave linear_qkv again, biases too; a tied head stays away."""
     config = {
         "model_type": "qwen2", "vocab_size": 16, "hidden_size": 12, "intermediate_size": 10, "num_hidden_layers": 3,
-        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4, "tie_word_embeddings": True,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4, "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
     }  # fmt: skip
     generator = torch.Generator().manual_seed(2)
     shapes = {"model.embed_tokens.weight": (16, 12), "model.norm.weight": (12,)}

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from recipe.models.architecture import LatentArchitecture
+from recipe.models.families import describe
 from recipe.overlay import Condition
-from recipe.runfile.architecture import from_config_json
 from verl_patches.utils.routes.layouts import ActorLayout, RolloutLayout
 from verl_patches.utils.routes.routes import Routes
 from verl_patches.utils.routes.transport import Transport, agree
@@ -81,7 +82,9 @@ class ActorWeights:
             LayoutError: sizes that do not go together.
         """
         dies, rank = dist.get_world_size(), dist.get_rank()
-        sizes = from_config_json(self._hf_config.to_dict())
+        sizes = describe(self._hf_config.to_dict())
+        if not isinstance(sizes, LatentArchitecture):
+            raise RuntimeError("the direct weight sync knows multi-latent attention; set rollout.direct_sync = false")
         held, kept = self.parameters(), dict(model.named_parameters())
         weight_type = next(tensor.dtype for name, tensor in held.items() if not name.endswith(_BIAS))
         whole_width = sizes.shared_experts * sizes.moe_intermediate

@@ -23,7 +23,7 @@ VOCABULARY_STEP = 64  # vllm: DEFAULT_VOCAB_PADDING_SIZE
 
 
 class Sizes(Protocol):
-    """The sizes of a model, as recipe/runfile/architecture.py has them."""
+    """The sizes of a model, as `LatentArchitecture` of recipe/models/architecture.py has them."""
 
     @property
     def layers(self) -> int: ...
@@ -34,7 +34,7 @@ class Sizes(Protocol):
     @property
     def heads(self) -> int: ...
     @property
-    def q_lora_rank(self) -> int: ...
+    def q_lora_rank(self) -> int | None: ...
     @property
     def kv_lora_rank(self) -> int: ...
     @property
@@ -147,9 +147,15 @@ class Model:
         attn, to = hf + "self_attn.", mcore + "self_attention."
         queries, keys_values = s.qk_nope_head_dim + s.qk_rope_head_dim, s.qk_nope_head_dim + s.v_head_dim
         yield self._whole(hf + "input_layernorm.weight", (s.hidden,), mcore + "input_layernorm.weight")
+        projections, norms = [], []
+        if s.q_lora_rank is None:
+            projections.append(("q_proj", s.heads * queries, s.hidden, "linear_q_proj", False))
+        else:
+            projections.append(("q_a_proj", s.q_lora_rank, s.hidden, "linear_q_down_proj", True))
+            projections.append(("q_b_proj", s.heads * queries, s.q_lora_rank, "linear_q_up_proj", False))
+            norms.append(("q_a_layernorm", s.q_lora_rank, "linear_q_up_proj"))
         for name, rows, columns, linear, whole_in_rollout in (
-            ("q_a_proj", s.q_lora_rank, s.hidden, "linear_q_down_proj", True),
-            ("q_b_proj", s.heads * queries, s.q_lora_rank, "linear_q_up_proj", False),
+            *projections,
             ("kv_a_proj_with_mqa", s.kv_lora_rank + s.qk_rope_head_dim, s.hidden, "linear_kv_down_proj", True),
             ("kv_b_proj", s.heads * keys_values, s.kv_lora_rank, "linear_kv_up_proj", False),
         ):
@@ -158,10 +164,7 @@ class Model:
                 hf_name, (rows, columns), 0, self.item_bytes,
                 Holder(f"{to}{linear}.weight", True), Holder(hf_name, not whole_in_rollout),
             )  # fmt: skip
-        for name, rank, linear in (
-            ("q_a_layernorm", s.q_lora_rank, "linear_q_up_proj"),
-            ("kv_a_layernorm", s.kv_lora_rank, "linear_kv_up_proj"),
-        ):
+        for name, rank, linear in (*norms, ("kv_a_layernorm", s.kv_lora_rank, "linear_kv_up_proj")):
             yield self._whole(f"{attn}{name}.weight", (rank,), f"{to}{linear}.layer_norm_weight")
         yield self._row_parallel(
             attn + "o_proj.weight", (s.hidden, s.heads * s.v_head_dim), to + "linear_proj.weight", True

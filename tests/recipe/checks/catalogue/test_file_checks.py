@@ -108,7 +108,7 @@ def _without_column(world: Any) -> None:
 TRIPS = {
     "W001": (lambda world: (_model(world) / "config.json").unlink(), "error", "config.json is not there"),
     "W002": (_config(quantization_config={"quant_method": "fp8"}), "error", "has a quantization_config"),
-    "W003": (_config(scoring_func="softmax"), "error", "scoring_func='softmax'"),
+    "W003": (_config(scoring_func="softmax"), "error", "scoring_func is 'softmax'"),
     "W005": (lambda world: (_model(world) / "tokenizer.json").unlink(), "error", "no tokenizer.json"),
     "W006": (_big_token, "error", "token 99999 with vocab_size"),
     "W007": (lambda world: shutil.rmtree(_checkpoint(world)), "error", "is not a directory"),
@@ -147,7 +147,7 @@ def test_w004_another_model_than_was_planned_with(files: Any) -> None:
         num_attention_heads=128, q_lora_rank=1536, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
         v_head_dim=128, intermediate_size=18432, moe_intermediate_size=2048, n_routed_experts=256, n_shared_experts=1,
         num_experts_per_tok=8, n_group=8, topk_group=4, vocab_size=129280, max_position_embeddings=163840,
-        rope_scaling={"type": "yarn", "factor": 40},
+        rope_scaling={"type": "yarn", "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0},
     )  # fmt: skip
     files.set(model_architecture="deepseek_v3_671b")
     assert files.findings("W004") == []

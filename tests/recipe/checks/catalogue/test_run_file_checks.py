@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from recipe.checks.catalogue import every_check
+from recipe.models.architecture import LatentArchitecture
 from recipe.preflight import run_file
 from recipe.runfile.paths import upstream_dir
 from recipe.runfile.schema import Recompute, Reward
@@ -78,6 +79,12 @@ TRIPS = {
     "V011": ("cluster", {"run_validate_every": 100}, "warning", "validate_every = 100"),
     "V012": ("cluster", {"cluster_head": "192.0.2.1"}, "error", "192.0.2.1"),
     "V013": ("cluster", {"rollout_tensor_parallel": 8}, "error", "128 heads over [rollout] tensor_parallel = 8 dies"),
+    "V016": (
+        "cluster",
+        {"model_architecture": "qwen3_30b_a3b", "rollout_graph_mode": True},
+        "error",
+        "graph_mode for a model with grouped-query attention",
+    ),
     "V014": ("legal", {"model_sizes": "smallest"}, "error", "[simulator] strict = true"),
     "V015": (
         "cluster",
@@ -160,15 +167,6 @@ def test_v005_graph_sizes_that_no_batch_of_an_engine_has(cluster: Any) -> None:
         ("error", "graph_sizes has 7"),
         ("error", "graph_sizes has 128"),
     ]
-
-
-def test_t012_expert_groups_that_do_not_divide(files: Any) -> None:
-    assert files.findings("T012") == []
-    config = Path(files.config.model.path) / "config.json"
-    files.edit_json(config, n_group=3, topk_group=1)
-    assert "3 groups of 8 experts" in files.findings("T012")[0].found
-    files.edit_json(config, n_group=2, topk_group=4)
-    assert "topk_group = 4" in files.findings("T012")[0].found
 
 
 def test_l013_multi_latent_attention_with_tensor_parallelism_is_mindspeeds_to_refuse(laptop: Any) -> None:
@@ -259,10 +257,8 @@ def test_what_does_not_work_out_is_said_by_the_checks_that_need_it(cluster: Any)
 
 
 def test_t012_a_launcher_that_tells_megatron_nothing_of_the_groups(cluster: Any, monkeypatch: Any) -> None:
-    from recipe.runfile import model_files
-
     assert cluster.findings("T012") == []
-    monkeypatch.setattr(model_files, "model_overrides", lambda config, model: {})
+    monkeypatch.setattr(LatentArchitecture, "transformer_overrides", {})
     assert "Megatron-core is told" in cluster.findings("T012")[0].found
 
 

@@ -26,7 +26,7 @@ class TinySizes:
     dense_layers: int = 1
     hidden: int = 8
     heads: int = 4
-    q_lora_rank: int = 4
+    q_lora_rank: int | None = 4
     kv_lora_rank: int = 3
     qk_nope_head_dim: int = 2
     qk_rope_head_dim: int = 1
@@ -47,14 +47,18 @@ def model(sizes: TinySizes) -> dict[str, Array]:
         layer = {
             "input_layernorm": (s.hidden,),
             "post_attention_layernorm": (s.hidden,),
-            "self_attn.q_a_proj": (s.q_lora_rank, s.hidden),
-            "self_attn.q_a_layernorm": (s.q_lora_rank,),
-            "self_attn.q_b_proj": (s.heads * (s.qk_nope_head_dim + s.qk_rope_head_dim), s.q_lora_rank),
             "self_attn.kv_a_proj_with_mqa": (s.kv_lora_rank + s.qk_rope_head_dim, s.hidden),
             "self_attn.kv_a_layernorm": (s.kv_lora_rank,),
             "self_attn.kv_b_proj": (s.heads * (s.qk_nope_head_dim + s.v_head_dim), s.kv_lora_rank),
             "self_attn.o_proj": (s.hidden, s.heads * s.v_head_dim),
         }
+        queries = s.heads * (s.qk_nope_head_dim + s.qk_rope_head_dim)
+        if s.q_lora_rank is None:
+            layer["self_attn.q_proj"] = (queries, s.hidden)
+        else:
+            layer["self_attn.q_a_proj"] = (s.q_lora_rank, s.hidden)
+            layer["self_attn.q_a_layernorm"] = (s.q_lora_rank,)
+            layer["self_attn.q_b_proj"] = (queries, s.q_lora_rank)
         widths = {"mlp.": s.dense_intermediate}
         if n >= s.dense_layers:
             layer["mlp.gate"] = (s.experts, s.hidden)
@@ -102,9 +106,12 @@ def actor_parameters(tensors: dict[str, Array], sizes: TinySizes, actor: ActorLa
         hf, mcore = f"model.layers.{n}.", f"decoder.layers.{n}."
         at, to = hf + "self_attn.", mcore + "self_attention."
         held[mcore + "input_layernorm.weight"] = tensors[hf + "input_layernorm.weight"]
-        held[to + "linear_q_down_proj.weight"] = cut(at + "q_a_proj.weight", 0)
-        held[to + "linear_q_up_proj.weight"] = cut(at + "q_b_proj.weight", 0)
-        held[to + "linear_q_up_proj.layer_norm_weight"] = tensors[at + "q_a_layernorm.weight"]
+        if sizes.q_lora_rank is None:
+            held[to + "linear_q_proj.weight"] = cut(at + "q_proj.weight", 0)
+        else:
+            held[to + "linear_q_down_proj.weight"] = cut(at + "q_a_proj.weight", 0)
+            held[to + "linear_q_up_proj.weight"] = cut(at + "q_b_proj.weight", 0)
+            held[to + "linear_q_up_proj.layer_norm_weight"] = tensors[at + "q_a_layernorm.weight"]
         held[to + "linear_kv_down_proj.weight"] = cut(at + "kv_a_proj_with_mqa.weight", 0)
         held[to + "linear_kv_up_proj.weight"] = cut(at + "kv_b_proj.weight", 0)
         held[to + "linear_kv_up_proj.layer_norm_weight"] = tensors[at + "kv_a_layernorm.weight"]
@@ -159,7 +166,7 @@ def rollout_parameters(
         if not name.startswith("model.layers.") or ".experts." in name:
             continue
         replicated = rollout.replicated_shared and ".shared_experts." in name
-        if part in ("q_b_proj", "kv_b_proj"):
+        if part in ("q_proj", "q_b_proj", "kv_b_proj"):
             needed[name] = cut(tensor, 0)
         elif part in ("o_proj", "down_proj"):
             needed[name] = tensor if replicated else cut(tensor, 1)

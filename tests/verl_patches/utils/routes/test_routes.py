@@ -63,6 +63,7 @@ def cases(draw: st.DrawFn) -> Case:
         dense_layers=dense_layers,
         experts=experts,
         shared_experts=draw(st.sampled_from([0, 1, 2])),
+        q_lora_rank=draw(st.sampled_from([4, None])),
         vocabulary=draw(st.sampled_from([4, 60, 64, 100])),
     )
     return Case(
