@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from recipe.plan.memory import Memory, memory
@@ -22,27 +22,35 @@ TRAINING = ("log_prob", "ref", "update")
 
 @dataclass(frozen=True)
 class SmallestCluster:
-    """The run on the smallest cluster, in the layout whose fullest die has most room."""
+    """The run on the smallest cluster, in the best of its layouts there."""
 
     run: Subject
     memory: Memory
     fullest_bytes: int
 
 
-def smallest_cluster(run: Subject) -> SmallestCluster | None:
+def by_room(found: SmallestCluster) -> float:
+    """The best layout is that whose fullest die has most room."""
+    return found.fullest_bytes
+
+
+def smallest_cluster(
+    run: Subject, order: Callable[[SmallestCluster], float | tuple[float, ...]] = by_room
+) -> SmallestCluster | None:
     """The least number of nodes (of a simulated machine: of dies) that the run fits on; None above `MOST_NODES`.
 
-    The tensor parallel size of the actor, the batch, the lengths and the offloads stay as they are. Micro-batches are
-    of one sequence; with recomputation by "block" all layers of the new stages are recomputed, by "uniform" one by one.
-    Layouts that the batch does not divide by are left out, those whose engines model or device rule out, and one rank
-    for all experts, which verl 0.6.1 cannot hand to the rollout: preflight accepts what is found.
+    Of its layouts there the first by `order` is taken. The tensor parallel size of the actor, the batch, the lengths
+    and the offloads stay as they are. Micro-batches are of one sequence; with recomputation by "block" all layers of
+    the new stages are recomputed, by "uniform" one by one. Layouts that the batch does not divide by are left out,
+    those whose engines model or device rule out, and one rank for all experts, which verl 0.6.1 cannot hand to the
+    rollout: preflight accepts what is found.
     """
     parameters, strict = total_parameters(run.model), run.on_npu or derive_run(run.config).strict
     for size in range(1, MOST_NODES + 1):
         cluster = _cluster(run.config, size)
         if parameters * (BF16 + FP32) > cluster.nodes * cluster.dies_per_node * run.config.hbm_bytes_per_die:
             continue  # no room even for weights and gradients
-        best = None
+        layouts = []
         for actor in _actors(run, cluster):
             for rollout in _rollouts(run, cluster):
                 config = dataclasses.replace(run.config, cluster=cluster, rollout=rollout, actor=actor)
@@ -59,10 +67,9 @@ def smallest_cluster(run: Subject) -> SmallestCluster | None:
                 if not needed.fits or not host_fits(candidate, needed):
                     continue
                 fullest = max(die.total(die.fullest) + die.outside_total for die in needed.dies)
-                if best is None or fullest < best.fullest_bytes:
-                    best = SmallestCluster(candidate, needed, fullest)
-        if best is not None:
-            return best
+                layouts.append(SmallestCluster(candidate, needed, fullest))
+        if layouts:
+            return min(layouts, key=order)
     return None
 
 

@@ -12,7 +12,9 @@ from typing import Any
 from recipe.models.architecture import Architecture
 from recipe.models.published import KNOWN
 from recipe.plan.cluster import ENGINE_SIZES, MOST_NODES, SmallestCluster, smallest_cluster
+from recipe.plan.duration import estimate
 from recipe.plan.subject import architecture_of, subject
+from recipe.plan.traffic import lengths
 from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
 from recipe.runfile.errors import ConfigError
@@ -20,6 +22,8 @@ from recipe.runfile.schema import CUDA, HARDWARE, HOST, NPU, OFFLOADED, ON_POLIC
 
 # Tokens of an engine step: what a whole sequence has, but no more.
 _MOST_BATCHED_TOKENS = 8192
+# Of a die, for what no plan counts: kernels' workspaces, and memory in pieces.
+_LEFT_FREE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +58,9 @@ class Fit:
 def fit(wanted: Wanted) -> Fit:
     """The smallest cluster that the model can be trained on, as a run file.
 
-    Of several ways to save memory the first is taken with which the fewest nodes do: nothing recomputed; every layer
-    recomputed; the optimizer swapped (NPUs) or on the host (GPUs) besides.
+    Of all layouts on the fewest nodes, with nothing recomputed, with every layer recomputed, and with the optimizer
+    swapped (NPUs) or on the host (GPUs) besides, the one is taken whose step is estimated to be the shortest, of those
+    that leave a tenth of every die free if there are any.
 
     Raises:
         ConfigError: an unknown model, or no cluster of up to `MOST_NODES` nodes has room.
@@ -65,8 +70,8 @@ def fit(wanted: Wanted) -> Fit:
     sizes = architecture_of(from_values(_values(wanted, model), place))
     for saving in _savings(HARDWARE[wanted.hardware].device):
         values = _values(wanted, model, sizes, saving)
-        found = smallest_cluster(subject(from_values(values, place), sizes))
-        if found is not None and (best is None or _nodes(found) < _nodes(best[1])):
+        found = smallest_cluster(subject(from_values(values, place), sizes), _order)
+        if found is not None and (best is None or _order(found) < _order(best[1])):
             best = values, found
     if best is None:
         raise ConfigError(
@@ -96,8 +101,13 @@ def _model(named: str) -> _Model:
     return _Model(name, {"path": str(directory), "checkpoint": f"/shared/{name}-torch_dist"})
 
 
-def _nodes(found: SmallestCluster) -> int:
-    return found.run.config.cluster.nodes
+def _order(found: SmallestCluster) -> tuple[float, ...]:
+    """Fewest nodes first, then those with some room, the quickest first."""
+    run = found.run
+    time = estimate(run, lengths(run, None, None))
+    assert time is not None  # simulated dies are no hardware to ask for
+    full = found.fullest_bytes > (1 - _LEFT_FREE) * found.memory.limit
+    return run.config.cluster.nodes, full, time.step.estimate, found.fullest_bytes
 
 
 def _savings(device: str) -> list[dict[str, Any]]:

@@ -33,9 +33,10 @@ def layout_text(run: Subject) -> str:
     """The layout in a line."""
     layout = run.layout
     instances = f"{layout.rollout_instances} x " if layout.rollout_instances > 1 else ""
+    rollout, actor = (f" EP{layout.rollout_expert}", f" EP{layout.actor_expert}") if run.model.experts else ("", "")
     return (
-        f"rollout {instances}DP{layout.rollout_data} TP{layout.rollout_tensor} EP{layout.rollout_expert}; actor "
-        f"DP{layout.actor_data} TP{layout.actor_tensor} PP{layout.actor_pipeline} EP{layout.actor_expert}, layers "
+        f"rollout {instances}DP{layout.rollout_data} TP{layout.rollout_tensor}{rollout}; actor DP{layout.actor_data} "
+        f"TP{layout.actor_tensor} PP{layout.actor_pipeline}{actor}, layers "
         f"{','.join(str(layers) for layers in layout.stage_layers)}"
     )
 
