@@ -136,6 +136,7 @@ OTHER: dict[str, dict[str, Any]] = {
 }
 # Further values of a key whose settings no single change can show.
 AGAIN = {
+    "actor.stage_layers": {"actor.stage_layers": [6, 7, 8, 8, 8, 8, 8, 8]},
     "actor.optimizer": {"actor.optimizer": "offloaded"},
     "run.trackers_online": {"run.trackers": list(schema.TRACKERS)},
 }
