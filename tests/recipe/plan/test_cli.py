@@ -142,8 +142,11 @@ def test_experts_that_are_sent_more_than_their_share_leave_less_room(capsys: pyt
     ("arguments", "message"),
     [
         (["none.toml"], "none.toml: cannot be read"),
-        ([], "expected RUN.toml, or --published without one"),
-        ([str(CONFIGS / "a3_256die.toml"), "--published"], "expected RUN.toml, or --published without one"),
+        ([], "expected RUN.toml, or --fit MODEL or --published without one"),
+        (
+            [str(CONFIGS / "a3_256die.toml"), "--published"],
+            "expected RUN.toml, or --fit MODEL or --published without one",
+        ),
         ([str(CONFIGS / "a3_256die.toml"), "--response-tokens", "0"], "--response-tokens is 0; expected more than 0"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "0.5"], "--expert-load is 0.5; expected 1 or more"),
         ([str(CONFIGS / "a3_256die.toml"), "--expert-load", "nan"], "--expert-load is nan; expected 1 or more"),
