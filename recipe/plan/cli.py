@@ -122,8 +122,9 @@ def _fit(options: argparse.Namespace) -> int:
     host = options.host_memory_gib
     wrong = [f"--{name} is {number}; expected 1 or more" for name, number in numbers.items() if number < 1]
     if hardware not in HARDWARE:
+        said = "missing" if hardware is None else repr(hardware)
         wrong.append(
-            f"--hardware is {'missing' if hardware is None else repr(hardware)}; expected one of {', '.join(HARDWARE)}"
+            f"--hardware is {said}; expected one of {', '.join(HARDWARE)}; on a node, python -m recipe doctor names it"
         )
     if host is not None and not 1 <= host < float("inf"):
         wrong.append(f"--host-memory-gib is {host:g}; expected 1 or more")

@@ -104,8 +104,12 @@ def as_text(run: Rehearsed, results: Sequence[StageResult], times: Times) -> str
 
 def _lines(run: Rehearsed, results: Sequence[StageResult], times: Times) -> Iterator[str]:
     cluster = run.given.cluster
-    limit = run.config.hbm_bytes_per_die
-    yield f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} dies of {size_text(limit)}, without contents"
+    limit, hardware = run.config.hbm_bytes_per_die, run.given.node_hardware
+    kind = "" if hardware is None else f" (in place of {hardware.name})"
+    yield from _prose(
+        f"{run.name}: {cluster.nodes} x {cluster.dies_per_node} simulated dies of {size_text(limit)}{kind}, without "
+        "contents"
+    )
     yield from _prose(layout_text(run.planned))
     yield from _prose(
         f"{run.lengths.text}; a die's experts get "

@@ -115,8 +115,9 @@ def _sizes(derived: Derived) -> list[str]:
     if engine is not None and config.rollout.graph_mode:
         sizes = compiled_sizes(config.rollout, layout)
         decode += f", decode in graphs of {', '.join(map(str, sizes))} sequences"
+    hardware = "simulated NPUs" if config.node_hardware is None else config.node_hardware.name
     return [
-        f"cluster: {layout.dies} dies, {cluster.nodes} x {cluster.dies_per_node} ({cluster.device})",
+        f"cluster: {layout.dies} dies, {cluster.nodes} x {cluster.dies_per_node} ({hardware})",
         f"rollout: {layout.rollout_engines} engines of TP{layout.rollout_tensor}, in {layout.rollout_instances} "
         f"instance{'s' * (layout.rollout_instances > 1)} of DP{layout.rollout_data} EP{layout.rollout_expert}; "
         f"{layout.rollout_sequences_per_engine} sequences an engine{decode}",

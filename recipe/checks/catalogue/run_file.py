@@ -12,6 +12,7 @@ from recipe.checks.facts.run_file import Unreadable
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.passed.require import can_be_checked
+from recipe.runfile.schema import CUDA
 
 
 @check(
@@ -75,6 +76,21 @@ def _settings_of_verl(facts: Facts) -> Iterator[Complaint]:
         yield bad(found, expected or "a key that verl's configuration has, and that the recipe leaves alone")
     if not can_be_checked(facts.upstream):
         raise CannotTell(f"{facts.upstream} holds no configuration of verl; run: python -m recipe sync")
+
+
+@check(
+    "C005", "runs on such devices have been started from this tree", needs="static",
+    why="on GPUs the overlay's changes for NPUs step aside (docs/OVERLAY.md); what remains was only ever run with them",
+    fix="begin with a small model on one node",
+)  # fmt: skip
+def _started(facts: Facts) -> Iterator[Complaint]:
+    if facts.device != CUDA:
+        raise NoMatter
+    yield from ()
+    raise CannotTell(
+        "on GPUs nothing was ever started: neither verl's own rollout nor Transformer Engine nor NCCL by the launcher; "
+        "data, reward and weights are the same as on NPUs, and were tested without them"
+    )
 
 
 def _loopback(host: str) -> bool:

@@ -14,7 +14,9 @@ from recipe.plan.page import as_text
 from recipe.plan.plan import make_plan
 from recipe.plan.subject import subject
 from recipe.runfile.config import load
+from recipe.runfile.derive import derive_run
 from recipe.runfile.schema import HARDWARE, NPU, RunConfig
+from recipe.runfile.show import as_text as show
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -46,6 +48,13 @@ def test_a_page_names_its_hardware_and_no_other(hardware: str) -> None:
     others = {other.name for other in HARDWARE.values()} - {HARDWARE[hardware].name}
     assert not [name for name in others if name in page]
     assert f"for each of {dies // HARDWARE[hardware].dies_per_device} devices" in page
+
+
+@pytest.mark.parametrize("hardware", [name for name in HARDWARE if HARDWARE[name].device == NPU])
+def test_show_names_it_too(hardware: str) -> None:
+    dies = HARDWARE[hardware].dies_per_node
+    config = on(load(CONFIGS / "a3_256die.toml"), hardware, nodes=256 // dies, dies_per_node=dies)
+    assert f"cluster: 256 dies, {256 // dies} x {dies} ({HARDWARE[hardware].name})" in show(derive_run(config))
 
 
 @pytest.mark.parametrize("page", ["docs/PLAN.md", "docs/zh/PLAN.md"])

@@ -142,6 +142,13 @@ def test_c001_a_file_that_is_no_run_file(tmp_path: Path) -> None:
     assert "did you mean 'steps'" in report.lines()[0]
 
 
+def test_c005_preflight_says_that_gpus_were_never_tried(cluster: Any, laptop: Any) -> None:
+    assert cluster.findings("C005") is laptop.findings("C005") is None
+    cluster.set(cluster_device="cuda", cluster_hardware="h20_96", cluster_dies_per_node=8)
+    (finding,) = cluster.findings("C005")
+    assert finding.level == "not run" and "on GPUs nothing was ever started" in finding.line
+
+
 def test_m001_and_m002_a_simulated_die_that_is_too_small_is_a_warning(laptop: Any) -> None:
     assert laptop.findings("M001") == laptop.findings("M002") == []
     laptop.set(simulator_hbm_mib=30)
