@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny DeepSeek-V3 that has something to learn; the work is in recipe/tiny/."""
+"""A tiny model that has something to learn; the work is in recipe/tiny/."""
 
 import sys
 from pathlib import Path

@@ -47,31 +47,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rules = "\n".join(f"  {form.name:15} {form.rule}" for form in FORMATS.values())
     parser.epilog = EPILOG.format(formats=rules)
     file = parser.add_argument_group("files")
-    file.add_argument("--json_path", type=Path, required=True, metavar="FILE", help="the problems")
+    file.add_argument(
+        "--json_path", type=Path, default=Path("deepscaler.json"), metavar="FILE",
+        help="the problems (default: %(default)s, here)",
+    )  # fmt: skip
     file.add_argument("--output_dir", type=Path, required=True, metavar="DIR", help="where the two files go")
-    file.add_argument("--report", type=Path, metavar="FILE.json", help="write counts, lengths and samples there")
-    file.add_argument("--dry-run", action="store_true", help="read, check and print the summary; write no Parquet")
     split = parser.add_argument_group("split")
     split.add_argument("--train_data_ratio", type=float, default=0.9, metavar="R", help="share of train (default 0.9)")
     split.add_argument("--test-size", type=_count, metavar="N", help="rows of the test split, instead of the ratio")
     split.add_argument("--test_json_path", type=Path, metavar="FILE", help="the test split is this file, as it stands")
     split.add_argument("--seed", type=int, default=42, help="of the shuffle before the split (default 42)")
-    what = parser.add_argument_group("records")
-    what.add_argument(
+    schema = parser.add_argument_group("schema")
+    schema.add_argument(
         "--format", choices=FORMATS, default="deepscaler", help="schema of the records (default deepscaler)"
     )
-    what.add_argument(
+    schema.add_argument(
         "--map-keys",
         metavar="JSON",
-        help="other keys than the format's: an object of prompt, query, answer, solution and the key of each, "
-        "with dots for nested ones",
+        help="other keys than the format's: an object of prompt, query, answer (or response), solution, system and the "
+        "key of each, with dots for nested ones; an empty key is none",
     )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those that fit whatever files and schema."""
+    out = parser.add_argument_group("output")
+    out.add_argument("--report", type=Path, metavar="FILE.json", help="write counts, lengths and samples there")
+    out.add_argument("--dry-run", action="store_true", help="read, check and print the summary; write no Parquet")
+    what = parser.add_argument_group("records")
     what.add_argument(
         "--data_source", metavar="NAME", help="the data_source column (default: verl's name for the format)"
     )
     what.add_argument(
         "--verifier", choices=sorted(VERIFIERS), default=DEFAULT, metavar="NAME",
-        help=f"the run's reward, which must be able to match the answers (default {DEFAULT}; docs/REWARDS.md has all)",
+        help="the run's reward, which must be able to match the answers (default %(default)s; docs/REWARDS.md has all)",
     )  # fmt: skip
     what.add_argument(
         "--unreadable", choices=UNREADABLE, default=DROP,
@@ -82,7 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--template",
         default="r1_zero",
         metavar="NAME|FILE",
-        help="r1_zero, plain, boxed_cot, answer_line (all in data/templates.toml), or FILE.toml[:NAME] of your own",
+        help="r1_zero, plain, boxed_cot, answer_line (all in data/templates.toml), or FILE.toml[:NAME] of your own "
+        "(default %(default)s)",
     )
     prompt.add_argument("--tokenizer", type=Path, metavar="DIR", help="model directory, to count tokens")
     prompt.add_argument(
@@ -99,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from recipe.data import summary
     from recipe.data.formats import get_format, parse_map_keys
     from recipe.data.parquet import convert
-    from recipe.data.rows import DataError
+    from recipe.data.rows import DataError, Row
     from recipe.data.templates import get_template
     from recipe.data.tokens import PromptTokens
     from recipe.text import spelled_out
@@ -116,6 +127,10 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"--report: {args.report} is a directory; give a file")
         template = get_template(args.template)
         form = get_format(args.format, parse_map_keys(args.map_keys) if args.map_keys else None)
+        if form.paths.get("system") and "{system}" not in template.chat:
+            raise DataError(
+                f"--map-keys: system: the chat of template '{template.name}' has no {{system}} to put it in"
+            )
         tokens = None if args.tokenizer is None else PromptTokens(args.tokenizer, args.chat_template)
         made = convert(
             args.json_path,
@@ -146,7 +161,11 @@ def run(args: argparse.Namespace) -> int:
             "verifier": args.verifier,
             "unreadable": args.unreadable,
         }
-        render = template.text if tokens is None else lambda problem: tokens.text(template, problem)
+
+        def render(row: Row) -> str:
+            problem, system = row.problem, row.system
+            return template.text(problem, system) if tokens is None else tokens.text(template, problem, system)
+
         facts = summary.report(made, settings, render, written=not args.dry_run)
         if args.report is not None:
             summary.write_report(args.report, facts)

@@ -14,10 +14,11 @@ from typing import Any
 
 from recipe.data.records import DataError
 
-# Fields for which a path can be given. ``query`` is a second part of the problem, as in the Alpaca schema.
-FIELDS = ("prompt", "query", "answer", "solution")
+# Fields for which a path can be given. ``query`` is a second part of the problem, as in the Alpaca schema; ``system``
+# is a system message of the record's own, which goes before the template's.
+FIELDS = ("prompt", "query", "answer", "solution", "system")
 ALIASES = {"problem": "prompt", "response": "answer"}
-OPTIONAL = ("query", "solution")
+OPTIONAL = ("query", "solution", "system")
 MISSING = object()
 
 

@@ -105,7 +105,7 @@ def convert(
     def usable(path: Path) -> tuple[list[Row], Dropped]:
         rows, dropped = read_rows(path, form, counter(f"reading {path.name}"), truths)
         if tokens is not None:
-            measured = tokens.lengths(template, [row.problem for row in rows], counter("counting tokens"))
+            measured = tokens.lengths(template, rows, counter("counting tokens"))
             kept = []
             for row, length in zip(rows, measured, strict=True):
                 if max_prompt_tokens is not None and length > max_prompt_tokens:

@@ -10,6 +10,7 @@ answer         text (kept without outer whitespace), a number or boolean (kept a
                ``null``, empty or blank, or none found in the solution: the row is left out and counted; so is one
                that no answer can match, or it is counted and kept. The text "None" is a text like any other.
 solution       text, ``null`` or absent (both: empty text)
+system         text, ``null`` or absent (both: empty text, and the template's system message stands)
 =============  ==================================================================================================
 
 Everything else (a row that is no object, an absent field, a list where a text belongs, text that is no valid Unicode)
@@ -41,13 +42,15 @@ PLACES = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One problem. ``index`` is its place in the source file, from 0; ``alternatives`` are further accepted answers."""
+    """One problem. ``index`` is its place in the source file, from 0; ``alternatives`` are further accepted answers;
+    ``system`` is a system message of its own, or empty."""
 
     index: int
     problem: str
     answer: str
     solution: str
     alternatives: tuple[str, ...] = ()
+    system: str = ""
 
     @property
     def truth(self) -> str | list[str]:
@@ -152,7 +155,8 @@ def _rows(path: Path, form: Format) -> Iterator[tuple[Row, list[str]]]:
         answers, wrappings = accepted_answers(answer_field, f"{where}: field '{form.paths['answer']}'")
         solution = form.solution_of(_optional(record, form, "solution", where))
         answer, *alternatives = answers or [""]
-        yield Row(index, problem, answer, solution, tuple(alternatives)), wrappings
+        system = _optional(record, form, "system", where)
+        yield Row(index, problem, answer, solution, tuple(alternatives), system if system.strip() else ""), wrappings
 
 
 def _missing(record: dict[str, Any], form: Format, names: list[str]) -> str:

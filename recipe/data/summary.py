@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recipe.data.parquet import Conversion
+from recipe.data.rows import Row
 from recipe.data.truths import DROP, Truths
 from recipe.text import spelled_out
 
@@ -29,10 +30,10 @@ REASONS = {
 }
 
 
-def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], str], written: bool) -> dict[str, Any]:
+def report(made: Conversion, settings: dict[str, Any], render: Callable[[Row], str], written: bool) -> dict[str, Any]:
     """Everything about a conversion as a JSON object; equal for equal input and settings.
 
-    ``render`` gives the prompt of a problem as the model will see it. ``files`` is absent when nothing was written.
+    ``render`` gives the prompt of a row as the model will see it. ``files`` is absent when nothing was written.
     """
     rows = [*made.train_rows, *made.test_rows]
     lengths: dict[str, Any] = {
@@ -43,8 +44,7 @@ def report(made: Conversion, settings: dict[str, Any], render: Callable[[str], s
     if made.tokens is not None:
         lengths["prompt_tokens"] = spread(made.tokens)
     samples = [
-        {"index": row.index, "ground_truth": row.truth, "prompt": render(row.problem)}
-        for row in made.train_rows[:SAMPLES]
+        {"index": row.index, "ground_truth": row.truth, "prompt": render(row)} for row in made.train_rows[:SAMPLES]
     ]
     summary: dict[str, Any] = {
         "settings": settings,

@@ -32,15 +32,19 @@ class Template:
     system: str | None = None
     chat: str = CHAT
 
-    def messages(self, problem: str) -> list[dict[str, str]]:
-        """Chat messages ``[{"role", "content"}, ...]`` for one problem, as verl's ``prompt`` column holds them."""
+    def messages(self, problem: str, system: str = "") -> list[dict[str, str]]:
+        """Chat messages ``[{"role", "content"}, ...]`` for one problem, as verl's ``prompt`` column holds them.
+
+        ``system``: a system message in the place of the template's; empty for the template's.
+        """
         # str.replace and not str.format: problems and templates are full of LaTeX braces.
         user = {"role": "user", "content": self.user.replace(PLACEHOLDER, problem)}
-        return [user] if self.system is None else [{"role": "system", "content": self.system}, user]
+        system = system or self.system or ""
+        return [{"role": "system", "content": system}, user] if system else [user]
 
-    def text(self, problem: str) -> str:
+    def text(self, problem: str, system: str = "") -> str:
         """The prompt as one text, up to where the model's answer begins."""
-        parts = {"{system}": self.system or "", "{user}": self.messages(problem)[-1]["content"]}
+        parts = {"{system}": system or self.system or "", "{user}": self.messages(problem)[-1]["content"]}
         # In one pass: a problem may hold "{system}" itself.
         return re.sub(r"\{system\}|\{user\}", lambda slot: parts[slot.group()], self.chat)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from recipe.data.chat_template import chat_template_file, read_chat_template
 from recipe.data.records import DataError
+from recipe.data.rows import Row
 from recipe.data.templates import Template
 
 BATCH = 1024
@@ -34,9 +35,9 @@ class PromptTokens:
         if file is not None:
             self._tokenizer.chat_template = read_chat_template(file)
 
-    def text(self, template: Template, problem: str) -> str:
+    def text(self, template: Template, problem: str, system: str = "") -> str:
         """The prompt that the model will see."""
-        messages = template.messages(problem)
+        messages = template.messages(problem, system)
         try:
             return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
         except Exception as error:  # a chat template is a program of the model's; some refuse system messages
@@ -45,12 +46,12 @@ class PromptTokens:
             raise DataError(f"--tokenizer: the chat template refuses messages of {roles}: {reason}") from error
 
     def lengths(
-        self, template: Template, problems: Sequence[str], progress: Callable[[int], None] | None = None
+        self, template: Template, rows: Sequence[Row], progress: Callable[[int], None] | None = None
     ) -> list[int]:
         """Tokens of each prompt."""
         lengths: list[int] = []
-        for start in range(0, len(problems), BATCH):
-            texts = [self.text(template, problem) for problem in problems[start : start + BATCH]]
+        for start in range(0, len(rows), BATCH):
+            texts = [self.text(template, row.problem, row.system) for row in rows[start : start + BATCH]]
             lengths += map(len, self._tokenizer(texts, add_special_tokens=False)["input_ids"])
             if progress is not None:
                 progress(len(lengths))

@@ -97,7 +97,7 @@ def _write(
 def _groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     start = size = 0
     for place, row in enumerate(rows):
-        size += len(row.problem) + len(row.answer) + len(row.solution)
+        size += len(row.problem) + len(row.answer) + len(row.solution) + len(row.system)
         if place + 1 - start == GROUP or size > GROUP_CHARACTERS:
             yield rows[start : place + 1]
             start, size = place + 1, 0
@@ -127,7 +127,7 @@ def _arrays(
     """The columns of a row group."""
     import pyarrow as pa
 
-    messages = [template.messages(row.problem) for row in rows]
+    messages = [template.messages(row.problem, row.system) for row in rows]
     flat = [message for conversation in messages for message in conversation]
     prompt = pa.ListArray.from_arrays(
         _integers([0, *itertools.accumulate(map(len, messages))], pa.int32()),

@@ -72,6 +72,7 @@ def _take_part(options: argparse.Namespace) -> None:
     from recipe.launch.run import launch
     from recipe.launch.worker import work
     from recipe.preflight import run as preflight
+    from recipe.runfile.derive import derive_run
     from recipe.runfile.errors import ConfigError
     from recipe.runfile.paths import run_directory
     from recipe.runfile.typed_toml import checked
@@ -92,6 +93,7 @@ def _take_part(options: argparse.Namespace) -> None:
             require_ready(preflight(config, node=True))
         launch(config, options.config, request=read_resume_request(options))
         return
+    _ = derive_run(config).passed  # settings that verl does not take are refused on every node, before anyone waits
     for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
         if getattr(options, option) is not None:
             checked(type(config.cluster), key, getattr(options, option), f"--{option}")

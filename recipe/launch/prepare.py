@@ -116,16 +116,17 @@ def prepare_model(config: RunConfig, say: Say, log: Path) -> Path:
             raise ConfigError(f"[model] path: {path} holds no config.json; give a Hugging Face model directory")
         return path
     steps = config.model.warm_start_steps
-    settings = {"sizes": config.model.sizes, "seed": config.run.seed, "warm_start_steps": steps}
+    model = config.model
+    settings = {"member": model.member, "sizes": model.sizes, "seed": config.run.seed, "warm_start_steps": steps}
     sources = [*REPO.glob("recipe/tiny/*.py"), REPO / "data" / "templates.toml", REPO / "data" / "chat_template.jinja"]
 
     def build(directory: Path) -> None:
         options = [] if steps is None else ["--warm-start-steps", str(steps)]
-        say(f"making the tiny model (seed {config.run.seed}): warm start on sums, one to two minutes, once")
+        say(f"making the tiny {model.member} (seed {config.run.seed}): warm start on sums, one to two minutes, once")
         _tool(
             "make_tiny_model.py",
             *("--out", str(directory / "model"), "--problems", str(directory / "problems")),
-            *("--sizes", config.model.sizes, "--seed", str(config.run.seed), *options),
+            *("--member", model.member, "--sizes", model.sizes, "--seed", str(config.run.seed), *options),
             log=log,
         )
 

@@ -30,6 +30,8 @@ from recipe.runfile.schema import (
     missing_figures,
 )
 from recipe.runfile.typed_toml import build, shown
+from recipe.tiny.config import tiny_fields
+from recipe.tiny.members import DEEPSEEK_V3
 from recipe.tiny.sizes import SMALLEST
 
 if sys.version_info >= (3, 11):
@@ -137,8 +139,13 @@ def _check_kinds(config: RunConfig, where: str) -> None:
             raise ConfigError(f'{where}: [{section}] kind = "{kind}" needs {name}')
         if not belongs and value is not None:
             raise ConfigError(f'{where}: [{section}] {name} does not go with kind = "{kind}"; remove one of them')
-    if model.kind != "tiny" and model.sizes != SMALLEST:
-        raise ConfigError(f'{where}: [model] sizes does not go with kind = "{model.kind}"; remove one of them')
+    for name, default in (("sizes", SMALLEST), ("member", DEEPSEEK_V3)):
+        if model.kind != "tiny" and getattr(model, name) != default:
+            raise ConfigError(f'{where}: [model] {name} does not go with kind = "{model.kind}"; remove one of them')
+    try:
+        tiny_fields(model.sizes, model.member)
+    except ValueError as error:
+        raise ConfigError(f"{where}: [model] {error}") from None
     if model.checkpoint is not None and model.kind != "path":
         raise ConfigError(f'{where}: [model] checkpoint goes with kind = "path", and only with it')
     if model.checkpoint is None and model.kind == "path" and not config.simulated:

@@ -45,7 +45,7 @@ def model_config(config: RunConfig, model: Path) -> Mapping[str, Any] | None:
     Raises:
         ConfigError: it is not JSON.
     """
-    return tiny_fields(config.model.sizes) if config.model.kind == "tiny" else config_json(model)
+    return tiny_fields(config.model.sizes, config.model.member) if config.model.kind == "tiny" else config_json(model)
 
 
 def architecture(config: RunConfig, model: Path) -> Architecture | None:

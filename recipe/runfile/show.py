@@ -15,7 +15,7 @@ from recipe.runfile.overrides import DRIVER
 from recipe.runfile.passed.require import can_be_checked
 from recipe.runfile.schema import CUDA, NPU, RunConfig
 from recipe.text import printable
-from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
+from verl_patches.workers.rollout.vllm_rollout.engine_args import has_experts, npu_engine_args
 
 
 def as_text(derived: Derived) -> str:
@@ -104,7 +104,8 @@ def _engine(derived: Derived) -> dict[str, Any] | None:
     }
     if options := graph_options(rollout):
         stock["additional_config"] = {"torchair_graph_config": options}
-    return npu_engine_args(stock)
+    model = derived.model_config
+    return npu_engine_args(stock, model is None or has_experts(model))
 
 
 def _sizes(derived: Derived) -> list[str]:

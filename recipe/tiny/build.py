@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from recipe.data.chat_template import OURS
 from recipe.data.templates import get_template
 from recipe.tiny.arithmetic import Sum, split_sums
-from recipe.tiny.config import tiny_config
+from recipe.tiny.config import tiny_config, tiny_fields
+from recipe.tiny.members import DEEPSEEK_V3
 from recipe.tiny.sizes import SMALLEST
 from recipe.tiny.tokenizer import save_tokenizer
 from recipe.tiny.warm_start import Demonstrations, WarmStart, train
 
 if TYPE_CHECKING:
-    from transformers import DeepseekV3ForCausalLM
+    from transformers import PreTrainedModel
 
 RECORD = "tiny.json"
 TRAIN_JSON, VALIDATION_JSON = "train.json", "validation.json"
@@ -31,10 +32,13 @@ PROGRESS = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TinyModel:
-    """What to build. ``sizes`` is a name of ``recipe.tiny.sizes``. Operands go from 0 to ``largest``;
-    ``validation_share`` of the pairs are for validation."""
+    """What to build. ``sizes`` is a name of ``recipe.tiny.sizes``, ``member`` one of ``recipe.tiny.members``.
+
+    Operands go from 0 to ``largest``; ``validation_share`` of the pairs are for validation.
+    """
 
     sizes: str = SMALLEST
+    member: str = DEEPSEEK_V3
     seed: int = 0
     largest: int = 19
     validation_share: float = 0.2
@@ -60,8 +64,10 @@ def build_model(settings: TinyModel, out: Path, progress: PROGRESS) -> dict[str,
     """Builds the model directory ``out`` (replacing one that an earlier call built) and returns its record.
 
     Does nothing when ``out`` holds a model of the same settings and sources. ``out`` appears whole or not at all.
-    Raises ``FileExistsError`` when ``out`` is something else than a tiny model.
+    Raises ``FileExistsError`` when ``out`` is something else than a tiny model, ``ValueError`` for a member or sizes
+    that there are not.
     """
+    tiny_fields(settings.sizes, settings.member)
     fingerprint = settings.fingerprint()
     record = read_record(out)
     if record and record.get("fingerprint") == fingerprint:
@@ -104,33 +110,41 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def random_model(seed: int, sizes: str = SMALLEST, **changes: Any) -> DeepseekV3ForCausalLM:
+def random_model(seed: int, sizes: str = SMALLEST, member: str = DEEPSEEK_V3, **changes: Any) -> PreTrainedModel:
     """A model of random weights in fp32, with ``changes`` to the configuration; the caller's random state is kept.
 
     The padding row of the embedding is random like the others: Hugging Face makes it zero, and a normalised zero row
     has gradients of the size of 1/eps.
     """
     import torch
-    from transformers import DeepseekV3ForCausalLM
 
-    config = tiny_config(sizes, **changes)
+    from recipe.tiny.hugging_face import model_class
+
+    config = tiny_config(sizes, member, **changes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DeepseekV3ForCausalLM._from_config(config, attn_implementation="sdpa", torch_dtype=torch.float32)
+        model: PreTrainedModel = model_class(config)._from_config(
+            config, attn_implementation="sdpa", torch_dtype=torch.float32
+        )
         with torch.no_grad():
             model.model.embed_tokens.weight[config.pad_token_id].normal_(0.0, config.initializer_range)
     return model
 
 
-def save_model(model: DeepseekV3ForCausalLM, directory: Path) -> None:
-    """Writes tokenizer, configuration and bf16 weights; the router biases stay fp32, as in DeepSeek's checkpoints."""
+def save_model(model: PreTrainedModel, directory: Path) -> None:
+    """Writes tokenizer, configuration and bf16 weights; the router biases stay fp32, as in DeepSeek's checkpoints.
+
+    A head that is the embedding is not written a second time, as in published checkpoints.
+    """
     import torch
     from safetensors.torch import save_file
 
     save_tokenizer(directory)
+    tied = set(model._tied_weights_keys or ()) if model.config.tie_word_embeddings else set()
     tensors = {
         name: (tensor if name.endswith("e_score_correction_bias") else tensor.to(torch.bfloat16)).contiguous()
         for name, tensor in model.state_dict().items()
+        if name not in tied
     }
     weights = directory / "model.safetensors"
     save_file(tensors, weights, metadata={"format": "pt"})
@@ -142,13 +156,13 @@ def save_model(model: DeepseekV3ForCausalLM, directory: Path) -> None:
 
 def _fill(settings: TinyModel, directory: Path, progress: PROGRESS) -> dict[str, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     from recipe.tiny.measure import measure
 
     torch.set_num_threads(settings.threads)
     started = time.monotonic()
-    model = random_model(settings.seed, settings.sizes)
+    model = random_model(settings.seed, settings.sizes, settings.member)
     save_tokenizer(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     template = get_template(settings.template)
@@ -158,11 +172,11 @@ def _fill(settings: TinyModel, directory: Path, progress: PROGRESS) -> dict[str,
     data = Demonstrations(sorted(met, key=lambda item: (item.left, item.right)), template, tokenizer, settings.seed)
     train(model, data, settings.warm_start, progress)
     save_model(model, directory)
-    saved = AutoModelForCausalLM.from_pretrained(directory, torch_dtype=torch.float32)
+    saved = type(model).from_pretrained(directory, torch_dtype=torch.float32)
     result = measure(saved, validation, template, tokenizer, seed=settings.seed)
     seconds = time.monotonic() - started
     progress(
-        f"tiny model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, accuracy "
+        f"tiny {settings.member}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, accuracy "
         f"{result.accuracy:.2f}, pass@{result.tries} {result.pass_at_tries:.2f}, format {result.format:.2f} "
         f"on {result.problems} validation sums at temperature 1; {seconds:.0f} s"
     )

@@ -10,15 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipe.tiny.config import Fp8Model
+from recipe.tiny.members import DEEPSEEK_V3, MEMBERS
 from recipe.tiny.sizes import LEGAL, SIZES, SMALLEST
 
 COMMANDS = ("tiny-model",)
-DESCRIPTION = """Make a tiny DeepSeek-V3 (1 M parameters) that half knows how to add, with tokenizer and problems;
-or, with --fp8, one of any size with random weights, in the files, names and FP8 of the published checkpoint."""
+DESCRIPTION = """Make a tiny model (1 M parameters) that half knows how to add, with tokenizer and problems;
+or, with --fp8, a DeepSeek-V3 of any size with random weights, in the published checkpoint's files, names and FP8."""
 
 EXAMPLES = """\
 examples:
   scripts/make_tiny_model.py --out tiny --problems tiny_problems     what the quick start begins with
+  scripts/make_tiny_model.py --member qwen3 --out qwen3              grouped-query attention
   scripts/make_tiny_model.py --sizes legal --out legal               what configs/sim_legal.toml trains
   scripts/make_tiny_model.py --fp8 --out tiny_fp8                    FP8 of the smallest size
   scripts/make_tiny_model.py --fp8 --out large --hidden-size 2048 --moe-intermediate-size 2048 --experts 64 \\
@@ -46,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXAMPLES
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the Hugging Face directory to make")
+    parser.add_argument("--member", choices=MEMBERS, help=f"which model that learns (default {DEEPSEEK_V3})")
     parser.add_argument(
         "--sizes",
         choices=tuple(SIZES),
-        help=f"of the model that learns (default {SMALLEST}); {LEGAL}: "
+        help=f"of the {DEEPSEEK_V3} that learns (default {SMALLEST}); {LEGAL}: "
         "14 M parameters, the smallest that an NPU's operators take",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and demonstrations (default 0)")
@@ -75,7 +78,13 @@ def run(args: argparse.Namespace) -> int:
         print("error: the sizes of the model that learns are fixed; they go with --fp8", file=sys.stderr)
         return 2
     chosen = args.sizes or SMALLEST
-    settings = TinyModel(sizes=chosen, seed=args.seed, threads=args.threads, warm_start=WARM_STARTS[chosen])
+    settings = TinyModel(
+        sizes=chosen,
+        member=args.member or DEEPSEEK_V3,
+        seed=args.seed,
+        threads=args.threads,
+        warm_start=WARM_STARTS[chosen],
+    )
     if args.warm_start_steps is not None:
         settings = replace(settings, warm_start=replace(settings.warm_start, steps=args.warm_start_steps))
     try:
@@ -101,7 +110,8 @@ def _refused(out: Path, error: OSError | ValueError) -> int:
 def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
     from recipe.tiny.fp8 import make_fp8_model
 
-    learning = {"--problems": args.problems, "--warm-start-steps": args.warm_start_steps, "--sizes": args.sizes}
+    learning = {"--problems": args.problems, "--warm-start-steps": args.warm_start_steps}
+    learning |= {"--member": args.member, "--sizes": args.sizes}
     if given := [option for option, value in learning.items() if value is not None]:
         print(f"error: {', '.join(given)} goes with the model that learns, not with --fp8", file=sys.stderr)
         return 2
@@ -116,7 +126,9 @@ def _run_fp8(args: argparse.Namespace, sizes: dict[str, int]) -> int:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the ``tiny-model`` command."""
-    parser = subparsers.add_parser("tiny-model", help="make the tiny DeepSeek-V3", description=DESCRIPTION)
+    parser = subparsers.add_parser(
+        "tiny-model", help="make a tiny model that half knows how to add", description=DESCRIPTION
+    )
     add_arguments(parser)
     parser.set_defaults(handler=run)
 

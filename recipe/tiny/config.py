@@ -1,34 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes of the tiny DeepSeek-V3, as a Hugging Face ``config.json``."""
+"""The tiny models' Hugging Face ``config.json``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from recipe.tiny.members import DEEPSEEK_V3, GROUPED, MEMBERS, MOONLIGHT, MOONLIGHT_CHANGES
 from recipe.tiny.sizes import SIZES, SMALLEST
 from recipe.tiny.tokenizer import BOS, EOS, PAD, SPECIAL_TOKENS, VOCAB_SIZE
 
 if TYPE_CHECKING:
-    from transformers import DeepseekV3Config
+    from transformers import PretrainedConfig
 
 # Yarn, as in the real model: without it vLLM-Ascend takes another rope path. Hugging Face derives the factor from
 # max_position_embeddings / original_max_position_embeddings, the others read "factor": keep both equal.
 ORIGINAL_POSITIONS, YARN_FACTOR = 512, 4
 
 
-def tiny_fields(sizes: str = SMALLEST) -> dict[str, Any]:
-    """The fields of ``config.json`` in the sizes of that name, without the library that writes it.
+def tiny_fields(sizes: str = SMALLEST, member: str = DEEPSEEK_V3) -> dict[str, Any]:
+    """The fields of ``config.json``, without the library that writes it.
+
+    Args:
+        sizes: a name of ``recipe.tiny.sizes``; others than the smallest are of ``deepseek_v3`` only.
+        member: a name of ``recipe.tiny.members``.
+
+    Raises:
+        ValueError: there is no such member, or not in these sizes.
+    """
+    if member not in MEMBERS:
+        raise ValueError(f"there is no tiny model {member!r}; there are {', '.join(MEMBERS)}")
+    if member != DEEPSEEK_V3 and sizes != SMALLEST:
+        raise ValueError(f"the tiny {member} has no sizes {sizes!r}; take {SMALLEST!r}, or the member {DEEPSEEK_V3!r}")
+    if member in GROUPED:
+        return _common() | GROUPED[member]
+    changes = MOONLIGHT_CHANGES if member == MOONLIGHT else {}
+    return _common() | _deepseek_v3(SIZES[sizes]) | changes
+
+
+def _common() -> dict[str, Any]:
+    """What all members share."""
+    return {
+        "vocab_size": VOCAB_SIZE,
+        "initializer_range": 0.02,
+        "bos_token_id": SPECIAL_TOKENS.index(BOS),
+        "eos_token_id": SPECIAL_TOKENS.index(EOS),
+        "pad_token_id": SPECIAL_TOKENS.index(PAD),
+        "torch_dtype": "bfloat16",
+    }
+
+
+def _deepseek_v3(sizes: dict[str, Any]) -> dict[str, Any]:
+    """DeepSeek-V3's own fields.
 
     ``topk_method`` and ``scoring_func`` are read by vLLM only. No multi-token prediction layer and no
     ``quantization_config``: verl refuses both.
     """
-    chosen = SIZES[sizes]
     return {
-        **chosen,
+        **sizes,
         "model_type": "deepseek_v3",
         "architectures": ["DeepseekV3ForCausalLM"],
-        "vocab_size": VOCAB_SIZE,
         "first_k_dense_replace": 1,
         "moe_layer_freq": 1,
         "n_shared_experts": 1,
@@ -36,7 +67,7 @@ def tiny_fields(sizes: str = SMALLEST) -> dict[str, Any]:
         "scoring_func": "sigmoid",
         "norm_topk_prob": True,
         "routed_scaling_factor": 1.0,
-        "num_key_value_heads": chosen["num_attention_heads"],
+        "num_key_value_heads": sizes["num_attention_heads"],
         "rope_theta": 10000.0,
         "max_position_embeddings": ORIGINAL_POSITIONS * YARN_FACTOR,
         "rope_scaling": {
@@ -50,20 +81,15 @@ def tiny_fields(sizes: str = SMALLEST) -> dict[str, Any]:
         },
         "num_nextn_predict_layers": 0,
         "tie_word_embeddings": False,
-        "initializer_range": 0.02,
-        "bos_token_id": SPECIAL_TOKENS.index(BOS),
-        "eos_token_id": SPECIAL_TOKENS.index(EOS),
-        "pad_token_id": SPECIAL_TOKENS.index(PAD),
-        "torch_dtype": "bfloat16",
     }
 
 
-def tiny_config(sizes: str = SMALLEST, **changes: Any) -> DeepseekV3Config:
-    """The configuration in the sizes of that name; ``changes`` replace single fields."""
-    from transformers import DeepseekV3Config
+def tiny_config(sizes: str = SMALLEST, member: str = DEEPSEEK_V3, **changes: Any) -> PretrainedConfig:
+    """The configuration of a member in the sizes of that name; ``changes`` replace single fields."""
+    from transformers import AutoConfig
 
-    fields = tiny_fields(sizes) | changes
-    return DeepseekV3Config(**{name: value for name, value in fields.items() if name != "model_type"})
+    fields = tiny_fields(sizes, member) | changes
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)
 
 
 QUANTISATION = {

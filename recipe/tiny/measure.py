@@ -16,7 +16,7 @@ from recipe.tiny.warm_start import prompt_ids
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DeepseekV3ForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Measurement:
 
 
 def sample(
-    model: DeepseekV3ForCausalLM,
+    model: PreTrainedModel,
     prompts: torch.Tensor,
     tries: int,
     max_tokens: int,
@@ -66,7 +66,7 @@ def sample(
 
 
 def measure(
-    model: DeepseekV3ForCausalLM,
+    model: PreTrainedModel,
     sums: Sequence[Sum],
     template: Template,
     tokenizer: PreTrainedTokenizerFast,

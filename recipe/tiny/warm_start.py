@@ -21,7 +21,7 @@ from recipe.tiny.sizes import LEGAL, SMALLEST
 
 if TYPE_CHECKING:
     import torch
-    from transformers import DeepseekV3ForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 IGNORED = -100  # label of a position without loss
 
@@ -103,7 +103,7 @@ def prompt_ids(item: Sum, template: Template, tokenizer: PreTrainedTokenizerFast
 
 
 def train(
-    model: DeepseekV3ForCausalLM,
+    model: PreTrainedModel,
     data: Demonstrations,
     settings: WarmStart,
     progress: Callable[[str], None],
@@ -156,11 +156,13 @@ class RouterBalancer:
 
     After each step the correction bias of an expert that got more than its share of tokens falls by ``rate``, that
     of the others rises by it. So the tiny model's router biases are real values, and a loader that drops them is seen.
+    A model whose routers have no such bias is left alone.
     """
 
-    def __init__(self, model: DeepseekV3ForCausalLM, rate: float) -> None:
+    def __init__(self, model: PreTrainedModel, rate: float) -> None:
         self._rate = rate
-        self._gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+        gates = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
+        self._gates = [gate for gate in gates if hasattr(gate, "e_score_correction_bias")]
         self._counts: dict[int, torch.Tensor] = {}
         self._hooks = [gate.register_forward_hook(self._count) for gate in self._gates]
 

@@ -29,12 +29,17 @@ def convert(source: Path, output: Path, *, workers: int = 1, overwrite: bool = F
     run_job(torch_dist.plan(source, output).job, workers=workers, overwrite=overwrite)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of the conversion."""
+def add_directories(parser: argparse.ArgumentParser) -> None:
+    """Where the weights come from and go to."""
     parser.add_argument(
         "--load-dir", type=Path, required=True, metavar="HF", help="Hugging Face checkpoint, FP8 or BF16"
     )
     parser.add_argument("--save-dir", type=Path, required=True, metavar="OUT", help="where the checkpoint goes")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the conversion."""
+    add_directories(parser)
     parser.add_argument(
         "--format",
         choices=("torch_dist", "legacy"),

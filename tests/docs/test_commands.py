@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ MISS = [
     and "..." not in line
 ]
 
+# Those of `modelscope download` that pages use, as modelscope 1.40.2 has them; the package is not installed here.
+MODELSCOPE = {"--dataset", "--model", "--local_dir"}
 # Options of tools that are not ours, and the page that names them, in either language.
 OF_OTHERS = {
     "docs/LAUNCH.md": {"--network"},  # docker's, in scripts/run_container.sh
@@ -134,6 +137,13 @@ def test_the_commands_of_other_tools(line: str) -> None:
     elif words[1:3] == ["-m", "pytest"]:
         assert [word for word in words if word.startswith("tests/")]
         assert all((REPO / word.partition("::")[0]).exists() for word in words if word.startswith("tests/"))
+    elif words[0] == "hf":
+        taken = subprocess.run(
+            [sys.executable, "-m", "huggingface_hub.cli.hf", *words[1:2], "--help"], capture_output=True, text=True
+        )
+        assert all(word in taken.stdout for word in words if word.startswith("--")), taken.stderr
+    elif words[0] == "modelscope":
+        assert words[1] == "download" and {word for word in words if word.startswith("--")} <= MODELSCOPE
     elif words[1:3] == ["-m", "torch_npu.limits.page"]:
         assert (REPO / words[3]).is_file()
     else:

@@ -13,7 +13,7 @@ from tests.docs.pages import PAGES, headings, text
 from tests.docs.translation import CHINESE, ENGLISH, HAN, MADE_FROM, blocks, differences, parse, switch, target, written
 
 # What a user of the 256-die run needs.
-_PAGES = ("LAUNCH", "CONFIG", "PLAN", "PREFLIGHT", "DATA", "WEIGHTS", "REWARDS")
+_PAGES = ("LAUNCH", "CONFIG", "PLAN", "PREFLIGHT", "DATA", "WEIGHTS", "REWARDS", "FROM_OTHER_RECIPES")
 NEEDED = {"README.md", *(f"docs/{name}.md" for name in _PAGES)}
 PAIRS = list(CHINESE.items())
 # What reads as set by somebody who does not write Chinese.

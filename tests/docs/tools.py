@@ -24,7 +24,7 @@ from tests.docs.pages import REPO
 _PLACEHOLDERS = {"N", "S", "FIRST", "SECONDS", "COUNT"}
 # The scripts that hand their options on, and to what; one of a published run names its run file itself.
 _PUBLISHED = (
-    *("ray_start_grpo_npu", "run_grpo_deepseekv3_671b_npu_megatron"),
+    *("ray_start_grpo_npu", "run_grpo_deepseekv3_671b_npu_megatron", "run_deepseekv3_671b_grpo_megatron_npu"),
     *("train_deepseekv3_256die_true_weight", "train_deepseekv3_256die_random_init"),
 )
 _HANDED_ON = {"launch.sh": ["node"]} | {f"{name}.sh": ["node", "RUN.toml"] for name in _PUBLISHED}

@@ -26,6 +26,8 @@ starts() {
 
 @test "run_grpo_deepseekv3_671b_npu_megatron.sh" { starts run_grpo_deepseekv3_671b_npu_megatron.sh a3_256die.toml; }
 
+@test "run_deepseekv3_671b_grpo_megatron_npu.sh" { starts run_deepseekv3_671b_grpo_megatron_npu.sh a3_256die.toml; }
+
 @test "train_deepseekv3_256die_true_weight.sh" {
     starts train_deepseekv3_256die_true_weight.sh a3_256die_true_weight.toml
 }

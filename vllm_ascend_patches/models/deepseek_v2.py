@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rollout picks experts with the precision of the trainer's router."""
+"""The rollout picks experts with the precision of the trainer's router, and turns heads without scaled positions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from vllm.model_executor.layers.linear import UnquantizedLinearMethod
+from vllm_ascend.ops.rotary_embedding import native_rope_deepseek_forward
 
 from recipe.overlay import patch
 
@@ -38,3 +40,24 @@ def float32_router(original: Callable[..., None], self: Any, *args: Any, **kwarg
     if gate.e_score_correction_bias is not None:
         gate.e_score_correction_bias.data = gate.e_score_correction_bias.data.float()
     gate.quant_method = Float32Linear()
+
+
+@patch(
+    "vllm_ascend.models.deepseek_v2:CustomDeepseekV2MLAAttention.__init__",
+    why="without rope_scaling, as in Moonlight, the rotary embedding lacks the tables that attention asks it "
+    "for, so that the engine does not start; and it leaves turned pairs in another order than graph mode's operators, "
+    "so that keys of prompts and of answers would not fit together",
+    upstream="vllm-ascend==0.9.1",
+    fingerprint="sha256:3e5a38b44ff3905daab04baa01575f7f358265185879179ce173ccab8131f9f2",
+    remove_when="vllm-ascend PR 5516 is in the pin",
+)
+def plain_rotary(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+    # NPU-ADAPTATION: a plain rotary embedding has the tables and the order of pairs of DeepSeek's scaled one
+    original(self, *args, **kwargs)
+    rotary = self.rotary_emb  # one object for all layers
+    if hasattr(rotary, "cos_cached"):
+        return
+    cos, sin = rotary.cos_sin_cache.chunk(2, dim=-1)  # [positions, rotary size / 2]
+    rotary.register_buffer("cos_cached", torch.cat((cos, cos), dim=-1), persistent=False)
+    rotary.register_buffer("sin_cached", torch.cat((sin, sin), dim=-1), persistent=False)
+    rotary.forward = partial(native_rope_deepseek_forward, rotary)

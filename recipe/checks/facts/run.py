@@ -169,7 +169,7 @@ class Facts:
     def model(self) -> dict[str, Any]:
         """config.json of the run's model. CannotTell where it cannot be read here."""
         if self.config.model.path is None:
-            return tiny_fields(self.config.model.sizes)
+            return tiny_fields(self.config.model.sizes, self.config.model.member)
         file = self.model_directory / "config.json"
         try:
             content = json.loads(file.read_text(encoding="utf-8"))

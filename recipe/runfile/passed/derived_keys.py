@@ -233,3 +233,12 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
 }
 # Of these, those that are a choice of ours which nothing else hangs on: a run file may choose otherwise.
 DEFAULTS = frozenset(("trainer.project_name",))
+# Keys of published recipes that verl 0.6.1's Megatron trainer does not have or does not read, and ours for the same.
+ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    # MindSpeed's own name for it, which makes an attention mask that its kernel does not take.
+    "actor_rollout_ref.actor.megatron.override_transformer_config.multi_head_latent_attention": ("cluster.device",),
+    "actor_rollout_ref.actor.megatron.pipeline_parallel_num_layer_list": ("actor.stage_layers",),
+    "actor_rollout_ref.actor.megatron.swap_optimizer": ("actor.optimizer",),
+    "actor_rollout_ref.model.enable_gradient_checkpointing": ("actor.recompute",),
+    "actor_rollout_ref.model.gradient_checkpointing_kwargs": ("actor.recompute",),
+}

@@ -16,7 +16,7 @@ from recipe.runfile.errors import ConfigError
 from recipe.runfile.masking import is_secret
 from recipe.runfile.passed.composed import config_directory, references, stock
 from recipe.runfile.passed.declared import ANY, NONE, TABLE, Kinds, admits, fields_of, in_words, kind_of, names_read
-from recipe.runfile.passed.derived_keys import DEFAULTS, DERIVED
+from recipe.runfile.passed.derived_keys import DEFAULTS, DERIVED, ELSEWHERE
 from recipe.runfile.passed.given import SECTION, bare
 from recipe.runfile.passed.receivers import Receiver, receiver_of
 from recipe.runfile.typed_toml import shown
@@ -35,7 +35,7 @@ def require_own(settings: Mapping[str, Any]) -> None:
     """
     for key, value in settings.items():
         name = bare(key)
-        for derived, keys in DERIVED.items():
+        for derived, keys in (*DERIVED.items(), *ELSEWHERE.items()):
             if derived not in DEFAULTS and (name == derived or f"{name}.".startswith(f"{derived}.")):
                 raise ConfigError(f"[{SECTION}] {name} {_in_place_of(keys)}")
         last = name.rpartition(".")[2]

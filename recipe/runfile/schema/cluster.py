@@ -137,7 +137,7 @@ class Simulator:
     )  # fmt: skip
     strict: bool | None = key(
         "what an NPU does not take ends the run, with the operator, the argument and the source (docs/STRICTNESS.md); "
-        "default: where the model's heads and experts are of the sizes of DeepSeek-V3's own",
+        "default: where the model's heads and experts are of published sizes",
         None,
         gives="NPU_SIM_STRICT",
         on_resume=FREE,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from recipe.models.published import KNOWN as ARCHITECTURES
 from recipe.runfile.typed_toml import CHANGES, IMPOSSIBLE, key
+from recipe.tiny.members import DEEPSEEK_V3, MEMBERS
 from recipe.tiny.sizes import SIZES, SMALLEST
 
 
@@ -22,9 +23,16 @@ class Model:
         gives="actor.load_weight, ref.load_weight",
         on_resume=IMPOSSIBLE,
     )
+    member: str = key(
+        "which tiny model. deepseek_v3, and moonlight without a latent for queries, have multi-latent attention; "
+        "the others have grouped-query attention, qwen3_moe has experts",
+        DEEPSEEK_V3,
+        choices=MEMBERS,
+        on_resume=IMPOSSIBLE,
+    )
     sizes: str = key(
-        "those of the tiny model. smallest: quick to train, with heads that no NPU takes; legal: the smallest that the "
-        "operators of an NPU take",
+        "those of the tiny deepseek_v3. smallest: quick to train, with heads that no NPU takes; legal: the smallest "
+        "that the operators of an NPU take",
         SMALLEST,
         choices=tuple(SIZES),
         on_resume=IMPOSSIBLE,

@@ -26,12 +26,13 @@ import vllm_ascend.models.deepseek_v2
 import vllm_ascend.worker.worker_v1  # noqa: F401
 from tensordict import TensorDict
 from torch.distributed.device_mesh import init_device_mesh
-from transformers import DeepseekV3ForCausalLM
+from transformers import PreTrainedModel
 from verl import DataProto
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
 
 from recipe.recorder import read_events
+from tests.exactness import hugging_face
 from verl_patches.routing_replay import COLUMN, choices_in
 
 PROMPT, RESPONSE = 16, 16
@@ -129,18 +130,22 @@ def let_v1_take_float32() -> None:
     EngineArgs._is_v1_supported_oracle = lambda self, model_config: True
 
 
-def reference_model(case: dict[str, Any]) -> DeepseekV3ForCausalLM:
+def reference_model(case: dict[str, Any]) -> PreTrainedModel:
     """A random model with weights of real size: a default initialisation is nearly uniform and agrees with anything."""
     from recipe.tiny.build import random_model
 
-    model = random_model(case["seed"], case["sizes"], num_hidden_layers=case["layers"]).eval()
+    hugging_face.restore()
+    model = random_model(case["seed"], case["sizes"], case["member"], num_hidden_layers=case["layers"]).eval()
     generator = torch.Generator().manual_seed(case["seed"])
+    head = "embed_tokens" if model.config.tie_word_embeddings else "lm_head"
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                scale = (
-                    1.0 if "embed_tokens" in name else (3.0 if "lm_head" in name else 1.0) * parameter.shape[1] ** -0.5
-                )
+            if name.endswith(".bias"):
+                parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+            elif parameter.dim() > 1:
+                sharpness = 3.0 if head in name else 1.0
+                is_embedding = "embed_tokens" in name and head not in name
+                scale = 1.0 if is_embedding else sharpness * parameter.shape[1] ** -0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
             else:
                 parameter.copy_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
@@ -149,7 +154,7 @@ def reference_model(case: dict[str, Any]) -> DeepseekV3ForCausalLM:
     return model
 
 
-def change_weights(model: DeepseekV3ForCausalLM, seed: int) -> None:
+def change_weights(model: PreTrainedModel, seed: int) -> None:
     """Every weight and router bias becomes another one of about its size, as if training had gone on for long."""
     generator = torch.Generator().manual_seed(1000 + seed)
     with torch.no_grad():
@@ -157,11 +162,11 @@ def change_weights(model: DeepseekV3ForCausalLM, seed: int) -> None:
             tensor.add_(torch.randn(tensor.shape, generator=generator) * tensor.std() * 0.3)
 
 
-def router_biases(model: DeepseekV3ForCausalLM) -> dict[str, torch.Tensor]:
+def router_biases(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name.endswith("e_score_correction_bias")}
 
 
-def named_weights(model: DeepseekV3ForCausalLM) -> Iterator[tuple[str, torch.Tensor]]:
+def named_weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights as verl's converter yields them: Hugging Face names, on the device."""
     for name, tensor in {**dict(model.named_parameters()), **router_biases(model)}.items():
         yield name, tensor.detach().to("npu")
@@ -202,7 +207,7 @@ def object_array(rows: list[list[int]]) -> Any:
 
 
 def compare(
-    model: DeepseekV3ForCausalLM, prompts: list[list[int]], responses: list[list[int]], log_probs: list[list[float]]
+    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], log_probs: list[list[float]]
 ) -> tuple[int, float]:
     """Tokens that are not Hugging Face's greedy choice, and the largest |difference| of a token's log-probability."""
     wrong, largest = 0, 0.0
@@ -217,7 +222,7 @@ def compare(
 
 
 def compare_choices(
-    model: DeepseekV3ForCausalLM, prompts: list[list[int]], responses: list[list[int]], output: DataProto
+    model: PreTrainedModel, prompts: list[list[int]], responses: list[list[int]], output: DataProto
 ) -> dict[str, Any] | None:
     """How many choices of experts were handed on, of how many tokens; and how many are not Hugging Face's."""
     column = output.non_tensor_batch.get(COLUMN)
@@ -232,13 +237,17 @@ def compare_choices(
     return {"type": str(choices[0].dtype), "tokens": tokens, "wrong": wrong}
 
 
-def chosen_by(model: DeepseekV3ForCausalLM, tokens: list[int]) -> torch.Tensor:
+def chosen_by(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     """The experts that Hugging Face's routers choose, in ascending order: [tokens, layers with experts, k]."""
     routed: list[torch.Tensor] = []
     routers = [layer.mlp.gate for layer in model.model.layers if hasattr(layer.mlp, "gate")]
-    handles = [
-        router.register_forward_hook(lambda router, args, output: routed.append(output[0])) for router in routers
-    ]
+
+    def note(router: Any, args: Any, output: Any) -> None:
+        # DeepSeek-V3's routers give choices and weights, Qwen3's logits.
+        chosen = output[0] if isinstance(output, tuple) else output.topk(model.config.num_experts_per_tok).indices
+        routed.append(chosen)
+
+    handles = [router.register_forward_hook(note) for router in routers]
     with torch.no_grad():
         model(torch.tensor([tokens]))
     for handle in handles:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vLLM-Ascend on the simulated NPU, through verl's rollout with our patches, equals Hugging Face's DeepseekV3.
+"""vLLM-Ascend on the simulated NPU, through verl's rollout with our patches, equals Hugging Face's models.
 
 In fp32 and greedily: every token the same and |difference of log-probability| at most 1e-5, first as built and then
 after two more cycles of release, resume and a sync of changed weights, for each parallel layout.
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from recipe.tiny.members import DEEPSEEK_V3, GROUPED, LLAMA, MOONLIGHT, QWEN2, QWEN3, QWEN3_MOE
 from recipe.tiny.sizes import LEGAL, SMALLEST
 from tests.ranks import Ranks
 
@@ -41,11 +42,12 @@ class Layout:
     replay: str = "off"
     sizes: str = SMALLEST
     layers: int = 3
+    member: str = DEEPSEEK_V3
 
     @property
     def strict(self) -> str:
         """The level of the simulated device: an NPU's, but for float32, where it takes the sizes."""
-        return "float32" if self.sizes == LEGAL else "0"
+        return "float32" if self.sizes == LEGAL or self.member in GROUPED else "0"
 
     @property
     def world(self) -> int:
@@ -75,6 +77,23 @@ LAYOUTS = {
     "legal-tp1-graph-nz": Layout(tp=1, dp=1, graph=True, kv_nz=True, sizes=LEGAL, layers=2),
     "legal-dp2-ep2": Layout(tp=1, dp=2, at_once=8, sizes=LEGAL, layers=2),
     "legal-replay-tp1-graph": Layout(tp=1, dp=1, graph=True, sizes=LEGAL, layers=2, replay="rollout"),
+    # The other families.
+    "qwen3-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, member=QWEN3),
+    "qwen3-tp2": Layout(tp=2, dp=1, member=QWEN3),
+    "qwen3-dp2": Layout(tp=1, dp=2, at_once=8, member=QWEN3),
+    "qwen2-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, member=QWEN2),
+    "qwen2-tp2": Layout(tp=2, dp=1, member=QWEN2),
+    "llama-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, member=LLAMA),
+    "llama-tp2": Layout(tp=2, dp=1, member=LLAMA),
+    "moonlight-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, member=MOONLIGHT),
+    "moonlight-tp1-graph": Layout(tp=1, dp=1, graph=True, member=MOONLIGHT),
+    "moonlight-tp2": Layout(tp=2, dp=1, member=MOONLIGHT),
+    "moonlight-dp2-ep2": Layout(tp=1, dp=2, at_once=8, member=MOONLIGHT),
+    "qwen3_moe-tp1-chunked": Layout(tp=1, dp=1, token_budget=24, member=QWEN3_MOE),
+    "qwen3_moe-tp2": Layout(tp=2, dp=1, member=QWEN3_MOE),
+    "qwen3_moe-dp2-ep2": Layout(tp=1, dp=2, at_once=8, member=QWEN3_MOE),
+    "replay-qwen3_moe-dp2-ep2": Layout(tp=1, dp=2, at_once=8, member=QWEN3_MOE, replay="rollout"),
+    "replay-moonlight-tp1-graph": Layout(tp=1, dp=1, graph=True, member=MOONLIGHT, replay="rollout"),
 }
 
 
@@ -107,7 +126,7 @@ def model_directory(directory: Path, layout: Layout) -> Path:
     from recipe.tiny.config import tiny_config
     from recipe.tiny.tokenizer import save_tokenizer
 
-    tiny_config(layout.sizes, num_hidden_layers=layout.layers).save_pretrained(directory / "model")
+    tiny_config(layout.sizes, layout.member, num_hidden_layers=layout.layers).save_pretrained(directory / "model")
     save_tokenizer(directory / "model")
     return directory
 
@@ -127,8 +146,13 @@ def run_ranks(ranks: Ranks, layout: Layout, directory: Path) -> list[dict[str, A
     return [json.loads((directory / f"rank{rank}.json").read_text()) for rank in range(layout.world)]
 
 
-SLOW = {name: [pytest.mark.slow] for name, layout in LAYOUTS.items() if layout.sizes == LEGAL}
-PROOFS = {"tp1-graph-nz": [pytest.mark.proves("vllm_ascend_patches.attention.mla_v1:AscendMLAImpl")]}
+QUICK = ("qwen3-tp1-chunked", "moonlight-tp1-chunked", "qwen3_moe-dp2-ep2")
+OTHERS = [name for name, layout in LAYOUTS.items() if layout.sizes == LEGAL or layout.member != DEEPSEEK_V3]
+SLOW = {name: [pytest.mark.slow] for name in OTHERS if name not in QUICK}
+PROOFS = {
+    "tp1-graph-nz": [pytest.mark.proves("vllm_ascend_patches.attention.mla_v1:AscendMLAImpl")],
+    "moonlight-tp1-chunked": [pytest.mark.proves("vllm_ascend_patches.models.deepseek_v2:plain_rotary")],
+}
 NAMES = [pytest.param(name, marks=SLOW.get(name, [])) for name in LAYOUTS]
 
 
@@ -188,8 +212,9 @@ def test_the_choices_of_experts_are_those_of_hugging_face(measured: Any, name: s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_experts_are_spread_over_all_ranks(measured: Any, name: str) -> None:
+    layout = LAYOUTS[name]
     for report in measured(name):
-        assert report["expert_parallel"] == LAYOUTS[name].world
+        assert report["expert_parallel"] == (1 if layout.member in (QWEN3, QWEN2, LLAMA) else layout.world)
 
 
 def test_all_engines_decode_in_the_smallest_graph_that_holds_the_fullest(measured: Any) -> None:

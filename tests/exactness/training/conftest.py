@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import DeepseekV3Config, PretrainedConfig
 
+from recipe.tiny.hugging_face import model_class
 from recipe.tiny.sizes import LEGAL, SIZES, SMALLEST
 from recipe.weights.convert import convert
 from tests.ranks import Ranks
@@ -22,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[3]
 PLAIN = ("verl_patches.prelude_patch", "verl.workers.megatron_workers")
 
 
-def make_model(directory: Path, sizes: dict[str, int]) -> Any:
-    """A tiny DeepSeek-V3 in float32 whose outputs are far from uniform: unit-variance activations, sharp logits."""
-    config = DeepseekV3Config(
+def deepseek_v3(sizes: dict[str, Any]) -> PretrainedConfig:
+    """A tiny DeepSeek-V3 of these sizes."""
+    return DeepseekV3Config(
         **sizes, num_key_value_heads=sizes["num_attention_heads"], vocab_size=320, n_shared_experts=1,
         first_k_dense_replace=1, max_position_embeddings=256, routed_scaling_factor=1.5, tie_word_embeddings=False,
         pad_token_id=0, num_nextn_predict_layers=0,
@@ -33,20 +34,29 @@ def make_model(directory: Path, sizes: dict[str, int]) -> Any:
             "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
         },
     )  # fmt: skip
+
+
+def make_model(directory: Path, config: PretrainedConfig) -> Any:
+    """The model in float32 with outputs far from uniform: unit-variance activations, sharp logits."""
     generator = torch.Generator().manual_seed(7)
-    model = DeepseekV3ForCausalLM(config)
+    model = model_class(config)(config)
+    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
+        for name, tensor in model.named_parameters():
             noise = torch.randn(tensor.shape, generator=generator)
-            if name.endswith("e_score_correction_bias"):
-                tensor.copy_(0.1 * noise)
+            if name.endswith(".bias"):
+                tensor.copy_(0.5 * noise)
             elif tensor.dim() == 1:
                 tensor.copy_(1 + 0.2 * noise)
+            elif name == head:
+                tensor.copy_(3 * noise / tensor.shape[-1] ** 0.5)
             elif name == "model.embed_tokens.weight":
                 tensor.copy_(noise)  # the pad row too: a zero row divides by eps in the first norm
             else:
-                scale = 3.0 if name == "lm_head.weight" else 1.0
-                tensor.copy_(scale * noise / tensor.shape[-1] ** 0.5)
+                tensor.copy_(noise / tensor.shape[-1] ** 0.5)
+        for name, tensor in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
     model.save_pretrained(directory)
     return model.eval()
 
@@ -57,9 +67,9 @@ class Case:
     `strict` is the level at which the simulated device computes with it.
     """
 
-    def __init__(self, directory: Path, rows: int, sizes: dict[str, int], strict: str = "0") -> None:
+    def __init__(self, directory: Path, rows: int, config: PretrainedConfig, strict: str = "0") -> None:
         self.hf, self.checkpoint, self.strict = directory / "hf", directory / "mcore", strict
-        self.model = make_model(self.hf, sizes)
+        self.model = make_model(self.hf, config)
         convert(self.hf, self.checkpoint)
         generator = torch.Generator().manual_seed(11)
         self.lengths = torch.randint(9, 40, (rows,), generator=generator).tolist()
@@ -86,6 +96,20 @@ class Case:
             argmax[row, : length - 1] = logits.argmax(-1)
         return log_probs, argmax
 
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """Hugging Face's gradients of the mean negative log-probability of a next token, by its names."""
+        self.model.zero_grad()
+        # With it the pad id's row has no gradient, though it stands in the sequences here as any other.
+        self.model.model.embed_tokens.padding_idx = None
+        tokens = sum(length - 1 for length in self.lengths)
+        for row, length in enumerate(self.lengths):
+            ids = torch.tensor([self.tokens[row][:length]])
+            log_probs = self.model(ids).logits[0, :-1].log_softmax(-1)
+            (-log_probs.gather(1, ids[0, 1:, None]).sum() / tokens).backward()
+        found = {name: tensor.grad for name, tensor in self.model.named_parameters() if tensor.grad is not None}
+        self.model.zero_grad()
+        return found
+
     def distance(self, result: dict[str, Any]) -> tuple[float, int]:
         """Largest difference of a log-probability from Hugging Face's, and number of other argmaxes."""
         log_probs, argmax = self.reference()
@@ -96,7 +120,9 @@ class Case:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(tmp_path_factory.mktemp("tiny"), rows=6, sizes=SIZES[SMALLEST] | {"num_experts_per_tok": 2})
+    return Case(
+        tmp_path_factory.mktemp("tiny"), rows=6, config=deepseek_v3(SIZES[SMALLEST] | {"num_experts_per_tok": 2})
+    )
 
 
 @pytest.fixture(scope="session")
@@ -105,12 +131,12 @@ def many_experts(tmp_path_factory: pytest.TempPathFactory) -> Case:
         name: SIZES[LEGAL][name] for name in ("n_routed_experts", "num_experts_per_tok", "n_group", "topk_group")
     }
     sizes = SIZES[SMALLEST] | experts | {"moe_intermediate_size": 16, "num_hidden_layers": 2}
-    return Case(tmp_path_factory.mktemp("many"), rows=4, sizes=sizes)
+    return Case(tmp_path_factory.mktemp("many"), rows=4, config=deepseek_v3(sizes))
 
 
 @pytest.fixture(scope="session")
 def legal(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return Case(tmp_path_factory.mktemp("legal"), rows=4, sizes=SIZES[LEGAL], strict="float32")
+    return Case(tmp_path_factory.mktemp("legal"), rows=4, config=deepseek_v3(SIZES[LEGAL]), strict="float32")
 
 
 MODELS = ("tiny", pytest.param("legal", marks=pytest.mark.slow))

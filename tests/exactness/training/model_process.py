@@ -232,7 +232,8 @@ def forward(model: Any, hf_config: Any, data: dict[str, torch.Tensor]) -> Any:
 def task_log_probs(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     """Log-probabilities in eval mode; loss and gradient norm of one training-mode backward; names, fused kernels."""
     make_groups({}, job["device"])
-    (model,), _, hf_config = build(job, {}, torch.float32, ddp=False)
+    layout = {"transformer": task.get("transformer", {})}
+    (model,), config, hf_config = build(job, layout, torch.float32, ddp=False)
     load([model], job["checkpoint"])
     data = batch(job, slice(None), job["device"])
     if job["device"] == "npu":
@@ -253,6 +254,11 @@ def task_log_probs(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
         squares = [p.grad.double().pow(2).sum().item() for p in model.parameters() if p.grad is not None]
         result["grad_norm"] = math.sqrt(sum(squares))
         result["without_gradient"] = [n for n, p in model.named_parameters() if p.grad is None]
+    if task.get("gradients"):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.grad)
+        result["gradients"] = given_to_rollout([model], config, hf_config, torch.float32)
     return result
 
 
@@ -488,19 +494,24 @@ def task_elements(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return {"pieces": pieces}
 
 
-def task_reshard(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """Load in a layout and hand back what verl would give the rollout: every Hugging Face tensor."""
+def given_to_rollout(modules: list[Any], config: Any, hf_config: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """What verl would give the rollout of these modules: every Hugging Face tensor."""
     from verl.models.mcore import get_mcore_weight_converter
     from verl.utils.megatron_utils import per_tensor_generator
 
+    names = {"qkv_layer_name": "self_attention.linear_qkv.", "gate_proj_layer_name": "linear_fc1."}
+    converter = get_mcore_weight_converter(hf_config, dtype)
+    given = per_tensor_generator(modules, hf_config, converter, config, names)
+    return {name: tensor.cpu().clone() for name, tensor in given}
+
+
+def task_reshard(job: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    """Load in a layout and hand back what verl would give the rollout."""
     dtype = getattr(torch, task["dtype"])
     make_groups(task["layout"], job["device"])
     modules, config, hf_config = build(job, task["layout"], dtype, ddp=False)
     load(modules, job["checkpoint"])
-    names = {"qkv_layer_name": "self_attention.linear_qkv.", "gate_proj_layer_name": "linear_fc1."}
-    converter = get_mcore_weight_converter(hf_config, dtype)
-    given = per_tensor_generator(modules, hf_config, converter, config, names)
-    return {"tensors": {name: tensor.cpu().clone() for name, tensor in given}}
+    return {"tensors": given_to_rollout(modules, config, hf_config, dtype)}
 
 
 def run(job: dict[str, Any], rank: int) -> None:

@@ -149,6 +149,31 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
         assert not (tmp_path / "out").exists()
 
 
+def test_a_record_s_system_message_goes_before_the_template_s(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, report = tmp_path / "in.json", tmp_path / "report.json"
+    own = "Answer in one line, and think before that at length."
+    file.write_text(json.dumps([{"problem": f"{i}", "answer": "1", "s": own if i % 2 else ""} for i in range(10)]))
+    arguments = ["--json_path", str(file), "--output_dir", str(tmp_path / "out"), "--map-keys", '{"system": "s"}']
+    assert main([*arguments, "--tokenizer", str(tokenizer), "--report", str(report)]) == 0
+    template, loaded = get_template("r1_zero"), AutoTokenizer.from_pretrained(tokenizer)
+    lengths = set()
+    for split in ("train", "test"):
+        for row in pq.read_table(tmp_path / f"out/{split}.parquet").to_pylist():
+            system, user = row["prompt"]
+            assert system == {"role": "system", "content": own if int(user["content"]) % 2 else template.system}
+            lengths.add(len(loaded.apply_chat_template(row["prompt"], add_generation_prompt=True)))
+    facts = json.loads(report.read_text())
+    spread_of = facts["lengths"]["prompt_tokens"]
+    assert len(lengths) == 2 and (spread_of["min"], spread_of["max"]) == (min(lengths), max(lengths))
+    assert any(own in sample["prompt"] for sample in facts["samples"])
+    (tmp_path / "mine.toml").write_text("[mine]\nuser = '{problem}'\nchat = '{user}'\n")
+    capsys.readouterr()
+    assert main([*arguments, "--template", str(tmp_path / "mine.toml")]) == 2
+    assert "the chat of template 'mine' has no {system} to put it in" in capsys.readouterr().err
+
+
 def test_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--json_path", str(source(tmp_path)), "--output_dir", str(tmp_path)]) == 0
     before = (tmp_path / "train.parquet").read_bytes()

@@ -91,11 +91,24 @@ def test_map_keys_names_other_and_nested_keys(tmp_path: Path) -> None:
     assert read(tmp_path, "gsm8k", [{"q": "q", "a": "x #### 4"}], {"prompt": "q", "answer": "a"}) == [("q", "4", "")]
 
 
+def test_a_system_message_of_the_records(tmp_path: Path) -> None:
+    """Absent, null and blank ones are none; so are all of them where the mapping's key is empty."""
+    file = tmp_path / "in.json"
+    said = [{"system": "Be brief."}, {"system": None}, {}, {"system": " "}]
+    file.write_text(json.dumps([{"problem": str(n), "answer": "1"} | own for n, own in enumerate(said)]))
+    for key, expected in (("system", ["Be brief.", "", "", ""]), ("", [""] * 4)):
+        rows, _ = read_rows(file, get_format("deepscaler", parse_map_keys(json.dumps({"system": key}))))
+        assert [row.system for row in rows] == expected
+    file.write_text(json.dumps([{"problem": "p", "answer": "1", "system": 3}]))
+    with pytest.raises(DataError, match="record 0: field 'system' must be a text, found a number"):
+        read_rows(file, get_format("deepscaler", {"system": "system"}))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("{", "not valid JSON"),
-        ("[]", "expected a JSON object of prompt, query, answer, solution and the key of each; found []"),
+        ("[]", "expected a JSON object of prompt, query, answer, solution, system and the key of each; found []"),
         ('{"promt": "q"}', "unknown field 'promt'; expected a JSON object of prompt, query, answer, solution"),
         ('{"prompt": 3}', "'prompt' must be the name of a key, found 3"),
         ('{"answer": ""}', "'answer' must be the name of a key"),

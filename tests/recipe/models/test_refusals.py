@@ -72,6 +72,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a Llama whose layers are a text": LLAMA | {"num_hidden_layers": "32"},
     "a Llama with biases": LLAMA | {"attention_bias": True},
 }
+HARDWARE = {"npu": 'hardware = "a2_64"', "sim": ""}
 RUN = """
 [run]
 name = "refused"
@@ -84,6 +85,7 @@ step_deadline_s = 60
 device = "{device}"
 nodes = 1
 dies_per_node = 8
+{hardware}
 
 [model]
 kind = "path"
@@ -143,7 +145,9 @@ def directory(tmp_path: Path) -> Path:
     tensors = {"x": torch.zeros(128, 128).to(torch.float8_e4m3fn), "x_scale_inv": torch.ones(1, 1)}
     save_file(tensors, tmp_path / "hf" / "model.safetensors")
     for device in ("npu", "sim"):
-        (tmp_path / f"{device}.toml").write_text(RUN.format(directory=tmp_path, device=device))
+        (tmp_path / f"{device}.toml").write_text(
+            RUN.format(directory=tmp_path, device=device, hardware=HARDWARE[device])
+        )
     return tmp_path
 
 

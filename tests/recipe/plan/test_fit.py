@@ -122,6 +122,7 @@ def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureF
             [BIG, *A3, "--max-response-tokens", "2000000"],
             f"{BIG} does not fit on up to 64 nodes of a3_128 with 128 prompts x 8",
         ),
+        (["kimi_k2", "--hardware", "a2_64"], "kimi_k2 does not fit on up to 64 nodes of a2_64"),
         ([BIG, "configs/sim.toml"], "expected RUN.toml, or --fit MODEL or --published without one"),
     ],
 )

@@ -100,6 +100,21 @@ def test_the_shipped_run_files_load_and_are_short(path: Path) -> None:
         ("[model]", '[model]\ncheckpoint = "/x"', '[model] checkpoint goes with kind = "path", and only with it'),
         ("[model]", '[model]\nsizes = "leagl"', "expected one of smallest, legal; did you mean 'legal'?"),
         (
+            "[model]",
+            '[model]\nmember = "qwen4"',
+            "expected one of deepseek_v3, moonlight, qwen3_moe, qwen3, qwen2, llama",
+        ),
+        (
+            "[model]",
+            '[model]\nmember = "qwen3"\nsizes = "legal"',
+            "[model] the tiny qwen3 has no sizes 'legal'; take 'smallest'",
+        ),
+        (
+            'kind = "tiny"',
+            'kind = "random_init"\nmember = "qwen3"\npath = "/x" #',
+            '[model] member does not go with kind = "random_init"; remove one of them',
+        ),
+        (
             'kind = "tiny"',
             'kind = "random_init"\nsizes = "legal"\npath = "/x" #',
             '[model] sizes does not go with kind = "random_init"; remove one of them',

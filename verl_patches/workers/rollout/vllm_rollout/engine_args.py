@@ -10,6 +10,7 @@ place keeps the combinations that can start the only ones that can be written do
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 GRAPH_KEY = "torchair_graph_config"
@@ -27,6 +28,13 @@ GRAPH_ONLY_OPTIONS = (
     "enable_kv_nz",
     "enable_super_kernel",
 )
+# Under which vLLM looks for experts (vllm/config.py, `_verify_with_expert_parallelism`); it refuses to spread none.
+_EXPERTS = ("moe_num_experts", "num_experts", "n_routed_experts", "num_local_experts")
+
+
+def has_experts(model: Mapping[str, Any]) -> bool:
+    """Whether the model of this config.json has experts, which its engines can spread over their dies."""
+    return any(model.get(name) for name in _EXPERTS)
 
 
 def needs_chunked_prefill(max_num_batched_tokens: int, max_model_len: int) -> bool:
@@ -65,19 +73,19 @@ def deep_merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
+def npu_engine_args(stock: dict[str, Any], spreads_experts: bool = True) -> dict[str, Any]:
     """The keyword arguments for `vllm.LLM` on an NPU.
 
     Args:
         stock: what verl's rollout passes, `rollout.engine_kwargs.vllm` included; `max_model_len`,
             `max_num_batched_tokens` and `max_num_seqs` must be integers.
+        spreads_experts: whether expert parallelism is on where `stock` does not say; not of a model without experts.
 
     Returns:
-        A new dict: sleep mode off (its memory pool does not release on NPUs; our rollout frees tensors instead), expert
-        parallelism on unless asked otherwise, chunked prefill as the token budget needs it, and `additional_config`
-        for vLLM-Ascend: the Ascend scheduler, and graph mode when `enforce_eager` is false or when
-        `additional_config.torchair_graph_config.enabled` says so. What the user gives under `additional_config` wins
-        over the derived values, key by key.
+        A new dict: sleep mode off (its memory pool does not release on NPUs; our rollout frees tensors instead),
+        chunked prefill as the token budget needs it, and `additional_config` for vLLM-Ascend: the Ascend scheduler, and
+        graph mode when `enforce_eager` is false or when `additional_config.torchair_graph_config.enabled` says so. What
+        the user gives under `additional_config` wins over the derived values, key by key.
 
     Raises:
         ValueError: a combination vLLM-Ascend would refuse or, worse, run wrongly.
@@ -110,7 +118,7 @@ def npu_engine_args(stock: dict[str, Any]) -> dict[str, Any]:
     args["enable_sleep_mode"] = False
     args["enable_chunked_prefill"] = bool(merged[SCHEDULER_KEY]["enable_chunked_prefill"])
     args["enforce_eager"] = not graph
-    args.setdefault("enable_expert_parallel", True)
+    args.setdefault("enable_expert_parallel", spreads_experts)
     return args
 
 

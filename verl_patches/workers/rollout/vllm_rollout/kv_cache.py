@@ -36,7 +36,17 @@ def release_kv_cache(llm_engine: Any) -> None:
         # Expert layers are registered there too; only attention layers have a cache.
         if hasattr(layer, "kv_cache"):
             layer.kv_cache = [torch.empty(0) for _ in layer.kv_cache]
+            _forget_first_cache(layer.impl)
     runner.kv_caches.clear()
+
+
+def _forget_first_cache(implementation: Any) -> None:
+    """vLLM-Ascend's grouped-query attention keeps the two halves of the first cache it is called with, for good.
+
+    It would go on with that one, beside the cache that is built anew.
+    """
+    if hasattr(implementation, "key_cache"):
+        implementation.key_cache = implementation.value_cache = None
 
 
 def build_kv_cache(llm_engine: Any) -> None:

@@ -33,7 +33,7 @@ from verl_patches.workers.rollout.vllm_rollout.balance.rebalance import Moved, R
 from verl_patches.workers.rollout.vllm_rollout.balance.rebalance import asked_for as rebalance_asked_for
 from verl_patches.workers.rollout.vllm_rollout.derived_weights import free_derived_weights, rebuild_derived_weights
 from verl_patches.workers.rollout.vllm_rollout.dp_environment import data_parallel_environment
-from verl_patches.workers.rollout.vllm_rollout.engine_args import npu_engine_args
+from verl_patches.workers.rollout.vllm_rollout.engine_args import has_experts, npu_engine_args
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import build_kv_cache, check_block_count, release_kv_cache
 from verl_patches.workers.rollout.vllm_rollout.released_weights import (
     ReleasedWeights,
@@ -64,11 +64,12 @@ class NPURollout(vLLMRollout):
         self._ledger = MemoryLedger()
         # vLLM takes what the device has left.
         memory_utils.aggressive_empty_cache(max_retries=3)
+        engine = partial(_npu_engine, has_experts(model_config.hf_config.to_dict()))
         with (
             self._ledger.counting(),
             data_parallel_environment(rollout_config.tensor_model_parallel_size),
             true_compile(),
-            _engine_built_by(_npu_engine),
+            _engine_built_by(engine),
         ):
             super().__init__(accepted, model_config, device_mesh)
         self.config = rollout_config
@@ -281,8 +282,8 @@ class UnsupportedAsyncRollout:
         )
 
 
-def _npu_engine(stock_factory: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
-    return stock_factory(**npu_engine_args(kwargs))
+def _npu_engine(spreads_experts: bool, stock_factory: Callable[..., Any], kwargs: dict[str, Any]) -> Any:
+    return stock_factory(**npu_engine_args(kwargs, spreads_experts))
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from vllm_ascend.worker.model_runner_v1 import NPUModelRunner
 from recipe.runfile.config import load
 from recipe.runfile.derive import derive_run
 from recipe.runfile.show import as_json
+from recipe.tiny.config import tiny_fields
 from verl_patches.workers.rollout.vllm_rollout.engine_args import (
     GRAPH_ONLY_OPTIONS,
     SMALLEST_GRAPH,
     deep_merge,
     graph_sizes,
+    has_experts,
     npu_engine_args,
 )
 
@@ -92,6 +94,19 @@ def test_the_eager_defaults() -> None:
     }
     assert given_args == stock(), "the caller's arguments stay as they are"
     assert args["model"] == "path"
+
+
+@pytest.mark.parametrize(
+    ("member", "spreads"),
+    [("deepseek_v3", True), ("moonlight", True), ("qwen3_moe", True), *((name, False) for name in ("qwen3", "llama"))],
+)
+def test_experts_are_spread_where_there_are_some(member: str, spreads: bool) -> None:
+    """vLLM refuses expert parallelism of a model without experts."""
+    model = tiny_fields(member=member)
+    assert has_experts(model) is spreads
+    assert npu_engine_args(stock(), has_experts(model))["enable_expert_parallel"] is spreads
+    asked = stock(enable_expert_parallel=not spreads)
+    assert npu_engine_args(asked, has_experts(model))["enable_expert_parallel"] is not spreads
 
 
 @given(sequences=st.integers(1, 600), tensor=st.sampled_from([1, 2, 4, 8]))

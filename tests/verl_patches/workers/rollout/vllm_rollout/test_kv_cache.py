@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from verl.utils.device import get_torch_device
+from vllm_ascend.attention.attention_v1 import AscendAttentionBackendImpl
 
 from verl_patches.workers.rollout.vllm_rollout.kv_cache import (
     build_kv_cache,
@@ -29,9 +30,9 @@ class Engine:
     def __init__(self, unfinished: int = 0, blocks: int = BLOCKS, seeds_everything: bool = True) -> None:
         self.runner = SimpleNamespace(kv_caches=[])
         layers = {
-            "a0": SimpleNamespace(kv_cache=[None]),
+            "a0": SimpleNamespace(kv_cache=[None], impl=SimpleNamespace()),
             "moe": SimpleNamespace(),
-            "a1": SimpleNamespace(kv_cache=[None]),
+            "a1": SimpleNamespace(kv_cache=[None], impl=SimpleNamespace()),
         }
         self.layers = layers
         self.runner.vllm_config = SimpleNamespace(compilation_config=SimpleNamespace(static_forward_context=layers))
@@ -75,6 +76,18 @@ def test_every_reference_to_the_cache_goes() -> None:
     assert [tensor() for tensor in tensors] == [None] * 4
     assert engine.runner.kv_caches is the_list == []
     assert [cache.numel() for cache in engine.layers["a0"].kv_cache] == [0]
+
+
+def test_grouped_query_attention_forgets_the_cache_that_it_began_with() -> None:
+    """vLLM-Ascend's own class, which binds the halves of a cache at its first call."""
+    implementation = object.__new__(AscendAttentionBackendImpl)
+    engine = Engine()
+    layer = engine.layers["a0"]
+    implementation.key_cache, implementation.value_cache = layer.kv_cache[0]
+    layer.impl = implementation
+    held = weakref.ref(implementation.key_cache)
+    release_kv_cache(engine)
+    assert held() is implementation.key_cache is implementation.value_cache is None
 
 
 def test_it_returns_on_the_schedulers_own_configuration() -> None:
