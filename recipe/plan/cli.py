@@ -27,6 +27,7 @@ exit code: 0 planned, also when it does not fit (the plan says so); 2 a run file
 --fit finds no cluster for
 """
 
+SHARED = "/shared"
 _FIT_NUMBERS = {
     "max-prompt-tokens": (1024, "longest prompt"),
     "max-response-tokens": (2048, "longest answer"),
@@ -66,6 +67,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         fit.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
     fit.add_argument(
         "--host-memory-gib", type=float, metavar="GIB", help="memory of a node (default: that of the hardware)"
+    )
+    fit.add_argument(
+        "--shared",
+        default=SHARED,
+        metavar="DIR",
+        help="directory, seen by every node, of checkpoint, problems and runs (default: %(default)s)",
     )
     plan.add_argument("--no-search", action="store_true", help="leave the smallest cluster out")
     add_settings(plan)
@@ -128,6 +135,8 @@ def _fit(options: argparse.Namespace) -> int:
         )
     if host is not None and not 1 <= host < float("inf"):
         wrong.append(f"--host-memory-gib is {host:g}; expected 1 or more")
+    if not options.shared.startswith("/"):
+        wrong.append(f"--shared is {options.shared!r}; expected a directory from the root on, as /shared")
     if wrong:
         print(f"error: {printable(wrong[0])}", file=sys.stderr)
         return 2
@@ -140,6 +149,7 @@ def _fit(options: argparse.Namespace) -> int:
         prompts=prompts,
         samples=samples,
         host_memory_gib=host,
+        shared=options.shared.rstrip("/"),
     )
     try:
         found = fit(wanted)
@@ -148,6 +158,7 @@ def _fit(options: argparse.Namespace) -> int:
         return error.exit_code
     changed = [f"--{name} {number}" for name, number in numbers.items() if number != _FIT_NUMBERS[name][0]]
     changed += [] if host is None else [f"--host-memory-gib {host:g}"]
+    changed += [] if options.shared == SHARED else [f"--shared {options.shared}"]
     command = " ".join(["python -m recipe plan --fit", options.fit, "--hardware", hardware, *changed])
     text = run_file(found, printable(command))
     if options.json:

@@ -22,6 +22,8 @@ from recipe.runfile.schema import CUDA, HARDWARE, HOST, NPU, OFFLOADED, ON_POLIC
 
 # Tokens of an engine step: what a whole sequence has, but no more.
 _MOST_BATCHED_TOKENS = 8192
+# Where scripts/convert_hf_to_mcore.py puts config.json and tokenizer, in the checkpoint that it makes.
+_BESIDE = "huggingface"
 # Of a die, for what no plan counts: kernels' workspaces, and memory in pieces.
 _LEFT_FREE = 0.1
 
@@ -36,6 +38,7 @@ class Wanted:
         prompt_tokens, response_tokens: the limits of the lengths.
         prompts, samples: prompts of a step, and answers to each.
         host_memory_gib: of a node; None: as such nodes have.
+        shared: the directory, seen by every node, that checkpoint, data and runs are in.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Wanted:
     prompts: int = 128
     samples: int = 8
     host_memory_gib: float | None = None
+    shared: str
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def fit(wanted: Wanted) -> Fit:
         ConfigError: an unknown model, or no cluster of up to `MOST_NODES` nodes has room.
     """
     best: tuple[dict[str, dict[str, Any]], SmallestCluster] | None = None
-    model, place = _model(wanted.model), f"--fit {wanted.model}"
+    model, place = _model(wanted.model, wanted.shared), f"--fit {wanted.model}"
     sizes = architecture_of(from_values(_values(wanted, model), place))
     for saving in _savings(HARDWARE[wanted.hardware].device):
         values = _values(wanted, model, sizes, saving)
@@ -90,15 +94,18 @@ class _Model:
     keys: dict[str, str]
 
 
-def _model(named: str) -> _Model:
+def _model(named: str, shared: str) -> _Model:
     if named in KNOWN:
-        home = f"/shared/{named}-torch_dist"
-        return _Model(named, {"path": f"{home}/huggingface", "checkpoint": home, "architecture": named})
+        home = f"{shared}/{named}-torch_dist"
+        return _Model(named, {"path": f"{home}/{_BESIDE}", "checkpoint": home, "architecture": named})
     directory = Path(named).expanduser().resolve()
     if not (directory / "config.json").is_file():
         raise ConfigError(f"--fit {named}: neither a directory with config.json nor one of {', '.join(KNOWN)}")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", directory.name).lstrip("_.-")[:64] or "model"
-    return _Model(name, {"path": str(directory), "checkpoint": f"/shared/{name}-torch_dist"})
+    converted = directory.parent if directory.name == _BESIDE else None
+    name = (directory if converted is None else converted).name.removesuffix("-torch_dist")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-")[:64] or "model"
+    checkpoint = f"{shared}/{name}-torch_dist" if converted is None else str(converted)
+    return _Model(name, {"path": str(directory), "checkpoint": checkpoint})
 
 
 def _order(found: SmallestCluster) -> tuple[float, ...]:
@@ -133,7 +140,7 @@ def _values(
             "steps": 100,
             "validate_every": 10,
             "save_every": 20,
-            "output_dir": "/shared/runs",
+            "output_dir": f"{wanted.shared}/runs",
             "setup_deadline_s": 7200,
             "step_deadline_s": 3600,
         },
@@ -142,13 +149,12 @@ def _values(
             "hardware": wanted.hardware,
             "nodes": 1,
             **({} if wanted.host_memory_gib is None else {"host_memory_gib_per_node": wanted.host_memory_gib}),
-            "head": PLACEHOLDER_HEAD,
         },
         "model": {"kind": "path", **model.keys},
         "data": {
             "kind": "parquet",
-            "train_path": "/shared/deepscaler/train.parquet",
-            "validation_path": "/shared/deepscaler/test.parquet",
+            "train_path": f"{wanted.shared}/deepscaler/train.parquet",
+            "validation_path": f"{wanted.shared}/deepscaler/test.parquet",
             "max_prompt_tokens": wanted.prompt_tokens,
             "max_response_tokens": wanted.response_tokens,
         },
@@ -186,8 +192,9 @@ def _with_layout(values: dict[str, dict[str, Any]], found: SmallestCluster) -> d
     config = found.run.config
     actor = {"expert_parallel": config.actor.expert_parallel, "stage_layers": config.actor.stage_layers}
     rollout = {"tensor_parallel": config.rollout.tensor_parallel, "instances": config.rollout.instances}
+    nodes = config.cluster.nodes
     decided: dict[str, dict[str, Any]] = {
-        "cluster": {"nodes": config.cluster.nodes},
+        "cluster": {"nodes": nodes, **({"head": PLACEHOLDER_HEAD} if nodes > 1 else {})},
         "actor": actor,
         "rollout": rollout,
     }

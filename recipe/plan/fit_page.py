@@ -46,4 +46,5 @@ def _head(found: Fit, command: str) -> Iterator[str]:
             f"A step with every answer at its longest: about {time.step.estimate:.0f} s, {low:.0f} to {high:.0f} s "
             "(docs/PLAN.md)."
         )
-    yield "Addresses and paths are placeholders. Everything else that can be set: docs/CONFIG.md."
+    head = "[cluster] head is a placeholder for the address of the first node. " if cluster.nodes > 1 else ""
+    yield f"{head}Paths are where --shared says. Everything else that can be set: docs/CONFIG.md."

@@ -93,7 +93,20 @@ def test_a_model_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
     config = run_file(tmp_path, capsys, str(model), "--hardware", next(iter(HARDWARE)))
     assert config.model.path == str(model) and config.run.name == "my_model"
-    assert config.cluster.nodes == 1
+    assert (config.cluster.nodes, config.cluster.head) == (1, None)
+    assert config.model.checkpoint == "/shared/my_model-torch_dist"
+
+
+def test_a_converted_model_is_its_own_checkpoint_and_nothing_is_left_to_fill_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "Mine-torch_dist" / "huggingface"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
+    config = run_file(tmp_path, capsys, str(model), "--hardware", "a2_64", "--shared", f"{tmp_path}/")
+    assert (config.run.name, config.model.checkpoint) == ("Mine", str(model.parent))
+    assert config.data.train_path == f"{tmp_path}/deepscaler/train.parquet"
+    assert config.run.output_dir == f"{tmp_path}/runs"
 
 
 def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,6 +129,7 @@ def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureF
             "--fit no_such_model: neither a directory with config.json nor one of deepseek_v3_671b",
         ),
         ([BIG, "--hardware", "b200"], "--hardware is 'b200'; expected one of "),
+        ([BIG, *A3, "--shared", "here"], "--shared is 'here'; expected a directory from the root on"),
         ([BIG, *A3, "--samples", "0"], "--samples is 0; expected 1 or more"),
         ([BIG, *A3, "--host-memory-gib", "nan"], "--host-memory-gib is nan; expected 1 or more"),
         (
