@@ -67,11 +67,17 @@ def fit(wanted: Wanted) -> Fit:
     that leave a tenth of every die free if there are any.
 
     Raises:
-        ConfigError: an unknown model, or no cluster of up to `MOST_NODES` nodes has room.
+        ConfigError: an unknown model, one that has fewer positions than that, or no cluster of up to `MOST_NODES` nodes
+            has room.
     """
     best: tuple[dict[str, dict[str, Any]], SmallestCluster] | None = None
     model, place = _model(wanted.model, wanted.shared), f"--fit {wanted.model}"
     sizes = architecture_of(from_values(_values(wanted, model), place))
+    if (sequence := wanted.prompt_tokens + wanted.response_tokens) > sizes.max_positions:
+        raise ConfigError(
+            f"{model.name} has {sizes.max_positions} positions (max_position_embeddings), and {wanted.prompt_tokens} + "
+            f"{wanted.response_tokens} tokens are {sequence}; take shorter ones"
+        )
     for saving in _savings(HARDWARE[wanted.hardware].device):
         values = _values(wanted, model, sizes, saving)
         found = smallest_cluster(subject(from_values(values, place), sizes), _order)

@@ -133,7 +133,11 @@ def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureF
         ([BIG, *A3, "--samples", "0"], "--samples is 0; expected 1 or more"),
         ([BIG, *A3, "--host-memory-gib", "nan"], "--host-memory-gib is nan; expected 1 or more"),
         (
-            [BIG, *A3, "--max-response-tokens", "2000000"],
+            [BIG, *A3, "--max-response-tokens", "200000"],
+            f"{BIG} has 163840 positions (max_position_embeddings), and 1024 + 200000 tokens are 201024; take shorter",
+        ),
+        (
+            [BIG, *A3, "--max-response-tokens", "150000"],
             f"{BIG} does not fit on up to 64 nodes of a3_128 with 128 prompts x 8",
         ),
         (["kimi_k2", "--hardware", "a2_64"], "kimi_k2 does not fit on up to 64 nodes of a2_64"),
