@@ -33,7 +33,7 @@ CHECKS = {check.id: check for check in every_check()}
 
 def variables(page: str) -> set[str]:
     shown = [block for language, block in pages.blocks(page) if language not in ("python", "diff")]
-    inline = " ".join([*pages.spans(page), *shown])
+    inline = re.sub(r"\S+\.md\b", "", " ".join([*pages.spans(page), *shown]))  # pages have capitals, too
     return set(re.findall(r"\b(?:[A-Z][A-Z0-9]+_)+[A-Z0-9]*[A-Z][A-Z0-9]*\b", inline))
 
 

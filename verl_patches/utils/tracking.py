@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics: true epochs; and in the JSON-lines file any scalar, each line there as soon as its step is, to stay.
+"""The metrics: true epochs; in the JSON-lines file any scalar; there and in TensorBoard's as soon as a step is done.
 
 With a step's line its checkpoint is declared whole, if it has one.
 """
@@ -43,6 +43,18 @@ def log(original: Callable[..., None], self: Any, data: dict[str, Any], step: in
     # NPU-ADAPTATION: tensors and NumPy values become plain numbers, and the line is flushed
     original(self, {name: plain(value) for name, value in data.items()}, step)
     self.fp.flush()
+
+
+@patch(
+    "verl.utils.tracking:_TensorboardAdapter.log",
+    why="events wait in the process for up to two minutes: the last steps of a run that is killed are in no event file",
+    upstream="verl==0.6.1",
+    fingerprint="sha256:48148a1eb587ed0ffd00ec3bd420752e4a74bc3c18deee28e5faaee294cb9d93",
+    remove_when="_TensorboardAdapter flushes what it has written",
+)
+def tensorboard_log(original: Callable[..., None], self: Any, data: dict[str, Any], step: int) -> None:
+    original(self, data, step)
+    self.writer.flush()  # NPU-ADAPTATION: a step's events are in the file before the next step begins
 
 
 @patch(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from recipe.plan.plan import make_plan
 from recipe.plan.subject import subject
 from recipe.runfile.config import load
 from recipe.runfile.derive import derive_run
-from recipe.runfile.schema import HARDWARE, NPU, RunConfig
+from recipe.runfile.schema import HARDWARE, NPU, CustomHardware, RunConfig
 from recipe.runfile.show import as_text as show
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -48,6 +49,26 @@ def test_a_page_names_its_hardware_and_no_other(hardware: str) -> None:
     others = {other.name for other in HARDWARE.values()} - {HARDWARE[hardware].name}
     assert not [name for name in others if name in page]
     assert f"for each of {dies // HARDWARE[hardware].dies_per_device} devices" in page
+
+
+def test_hardware_that_the_file_describes_is_planned_as_that_of_the_same_figures() -> None:
+    named = load(CONFIGS / "a3_256die.toml")
+    a3 = HARDWARE["a3_128"]
+    rates = {name: float(a3.figures[name]) for name in ("tflops_bf16", "memory_gb_s", "node_link_gb_s", "network_gb_s")}
+    described = dataclasses.replace(
+        named,
+        cluster=dataclasses.replace(
+            named.cluster,
+            hardware="custom",
+            hbm_gib_per_die=float(a3.offered_gib),
+            host_memory_gib_per_node=float(a3.host_gib),
+        ),
+        hardware=CustomHardware(name="Ascend 910X", dies_per_device=2, **rates),
+    )
+    pages = [as_text(make_plan(subject(config), search=False)) for config in (named, described)]
+    assert "(Ascend 910X)" in pages[1] and a3.name not in pages[1]
+    figures = [re.findall(r"^  \S.*  \S+.*$", page, re.MULTILINE) for page in pages]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.parametrize("hardware", [name for name in HARDWARE if HARDWARE[name].device == NPU])
