@@ -124,11 +124,16 @@ def mindspeed_upstream() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Made]:
-    """Makes the model with experts of this width, once."""
+def tiny_made(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
+    """Makes the tiny model of that name with experts of this width, once."""
+    from recipe.tiny.members import DEEPSEEK_V3
     from tests.recipe.plan.layouts import make_model
 
-    return functools.cache(lambda width: make_model(tmp_path_factory.mktemp("model"), width))
+    @functools.cache
+    def made(width: int, member: str = DEEPSEEK_V3) -> Made:
+        return make_model(tmp_path_factory.mktemp("model"), width, member)
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,8 @@ _V3: dict[str, Any] = {
 _KIMI_K2: dict[str, Any] = _V3 | {
     "model_type": "kimi_k2", "vocab_size": 163840, "first_k_dense_replace": 1, "n_routed_experts": 384, "n_group": 1,
     "topk_group": 1, "routed_scaling_factor": 2.827, "num_attention_heads": 64, "num_key_value_heads": 64,
-    "num_nextn_predict_layers": 0, "rope_theta": 50000.0, "max_position_embeddings": 131072,
+    "num_nextn_predict_layers": 0, "rope_theta": 50000.0, "max_position_embeddings": 131072, "bos_token_id": 163584,
+    "eos_token_id": 163585,
     "rope_scaling": {
         "type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096, "beta_fast": 1.0, "beta_slow": 1.0,
         "mscale": 1.0, "mscale_all_dim": 1.0,
@@ -43,7 +44,8 @@ _MOONLIGHT: dict[str, Any] = {name: value for name, value in _V3.items() if name
     "num_hidden_layers": 27, "first_k_dense_replace": 1, "n_routed_experts": 64, "n_shared_experts": 2,
     "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "routed_scaling_factor": 2.446, "num_attention_heads": 16,
     "num_key_value_heads": 16, "q_lora_rank": None, "num_nextn_predict_layers": 0, "rms_norm_eps": 1e-05,
-    "rope_theta": 50000.0, "max_position_embeddings": 8192, "rope_scaling": None,
+    "rope_theta": 50000.0, "max_position_embeddings": 8192, "rope_scaling": None, "bos_token_id": 163584,
+    "eos_token_id": 163585,
 }  # fmt: skip
 
 
@@ -61,7 +63,7 @@ def _qwen3(layers: int, hidden: int, heads: int, intermediate: int, *, tied: boo
     return _grouped(
         "qwen3", "Qwen3ForCausalLM", layers, hidden, heads, 8, head_dim=128, intermediate_size=intermediate,
         vocab_size=151936, max_position_embeddings=40960, tie_word_embeddings=tied, attention_bias=False,
-        use_sliding_window=False, rope_scaling=None,
+        use_sliding_window=False, rope_scaling=None, bos_token_id=151643, eos_token_id=151645,
     )  # fmt: skip
 
 
@@ -71,6 +73,7 @@ def _qwen3_moe(layers: int, hidden: int, heads: int, expert_width: int) -> dict[
         moe_intermediate_size=expert_width, num_experts=128, num_experts_per_tok=8, norm_topk_prob=True,
         decoder_sparse_step=1, mlp_only_layers=[], router_aux_loss_coef=0.001, vocab_size=151936,
         max_position_embeddings=40960, attention_bias=False, use_sliding_window=False, rope_scaling=None,
+        bos_token_id=151643, eos_token_id=151645,
     )  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def _qwen2_5(
     return _grouped(
         "qwen2", "Qwen2ForCausalLM", layers, hidden, heads, kv_heads, intermediate_size=intermediate,
         vocab_size=151936 if tied else 152064, max_position_embeddings=32768, tie_word_embeddings=tied,
-        use_sliding_window=False,
+        use_sliding_window=False, bos_token_id=151643, eos_token_id=151643,
     )  # fmt: skip
 
 
@@ -88,6 +91,7 @@ def _llama3_1(layers: int, hidden: int, heads: int, intermediate: int) -> dict[s
     return _grouped(
         "llama", "LlamaForCausalLM", layers, hidden, heads, 8, intermediate_size=intermediate, vocab_size=128256,
         max_position_embeddings=131072, rms_norm_eps=1e-05, rope_theta=500000.0, attention_bias=False, mlp_bias=False,
+        bos_token_id=128000, eos_token_id=128001,
         rope_scaling={
             "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192,

@@ -93,22 +93,27 @@ STAND_IN_SCORES = 2**20
 
 
 def attention_most(model: Architecture, fused: bool, sequence: int, tokens: int, backward: bool) -> float:
-    """Most bytes at once in the attention of so many tokens, beyond what it keeps.
+    """Most bytes at once in the attention of so many tokens, beyond what it keeps; none in a fused kernel.
 
-    The stand-in forms scores and weights in float32, over queries, keys and values in float32 that it has put beside
-    the packed ones, and in the backward pass the gradients of all of them; the weights of the sequences that it took
-    before are still there. A fused kernel forms none of it.
+    The stand-in reads padded sequences out of the packed ones, and forms scores and weights in float32; the weights of
+    the sequences that it took before are still there. Forward, the moments are the product of queries and keys, each
+    copied for it head by head; the softmax; and the result on its way back among the packed ones.
     """
     if fused:
         return 0.0
     together = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence)
-    scores = (3 if together < tokens else 2) * sequence
-    # A query and its gradients are each head's own, a key and a value those of all heads that share it.
-    key, value = model.key_width, model.value_width
-    gradients = key + value if backward else 0
-    query_bytes = (scores + key + gradients) * FP32 + key * BF16
-    key_bytes = (key + value + gradients) * FP32 + (key + value) * BF16
-    return together * (model.heads * query_bytes + model.key_heads * key_bytes)
+    again = together < tokens
+    # A query is each head's own, a key and a value those of all heads that share it.
+    key, value, heads, groups = model.key_width, model.value_width, model.heads, model.key_heads
+    read, result = heads * key + groups * (key + value), heads * value
+    if backward:
+        # The last gradient, of the keys: its product and the queries' copy for it, beside all that came before.
+        formed = 2 * heads * sequence + result + 4 * heads * key + groups * (key + 2 * value) + (read if again else 0)
+        return together * ((read + result) * BF16 + formed * FP32) + tokens * read * BF16
+    product = heads * (3 * key + sequence) + groups * key
+    weights = max(product, heads * 2 * sequence) + (heads * sequence if again else 0)
+    formed = max(weights, heads * sequence + 3 * result)
+    return together * (read * BF16 + formed * FP32) + tokens * result * BF16
 
 
 def dense_mlp(model: Architecture, fused: bool) -> int:
@@ -138,10 +143,14 @@ def moe_mlp(model: Architecture, fused: bool, load: float, tensor: int, router: 
     return kept + model.shared_experts * 3 * width * BF16
 
 
+def mlp(model: Architecture, number: int, fused: bool, load: float, tensor: int, router: int) -> float:
+    """What the MLP of the layer of this number keeps per token, with the norm before it."""
+    return dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load, tensor, router)
+
+
 def layer(model: Architecture, number: int, fused: bool, load: float, tensor: int, router: int) -> float:
     """What the layer of this number, from 0, keeps per token."""
-    mlp = dense_mlp(model, fused) if number < model.dense_layers else moe_mlp(model, fused, load, tensor, router)
-    return attention(model, fused) + mlp
+    return attention(model, fused) + mlp(model, number, fused, load, tensor, router)
 
 
 def forward_most(model: Architecture, load: float, tensor: int, tokens: float, stacked: int, router: int) -> float:
@@ -288,6 +297,9 @@ def training_pass(
             if n in recomputed_layers and number - group < n <= number
         )
         attended = attention_most(model, fused, sequence, tokens, backward=True) / tokens
+        # By then the layer's MLP has given back what it kept; the gradients of the layer and of the attention's output
+        # are there.
+        attended += h + model.heads * model.value_width * BF16 - mlp(model, number, fused, load, tensor, router)
         most = max(backward_most(model, number, load, router), attended)
         moments.append(most + rebuilt - given_back)
     return Pass((sum(kept) + head) / tensor, max(moments, default=0.0) / tensor)

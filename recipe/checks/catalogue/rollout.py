@@ -9,7 +9,15 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import Complaint, NoMatter, bad, doubtful
 from recipe.checks.runfile_rules import broken, unfit
-from recipe.runfile.engines import BUDGET, EXCHANGE, GRAPH_FAMILY, GRAPH_HEADS, GRAPH_SIZE, graph_sequences
+from recipe.runfile.engines import (
+    BUDGET,
+    EXCHANGE,
+    GRAPH_FAMILY,
+    GRAPH_HEADS,
+    GRAPH_SIZE,
+    HEADS_IN_GRAPHS,
+    graph_sequences,
+)
 from recipe.runfile.schema import CUDA, NPU, ON_POLICY, PLACEHOLDER_HEAD, SIM
 
 
@@ -83,7 +91,7 @@ def _graph_mode(facts: Facts) -> Iterator[Complaint]:
     if facts.device != NPU:
         raise NoMatter
     if not facts.config.rollout.graph_mode:
-        if not facts.architecture.has_graphs:
+        if not facts.architecture.has_graphs or facts.architecture.heads < min(HEADS_IN_GRAPHS):
             raise NoMatter
         yield doubtful("graph_mode = false", "true")
 

@@ -20,7 +20,15 @@ SMALL = CONFIGS["deepseek_v3_671b"] | {
 DENSE = CONFIGS["qwen3_8b"] | {"num_hidden_layers": 2}
 MIXTURE = CONFIGS["qwen3_30b_a3b"] | {"num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
 # Read by nothing here: what a size or a switch that is none would change is upstream's to say.
-UNREAD = {"torch_dtype", "rope_theta", "rms_norm_eps", "routed_scaling_factor", "router_aux_loss_coef"}
+UNREAD = {
+    "torch_dtype",
+    "rope_theta",
+    "rms_norm_eps",
+    "routed_scaling_factor",
+    "router_aux_loss_coef",
+    "bos_token_id",
+    "eos_token_id",
+}
 ODD = st.one_of(
     st.none(), st.booleans(), st.text(max_size=5), st.integers(-5, 0), st.integers(2**31, 2**70), st.floats(),
     st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),

@@ -59,7 +59,6 @@ def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, t
     cache, alignment = phases["rollout"]["KV cache"], phases["rollout"]["cache alignment"]
     kinds = {
         "rollout weights": (brought("resume_weights"), phases["switch"]["rollout weights"]),
-        "derived weights": (brought("update_weights"), phases["rollout"]["derived weights"]),
         "KV cache": (rank_counts["kv_blocks"] * BLOCK_TOKENS * planned.cache.bytes_per_token, cache),
         "KV cache, aligned": (brought("resume_kv_cache"), cache + alignment),
         "actor weights": (held(f"log_prob.{load}") - held("log_prob.begin"), phases["log_prob"]["actor weights"]),
@@ -71,6 +70,8 @@ def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, t
         "most in ref": most("ref", gone),
         "most in update": most("update", "before_step", "step"),
     }
+    if "derived weights" in phases["rollout"]:
+        kinds["derived weights"] = (brought("update_weights"), phases["rollout"]["derived weights"])
     if "optimizer" in phases["update"]:
         counted = held("update.load_megatron_optimizer") - held(f"update.{load}")
         kinds["optimizer"] = (counted, phases["update"]["optimizer"])
@@ -85,14 +86,14 @@ def _kinds(run: Subject, stage: int, rank_counts: dict[str, Any]) -> dict[str, t
 
 @pytest.fixture
 def plan_and_count(
-    tiny_made: Callable[[int], Made], workers_of: Callable[[str, bool], Workers], tmp_path: Path
+    tiny_made: Callable[..., Made], workers_of: Callable[[str, bool], Workers], tmp_path: Path
 ) -> Callable[..., dict[str, tuple[int, int]]]:
     """Plans a `Layout`, given by its fields, runs it, and sets both beside one another."""
 
     def run(**fields: Any) -> dict[str, tuple[int, int]]:
         layout = Layout(**fields)
         planned = layout.planned()
-        made = tiny_made(layout.expert_width)
+        made = tiny_made(layout.expert_width, layout.member)
         counted = workers_of(RANKS, layout.mindspeed).run(
             planned, made, tmp_path, load_of_first=layout.load_of_first, seed=layout.seed
         )

@@ -16,6 +16,7 @@ from recipe.runfile.config import load
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import HOST, OFFLOADED, SWAPPED, Recompute
 from recipe.tiny.config import tiny_fields
+from recipe.tiny.members import DEEPSEEK_V3, MOONLIGHT, QWEN3, QWEN3_MOE
 
 PROMPT, RESPONSE = 40, 24
 
@@ -25,7 +26,7 @@ class Layout:
     """One way to lay the tiny model out.
 
     `load_of_first`: the experts of the first expert-parallel rank are sent so many times an even share; None: as the
-    router chooses. `expert_width`: of the model.
+    router chooses. `expert_width`: of the model, which is the tiny one of that name (`member`).
     """
 
     dies: int
@@ -43,12 +44,14 @@ class Layout:
     expert_width: int = 64
     optimizer: str = OFFLOADED
     seed: int = 1
+    member: str = DEEPSEEK_V3
 
     def planned(self) -> Subject:
         config = load(REPO / "configs/sim.toml")
         parts: dict[str, dict[str, Any]] = {
             "run": {"save_every": 1},
             "cluster": {"dies_per_node": self.dies},
+            "model": {"member": self.member},
             "data": {"max_prompt_tokens": PROMPT, "max_response_tokens": RESPONSE},
             "rollout": {
                 "tensor_parallel": self.rollout_tensor, "instances": self.instances, "samples_per_prompt": 4,
@@ -63,7 +66,7 @@ class Layout:
             "train": {"prompts_per_step": 4, "loss_mode": "vanilla"},
         }  # fmt: skip
         changed = {name: dataclasses.replace(getattr(config, name), **values) for name, values in parts.items()}
-        model = describe({**tiny_fields(), "moe_intermediate_size": self.expert_width})
+        model = describe(tiny_fields(member=self.member) | expert_fields(self.member, self.expert_width))
         run = subject(dataclasses.replace(config, **changed), model, prompt_tokens=PROMPT)
         return dataclasses.replace(run, fused=self.mindspeed, stacked=self.mindspeed)
 
@@ -76,13 +79,18 @@ class Made:
     checkpoint: Path
 
 
-def make_model(directory: Path, expert_width: int) -> Made:
+def expert_fields(member: str, width: int) -> dict[str, int]:
+    """The changes that give a tiny model experts of this width, if it has any."""
+    return {"moe_intermediate_size": width} if "moe_intermediate_size" in tiny_fields(member=member) else {}
+
+
+def make_model(directory: Path, expert_width: int, member: str) -> Made:
     from recipe.tiny.build import random_model
     from recipe.tiny.tokenizer import save_tokenizer
     from recipe.weights.convert import convert
 
     made = Made(directory / "hf", directory / "mcore")
-    random_model(1, moe_intermediate_size=expert_width).save_pretrained(made.hf)
+    random_model(1, member=member, **expert_fields(member, expert_width)).save_pretrained(made.hf)
     save_tokenizer(made.hf)
     convert(made.hf, made.checkpoint)
     return made
@@ -108,8 +116,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     # About as wide beside the hidden size as in the real model: what is fullest in a pass is something else.
     "ep2, narrow experts, tokens 3 : 1": {"dies": 2, "expert_width": 32, "load_of_first": 1.5},
     "ep2, as the router chooses": {"dies": 2, "load_of_first": None},
+    "Moonlight, ep2": {"dies": 2, "member": MOONLIGHT},
+    "Qwen3-MoE, ep2": {"dies": 2, "member": QWEN3_MOE},
+    "Qwen3-MoE, tp2 ep2; rollout tp2": {"dies": 2, "member": QWEN3_MOE, "tensor": 2, "rollout_tensor": 2},
+    "Qwen3": {"dies": 2, "member": QWEN3, "expert": 1, "instances": 2, "load_of_first": None},
 }
-FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2")
+FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2", "Qwen3-MoE, ep2")
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:

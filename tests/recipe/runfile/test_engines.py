@@ -34,7 +34,8 @@ def with_(config: RunConfig, section: str, **values: Any) -> RunConfig:
 
 
 def broken(config: RunConfig, strict: bool = True) -> list[str]:
-    return [misfit.rule for misfit in misfits(config, lay_out(config), MODEL, strict)]
+    model = KNOWN[config.model.architecture] if config.model.architecture else MODEL
+    return [misfit.rule for misfit in misfits(config, lay_out(config), model, strict)]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("[ah]*.toml")), ids=lambda path: path.stem)
