@@ -35,7 +35,7 @@ LOOK = [
     and re.search(
         r"-m recipe (sync --check|patches (list|verify)$|plan|show|preflight .*--no-cluster|doctor(?! runs/))", line
     )
-    and not re.search(r"\b(RUN|NAME|DIR)\b", line)
+    and not re.search(r"\b(RUN|NAME|DIR|MODEL)\b", line)
 ]
 # What they read is the reader's.
 MISS = [
