@@ -11,6 +11,7 @@ from recipe.data.chat_template import chat_template_file, read_chat_template
 from recipe.data.records import DataError
 from recipe.data.rows import Row
 from recipe.data.templates import Template
+from recipe.tokenizer.ranks import tokenizer_json_fix
 
 BATCH = 1024
 
@@ -30,7 +31,10 @@ class PromptTokens:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         except Exception as error:  # a foreign file can make the library raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"--tokenizer: {directory} holds no tokenizer that can be read: {reason}") from error
+            fix = tokenizer_json_fix(directory)
+            raise DataError(
+                f"--tokenizer: {directory} holds no tokenizer that can be read: {reason}" + (f"; {fix}" if fix else "")
+            ) from error
         file = chat_template_file(directory, chat_template)
         if file is not None:
             self._tokenizer.chat_template = read_chat_template(file)

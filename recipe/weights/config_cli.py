@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recipe.files import write_atomically
 from recipe.models.published import CONFIGS
 from recipe.text import printable
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_directory import dtype_of, plain_config
 from recipe.weights.key_maps import require_described
+from recipe.weights.new_file import write_new
 from recipe.weights.wholeness import read_json
 
 TEXT = (
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if options.out is None:
             sys.stdout.write(content.decode())
         else:
-            print(printable(_write(options.out / "config.json", content)))
+            print(printable(write_new(options.out / "config.json", content)))
     except WeightsError as error:
         print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
@@ -76,17 +76,3 @@ def source_config(source: str) -> dict[str, Any]:
         f"{source}: no such directory, and no architecture that is known here ({', '.join(CONFIGS)}); name the "
         "directory that holds config.json"
     )
-
-
-def _write(file: Path, content: bytes) -> str:
-    """Write the file unless it is there; what was done.  WeightsError: another is there, or it cannot be written."""
-    try:
-        if file.exists():
-            if file.read_bytes() != content:
-                raise WeightsError(f"{file} is another file, and stays; name another directory, or move it away")
-            return f"{file}: there already, the same"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, content)
-    except OSError as error:
-        raise WeightsError(f"{file}: cannot be written ({error.strerror}); name another directory") from None
-    return f"{file}: written"

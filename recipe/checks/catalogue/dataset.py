@@ -21,6 +21,7 @@ from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.data.records import DataError
 from recipe.data.templates import get_template
 from recipe.reward.processes.tier3 import GRADERS, REQUIREMENTS
+from recipe.tokenizer.ranks import tokenizer_json_fix
 
 # Rewards by what they look for in an answer.
 TAGGED = ("format", "strict_format", "acc", "base_acc", "r1_zero")
@@ -197,7 +198,8 @@ def _lengths(facts: Facts) -> Iterator[Complaint]:
 def _renders(facts: Facts) -> Iterator[Complaint]:
     tokenized = facts.tokenized
     if "error" in tokenized:
-        yield bad(f"the tokenizer of {facts.model_directory}: {tokenized['error']}", "prompts that it renders")
+        fix = tokenizer_json_fix(facts.model_directory)
+        yield bad(f"the tokenizer of {facts.model_directory}: {tokenized['error']}", "prompts that it renders", fix)
         return
     first = next(longest(facts.prompts, 1), [])
     for message in first:

@@ -16,6 +16,7 @@ from recipe.models.families import describe
 from recipe.models.family import ModelError
 from recipe.models.published import KNOWN
 from recipe.runfile.errors import ConfigError
+from recipe.tokenizer.ranks import tokenizer_json_fix
 from recipe.weights.errors import WeightsError
 
 CONVERT = "make it with scripts/convert_hf_to_mcore.py"
@@ -101,7 +102,7 @@ def _tokenizer(facts: Facts) -> Iterator[Complaint]:
     directory = facts.here(facts.model_directory, "the model's directory")
     missing = [name for name in TOKENIZER_FILES if not (directory / name).is_file()]
     if missing:
-        yield bad(f"no {' and no '.join(missing)} in {directory}", "both")
+        yield bad(f"no {' and no '.join(missing)} in {directory}", "both", tokenizer_json_fix(directory))
         return
     try:
         _ = facts.derived.chat_template

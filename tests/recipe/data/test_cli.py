@@ -118,6 +118,9 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "tokenizer.json").write_text("{}")
+    kimi = tmp_path / "kimi"
+    kimi.mkdir()
+    (kimi / "tiktoken.model").write_text("AA== 0")
     (tmp_path / "blank.jinja").write_text(" ")
     picky = tmp_path / "picky"
     picky.mkdir()
@@ -132,6 +135,7 @@ def test_bad_arguments_are_one_line(tmp_path: Path, tokenizer: Path, capsys: pyt
         (["--test-size", "3", "--test_json_path", "x.json"], "--test-size and --test_json_path both say"),
         (["--max-prompt-tokens", "9"], "--max-prompt-tokens needs --tokenizer"),
         (["--tokenizer", str(tmp_path / "absent")], "is not a directory"),
+        (["--tokenizer", str(kimi)], f"; run: python -m recipe tokenizer-json {kimi}"),
         (["--tokenizer", str(broken)], "holds no tokenizer that can be read"),
         (["--chat-template", "x.jinja"], "--chat-template needs --tokenizer"),
         (

@@ -235,6 +235,17 @@ def test_w005_a_tokenizer_without_a_chat_template_gets_ours(files: Any) -> None:
         assert files.findings(id) == [], id
 
 
+def test_a_tiktoken_tokenizer_is_told_what_makes_a_tokenizer_json_of_it(files: Any) -> None:
+    (_model(files) / "tokenizer.json").rename(_model(files) / "tiktoken.model")
+    _tokenizer(auto_map={"AutoTokenizer": ["tokenization_moonshot.Tokenizer", None]}, tokenizer_class="Tokenizer")(
+        files
+    )
+    for id in ("W005", "D009"):
+        assert [finding.fix for finding in files.findings(id)] == [
+            f"run: python -m recipe tokenizer-json {_model(files)}"
+        ]
+
+
 def test_w005_a_chat_template_that_is_not_there(files: Any) -> None:
     files.set(data_chat_template=str(files.root / "absent.jinja"))
     assert "absent.jinja: cannot be read" in files.findings("W005")[0].found
