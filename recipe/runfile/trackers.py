@@ -32,8 +32,10 @@ def tracker_environment(config: RunConfig, paths: RunPaths) -> dict[str, str]:
             "SWANLAB_LOG_DIR": str(directory / "swanlog"),
             "SWANLAB_MODE": "cloud" if run.trackers_online else "offline",
         },
-        # Online, the address is the user's.
-        MLFLOW: {} if run.trackers_online else {"MLFLOW_TRACKING_URI": (directory / "mlruns").as_uri()},
+        # Online, the address is the user's. Without the second, mlflow 3 refuses to write into a directory.
+        MLFLOW: {}
+        if run.trackers_online
+        else {"MLFLOW_TRACKING_URI": (directory / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"},
     }
     return {name: value for tracker in run.trackers for name, value in values[tracker].items()}
 

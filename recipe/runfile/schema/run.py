@@ -66,14 +66,14 @@ class Run:
         [],
         choices=TRACKERS,
         gives="trainer.logger, TENSORBOARD_DIR, WANDB_DIR, WANDB_MODE, SWANLAB_LOG_DIR, SWANLAB_MODE, "
-        "MLFLOW_TRACKING_URI",
+        "MLFLOW_TRACKING_URI, MLFLOW_ALLOW_FILE_STORE",
         on_resume=FREE,
     )
     trackers_online: bool = key(
         "wandb, swanlab and mlflow send what they record; WANDB_API_KEY, SWANLAB_API_KEY and MLFLOW_TRACKING_URI are "
         "then taken from the environment",
         False,
-        gives="WANDB_MODE, SWANLAB_MODE, MLFLOW_TRACKING_URI",
+        gives="WANDB_MODE, SWANLAB_MODE, MLFLOW_TRACKING_URI, MLFLOW_ALLOW_FILE_STORE",
         on_resume=FREE,
     )
     setup_deadline_s: int = key("longest silence until the first step", 600, unit="s", least=1, on_resume=FREE)

@@ -30,7 +30,8 @@ def tracked(*names: str, online: bool = False) -> RunConfig:
 
 
 def variables(config: RunConfig) -> dict[str, str]:
-    names = ("TENSORBOARD_DIR", "WANDB_DIR", "WANDB_MODE", "SWANLAB_LOG_DIR", "SWANLAB_MODE", "MLFLOW_TRACKING_URI")
+    names = ("TENSORBOARD_DIR", "WANDB_DIR", "WANDB_MODE", "SWANLAB_LOG_DIR", "SWANLAB_MODE", "MLFLOW_TRACKING_URI",
+             "MLFLOW_ALLOW_FILE_STORE")  # fmt: skip
     environment = derive_run(config, paths=PATHS).environment
     return {name: environment[name] for name in names if name in environment}
 
@@ -49,6 +50,7 @@ def test_everything_is_in_the_directory_of_the_run_and_nothing_is_sent() -> None
         "SWANLAB_LOG_DIR": "/runs/one/swanlog",
         "SWANLAB_MODE": "offline",
         "MLFLOW_TRACKING_URI": "file:///runs/one/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
     }
     online = variables(tracked(*TRACKERS, online=True))
     assert (online["WANDB_MODE"], online["SWANLAB_MODE"]) == ("online", "cloud") and "MLFLOW_TRACKING_URI" not in online
