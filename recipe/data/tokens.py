@@ -28,7 +28,9 @@ class PromptTokens:
         from transformers import AutoTokenizer
 
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+            # Not to be left out: the library then asks whoever sits there whether it may run the model's code.
+            refused = {"local_files_only": True, "trust_remote_code": False}
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, **refused)
         except Exception as error:  # a foreign file can make the library raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             fix = tokenizer_json_fix(directory)

@@ -20,7 +20,7 @@ def prompt_lengths(model: Path, data: Path, template: Path | None = None) -> lis
     import pyarrow.parquet
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     if template is not None:
         tokenizer.chat_template = read_chat_template(template)
     lengths = []

@@ -59,7 +59,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         return {"missing": error.name}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(question["model"], local_files_only=True)
+        # Not to be left out: the library then asks whether it may run the model's code.
+        refused = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer: Any = AutoTokenizer.from_pretrained(question["model"], **refused)
         if question["chat_template"] is not None:
             tokenizer.chat_template = question["chat_template"]
         texts = [
