@@ -182,7 +182,7 @@ def _heads_in_graph(facts: Facts) -> Iterator[Complaint]:
 @check(
     "V014", "a model that is run strictly has sizes that an NPU takes", needs="static",
     why="with [simulator] strict the simulated device refuses, as an NPU does, heads and experts of other sizes than "
-        "DeepSeek-V3's own; the run would end at its first prompt",
+        "those of DeepSeek-V3, or of the large models with grouped queries; the run would end at its first prompt",
     fix='take out [simulator] strict, or set [model] sizes = "legal"',
 )  # fmt: skip
 def _strict(facts: Facts) -> Iterator[Complaint]:
