@@ -133,9 +133,12 @@ def let_v1_take_float32() -> None:
 def reference_model(case: dict[str, Any]) -> PreTrainedModel:
     """A random model with weights of real size: a default initialisation is nearly uniform and agrees with anything."""
     from recipe.tiny.build import random_model
+    from recipe.tiny.members import DEEPSEEK_V3
 
     hugging_face.restore()
-    model = random_model(case["seed"], case["sizes"], case["member"], num_hidden_layers=case["layers"]).eval()
+    model = random_model(
+        case["seed"], case["sizes"], case.get("member", DEEPSEEK_V3), num_hidden_layers=case["layers"]
+    ).eval()
     generator = torch.Generator().manual_seed(case["seed"])
     head = "embed_tokens" if model.config.tie_word_embeddings else "lm_head"
     with torch.no_grad():

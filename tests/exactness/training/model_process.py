@@ -172,7 +172,7 @@ def build(
         overrides |= mindspeed_overrides(model)
     if job["device"] == "cpu":
         overrides |= {"use_cpu_initialization": True, "moe_shared_expert_overlap": False}
-    if "first" in layout:
+    if "first" in layout and layout.get("pp", 1) > 1:
         overrides["num_layers_in_first_pipeline_stage"] = layout["first"]
     if layout.get("tp", 1) > 1:
         overrides["sequence_parallel"] = True

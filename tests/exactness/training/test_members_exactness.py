@@ -15,6 +15,7 @@ import torch
 from recipe.runfile.overrides import STABLE_ROUTER
 from recipe.tiny.config import tiny_config
 from recipe.tiny.members import DEEPSEEK_V3, MEMBERS
+from tests.exactness import hugging_face
 from tests.exactness.training.conftest import Case
 
 Results = list[list[dict[str, Any]]]
@@ -26,6 +27,7 @@ WITH_EXPERTS = [{"ep": 2, **UNBALANCED}, {"pp": 2, "first": 1, **UNBALANCED}, {"
 
 @pytest.fixture(scope="module", params=[name for name in MEMBERS if name != DEEPSEEK_V3])
 def member(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    hugging_face.restore()  # this process may have imported verl
     config = tiny_config(member=request.param, vocab_size=320, pad_token_id=0)
     return Case(tmp_path_factory.mktemp(request.param), rows=6, config=config)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recipe.tiny.sizes import SIZES, SMALLEST
-from tests.exactness.training.conftest import Case
+from tests.exactness.training.conftest import Case, deepseek_v3
 from tests.exactness.training.test_load_exactness import (
     alternatives,
     check_every_element,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def six_layers(tmp_path_factory: pytest.TempPathFactory) -> Case:
     sizes = SIZES[SMALLEST] | {"num_experts_per_tok": 2, "num_hidden_layers": LAYERS}
-    return Case(tmp_path_factory.mktemp("six"), rows=8, sizes=sizes)
+    return Case(tmp_path_factory.mktemp("six"), rows=8, config=deepseek_v3(sizes))
 
 
 @pytest.fixture(scope="module")

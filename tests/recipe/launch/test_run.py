@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 
 import pytest
 
@@ -30,6 +31,8 @@ def test_changed_upstream(upstream, tmp_path):
     module = upstream / "verl" / "models" / "mcore" / "patch_v012.py"
     module.parent.mkdir(parents=True)
     module.write_text("def apply_patch(): return None\n")
+    # What else is patched in the same place is as it should be.
+    shutil.copy(REPO / "upstream/verl/models/mcore/model_initializer.py", module.parent)
     with pytest.raises(LaunchError, match=r"verl_patches\.models\.mcore\.patch_v012:apply_patch .* has changed"):
         launch(load(SIM), SIM)
     assert not (tmp_path / "runs").exists()

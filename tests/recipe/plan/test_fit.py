@@ -24,6 +24,8 @@ from recipe.tiny.config import tiny_fields
 
 BIG = "deepseek_v3_671b"
 A3 = ("--hardware", "a3_128")
+# A tiny model has fewer positions than the answers that are asked for by default.
+SHORT = ("--hardware", "a2_64", "--max-response-tokens", "512")
 
 
 def run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], *options: str) -> RunConfig:
@@ -91,7 +93,7 @@ def test_a_model_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     model = tmp_path / "my model"
     model.mkdir()
     (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
-    config = run_file(tmp_path, capsys, str(model), "--hardware", next(iter(HARDWARE)))
+    config = run_file(tmp_path, capsys, str(model), *SHORT)
     assert config.model.path == str(model) and config.run.name == "my_model"
     assert (config.cluster.nodes, config.cluster.head) == (1, None)
     assert config.model.checkpoint == "/shared/my_model-torch_dist"
@@ -103,7 +105,7 @@ def test_a_converted_model_is_its_own_checkpoint_and_nothing_is_left_to_fill_in(
     model = tmp_path / "Mine-torch_dist" / "huggingface"
     model.mkdir(parents=True)
     (model / "config.json").write_text(json.dumps(tiny_fields("legal")), encoding="utf-8")
-    config = run_file(tmp_path, capsys, str(model), "--hardware", "a2_64", "--shared", f"{tmp_path}/")
+    config = run_file(tmp_path, capsys, str(model), *SHORT, "--shared", f"{tmp_path}/")
     assert (config.run.name, config.model.checkpoint) == ("Mine", str(model.parent))
     assert config.data.train_path == f"{tmp_path}/deepscaler/train.parquet"
     assert config.run.output_dir == f"{tmp_path}/runs"

@@ -97,6 +97,10 @@ MISTAKES = [
     (STRICT, "rollout", "tensor_parallel = 2", "V013"),
     (SIM, "simulator", "strict = true", "V014"),
     (BALANCE, "rollout", "graph_sizes = [128]", "V005"),
+    ("a2_8npu_moonlight_16b", "actor", "stage_layers = [7, 7, 7, 7]", "L010"),
+    ("a2_8npu_qwen3_8b", "rollout", "tensor_parallel = 3", "L005"),
+    ("a2_8npu_qwen2_5_7b", "cluster", "hbm_gib_per_die = 32", "M001"),
+    ("a3_16die_qwen3_30b_a3b", "actor", "expert_parallel = 1", "L018"),
 ]  # fmt: skip
 
 

@@ -49,15 +49,15 @@ def test_two_stages_are_counted_and_set_beside_the_plan(tmp_path: Path) -> None:
     for name, pair in made["traffic"].items():
         if name != "pipeline":  # of which the plan knows no shapes and no padding
             assert abs(pair["planned_bytes"] / pair["sent_bytes"] - 1) < 0.01, (name, pair)
-    # The plan has 4% more than the first stage, of a single dense layer, takes in its update and in the switch to the
-    # rollout, which are small here, and is closer elsewhere.
+    # The plan has 4% more than the first stage takes, whose single dense layer is small here, and is closer elsewhere.
     off = {
         (stage["stage"], name): abs(phase["planned_bytes"] / phase["peak_bytes"] - 1)
         for stage in made["stages"]
         for name, phase in stage["phases"].items()
         if name in ("switch", "log_prob", "ref", "update")
     }
-    assert max(off.pop((0, "update")), off.pop((0, "switch"))) < 0.05 and max(off.values()) < 0.03, page
+    assert max(value for (stage, _), value in off.items() if stage == 0) < 0.05, page
+    assert max(value for (stage, _), value in off.items() if stage > 0) < 0.03, page
     assert "Stage 1, die 2" in page and "more than 3%" in page
 
 

@@ -22,6 +22,7 @@ from recipe.tiny.sizes import LEGAL, SMALLEST
 from recipe.tiny.warm_start import WarmStart
 from recipe.weights import mcore_to_hf
 from recipe.weights.convert import convert
+from tests.exactness import hugging_face
 
 ARCHITECTURES = {
     DEEPSEEK_V3: "DeepseekV3ForCausalLM",
@@ -96,6 +97,7 @@ def test_queries_without_a_latent_are_those_of_a_latent_that_changes_nothing() -
 
 
 def test_it_is_warmed_up_and_measured(tmp_path: Path) -> None:
+    hugging_face.restore()  # this process may have imported verl
     settings = TinyModel(member=QWEN2, warm_start=WarmStart(steps=2, batch=4))
     record = build_model(settings, tmp_path / "tiny", lambda _: None)
     assert record["settings"]["member"] == QWEN2 and record["steps"] == 2

@@ -52,7 +52,7 @@ class FakeLLM:
         self.kwargs, self.compile = kwargs, torch.compile
         if self.fails:
             raise ValueError("no engine today")
-        layer = SimpleNamespace(kv_cache=[None])
+        layer = SimpleNamespace(kv_cache=[None], impl=SimpleNamespace())
         self.layer = layer
         self.runner = SimpleNamespace(
             model=Weights(),
