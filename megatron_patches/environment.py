@@ -10,7 +10,8 @@ import importlib.util
 from recipe.overlay import Condition
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a package of that name can be imported."""
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -18,16 +19,16 @@ def _installed(name: str) -> bool:
 
 
 def _plain() -> bool:
-    return not (_installed("transformer_engine") or _installed("mindspeed"))
+    return not (installed("transformer_engine") or installed("mindspeed"))
 
 
 def _plain_on_npu() -> bool:
-    return _installed("torch_npu") and _plain()
+    return installed("torch_npu") and _plain()
 
 
 def _torch_optimizer() -> bool:
     # MindSpeed puts an empty module of that name where there is none.
-    return _installed("mindspeed") or not _installed("transformer_engine")
+    return installed("mindspeed") or not installed("transformer_engine")
 
 
 plain_megatron = Condition(

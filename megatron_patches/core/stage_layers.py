@@ -8,10 +8,10 @@ Megatron-core 0.12.1 and verl 0.6.1 know the layers of the first and of the last
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from typing import Any
 
+from megatron_patches.environment import installed
 from recipe.overlay import Condition
 
 OPTION = "RECIPE_STAGE_LAYERS"
@@ -45,7 +45,7 @@ def _checked(config: Any) -> tuple[int, ...]:
 
 
 def _without_mindspeed() -> bool:
-    return bool(listed_layers()) and importlib.util.find_spec("mindspeed") is None
+    return bool(listed_layers()) and not installed("mindspeed")
 
 
 listed = Condition(

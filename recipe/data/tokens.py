@@ -16,6 +16,14 @@ from recipe.tokenizer.ranks import tokenizer_json_fix
 BATCH = 1024
 
 
+def load_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a model's directory, by none of its own code; a foreign file can make it raise anything."""
+    from transformers import AutoTokenizer
+
+    # Where it is left out, the library asks whoever sits there whether it may run the model's code.
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
 class PromptTokens:
     """Renders and measures prompts with the tokenizer of a model directory. Raises ``DataError`` for a bad one.
 
@@ -25,12 +33,8 @@ class PromptTokens:
     def __init__(self, directory: Path, chat_template: Path | None = None) -> None:
         if not directory.is_dir():
             raise DataError(f"--tokenizer: {directory} is not a directory; give a model's, with tokenizer.json in it")
-        from transformers import AutoTokenizer
-
         try:
-            # Not to be left out: the library then asks whoever sits there whether it may run the model's code.
-            refused = {"local_files_only": True, "trust_remote_code": False}
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, **refused)
+            self._tokenizer = load_tokenizer(directory)
         except Exception as error:  # a foreign file can make the library raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             fix = tokenizer_json_fix(directory)

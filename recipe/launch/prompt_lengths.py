@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 from recipe.data.chat_template import read_chat_template
+from recipe.data.tokens import load_tokenizer
 
 
 def prompt_lengths(model: Path, data: Path, template: Path | None = None) -> list[int]:
     """Tokens of each prompt in `data/train.parquet` and `data/test.parquet`, with `template` or the model's own."""
     import pyarrow.parquet
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_tokenizer(model)
     if template is not None:
         tokenizer.chat_template = read_chat_template(template)
     lengths = []

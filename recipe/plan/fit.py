@@ -19,11 +19,10 @@ from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, HARDWARE, HOST, NPU, OFFLOADED, ON_POLICY, PLACEHOLDER_HEAD, SWAPPED
+from recipe.weights.torch_dist import HUGGING_FACE
 
 # Tokens of an engine step: what a whole sequence has, but no more.
 _MOST_BATCHED_TOKENS = 8192
-# Where scripts/convert_hf_to_mcore.py puts config.json and tokenizer, in the checkpoint that it makes.
-_BESIDE = "huggingface"
 # Of a die, for what no plan counts: kernels' workspaces, and memory in pieces.
 _LEFT_FREE = 0.1
 
@@ -70,7 +69,6 @@ def fit(wanted: Wanted) -> Fit:
         ConfigError: an unknown model, one that has fewer positions than that, or no cluster of up to `MOST_NODES` nodes
             has room.
     """
-    best: tuple[dict[str, dict[str, Any]], SmallestCluster] | None = None
     model, place = _model(wanted.model, wanted.shared), f"--fit {wanted.model}"
     sizes = architecture_of(from_values(_values(wanted, model), place))
     if (sequence := wanted.prompt_tokens + wanted.response_tokens) > sizes.max_positions:
@@ -78,18 +76,20 @@ def fit(wanted: Wanted) -> Fit:
             f"{model.name} has {sizes.max_positions} positions (max_position_embeddings), and {wanted.prompt_tokens} + "
             f"{wanted.response_tokens} tokens are {sequence}; take shorter ones"
         )
+    fitting = []
     for saving in _savings(HARDWARE[wanted.hardware].device):
         values = _values(wanted, model, sizes, saving)
         found = smallest_cluster(subject(from_values(values, place), sizes), _order)
-        if found is not None and (best is None or _order(found) < _order(best[1])):
-            best = values, found
-    if best is None:
+        if found is not None:
+            fitting.append((values, found))
+    if not fitting:
         raise ConfigError(
             f"{model.name} does not fit on up to {MOST_NODES} nodes of {wanted.hardware} with {wanted.prompts} prompts "
             f"x {wanted.samples} answers of up to {wanted.prompt_tokens} + {wanted.response_tokens} tokens; take fewer "
             "or shorter ones, or larger dies"
         )
-    return Fit(best[1], _with_layout(*best))
+    values, best = min(fitting, key=lambda one: _order(one[1]))
+    return Fit(best, _with_layout(values, best))
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,11 @@ class _Model:
 def _model(named: str, shared: str) -> _Model:
     if named in KNOWN:
         home = f"{shared}/{named}-torch_dist"
-        return _Model(named, {"path": f"{home}/{_BESIDE}", "checkpoint": home, "architecture": named})
+        return _Model(named, {"path": f"{home}/{HUGGING_FACE}", "checkpoint": home, "architecture": named})
     directory = Path(named).expanduser().resolve()
     if not (directory / "config.json").is_file():
         raise ConfigError(f"--fit {named}: neither a directory with config.json nor one of {', '.join(KNOWN)}")
-    converted = directory.parent if directory.name == _BESIDE else None
+    converted = directory.parent if directory.name == HUGGING_FACE else None
     name = (directory if converted is None else converted).name.removesuffix("-torch_dist")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-")[:64] or "model"
     checkpoint = f"{shared}/{name}-torch_dist" if converted is None else str(converted)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from recipe.plan.duration import estimate
 from recipe.plan.fit import Fit
-from recipe.plan.page import COLUMNS, TITLES, layout_text
+from recipe.plan.page import COLUMNS, TITLES, fullest_by_phase, layout_text
 from recipe.plan.traffic import lengths
 from recipe.runfile.toml_text import as_toml
 from recipe.sizes import size_text
@@ -35,9 +35,7 @@ def _head(found: Fit, command: str) -> Iterator[str]:
     name = "" if hardware is None else f" ({hardware.name})"
     yield f"{command}: the smallest cluster that this fits on, by the plan; it has run nowhere."
     yield f"{cluster.nodes} x {cluster.dies_per_node} dies of {size_text(needed.limit)}{name}; {layout_text(run)}."
-    phases = [(TITLES[phase], needed.worst(phase)) for phase in needed.phases]
-    full = ", ".join(f"{title} {size_text(die.total(phase) + die.outside_total)}" for phase, (title, die) in zip(
-        needed.phases, phases, strict=True))  # fmt: skip
+    full = ", ".join(f"{TITLES[phase]} {size_text(total)}" for phase, _, total in fullest_by_phase(needed))
     host = "" if (gib := run.config.host_gib_per_node) is None else f" of {gib:g} GiB"
     yield f"The fullest die: {full}. A node's host holds {size_text(needed.host.total)}{host}."
     if time is not None:

@@ -178,7 +178,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "die_bytes": needed.limit,
         "fullest": {
             phase: {"stage": die.stage, "bytes": total, "left_bytes": needed.limit - total}
-            for phase, die, total in _fullest(needed)
+            for phase, die, total in fullest_by_phase(needed)
         },
         "memory": [
             {
@@ -209,7 +209,8 @@ def as_json(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fullest(needed: Memory) -> Iterator[tuple[str, Die, int]]:
+def fullest_by_phase(needed: Memory) -> Iterator[tuple[str, Die, int]]:
+    """Each phase, its fullest die, and the bytes there, with what is outside torch."""
     for phase in needed.phases:
         die = needed.worst(phase)
         yield phase, die, die.total(phase) + die.outside_total

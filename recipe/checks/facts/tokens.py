@@ -18,6 +18,7 @@ from typing import Any
 
 from recipe.checks.finding import CannotTell
 from recipe.data.templates import CHAT
+from recipe.data.tokens import load_tokenizer
 from recipe.own_packages import REPOSITORY
 
 LIMIT_S = 90
@@ -55,13 +56,11 @@ def measure(model: Path, prompts: list[list[dict[str, str]]], chat_template: str
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:
     try:
-        from transformers import AutoTokenizer
+        import transformers  # noqa: F401  whether it is there
     except ModuleNotFoundError as error:
         return {"missing": error.name}
     try:
-        # Not to be left out: the library then asks whether it may run the model's code.
-        refused = {"local_files_only": True, "trust_remote_code": False}
-        tokenizer: Any = AutoTokenizer.from_pretrained(question["model"], **refused)
+        tokenizer = load_tokenizer(Path(question["model"]))
         if question["chat_template"] is not None:
             tokenizer.chat_template = question["chat_template"]
         texts = [

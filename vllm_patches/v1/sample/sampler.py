@@ -8,11 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from vllm.v1.sample.sampler import _SAMPLING_EPS as GREEDY_BELOW
 
 from recipe.overlay import patch
-
-# The sampler's own bound: a request below it takes the likeliest token.
-_GREEDY_BELOW = 1e-5
 
 
 @patch(
@@ -38,7 +36,7 @@ def forward(original: Callable[..., Any], self: Any, logits: torch.Tensor, sampl
         return original(self, logits, sampling_metadata)
     # NPU-ADAPTATION: log-probabilities after the temperature
     temperature = sampling_metadata.temperature
-    divisor = torch.where(temperature < _GREEDY_BELOW, torch.ones_like(temperature), temperature)
+    divisor = torch.where(temperature < GREEDY_BELOW, torch.ones_like(temperature), temperature)
     # Computed first: sampling works on the logits in place.
     log_probabilities = self.compute_logprobs(logits.to(torch.float32) / divisor.unsqueeze(1))
     output = original(self, logits, dataclasses.replace(sampling_metadata, max_num_logprobs=None))
