@@ -87,11 +87,17 @@ class Architecture:
         """Entries of verl's `override_transformer_config` that follow from the model.
 
         verl 0.6.1 configures routers without their groups of experts; vLLM routes by them, so that the trainer would
-        pick other experts than the sampler (for 256 experts in 8 groups, half of all argmaxes differ).
+        pick other experts than the sampler (for 256 experts in 8 groups, half of all argmaxes differ). It has the gated
+        activation of models with experts fused, and of models without them in pieces, each of which is kept for the
+        backward pass.
         """
-        if self.expert_groups == 1:
-            return {}
-        return {"moe_router_num_groups": self.expert_groups, "moe_router_group_topk": self.expert_groups_kept}
+        overrides: dict[str, Any] = {}
+        if self.expert_groups > 1:
+            overrides["moe_router_num_groups"] = self.expert_groups
+            overrides["moe_router_group_topk"] = self.expert_groups_kept
+        if not self.experts:
+            overrides["bias_activation_fusion"] = True
+        return overrides
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ Widths below are elements per token; with tensor parallelism a die has its share
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -240,6 +240,7 @@ def forward_pass(
     load: float,
     router: int,
     entropy: bool,
+    left: Sequence[int] = (),
 ) -> int:
     """The most bytes of a pass without gradients through the layers `numbers`.
 
@@ -253,17 +254,21 @@ def forward_pass(
         load: tokens of a die's experts, as a multiple of an even spread.
         router: bytes of an element of the router's type.
         entropy: the pass computes the entropy too.
+        left: bytes that each layer keeps of the pass before; its token dispatcher lets go of them before the experts.
     """
     die_tokens, h = tokens / tensor, model.hidden * BF16
     attention_bytes = attention_most(model, fused, sequence, tokens, backward=False) / tensor
-    moments = [attention_bytes + die_tokens * (attention_forward(model) + 3 * h)]
-    if numbers and numbers[0] < model.dense_layers:
-        moments.append(die_tokens * (3 * h + 3 * model.dense_intermediate * BF16))
-    if numbers and numbers[-1] >= model.dense_layers:
-        # The layer's input, that of its MLP, and the sum between them; on the first stage the embedding (gpt_model.py,
-        # `decoder_input`), which on a later one is what came from the stage before.
-        states = (4 if numbers[0] == 0 else 3) * h
-        moments.append(die_tokens * states + forward_most(model, load, tensor, die_tokens, stacked, router))
+    # The layer's input, that of its MLP, and the sum between them. On the first stage the embedding besides
+    # (gpt_model.py, `decoder_input`); on a later one what came from the stage before, which is counted where it stays
+    # (recipe/plan/resident.py, `left_over`) and is the first layer's input.
+    is_first = bool(numbers) and numbers[0] == 0
+    attended = attention_bytes + die_tokens * (attention_forward(model) + (3 if is_first else 2) * h)
+    dense = die_tokens * ((3 if is_first else 2) * h + 3 * model.dense_intermediate * BF16)
+    mixed = die_tokens * (4 if is_first else 3) * h + forward_most(model, load, tensor, die_tokens, stacked, router)
+    moments = [attended]
+    for place, number in enumerate(numbers):
+        moments.append(attended + sum(left[place:]))
+        moments.append((dense if number < model.dense_layers else mixed) + sum(left[place + 1 :]))
     if last:
         moments.append(die_tokens * (h + head_forward_most(model.vocabulary, entropy)))
     return int(max(moments))

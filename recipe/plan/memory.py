@@ -9,7 +9,7 @@ parameters of the reference are there only where a phase loads them, and the rol
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recipe.models.architecture import Architecture
@@ -27,8 +27,11 @@ BLOCK_TOKENS = 128  # vllm_ascend/platform.py, check_and_update_config
 CACHE_ALIGNMENT_ELEMENTS = 2 * 2**20
 
 LAST_PASS, LAST_UPDATE, GATHERED = "left of the last pass", "left by the update", "gathered inputs"
-# Kinds that are there from the first pass on.
-LEFT_BY_PASSES = frozenset({LAST_PASS, LAST_UPDATE, GATHERED})
+# Kinds that are not there in a phase of the first step, as the passes that leave them come after it.
+LEFT_BY_LATER = {
+    **dict.fromkeys(("rollout", "switch"), frozenset({LAST_PASS, LAST_UPDATE, GATHERED})),
+    **dict.fromkeys(("log_prob", "ref"), frozenset({LAST_UPDATE})),
+}
 
 
 @dataclass(frozen=True)
@@ -190,8 +193,7 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     plain = sum(tensor.nbytes for tensor in tensors)
     # What stays on the device when nothing is loaded: everything that is not offloaded.
     always = {"engine buffers": resident.engine(run), LAST_PASS: resident.left_over(run, stage)}
-    if gathered_bytes := resident.gathered(run):
-        always[GATHERED] = gathered_bytes
+    always |= _named(GATHERED, resident.gathered(run))
     if not actor.offload_parameters:
         always |= {
             "actor weights": laid.parameter_bytes,
@@ -202,13 +204,13 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     if actor.optimizer in (DIE, HOST) and stays:
         always["optimizer"] = stays
 
-    def forward(entropy: bool) -> dict[str, int]:
-        return {"activations": activations.forward_pass(
+    def forward(entropy: bool, left: Sequence[int] = ()) -> int:
+        return activations.forward_pass(
             model, numbers, last,
             tokens=layout.log_prob_micro_batch * run.sequence_tokens, sequence=run.sequence_tokens,
             tensor=layout.actor_tensor, fused=run.fused, stacked=_stack(run, numbers), load=run.expert_load,
-            router=run.router_bytes, entropy=entropy,
-        )}  # fmt: skip
+            router=run.router_bytes, entropy=entropy, left=left,
+        )  # fmt: skip
 
     rollout = {**weights, "KV cache": cache.nbytes, "engine step": resident.engine_step(run, _most_tokens(run, cache))}
     if run.on_ascend:
@@ -224,18 +226,26 @@ def _die(run: Subject, stage: int, weights: Mapping[str, int], cache: Cache, res
     derived = weights.get("derived weights", 0)
     switch = {"actor weights": laid.parameter_bytes, "rollout weights": weights["rollout weights"]}
     switch |= {"reshard buffers": reshard_bytes} if reshard_bytes >= derived else {"derived weights": derived}
-    update_bytes = resident.left_by_update(run, stage)
-    since_update = {LAST_UPDATE: update_bytes} if update_bytes else {}
+    left = resident.left_by_update(run, stage)
+    log_prob, ref = forward(entropy=True), forward(entropy=False)
+    # The actor's next pass lets go of it layer by layer; the reference is another model.
+    since_update = _named(LAST_UPDATE, sum(left) + resident.stage_input(run, stage, layout.micro_batch))
+    in_log_prob = _named(LAST_UPDATE, forward(entropy=True, left=left) - log_prob)
+    in_ref = since_update if run.on_policy else {}
     phases = {
         "rollout": {**always, **since_update, **rollout},
-        "log_prob": {**always, "actor weights": laid.parameter_bytes, **forward(entropy=True)},
-        "ref": {**always, "reference weights": plain, **forward(entropy=False)},
+        "log_prob": {**always, **in_log_prob, "actor weights": laid.parameter_bytes, "activations": log_prob},
+        "ref": {**always, **in_ref, "reference weights": plain, "activations": ref},
         "update": {**always, **update},
         "switch": {**always, **since_update, **switch},
     }
     if run.on_policy:
         del phases["log_prob"]
     return Die(stage, phases, resident.outside(run))
+
+
+def _named(kind: str, size: int) -> dict[str, int]:
+    return {kind: size} if size else {}
 
 
 def _training_bytes(run: Subject, stage: int, numbers: range, last: bool) -> int:

@@ -59,36 +59,44 @@ def left_over(run: Subject, stage: int) -> int:
 
     Of every expert layer, its token dispatcher's probabilities in the router's type, routing map and permutation
     (moe/token_dispatcher.py), and the router's bias and counts; of every attention, the angles of its rope for a
-    sequence (yarn_rotary_pos_embedding.py caches them); of a later stage, its input (`set_input_tensor`).
+    sequence (yarn_rotary_pos_embedding.py caches them); of a later stage, its input (`stage_input`).
     """
     model, layout = run.model, run.layout
     first = run.stage_start(stage)
     numbers = range(first, first + layout.stage_layers[stage])
     layers = sum(n >= model.dense_layers for n in numbers)
     each = layers * (model.experts * (run.router_bytes + 1) + model.experts_per_token * INDEX)
-    each += model.hidden * BF16 if stage else 0
     tokens = (layout.log_prob_micro_batch + layout.micro_batch) * run.sequence_tokens / layout.actor_tensor
     # With grouped queries one for all layers (rotary_pos_embedding.py).
     tables = len(numbers) if isinstance(model, LatentArchitecture) else 1
     angles = tables * run.sequence_tokens * model.rotary_width * FP32
-    return int(tokens * each) + 2 * (angles + layers * 2 * model.experts * FP32)
+    inputs = stage_input(run, stage, layout.micro_batch) + stage_input(run, stage, layout.log_prob_micro_batch)
+    return int(tokens * each) + inputs + 2 * (angles + layers * 2 * model.experts * FP32)
 
 
-def left_by_update(run: Subject, stage: int) -> int:
-    """Bytes that layers keep from an update until their next pass.
+def stage_input(run: Subject, stage: int, sequences: int) -> int:
+    """Bytes of what a later stage is given of a micro-batch, which it holds until it is given the next
+    (`set_input_tensor`)."""
+    return _hidden_state(run, sequences) if stage else 0
+
+
+def left_by_update(run: Subject, stage: int) -> tuple[int, ...]:
+    """Bytes that each of the actor's layers on a stage keeps from an update until its next pass.
 
     A recomputed expert layer's dispatcher holds probabilities that lead to the layer's input as it was given to the
-    recomputation, and to its gradient (tensor_parallel/random.py, `CheckpointFunction`): two hidden states a layer. The
-    input of a later stage holds its gradient (pipeline_parallel/schedules.py, `backward_step`). The stand-in's
-    attention holds the mask of its last batch, and three places of every token.
+    recomputation, and to its gradient (tensor_parallel/random.py, `CheckpointFunction`): two hidden states. The input
+    of a later stage has its gradient besides, as large as itself (pipeline_parallel/schedules.py, `backward_step`).
     """
-    layout, start = run.layout, run.stage_start(stage)
-    numbers = range(start, start + layout.stage_layers[stage])
-    recomputed_layers = sum(n >= run.model.dense_layers for n in recomputed(numbers, run.config.actor.recompute)[0])
-    tokens = layout.micro_batch * run.sequence_tokens / layout.actor_tensor
-    masks = run.sequence_tokens**2 * FP32 + 3 * INDEX * layout.micro_batch * run.sequence_tokens
-    states = 2 * recomputed_layers + (1 if stage else 0)
-    return int(states * tokens * run.model.hidden * BF16) + (0 if run.fused else len(numbers) * masks)
+    start = run.stage_start(stage)
+    numbers = range(start, start + run.layout.stage_layers[stage])
+    recomputed_layers = recomputed(numbers, run.config.actor.recompute)[0] - set(range(run.model.dense_layers))
+    states = 2 * _hidden_state(run, run.layout.micro_batch)
+    return tuple(states if number in recomputed_layers else 0 for number in numbers)
+
+
+def _hidden_state(run: Subject, sequences: int) -> int:
+    """Bytes of the hidden states of a micro-batch."""
+    return sequences * run.sequence_tokens * run.model.hidden * BF16 // run.layout.actor_tensor
 
 
 def communicators(run: Subject) -> dict[str, int]:

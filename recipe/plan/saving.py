@@ -57,7 +57,9 @@ def _weights(run: Subject, stage: int) -> int:
         first=stage == 0,
         last=stage == layout.actor_pipeline - 1,
     )
-    once = sum(tensor.nbytes * (layout.actor_expert if tensor.expert else 1) for tensor in tensors)
+    # The copy of a tied embedding on the last stage is saved as the first one's.
+    written = (tensor for tensor in tensors if not (run.model.tied and tensor.name == "output_layer"))
+    once = sum(tensor.nbytes * (layout.actor_expert if tensor.expert else 1) for tensor in written)
     return once // (layout.dies // layout.actor_pipeline)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe.plan import reshard, resident
-from recipe.plan.memory import LEFT_BY_PASSES, memory
+from recipe.plan.memory import LEFT_BY_LATER, memory
 from recipe.plan.saving import saved_copies
 from recipe.plan.subject import Subject
 from recipe.plan.traffic import Lengths, traffic
@@ -79,8 +79,8 @@ def _planned(run: Rehearsed, result: StageResult, name: str, phase: Phase) -> in
     if kinds is None:
         return None
     absent = 0 if "rollout" in result.phases else engine_bytes(subject)
-    if run.steps == 1 and name in ("rollout", SWITCH):  # no pass has been before them
-        absent += sum(size for kind, size in kinds.items() if kind in LEFT_BY_PASSES)
+    if run.steps == 1:
+        absent += sum(size for kind, size in kinds.items() if kind in LEFT_BY_LATER.get(name, ()))
     return sum(kinds.values()) - absent
 
 

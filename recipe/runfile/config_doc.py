@@ -45,6 +45,7 @@ Dies are `nodes x dies_per_node`; sequences are answers with their prompts.
 | `num_layers_in_first_pipeline_stage`, `..._last_...` | the ends of `actor.stage_layers`, where stages differ |
 | `pipeline_num_transformer_layers` (MindSpeed) | `actor.stage_layers`, where stages differ |
 | `moe_router_num_groups`, `moe_router_group_topk` | `n_group` and `topk_group` of the model |
+| `bias_activation_fusion` | on in models without experts too, as verl has it in those with experts |
 | `moe_router_dtype` | float32 on NPUs, which multiply no float64; on GPUs verl's float64, or by `actor.moe_profile` |
 | `multi_latent_attention`, `use_flash_attn` | on where MindSpeed takes part: on NPUs always |
 | `rollout_correction.bypass_mode` | on with `train.loss_mode = "npu_on_policy"` |

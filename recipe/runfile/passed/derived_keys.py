@@ -24,6 +24,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
     "actor_rollout_ref.actor.megatron.expert_tensor_parallel_size": (),
     "actor_rollout_ref.actor.megatron.optimizer_offload": ("actor.optimizer",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.apply_rope_fusion": ("actor.moe_profile",),
+    "actor_rollout_ref.actor.megatron.override_transformer_config.bias_activation_fusion": ("model.architecture",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_aux_loss_coeff": ("actor.moe_profile",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_bias_update_rate": ("actor.moe_profile",),
     "actor_rollout_ref.actor.megatron.override_transformer_config.moe_router_dtype": (

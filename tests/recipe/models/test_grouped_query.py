@@ -29,7 +29,8 @@ def test_each_family_has_its_attention(name: str, bias: bool, norm: bool, tied: 
     model = KNOWN[name]
     assert isinstance(model, GroupedQueryArchitecture) and not model.has_graphs and not model.has_routes
     assert (model.qkv_bias, model.qk_norm, model.tied) == (bias, norm, tied)
-    assert model.transformer_overrides == {} and not model.correction_bias
+    assert model.transformer_overrides == ({} if model.experts else {"bias_activation_fusion": True})
+    assert not model.correction_bias
 
 
 def test_dies_beyond_the_key_heads_have_copies() -> None:

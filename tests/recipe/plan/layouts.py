@@ -16,7 +16,7 @@ from recipe.runfile.config import load
 from recipe.runfile.paths import REPO
 from recipe.runfile.schema import HOST, OFFLOADED, SWAPPED, Recompute
 from recipe.tiny.config import tiny_fields
-from recipe.tiny.members import DEEPSEEK_V3, MOONLIGHT, QWEN3, QWEN3_MOE
+from recipe.tiny.members import DEEPSEEK_V3, LLAMA, MOONLIGHT, QWEN2, QWEN3, QWEN3_MOE
 
 PROMPT, RESPONSE = 40, 24
 
@@ -119,6 +119,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "Moonlight, ep2": {"dies": 2, "member": MOONLIGHT},
     "Qwen3-MoE, ep2": {"dies": 2, "member": QWEN3_MOE},
     "Qwen3-MoE, tp2 ep2; rollout tp2": {"dies": 2, "member": QWEN3_MOE, "tensor": 2, "rollout_tensor": 2},
+    "Llama; rollout tp2": {"dies": 2, "member": LLAMA, "expert": 1, "rollout_tensor": 2},
+    "Qwen2, pp2": {"dies": 2, "member": QWEN2, "expert": 1, "stages": (2, 2), "instances": 2},
     "Qwen3": {"dies": 2, "member": QWEN3, "expert": 1, "instances": 2, "load_of_first": None},
 }
 FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2", "Qwen3-MoE, ep2")

@@ -10,6 +10,7 @@ sequences are sorted by length and cut into few batches of limited area, each on
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -97,15 +98,23 @@ class _Spread(NamedTuple):
     bias: torch.Tensor  # float32, broadcastable to [count, g, r, longest, longest]: 0, or -inf where hidden
 
 
-def _spreads(starts: list[int], lengths: list[int], causal: bool, device: torch.device) -> list[_Spread]:
+class _Packing(NamedTuple):
+    """Which packed rows are a sequence, and whether a query looks at later ones."""
+
+    starts: list[int]
+    lengths: list[int]
+    causal: bool
+
+
+def _spreads(packing: _Packing, device: torch.device) -> Iterator[_Spread]:
     """Few padded batches over all sequences, each with count · longest² <= _MAX_AREA (or of a single sequence)."""
+    starts, lengths, causal = packing
     batches: list[list[int]] = []
     for i in sorted((i for i, n in enumerate(lengths) if n), key=lambda i: lengths[i]):
         if batches and (len(batches[-1]) + 1) * lengths[i] ** 2 <= _MAX_AREA:
             batches[-1].append(i)
         else:
             batches.append([i])
-    out = []
     for batch in batches:
         longest = lengths[batch[-1]]
         first = torch.tensor([starts[i] for i in batch])[:, None]
@@ -120,8 +129,7 @@ def _spreads(starts: list[int], lengths: list[int], causal: bool, device: torch.
             hidden = (place >= size)[:, None, None, None, :]
         bias = torch.zeros(hidden.shape).masked_fill(hidden, float("-inf"))
         moved = (t.to(device) for t in (read, picked, read[picked], bias))
-        out.append(_Spread((len(batch), longest), *moved))
-    return out
+        yield _Spread((len(batch), longest), *moved)
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -129,7 +137,7 @@ class _PackedAttention(torch.autograd.Function):
 
     Reading padded batches from packed rows and writing them back are each other's gradients, so both directions are
     plain row selections; autograd's own gradient of an indexed read would add row by row. Only the inputs are kept, as
-    a fused kernel does: the weights are formed again in backward.
+    a fused kernel does: places, masks and weights are formed again in backward.
     """
 
     @staticmethod
@@ -145,22 +153,22 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, spreads: list[_Spread]
+        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, packing: _Packing
     ) -> torch.Tensor:
         out = v.new_zeros(q.shape[0], q.shape[1], v.shape[2])
-        for spread in spreads:
+        for spread in _spreads(packing, q.device):
             q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
             weights = _weights(q_.unflatten(1, (k_.shape[1], -1)), k_, scale, spread.bias)
             _PackedAttention._write(spread, out, torch.matmul(weights, v_.float().unsqueeze(2)).flatten(1, 2))
         ctx.save_for_backward(q, k, v)
-        ctx.scale, ctx.spreads = scale, spreads
+        ctx.scale, ctx.packing = scale, packing
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         q, k, v = ctx.saved_tensors
         results = [torch.zeros_like(t) for t in (q, k, v)]
-        for spread in ctx.spreads:
+        for spread in _spreads(ctx.packing, q.device):
             q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
             heads = (k_.shape[1], -1)
             q_ = q_.unflatten(1, heads)
@@ -185,7 +193,7 @@ def attend_packed(
     Returns:
         [t, n, dv] in the dtype of v; rows of no sequence are zero.
     """
-    return _PackedAttention.apply(q, k, v, scale, _spreads(starts, lengths, causal, q.device))
+    return _PackedAttention.apply(q, k, v, scale, _Packing(starts, lengths, causal))
 
 
 class TEDotProductAttention(torch.nn.Module):

@@ -23,12 +23,14 @@ REPO = Path(__file__).resolve().parents[4]
 CONFIGS = sorted((REPO / "configs").glob("*.toml"))
 # Settings that no other value of a single key shows: it needs others to go with it, or another of the run files.
 GPU = next(config for config in map(load, CONFIGS) if config.cluster.device == CUDA)
+DENSE = next(config for config in map(load, CONFIGS) if config.model.architecture == "qwen3_8b")
 OFFLOADED = changed(NPU, {"actor.optimizer": "offloaded"})
 PROFILED = changed(NPU, OTHER["profile.steps"])
 MORE: list[tuple[RunConfig, str, dict[str, Any]]] = [
     (NPU, "actor.stage_layers", {"actor.stage_layers": [15, 15, 15, 16]}),
     (OFFLOADED, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": "h20_96"}),
     (GPU, "actor.moe_profile", {"actor.moe_profile": "default" if GPU.actor.moe_profile == "stable" else "stable"}),
+    (DENSE, "model.architecture", {"model.architecture": "qwen3_30b_a3b"}),
     (SIM, "cluster.dies_per_node", {"cluster.dies_per_node": 2 * SIM.cluster.dies_per_node}),
     *((PROFILED, name, values) for name, values in OTHER.items() if name.startswith("profile.")),
 ]
@@ -60,7 +62,7 @@ def computed() -> dict[str, tuple[str, ...]]:
     for start in (Start(Path("run")), Start(Path("run"), Path("checkpoint"), 1)):
         for override in start.overrides():
             _ = table[override.partition("=")[0]]
-    before = {id(base): told(base) for base in (NPU, SIM, GPU, OFFLOADED, PROFILED)}
+    before = {id(base): told(base) for base in (NPU, SIM, GPU, DENSE, OFFLOADED, PROFILED)}
     for base, name, values in variants():
         now = told(changed(base, values))
         for key in {*before[id(base)], *now}:
