@@ -144,9 +144,8 @@ def rollout_parameters(
             Parameter(f"layers.{layer}.{name}", size, BF16, name.startswith("experts")) for name, size in sizes.items()
         ]
         if layer >= model.dense_layers:
-            # verl 0.6.1's engine keeps DeepSeek-V3's router in float32 (our vllm_ascend_patches/models/deepseek_v2.py).
-            router = FP32 if model.correction_bias else BF16
-            out.append(Parameter(f"layers.{layer}.gate", model.experts * h, router))
+            # Our vllm_ascend_patches/models/deepseek_v2.py and ops/fused_moe.py.
+            out.append(Parameter(f"layers.{layer}.gate", model.experts * h, FP32))
             if model.correction_bias:
                 out.append(Parameter(f"layers.{layer}.e_score_correction_bias", model.experts, FP32))
     return (*out, Parameter("norm", h), *(() if model.tied else (Parameter("lm_head", vocabulary),)))

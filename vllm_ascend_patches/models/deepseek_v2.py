@@ -8,18 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from vllm.model_executor.layers.linear import UnquantizedLinearMethod
 from vllm_ascend.ops.rotary_embedding import native_rope_deepseek_forward
 
 from recipe.overlay import patch
-
-
-class Float32Linear(UnquantizedLinearMethod):
-    """Linear layer whose weight and output are float32, whatever the type of its input."""
-
-    def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        return F.linear(x.float(), layer.weight, bias)
+from vllm_ascend_patches.float32_linear import Float32Linear
 
 
 @patch(
