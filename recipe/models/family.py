@@ -22,7 +22,7 @@ class Family:
     """A family of models.
 
     Attributes:
-        model_types: those of its config.json.
+        model_types: those of its config.json; the first is the one that the pinned transformers and vLLM know.
         implementation: the class of its models, as config.json's `architectures` and verl's registry name it.
         sizes: keys of config.json that must be whole numbers above 0.
         optional: keys that may be absent or null, and are whole numbers above 0 otherwise.
