@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from recipe.audit.by_model import models_of
 from recipe.audit.declarations import collect
 from recipe.audit.parts import apart, served
 from recipe.overlay.declaration import Declaration
@@ -27,8 +28,10 @@ Every change that is laid over the upstreams, generated from the declarations by
 
 Kinds, from the least to the most intrusive: `registry` sets an entry of an upstream table, `submodule` puts a module in
 the place of a module, `wrap` calls the original, `replace` does not, `source` changes the copied-in file. A patch that
-is *left out* somewhere says so, and why, in the run's manifest. *Together with* names the modules that hold a part of
-the change; `grep -rn NPU-ADAPTATION *_patches` shows them all, and `python -m recipe patches markers` proves that.
+is *left out* somewhere says so, and why, in the run's manifest. *For models of* names the model_types of config.json
+for which alone a patch changes anything; `python -m recipe patches list --model MODEL` leaves out those of others.
+*Together with* names the modules that hold a part of the change; `grep -rn NPU-ADAPTATION *_patches` shows them all,
+and `python -m recipe patches markers` proves that.
 """
 
 _APART = """## Beside the patches
@@ -102,6 +105,7 @@ def _catalog(declarations: list[Declaration], root: Path) -> str:
                 "patch": f"[`{patch.id}`](../{patch.file.relative_to(root)}), {patch.kind}, for {patch.upstream}",
                 "why": patch.why,
                 "left out where": patch.otherwise,
+                "for models of": ", ".join(f"`{model_type}`" for model_type in models_of(patch.id)),
                 "together with": ", ".join(beside),
                 "also at": ", ".join(f"`{alias}`" for alias in patch.aliases),
                 "can go when": patch.remove_when,

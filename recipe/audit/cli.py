@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from recipe.audit import catalog, declarations, fit, markers, run_status
+from recipe.audit import by_model, catalog, declarations, fit, markers, run_status
 from recipe.overlay import drift, source
 from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import OverlayError
@@ -26,6 +26,7 @@ Nothing is imported: neither torch nor an upstream need be installed. `patches A
 
 examples:
   python -m recipe patches list
+  python -m recipe patches list --model qwen3_8b               what concerns models like this
   python -m recipe patches show protocol:concat                what it changes, beside the upstream's source
   python -m recipe patches verify --against DIR                which patches fit another version of the upstreams
   python -m recipe patches fingerprint verl.protocol:DataProto.concat
@@ -54,7 +55,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         command.set_defaults(handler=_guarded(handler))
         return command
 
-    add("list", _list, "what is patched, and why")
+    listed = add("list", _list, "what is patched, and why")
+    listed.add_argument(
+        "--model", metavar="MODEL",
+        help="only what concerns this model: a name that [model] architecture takes, a model_type, or a directory with "
+        "config.json",
+    )  # fmt: skip
     show = add("show", _show, "a patch: why, the upstream source, ours, and what differs from the pinned", against)
     show.add_argument("id", help="patch id, or the end of one")
     add("verify", _verify, "compare all fingerprints with the upstreams; exit 1 with one line per drift", against)
@@ -101,13 +107,17 @@ def _print_json(value: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    patches = declarations.collect()
+    every = declarations.collect()
+    patches = every if options.model is None else by_model.concerning(by_model.family_named(options.model), every)
     if options.json:
         _print_json([declarations.as_json(patch) for patch in patches])
         return 0
     for patch in patches:
         print(f"{patch.id}\n  {patch.kind} {patch.target}  ({patch.upstream})\n  {patch.why}")
-    print(f"{len(patches)} patches")
+        if models := by_model.models_of(patch.id):
+            print(f"  for models of {', '.join(models)}")
+    others = f", and {len(every) - len(patches)} for other models alone" if len(patches) < len(every) else ""
+    print(f"{len(patches)} patches{others}")
     return 0
 
 
@@ -142,6 +152,7 @@ def _show(options: argparse.Namespace) -> int:
     for label, values in (
         ("kind", [patch.kind]), ("target", [patch.target]), ("upstream", [patch.upstream]), ("why", [patch.why]),
         ("can go when", [patch.remove_when]), ("left out where", filter(None, [patch.otherwise])),
+        ("for models of", by_model.models_of(patch.id)),
         ("fingerprints", patch.fingerprints), ("patched", patch.patched), ("also at", patch.aliases),
     ):  # fmt: skip
         if text := ", ".join(map(str, values)):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from recipe.audit.by_model import models_of
 from recipe.audit.own_modules import Binding, OwnModules
 from recipe.overlay import source_patch
 from recipe.overlay.declaration import SOURCE, Declaration, declared_at, fingerprints_of
@@ -69,6 +70,7 @@ def as_json(patch: Declaration) -> dict[str, Any]:
         "file": str(file),
         "target": str(patch.target),
         "aliases": [str(alias) for alias in patch.aliases],
+        "models": models_of(patch.id),
     }
 
 

@@ -22,16 +22,18 @@ _DEVICES = {SIM: "simulated NPUs", NPU: "NPU dies", CUDA: "GPUs"}
 
 
 def first_look(config: RunConfig) -> Derived:
-    """Look at the run's layout and, where they are a JSON file, at its problems; returns what else follows from it.
+    """Look at the run's layout, its model where that is here and, where they are a JSON file, at its problems; returns
+    what else follows from it.
 
     Args:
         config: the run.
 
     Raises:
-        ConfigError: the layout does not add up, or the problems cannot be read or used.
+        ConfigError: the layout does not add up, the model cannot be trained, or the problems cannot be read or used.
     """
     derived = derive_run(config)
     derived.layout_for(None)
+    _ = derived.architecture
     if config.data.kind == "json":
         _require_problems(config)
     return derived

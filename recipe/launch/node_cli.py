@@ -93,7 +93,8 @@ def _take_part(options: argparse.Namespace) -> None:
             require_ready(preflight(config, node=True))
         launch(config, options.config, request=read_resume_request(options))
         return
-    _ = derive_run(config).passed  # settings that verl does not take are refused on every node, before anyone waits
+    derived = derive_run(config)
+    _ = derived.architecture, derived.passed  # what cannot be trained is refused on every node, before anyone waits
     for key, option in (("wait_deadline_s", "deadline"), ("ray_port", "ports")):
         if getattr(options, option) is not None:
             checked(type(config.cluster), key, getattr(options, option), f"--{option}")

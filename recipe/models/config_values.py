@@ -11,7 +11,9 @@ from recipe.models.family import Config, Family, ModelError
 
 # No tensor is longer than this along any axis, no model has more layers or, all layers together, experts.
 _LARGEST, _MOST_LAYERS, _MOST_EXPERTS = 2**31 - 1, 4096, 200_000
-_LAYERS, _PREDICTING = "num_hidden_layers", "num_nextn_predict_layers"
+_LAYERS = "num_hidden_layers"
+#: Layers for multi-token prediction, beside the others.
+PREDICTING = "num_nextn_predict_layers"
 _EXPERTS = ("n_routed_experts", "num_experts")
 
 
@@ -24,12 +26,12 @@ def check_values(config: Config, family: Family) -> None:
     for key in family.optional:
         if config.get(key) is not None:
             _check_number(config, key, 1)
-    if config.get(_PREDICTING) is not None:
-        _check_number(config, _PREDICTING, 0)
+    if config.get(PREDICTING) is not None:
+        _check_number(config, PREDICTING, 0)
     for key in family.switches:
         if not isinstance(config.get(key), bool | None):
             raise ModelError(f"{key} is {shown(config[key])}; expected true or false")
-    layers = config[_LAYERS] + (config.get(_PREDICTING) or 0)
+    layers = config[_LAYERS] + (config.get(PREDICTING) or 0)
     if layers > _MOST_LAYERS:
         raise ModelError(f"{_LAYERS} makes {layers} layers; at most {_MOST_LAYERS} are known to exist")
     for key in set(_EXPERTS) & set(family.sizes):

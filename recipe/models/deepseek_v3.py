@@ -8,7 +8,7 @@ from typing import Any
 
 from recipe.models.architecture import LatentArchitecture
 from recipe.models.config_values import shown
-from recipe.models.family import Config, Family, refusals_of_all
+from recipe.models.family import ROUTER_PATCHES, Config, Family, refusals_of_all
 from recipe.weights import deepseek_v3
 
 _IMPLEMENTATION = "DeepseekV3ForCausalLM"
@@ -106,4 +106,19 @@ FAMILY = Family(
     refusals=_refusals,
     architecture=_architecture,
     layout=deepseek_v3.layout,
+    patches=(
+        *ROUTER_PATCHES,
+        # Latent attention, in the actor and in the engines.
+        "mindspeed_patches.core.transformer.flash_attention.flash_attention.adaptor:dot_product_attention_forward_impl",
+        "verl_patches.models.mcore.patch_v012:apply_patch",
+        "vllm_ascend_patches.attention.mla_v1:AscendMLAImpl",
+        "vllm_ascend_patches.attention.mla_v1:build",
+        "vllm_ascend_patches.models.deepseek_v2:plain_rotary",
+        # Its router, whose scores have a bias.
+        "megatron_patches.core.transformer.module:float16_module_init",
+        "vllm_ascend_patches.models.deepseek_v2:float32_router",
+        # What it alone has: graphs, and routes of the direct weight sync.
+        "vllm_ascend_patches.worker.model_runner_v1:_get_torchair_lazy_compiled_model",
+        "verl_patches.utils.megatron_utils:per_tensor_generator",
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from recipe.models import deepseek_v3, grouped_query
 from recipe.models.architecture import Architecture
-from recipe.models.config_values import check_values, shown
+from recipe.models.config_values import PREDICTING, check_values, shown
 from recipe.models.family import Config, Family, ModelError
 
 FAMILIES: dict[str, Family] = {
@@ -30,6 +30,12 @@ LACKING = {
     "qwen2_moe": "its shared expert has a gate, which no key map here knows",
     "qwen3_next": "neither Megatron-core 0.12.1 nor vLLM 0.9.1 has its linear attention",
 }
+
+#: What [model] path of a run takes where config.json is not as the training reads it.
+_CONVERTERS = (
+    "a run takes what scripts/convert_hf_to_mcore.py writes as huggingface/, or scripts/fp8_cast_bf16.py; python -m "
+    "recipe model-config writes config.json alone"
+)
 
 
 def family_of(config: Config) -> Family:
@@ -60,3 +66,26 @@ def describe(config: Config) -> Architecture:
     for refusal in family.refusals(config):
         raise ModelError(refusal)
     return family.architecture(config)
+
+
+def require_converted(config: Config) -> None:
+    """Refuse a config.json as some models are published with, which the pinned upstreams cannot start from.
+
+    verl 0.6.1 asserts of DeepSeek-V3 that there are no layers for multi-token prediction, where null is not 0, and no
+    quantisation; other models it trains as plain weights without a word, and vLLM makes engines of quantised ones.
+    transformers cannot read a quantization_config of null, and knows DeepSeek-V3's blocks by one model_type. What
+    converts weights writes a config.json without any of this.
+
+    Raises:
+        ModelError: for the first of these.
+    """
+    if "quantization_config" in config:
+        found = f"quantization_config is {shown(config['quantization_config'])}; verl 0.6.1 trains weights without one"
+        raise ModelError(f"{found}: {_CONVERTERS}")
+    if (layers := config.get(PREDICTING, 0)) != 0:
+        found = f"{PREDICTING} is {shown(layers)}; verl 0.6.1 trains no layers for multi-token prediction"
+        raise ModelError(f"{found}: {_CONVERTERS}")
+    family = family_of(config)
+    if (model_type := config["model_type"]) != family.model_types[0]:
+        found = f"model_type is {model_type!r}; transformers and vLLM know these blocks as {family.model_types[0]!r}"
+        raise ModelError(f"{found}: {_CONVERTERS}")

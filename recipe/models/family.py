@@ -22,7 +22,7 @@ class Family:
     """A family of models.
 
     Attributes:
-        model_types: those of its config.json.
+        model_types: those of its config.json; the first is the one that the pinned transformers and vLLM know.
         implementation: the class of its models, as config.json's `architectures` and verl's registry name it.
         sizes: keys of config.json that must be whole numbers above 0.
         optional: keys that may be absent or null, and are whole numbers above 0 otherwise.
@@ -32,6 +32,7 @@ class Family:
             each; the sizes are numbers by then.
         architecture: the sizes of a model whose config.json is not refused.
         layout: the key map: where each of its tensors lies in a Megatron checkpoint.
+        patches: ids of the patches that change nothing for models of other families, but for those that name them too.
     """
 
     model_types: tuple[str, ...]
@@ -43,6 +44,16 @@ class Family:
     refusals: Callable[[Config], Iterator[str]]
     architecture: Callable[[Config], Architecture]
     layout: Callable[[dict[str, Any]], MegatronLayout]
+    patches: tuple[str, ...] = ()
+
+
+#: Those that are for routers: the trainer's experts are the ones that the sampler chose.
+ROUTER_PATCHES = (
+    "megatron_patches.core.transformer.moe.router:routing",
+    "verl_patches.workers.actor.megatron_actor:forward_backward_batch",
+    "vllm_ascend_patches.worker.model_runner_v1:load_model",
+    "vllm_ascend_patches.worker.model_runner_v1:execute_model",
+)
 
 
 def refusals_of_all(config: Config, implementation: str) -> Iterator[str]:

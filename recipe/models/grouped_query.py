@@ -8,7 +8,7 @@ from typing import Any
 
 from recipe.models.architecture import GroupedQueryArchitecture
 from recipe.models.config_values import shown
-from recipe.models.family import Config, Family, refusals_of_all
+from recipe.models.family import ROUTER_PATCHES, Config, Family, refusals_of_all
 from recipe.weights import grouped_query
 
 _DENSE_SIZES = (
@@ -71,6 +71,8 @@ def _refusals(config: Config, implementation: str) -> Iterator[str]:
 
 # What Megatron-core 0.12.1 has for it (rotary_pos_embedding.py, `_apply_scaling`), beside the factor.
 _LLAMA3 = {"low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 8192}
+# The patch that hands the type 'llama3' on to Megatron-core, whichever of these models has it.
+_LLAMA3_PATCH = "verl_patches.models.mcore.model_initializer:get_rope_scaling_args"
 
 
 def _refused_rope(scaling: Any) -> Iterator[str]:
@@ -98,6 +100,9 @@ def _refused_mixture(config: Config, implementation: str) -> Iterator[str]:
         yield "norm_topk_prob is false, or absent; verl 0.6.1 configures a router that normalises"
 
 
+_MIXTURE_PATCHES = (*ROUTER_PATCHES, "vllm_ascend_patches.ops.fused_moe:float32_router")
+
+
 def _family(model_type: str, implementation: str) -> Family:
     mixture = grouped_query.FAMILIES[model_type].experts
     refusals = _refused_mixture if mixture else _refusals
@@ -111,6 +116,7 @@ def _family(model_type: str, implementation: str) -> Family:
         refusals=lambda config: refusals(config, implementation),
         architecture=_architecture,
         layout=grouped_query.layout,
+        patches=(_LLAMA3_PATCH, *(_MIXTURE_PATCHES if mixture else ())),
     )
 
 

@@ -48,7 +48,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--fit",
         metavar="MODEL",
         help="instead: a run file for the smallest cluster of --hardware that trains this model, a name that [model] "
-        "architecture takes or a directory with config.json; prints it, with its plan as a comment",
+        "architecture takes or a directory with config.json, converted or as published (a comment says how to convert "
+        "it); prints it, with its plan as a comment",
     )
     plan.add_argument("--json", action="store_true", help="the whole plan as JSON, bytes and seconds")
     mean = "for traffic and time (default: the limit)"

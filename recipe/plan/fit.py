@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recipe.models.architecture import Architecture
+from recipe.models.config_file import read_config
+from recipe.models.families import describe, require_converted
+from recipe.models.family import ModelError
 from recipe.models.published import KNOWN
 from recipe.plan.cluster import ENGINE_SIZES, MOST_NODES, SmallestCluster, smallest_cluster
 from recipe.plan.duration import estimate
-from recipe.plan.subject import architecture_of, subject
+from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths
 from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
@@ -32,7 +36,7 @@ class Wanted:
     """What is to be trained, and on what.
 
     Attributes:
-        model: a name of `KNOWN`, or a directory with config.json.
+        model: a name of `KNOWN`, or a directory with config.json, also as it was published.
         hardware: a key of `HARDWARE`.
         prompt_tokens, response_tokens: the limits of the lengths.
         prompts, samples: prompts of a step, and answers to each.
@@ -52,10 +56,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fit:
-    """The run that was found, and the tables of its run file."""
+    """The run that was found, the tables of its run file, and what makes its checkpoint, where that is known."""
 
     found: SmallestCluster
     values: dict[str, dict[str, Any]]
+    conversion: str | None
 
 
 def fit(wanted: Wanted) -> Fit:
@@ -70,7 +75,7 @@ def fit(wanted: Wanted) -> Fit:
             has room.
     """
     model, place = _model(wanted.model, wanted.shared), f"--fit {wanted.model}"
-    sizes = architecture_of(from_values(_values(wanted, model), place))
+    sizes = model.sizes
     if (sequence := wanted.prompt_tokens + wanted.response_tokens) > sizes.max_positions:
         raise ConfigError(
             f"{model.name} has {sizes.max_positions} positions (max_position_embeddings), and {wanted.prompt_tokens} + "
@@ -78,7 +83,7 @@ def fit(wanted: Wanted) -> Fit:
         )
     fitting = []
     for saving in _savings(HARDWARE[wanted.hardware].device):
-        values = _values(wanted, model, sizes, saving)
+        values = _values(wanted, model, saving)
         found = smallest_cluster(subject(from_values(values, place), sizes), _order)
         if found is not None:
             fitting.append((values, found))
@@ -89,29 +94,50 @@ def fit(wanted: Wanted) -> Fit:
             "or shorter ones, or larger dies"
         )
     values, best = min(fitting, key=lambda one: _order(one[1]))
-    return Fit(best, _with_layout(values, best))
+    return Fit(best, _with_layout(values, best), model.conversion)
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A model: the name of its run, and its keys of a run file's `[model]`."""
+    """A model: the name of its run, its keys of a run file's `[model]`, its sizes, and what makes its checkpoint."""
 
     name: str
     keys: dict[str, str]
+    sizes: Architecture
+    conversion: str | None = None
 
 
 def _model(named: str, shared: str) -> _Model:
     if named in KNOWN:
         home = f"{shared}/{named}-torch_dist"
-        return _Model(named, {"path": f"{home}/{HUGGING_FACE}", "checkpoint": home, "architecture": named})
+        keys = {"path": f"{home}/{HUGGING_FACE}", "checkpoint": home, "architecture": named}
+        return _Model(named, keys, KNOWN[named])
     directory = Path(named).expanduser().resolve()
-    if not (directory / "config.json").is_file():
+    try:
+        config = read_config(directory) if directory.is_dir() else None
+    except ModelError as error:
+        raise ConfigError(f"--fit {named}: {error}") from None
+    if config is None:
         raise ConfigError(f"--fit {named}: neither a directory with config.json nor one of {', '.join(KNOWN)}")
+    try:
+        sizes = describe(config)
+    except ModelError as error:
+        raise ConfigError(f"--fit {named}: config.json: {error}") from None
     converted = directory.parent if directory.name == HUGGING_FACE else None
     name = (directory if converted is None else converted).name.removesuffix("-torch_dist")
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-")[:64] or "model"
-    checkpoint = f"{shared}/{name}-torch_dist" if converted is None else str(converted)
-    return _Model(name, {"path": str(directory), "checkpoint": checkpoint})
+    home = f"{shared}/{name}-torch_dist" if converted is None else str(converted)
+    if converted is not None:
+        return _Model(name, {"path": str(directory), "checkpoint": home}, sizes)
+    conversion = shlex.join(
+        ["python", "scripts/convert_hf_to_mcore.py", "--load-dir", str(directory), "--save-dir", home]
+    )
+    try:
+        require_converted(config)
+    except ModelError:
+        published = next(({"architecture": name} for name, known in KNOWN.items() if known == sizes), {})
+        return _Model(name, {"path": f"{home}/{HUGGING_FACE}", "checkpoint": home, **published}, sizes, conversion)
+    return _Model(name, {"path": str(directory), "checkpoint": home}, sizes, conversion)
 
 
 def _order(found: SmallestCluster) -> tuple[float, ...]:
@@ -134,10 +160,8 @@ def _savings(device: str) -> list[dict[str, Any]]:
     ]
 
 
-def _values(
-    wanted: Wanted, model: _Model, sizes: Architecture | None = None, saving: Mapping[str, Any] | None = None
-) -> dict[str, dict[str, Any]]:
-    """A run file's tables: a node of the kind, which the search goes on from; without `sizes`, enough to find them."""
+def _values(wanted: Wanted, model: _Model, saving: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A run file's tables: a node of the kind, which the search goes on from."""
     device = HARDWARE[wanted.hardware].device
     sequence = wanted.prompt_tokens + wanted.response_tokens
     return {
@@ -170,14 +194,14 @@ def _values(
             "samples_per_prompt": wanted.samples,
             "max_batched_tokens": max(wanted.prompt_tokens, min(sequence, _MOST_BATCHED_TOKENS)),
             "memory_share": 0.8,
-            "graph_mode": device == NPU and sizes is not None and _graphs(sizes),
+            "graph_mode": device == NPU and _graphs(model.sizes),
         },
         "actor": {
             "tensor_parallel": 1,
             "expert_parallel": 1,
-            "stage_layers": [1 if sizes is None else sizes.layers],
+            "stage_layers": [model.sizes.layers],
             "micro_batch_tokens": sequence,
-            **(saving or {}),
+            **saving,
         },
         "train": {
             "prompts_per_step": wanted.prompts,

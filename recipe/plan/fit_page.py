@@ -44,5 +44,7 @@ def _head(found: Fit, command: str) -> Iterator[str]:
             f"A step with every answer at its longest: about {time.step.estimate:.0f} s, {low:.0f} to {high:.0f} s "
             "(docs/PLAN.md)."
         )
+    if found.conversion is not None:
+        yield f"[model] checkpoint is what this makes: {found.conversion}"
     head = "[cluster] head is a placeholder for the address of the first node. " if cluster.nodes > 1 else ""
     yield f"{head}Paths are where --shared says. Everything else that can be set: docs/CONFIG.md."

@@ -13,9 +13,7 @@ from recipe.runfile.derive import derive_run
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
 from recipe.tiny.tokenizer import save_tokenizer
-
-# verl 0.6.1 refuses both; the weights of a run are without them.
-_LEFT_OUT = ("quantization_config",)
+from recipe.weights.hf_directory import dtype_of, plain_fields
 
 
 def make_model(config: RunConfig, directory: Path) -> None:
@@ -33,7 +31,8 @@ def make_model(config: RunConfig, directory: Path) -> None:
 
 
 def config_json(config: RunConfig) -> dict[str, Any]:
-    """The run's config.json: the model's own where it can be seen, else that of the architecture that it names.
+    """The run's config.json: the model's own where it can be seen, else that of the architecture that it names, as a
+    converter would write it.
 
     Raises:
         ConfigError: neither is there.
@@ -43,5 +42,4 @@ def config_json(config: RunConfig) -> dict[str, Any]:
     values = CONFIGS.get(config.model.architecture or "") if values is None else values
     if values is None:
         raise ConfigError(f"[model] path: {given} has no config.json here, and no [model] architecture names the sizes")
-    kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}
-    return {**kept, "num_nextn_predict_layers": 0}
+    return plain_fields(values, dtype_of(values))

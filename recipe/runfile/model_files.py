@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,32 +10,13 @@ from typing import Any
 from recipe.data.chat_template import chat_template_file, read_chat_template
 from recipe.data.records import DataError
 from recipe.models.architecture import Architecture, differing
-from recipe.models.families import describe
+from recipe.models.config_file import read_config
+from recipe.models.families import describe, require_converted
 from recipe.models.family import ModelError
 from recipe.models.published import KNOWN
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import RunConfig
 from recipe.tiny.config import tiny_fields
-
-
-def config_json(model: Path) -> Mapping[str, Any] | None:
-    """The config.json in a model's directory; None where it cannot be seen.
-
-    Raises:
-        ConfigError: it is not JSON.
-    """
-    path = model / "config.json"
-    try:
-        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no JSON object; expected a Hugging Face config.json")
-    return values
 
 
 def model_config(config: RunConfig, model: Path) -> Mapping[str, Any] | None:
@@ -45,7 +25,12 @@ def model_config(config: RunConfig, model: Path) -> Mapping[str, Any] | None:
     Raises:
         ConfigError: it is not JSON.
     """
-    return tiny_fields(config.model.sizes, config.model.member) if config.model.kind == "tiny" else config_json(model)
+    if config.model.kind == "tiny":
+        return tiny_fields(config.model.sizes, config.model.member)
+    try:
+        return read_config(model)
+    except ModelError as error:
+        raise ConfigError(str(error)) from None
 
 
 def architecture(config: RunConfig, model: Path) -> Architecture | None:
@@ -60,6 +45,7 @@ def architecture(config: RunConfig, model: Path) -> Architecture | None:
         return named
     try:
         sizes = describe(values)
+        require_converted(values)
     except ModelError as error:
         raise ConfigError(f"{label}: config.json: {error}") from None
     if named is not None and sizes != named:

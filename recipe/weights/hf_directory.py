@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _LARGE = 64 * 2**20
 _TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
-def dtype_of(config: dict[str, Any]) -> str:
+def dtype_of(config: Mapping[str, Any]) -> str:
     """The weights' type that a config.json names, as safetensors calls it; bfloat16 where they are quantised."""
     named = config.get("dtype", config.get("torch_dtype"))
     types = {torch_name: name for name, torch_name in _TORCH_NAMES.items()}
@@ -31,9 +31,14 @@ def dtype_of(config: dict[str, Any]) -> str:
 
 
 def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) -> bytes:
+    """The file with `plain_fields`."""
+    return (json.dumps(plain_fields(config, dtype, keep_mtp=keep_mtp), indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def plain_fields(config: Mapping[str, Any], dtype: str, *, keep_mtp: bool = False) -> dict[str, Any]:
     """config.json of unquantised weights in `dtype` (safetensors' name), as verl 0.6.1 accepts it: without multi-token
     prediction, unless that is kept; and of a model_type that the pinned vLLM and transformers know, for Kimi-K2's they
-    do not."""
+    do not. `recipe.models.families.require_converted` refuses what differs."""
     out = {key: value for key, value in config.items() if key != "quantization_config"}
     # transformers has renamed the key.
     out["dtype" if "dtype" in out else "torch_dtype"] = _TORCH_NAMES[dtype]
@@ -41,7 +46,7 @@ def plain_config(config: dict[str, Any], dtype: str, *, keep_mtp: bool = False) 
         out["model_type"] = DEEPSEEK_V3.model_types[0]
     if not keep_mtp and ("num_nextn_predict_layers" in out or out.get("model_type") == DEEPSEEK_V3.model_types[0]):
         out["num_nextn_predict_layers"] = 0
-    return (json.dumps(out, indent=2, ensure_ascii=False) + "\n").encode()
+    return out
 
 
 def companions(directory: Path, marks: dict[Path, Mark]) -> list[tuple[str, bytes]]:

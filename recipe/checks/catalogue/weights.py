@@ -12,7 +12,7 @@ from recipe.checks.declaration import check
 from recipe.checks.facts.run import Facts
 from recipe.checks.finding import CannotTell, Complaint, NoMatter, bad, doubtful
 from recipe.models.architecture import differing
-from recipe.models.families import describe
+from recipe.models.families import describe, require_converted
 from recipe.models.family import ModelError
 from recipe.models.published import KNOWN
 from recipe.runfile.errors import ConfigError
@@ -45,17 +45,17 @@ def _directory(facts: Facts) -> Iterator[Complaint]:
 
 @check(
     "W002", "config.json is that of plain weights: no quantisation, no multi-token prediction", needs="files",
+    stops_derivation=True,
     why="verl 0.6.1 refuses num_nextn_predict_layers above 0 and a quantization_config; a config.json copied over from "
         "the FP8 release brings both back",
-    fix="take the config.json that scripts/fp8_cast_bf16.py writes",
+    fix="take the config.json that a converter of the weights has written, docs/WEIGHTS.md",
 )  # fmt: skip
-def _stripped(facts: Facts) -> Iterator[Complaint]:
-    _ = facts.model_directory
+def _converted(facts: Facts) -> Iterator[Complaint]:
     model = facts.model
-    if model.get("quantization_config"):
-        yield bad("config.json has a quantization_config", "none")
-    if model.get("num_nextn_predict_layers"):
-        yield bad(f"num_nextn_predict_layers = {model['num_nextn_predict_layers']}", "0")
+    try:
+        require_converted(model)
+    except ModelError as error:
+        yield bad(f"config.json: {error}", "what verl trains and vLLM loads as it stands")
     if model.get("torch_dtype") not in (None, "bfloat16"):
         yield doubtful(f"torch_dtype = {model['torch_dtype']}", "bfloat16")
 

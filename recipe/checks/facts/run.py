@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from recipe.checks.facts.problems import Messages, Problems
 from recipe.checks.finding import CannotTell, NoMatter
 from recipe.data.records import DataError
 from recipe.models.architecture import Architecture
+from recipe.models.config_file import read_config
 from recipe.models.families import describe
 from recipe.models.family import ModelError
 from recipe.models.published import KNOWN
@@ -170,17 +170,12 @@ class Facts:
         """config.json of the run's model. CannotTell where it cannot be read here."""
         if self.config.model.path is None:
             return tiny_fields(self.config.model.sizes, self.config.model.member)
-        file = self.model_directory / "config.json"
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CannotTell(f"{file} is not on this machine") from None
-        except OSError as error:
-            raise CannotTell(f"{file} cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise CannotTell(f"{file} is not valid JSON ({error})") from None
-        if not isinstance(content, dict):
-            raise CannotTell(f"{file} holds no JSON object")
+            content = read_config(self.model_directory)
+        except ModelError as error:
+            raise CannotTell(str(error)) from None
+        if content is None:
+            raise CannotTell(f"{self.model_directory / 'config.json'} is not on this machine")
         return content
 
     @cached_property

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from recipe.__main__ import main
-from recipe.models.families import describe
+from recipe.models.families import describe, require_converted
 from recipe.models.family import ModelError
-from recipe.models.published import CONFIGS
+from recipe.models.published import CONFIGS, KNOWN
 from recipe.weights import cast_cli, convert, mcore_to_hf
 
 V3, MOE, DENSE, LLAMA = (CONFIGS[name] for name in ("deepseek_v3_671b", "qwen3_30b_a3b", "qwen3_8b", "llama3_1_8b"))
@@ -121,12 +121,17 @@ def _tool(run: Callable[[list[str]], int], *arguments: str) -> Callable[[Path], 
     return lambda directory: run([argument.replace("@", str(directory)) for argument in arguments])
 
 
-COMMANDS: dict[str, Callable[[Path], int]] = {
+#: What would launch the run, or says what the launch would be.
+RUNNING: dict[str, Callable[[Path], int]] = {
     "show": _tool(main, "show", "@/npu.toml"),
-    "plan": _tool(main, "plan", "@/npu.toml"),
+    "plan": _tool(main, "plan", "@/npu.toml", "--no-search"),
     "preflight": _tool(main, "preflight", "@/npu.toml", "--no-cluster"),
     "rehearse": _tool(main, "rehearse", "@/npu.toml"),
     "launch": _tool(main, "launch", "@/sim.toml"),
+    "launch --check": _tool(main, "launch", "--check", "@/sim.toml"),
+}
+COMMANDS: dict[str, Callable[[Path], int]] = RUNNING | {
+    "plan --fit": _tool(main, "plan", "--fit", "@/hf", "--hardware", "a2_64"),
     "model-config": _tool(main, "model-config", "@/hf", "--out", "@/out"),
     "cast": _tool(cast_cli.main, "--input-fp8-hf-path", "@/hf", "--output-bf16-hf-path", "@/out"),
     "torch_dist": _tool(convert.main, "--load-dir", "@/hf", "--save-dir", "@/out"),
@@ -170,6 +175,65 @@ def test_every_command_refuses_in_the_same_words(
         assert lines, f"{command}: {printed.err}{printed.out}"
         assert command == "preflight" or len((printed.err + printed.out).splitlines()) == 1, command
         assert not (directory / "out").exists() and not (directory / "runs").exists(), command
+
+
+# As published, which what converts weights takes. The sizes are such that the layout of the run fits them.
+SMALLER = {"num_hidden_layers": 8, "num_nextn_predict_layers": 0}
+PLAIN_V3 = {key: value for key, value in V3.items() if key != "quantization_config"} | SMALLER
+UNCONVERTED: dict[str, tuple[dict[str, Any], str]] = {
+    "DeepSeek-V3": (V3 | SMALLER, "quantization_config is {'quant_method': 'fp8', "),
+    "DeepSeek-V3 in BF16": (PLAIN_V3 | {"num_nextn_predict_layers": 1}, "num_nextn_predict_layers is 1; "),
+    "a null of layers": (PLAIN_V3 | {"num_nextn_predict_layers": None}, "num_nextn_predict_layers is None; "),
+    "Kimi-K2 in BF16": (PLAIN_V3 | {"model_type": "kimi_k2"}, "model_type is 'kimi_k2'; "),
+    "Qwen3-8B-FP8": (
+        DENSE | {"num_hidden_layers": 8, "quantization_config": V3["quantization_config"]},
+        "quantization_config is {'quant_method': 'fp8', ",
+    ),
+    "a null of quantisation": (
+        DENSE | {"num_hidden_layers": 8, "quantization_config": None},
+        "quantization_config is None; ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCONVERTED)
+def test_what_must_be_converted_first_is_refused_in_the_same_words_and_then_taken(
+    name: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, said = UNCONVERTED[name]
+    with pytest.raises(ModelError) as refused:
+        require_converted(config)
+    words = str(refused.value)
+    assert words.startswith(said) and "\n" not in words and len(words) < 300
+    for converter in ("scripts/convert_hf_to_mcore.py", "scripts/fp8_cast_bf16.py", "python -m recipe model-config"):
+        assert converter in words
+    file = directory / "hf" / "config.json"
+    file.write_text(json.dumps(config))
+    for command, run in RUNNING.items():
+        assert run(directory) != 0, command
+        printed = capsys.readouterr()
+        assert words in printed.err + printed.out, command
+        assert command == "preflight" or len((printed.err + printed.out).splitlines()) == 1, command
+        assert not (directory / "runs").exists(), command
+    assert main(["model-config", str(directory / "hf"), "--out", str(directory / "out")]) == 0
+    file.write_bytes((directory / "out" / "config.json").read_bytes())
+    capsys.readouterr()
+    assert RUNNING["plan"](directory) == 0
+    RUNNING["preflight"](directory)
+    assert "config.json: " not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_run_that_names_sizes_alone_is_planned(
+    name: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (directory / "npu.toml").write_text(
+        RUN.format(directory=directory, device="npu", hardware=HARDWARE["npu"])
+        .replace("[model]", f'[model]\narchitecture = "{name}"')
+        .replace("stage_layers = [8]", f"stage_layers = [{CONFIGS[name]['num_hidden_layers']}]")
+        .replace("expert_parallel = 8", f"expert_parallel = {8 if KNOWN[name].experts else 1}")
+    )
+    assert RUNNING["plan"](directory) == 0, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", CONFIGS)

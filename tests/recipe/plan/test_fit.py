@@ -6,12 +6,13 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recipe.__main__ import main
 from recipe.checks.facts.machine import this_machine
-from recipe.models.published import KNOWN
+from recipe.models.published import CONFIGS, KNOWN
 from recipe.plan.cluster import smallest_cluster
 from recipe.plan.duration import estimate
 from recipe.plan.memory import memory
@@ -97,6 +98,29 @@ def test_a_model_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert config.model.path == str(model) and config.run.name == "my_model"
     assert (config.cluster.nodes, config.cluster.head) == (1, None)
     assert config.model.checkpoint == "/shared/my_model-torch_dist"
+
+
+@pytest.mark.parametrize(
+    ("published", "options", "architecture"),
+    [(CONFIGS[BIG], A3, BIG), (tiny_fields("legal") | {"num_nextn_predict_layers": 1}, SHORT, None)],
+)
+def test_a_model_as_published_is_planned_as_what_its_conversion_makes(
+    published: dict[str, Any],
+    options: tuple[str, ...],
+    architecture: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tmp_path / "As Published"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(published), encoding="utf-8")
+    config = run_file(tmp_path, capsys, str(model), *options)
+    home = "/shared/As_Published-torch_dist"
+    assert (config.model.path, config.model.checkpoint) == (f"{home}/huggingface", home)
+    assert config.model.architecture == architecture
+    text = (tmp_path / "fit.toml").read_text(encoding="utf-8")
+    head = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    assert f"python scripts/convert_hf_to_mcore.py --load-dir '{model}' --save-dir {home}" in head
 
 
 def test_a_converted_model_is_its_own_checkpoint_and_nothing_is_left_to_fill_in(

@@ -134,7 +134,7 @@ MISTAKES = [
     ("a3_256die", MODEL, "DIRECTORY", "W001", "config.json is not there"),
     ("a3_256die", MODEL, "LIST", "W001", "holds no JSON object"),
     ("a3_256die", MODEL, "LLAMA", "W003", "hidden_size is missing; a model of type llama needs it"),
-    ("a3_256die", MODEL, "TEXT", "W001", "is not valid JSON"),
+    ("a3_256die", MODEL, "TEXT", "W001", "cannot be read as JSON"),
     ("a3_256die", MODEL, "ROPE", "W003", "rope_scaling is 'yarn'"),
     ("a3_256die", MODEL, "ZERO", "W003", "n_routed_experts is 0; expected a whole number"),
     ("a3_256die", MODEL, f"/{'a' * 300}", "W001", "File name too long"),

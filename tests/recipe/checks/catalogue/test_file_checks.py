@@ -107,7 +107,11 @@ def _without_column(world: Any) -> None:
 # id -> (how it is spoilt, level, part of what is said)
 TRIPS = {
     "W001": (lambda world: (_model(world) / "config.json").unlink(), "error", "config.json is not there"),
-    "W002": (_config(quantization_config={"quant_method": "fp8"}), "error", "has a quantization_config"),
+    "W002": (
+        _config(quantization_config={"quant_method": "fp8"}),
+        "error",
+        "quantization_config is {'quant_method': 'fp8'}",
+    ),
     "W003": (_config(scoring_func="softmax"), "error", "scoring_func is 'softmax'"),
     "W005": (lambda world: (_model(world) / "tokenizer.json").unlink(), "error", "no tokenizer.json"),
     "W006": (_big_token, "error", "token 99999 with vocab_size"),
