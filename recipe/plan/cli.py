@@ -63,7 +63,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="memory for a die whose experts are sent X times their even share of tokens",
     )
     fit = plan.add_argument_group("with --fit")
-    fit.add_argument("--hardware", metavar="H", help="what its nodes are, as [cluster] hardware")
+    fit.add_argument("--hardware", metavar="H", help="what its nodes are, as [cluster] hardware (default: this node's)")
     for name, (default, text) in _FIT_NUMBERS.items():
         fit.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{text} (default: {default})")
     fit.add_argument(
@@ -118,6 +118,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _fit(options: argparse.Namespace) -> int:
+    from recipe.checks.finding import CannotTell
+    from recipe.doctor.hardware import hardware_here
     from recipe.plan.fit import Wanted, fit
     from recipe.plan.fit_page import run_file
     from recipe.plan.page import as_json
@@ -129,11 +131,8 @@ def _fit(options: argparse.Namespace) -> int:
     numbers = {name: getattr(options, name.replace("-", "_")) for name in _FIT_NUMBERS}
     host = options.host_memory_gib
     wrong = [f"--{name} is {number}; expected 1 or more" for name, number in numbers.items() if number < 1]
-    if hardware not in HARDWARE:
-        said = "missing" if hardware is None else repr(hardware)
-        wrong.append(
-            f"--hardware is {said}; expected one of {', '.join(HARDWARE)}; on a node, python -m recipe doctor names it"
-        )
+    if hardware is not None and hardware not in HARDWARE:
+        wrong.append(f"--hardware is {hardware!r}; expected one of {', '.join(HARDWARE)}")
     if host is not None and not 1 <= host < float("inf"):
         wrong.append(f"--host-memory-gib is {host:g}; expected 1 or more")
     if not options.shared.startswith("/"):
@@ -141,6 +140,13 @@ def _fit(options: argparse.Namespace) -> int:
     if wrong:
         print(f"error: {printable(wrong[0])}", file=sys.stderr)
         return 2
+    if hardware is None:
+        try:
+            hardware = hardware_here()
+        except CannotTell as reason:
+            line = f"--hardware is missing, and {reason}; expected one of {', '.join(HARDWARE)}"
+            print(f"error: {printable(line)}", file=sys.stderr)
+            return 2
     prompt, response, prompts, samples = numbers.values()
     wanted = Wanted(
         model=options.fit,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from recipe.__main__ import main
+from recipe.checks.facts.dies import DieFacts
 from recipe.checks.facts.machine import this_machine
+from recipe.doctor import hardware
 from recipe.models.published import CONFIGS, KNOWN
 from recipe.plan.cluster import smallest_cluster
 from recipe.plan.duration import estimate
@@ -20,7 +23,7 @@ from recipe.plan.subject import subject
 from recipe.plan.traffic import lengths
 from recipe.preflight import refusals
 from recipe.runfile.config import load
-from recipe.runfile.schema import HARDWARE, RunConfig
+from recipe.runfile.schema import GIB, HARDWARE, NPU, RunConfig
 from recipe.tiny.config import tiny_fields
 
 BIG = "deepseek_v3_671b"
@@ -146,10 +149,27 @@ def test_the_head_says_how_it_was_made_and_what_it_takes(capsys: pytest.CaptureF
     assert made["plan"]["fits"] and str(made["plan"]["layout"]["stage_layers"][0]) in said
 
 
+def test_on_a_node_its_own_hardware_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = dataclasses.replace(this_machine(), dies=8)
+    monkeypatch.setattr(hardware, "this_machine", lambda: node)
+    torch_says = {NPU: DieFacts((int(60.95 * GIB),) * 8, "Ascend910B3")}
+    monkeypatch.setattr(hardware.dies_of, "ask_safely", torch_says.__getitem__)
+    config = run_file(tmp_path, capsys, "qwen3_8b")
+    assert (config.cluster.hardware, config.cluster.device) == ("a2_64", NPU)
+    assert "--fit qwen3_8b --hardware a2_64:" in (tmp_path / "fit.toml").read_text(encoding="utf-8")
+    torch_says[NPU] = DieFacts((int(29.5 * GIB),) * 8, "Ascend910B4")
+    assert main(["plan", "--fit", "qwen3_8b"]) == 2
+    said = capsys.readouterr().err
+    assert "and this machine has 8 x Ascend910B4 of 29.5 GiB, no hardware that has a name; expected one of" in said
+    assert main(["plan", "--fit", "qwen3_8b", "--hardware", "h100_80"]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([BIG], "--hardware is missing; expected one of a2_64, "),
+        ([BIG], "--hardware is missing, and this machine has neither NPUs nor GPUs; expected one of a2_64, "),
         (
             ["no_such_model", *A3],
             "--fit no_such_model: neither a directory with config.json nor one of deepseek_v3_671b",
