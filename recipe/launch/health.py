@@ -5,12 +5,13 @@ end."""
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from recipe.checkpoints import good_text, last_whole
 from recipe.launch.errors import TrainingStopped
+from recipe.models.config_file import read_config
+from recipe.models.family import ModelError
 from recipe.report.marks import STOP, Mark, add_mark
 from recipe.report.metrics import Step, read_steps
 from recipe.runfile.paths import RunPaths
@@ -65,7 +66,7 @@ class Health:
 def vocabulary_of(model: Path) -> int | None:
     """The tokens of a model by its config.json; None where that cannot be told."""
     try:
-        size = json.loads((model / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    except (OSError, ValueError, AttributeError):
+        size = (read_config(model) or {}).get("vocab_size")
+    except ModelError:
         return None
     return size if type(size) is int and size > 1 else None

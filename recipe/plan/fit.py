@@ -23,7 +23,7 @@ from recipe.runfile.config import from_values
 from recipe.runfile.engines import HEADS_IN_GRAPHS
 from recipe.runfile.errors import ConfigError
 from recipe.runfile.schema import CUDA, HARDWARE, HOST, NPU, OFFLOADED, ON_POLICY, PLACEHOLDER_HEAD, SWAPPED
-from recipe.weights.torch_dist import HUGGING_FACE
+from recipe.weights.hf_directory import HUGGING_FACE
 
 # Tokens of an engine step: what a whole sequence has, but no more.
 _MOST_BATCHED_TOKENS = 8192

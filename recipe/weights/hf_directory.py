@@ -15,6 +15,8 @@ from recipe.weights.inputs import Mark, mark_of
 from recipe.weights.wholeness import check_text
 from recipe.weights.workspace import MANIFEST
 
+#: The directory of a Megatron checkpoint with config.json and tokenizer, ours and verl's.
+HUGGING_FACE = "huggingface"
 # Files that are not copied: other forms of the weights, and what is written anew.
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}
 _OWN = {"config.json", INDEX_NAME, MANIFEST}

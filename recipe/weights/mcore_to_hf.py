@@ -15,7 +15,7 @@ from recipe.weights.dcp_reader import read_metadata
 from recipe.weights.errors import WeightsError
 from recipe.weights.gather import Box, ChunkIndex, Gather, Section
 from recipe.weights.hf_checkpoint import TensorEntry
-from recipe.weights.hf_directory import companions, plain_config
+from recipe.weights.hf_directory import HUGGING_FACE, companions, plain_config
 from recipe.weights.hf_output import OutTensor, index_file, safetensors_file
 from recipe.weights.inputs import Mark, mark_of
 from recipe.weights.job import Job, digests
@@ -59,10 +59,12 @@ def find_config(directory: Path, chosen: Path | None) -> Path:
         return chosen
     if not directory.is_dir():
         raise WeightsError(f"{directory}: no such directory; expected a Megatron checkpoint, or the actor of a run's")
-    for place in (directory / "huggingface", directory.parent / "huggingface"):
+    for place in (directory / HUGGING_FACE, directory.parent / HUGGING_FACE):
         if (place / "config.json").is_file():
             return place
-    raise WeightsError(f"{directory}: no huggingface/config.json beside it; give --hf-config a Hugging Face directory")
+    raise WeightsError(
+        f"{directory}: no {HUGGING_FACE}/config.json beside it; give --hf-config a Hugging Face directory"
+    )
 
 
 def _tensors(directory: Path, layout: MegatronLayout) -> list[OutTensor]:

@@ -21,7 +21,7 @@ from recipe.weights.cast import check_quantisation
 from recipe.weights.dcp_metadata import FORMAT, METADATA, Blob, Chunk, StoredTensor, metadata_pickle
 from recipe.weights.errors import WeightsError
 from recipe.weights.hf_checkpoint import HfCheckpoint, TensorEntry, open_checkpoint
-from recipe.weights.hf_directory import companions, plain_config, strays
+from recipe.weights.hf_directory import HUGGING_FACE, companions, plain_config, strays
 from recipe.weights.job import Job, OutputFile, digests
 from recipe.weights.job_cli import Planned
 from recipe.weights.layout import MegatronLayout, Placement
@@ -40,7 +40,6 @@ FILE_BYTES = 512 * 2**20
 _ALIGN = 64
 _BLOCK_ROWS = 128
 _EXTRA_STATES = "__extra_state_0.distcp"
-HUGGING_FACE = "huggingface"
 
 
 @functools.lru_cache(maxsize=4096)
