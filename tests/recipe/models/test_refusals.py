@@ -129,6 +129,7 @@ RUNNING: dict[str, Callable[[Path], int]] = {
     "rehearse": _tool(main, "rehearse", "@/npu.toml"),
     "launch": _tool(main, "launch", "@/sim.toml"),
     "launch --check": _tool(main, "launch", "--check", "@/sim.toml"),
+    "node": _tool(main, "node", "@/npu.toml"),
 }
 COMMANDS: dict[str, Callable[[Path], int]] = RUNNING | {
     "plan --fit": _tool(main, "plan", "--fit", "@/hf", "--hardware", "a2_64"),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.models.families import describe
-from recipe.models.published import KNOWN
+from recipe.models.families import describe, require_converted
+from recipe.models.published import CONFIGS, KNOWN
 from recipe.rehearse.job import Job
 from recipe.rehearse.jobs import environment, make_description_jobs, make_job
 from recipe.rehearse.lengths import Lengths
@@ -90,3 +90,12 @@ def test_the_model_is_the_architecture_s_where_its_own_config_cannot_be_seen(tmp
     assert (tmp_path / "tokenizer.json").is_file()
     tiny = config_json(load(REPO / "configs/sim.toml"))
     assert tiny["num_hidden_layers"] == 4 and tiny["n_routed_experts"] == 8
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_an_architecture_is_rehearsed_as_what_a_converter_writes(name: str) -> None:
+    config = load(REPO / TRUE_SIZE)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, architecture=name))
+    written = config_json(config)
+    require_converted(written)
+    assert describe(written) == KNOWN[name]
