@@ -194,7 +194,7 @@ def test_commands_are_those_of_the_rooms_that_are_there(tmp_path):
     (tmp_path / "recipe").mkdir()
     for file in (REPO / "recipe").glob("*.py"):
         shutil.copy(file, tmp_path / "recipe")
-    for room in ("overlay", "audit"):
+    for room in ("overlay", "audit", "models", "weights"):
         shutil.copytree(REPO / "recipe" / room, tmp_path / "recipe" / room)
     assert recipe(tmp_path, "--help").returncode == 0
     assert recipe(tmp_path, "patches", "list").stdout.strip() == "0 patches"
