@@ -47,7 +47,7 @@ Dies are `nodes x dies_per_node`; sequences are answers with their prompts.
 | `moe_router_num_groups`, `moe_router_group_topk` | `n_group` and `topk_group` of the model |
 | `bias_activation_fusion` | on in models without experts too, as verl has it in those with experts |
 | `moe_router_dtype` | float32 on NPUs, which multiply no float64; on GPUs verl's float64, or by `actor.moe_profile` |
-| `multi_latent_attention`, `use_flash_attn` | on where MindSpeed takes part: on NPUs always |
+| `use_flash_attn`, and `multi_latent_attention` or `use_fused_rmsnorm` | with MindSpeed: on NPUs always |
 | `rollout_correction.bypass_mode` | on with `train.loss_mode = "npu_on_policy"` |
 | variables of the environment | `cluster.device`: those of CANN and HCCL on NPUs only |
 

@@ -63,10 +63,14 @@ def transformer_overrides(model: Architecture | None = None) -> dict[str, Any]:
 
     verl hands them to MindSpeed's `repatch`, which reads them as command line arguments. `multi_latent_attention` and
     not MindSpeed's own name for it, `multi_head_latent_attention`: the latter makes an attention mask of
-    `seq_length` x `seq_length`, and the causal kernel takes one of 2048 x 2048 only.
+    `seq_length` x `seq_length`, and the causal kernel takes one of 2048 x 2048 only. `use_fused_rmsnorm`, because
+    MindSpeed takes its fused kernel only in a process that has a norm which is not fused with a projection: of queries
+    and keys, of a latent, or the last stage's final one. Other stages of Qwen2 and Llama have none.
     """
     flash = {"use_flash_attn": True}
-    return flash if isinstance(model, GroupedQueryArchitecture) else {"multi_latent_attention": True, **flash}
+    if isinstance(model, GroupedQueryArchitecture):
+        return {**flash, "use_fused_rmsnorm": True}
+    return {"multi_latent_attention": True, **flash}
 
 
 def overrides(config: RunConfig, upstream: Path, model: Architecture | None = None) -> dict[str, Any]:

@@ -63,6 +63,7 @@ DERIVED: Mapping[str, tuple[str, ...]] = {
         "actor.optimizer_host_share",
     ),
     "actor_rollout_ref.actor.megatron.override_transformer_config.use_flash_attn": ("cluster.device",),
+    "actor_rollout_ref.actor.megatron.override_transformer_config.use_fused_rmsnorm": ("cluster.device",),
     "actor_rollout_ref.actor.megatron.param_offload": ("actor.offload_parameters",),
     "actor_rollout_ref.actor.megatron.pipeline_model_parallel_size": ("actor.stage_layers",),
     "actor_rollout_ref.actor.megatron.seed": ("run.seed",),

@@ -122,6 +122,14 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "Llama; rollout tp2": {"dies": 2, "member": LLAMA, "expert": 1, "rollout_tensor": 2},
     "Qwen2, pp2": {"dies": 2, "member": QWEN2, "expert": 1, "stages": (2, 2), "instances": 2},
     "Qwen3": {"dies": 2, "member": QWEN3, "expert": 1, "instances": 2, "load_of_first": None},
+    "Llama, pp2, MindSpeed": {
+        "dies": 2,
+        "member": LLAMA,
+        "expert": 1,
+        "stages": (2, 2),
+        "instances": 2,
+        "mindspeed": True,
+    },
 }
 FAST = ("ep2", "ep2, narrow experts, tokens 3 : 1", "tp2 ep2; rollout tp2", "Qwen3-MoE, ep2")
 

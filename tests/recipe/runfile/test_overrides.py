@@ -41,7 +41,7 @@ from verl.workers.config import McoreActorConfig, McoreEngineConfig, McoreOptimi
 from verl.utils.megatron.optimizer import init_megatron_optim_config
 from megatron.core.transformer.transformer_config import MLATransformerConfig
 
-MINDSPEED = {"use_flash_attn", "swap_optimizer", "pipeline_num_transformer_layers"}
+MINDSPEED = {"use_flash_attn", "use_fused_rmsnorm", "swap_optimizer", "pipeline_num_transformer_layers"}
 OPTIMIZER = (
     "lr", "weight_decay", "clip_grad", "adam_beta1", "adam_beta2", "use_distributed_optimizer",
     "optimizer_cpu_offload", "optimizer_offload_fraction", "use_precision_aware_optimizer",

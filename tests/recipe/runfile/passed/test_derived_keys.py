@@ -28,7 +28,7 @@ OFFLOADED = changed(NPU, {"actor.optimizer": "offloaded"})
 PROFILED = changed(NPU, OTHER["profile.steps"])
 MORE: list[tuple[RunConfig, str, dict[str, Any]]] = [
     (NPU, "actor.stage_layers", {"actor.stage_layers": [15, 15, 15, 16]}),
-    (OFFLOADED, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": "h20_96"}),
+    *((base, "cluster.device", {"cluster.device": CUDA, "cluster.hardware": "h20_96"}) for base in (OFFLOADED, DENSE)),
     (GPU, "actor.moe_profile", {"actor.moe_profile": "default" if GPU.actor.moe_profile == "stable" else "stable"}),
     (DENSE, "model.architecture", {"model.architecture": "qwen3_30b_a3b"}),
     (SIM, "cluster.dies_per_node", {"cluster.dies_per_node": 2 * SIM.cluster.dies_per_node}),
