@@ -12,6 +12,7 @@ from pathlib import Path
 from recipe.audit.by_model import models_of
 from recipe.audit.declarations import collect
 from recipe.audit.parts import apart, served
+from recipe.marked_text import with_part
 from recipe.overlay.declaration import Declaration
 from recipe.overlay.errors import OverlayError
 from recipe.own_packages import REPOSITORY
@@ -49,12 +50,10 @@ def files(root: Path = REPOSITORY) -> dict[Path, str]:
     declarations = collect(root)
     texts = {root / CATALOG: _catalog(declarations, root)}
     for name in SUMMARY_IN:
-        file = root / name
-        text = file.read_text(encoding="utf-8")
-        if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
-            raise OverlayError(f"{file} must have the line {BEGIN!r} once and, below it, the line {END!r} once")
-        before, rest = text.split(BEGIN)
-        texts[file] = f"{before}{BEGIN}\n{_summary(declarations)}\n{END}{rest.split(END)[1]}"
+        try:
+            texts[root / name] = with_part(root / name, BEGIN, END, _summary(declarations))
+        except ValueError as error:
+            raise OverlayError(str(error)) from error
     return texts
 
 
