@@ -11,6 +11,8 @@ import pytest
 import torch
 from vllm_ascend.ops import fused_moe
 
+from tests.vllm_ascend_patches.ties import require_told_apart
+
 HIDDEN, EXPERTS = 64, 4
 
 
@@ -35,13 +37,4 @@ def moe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.mark.proves("vllm_ascend_patches.ops.fused_moe:float32_router")
 def test_experts_that_tie_in_bfloat16_are_told_apart(moe: Any) -> None:
-    weight = torch.zeros(EXPERTS, HIDDEN, dtype=torch.float32)
-    weight[1:3, 0] = 1.0
-    weight[2, 1] = 2.0**-10  # expert 2 leads expert 1 by less than bfloat16 can tell at 1
-    moe.gate.weight.weight_loader(moe.gate.weight, weight)
-    tokens = torch.ones(3, HIDDEN, dtype=torch.bfloat16)
-    assert (tokens @ weight.bfloat16().T)[0, 1] == (tokens @ weight.bfloat16().T)[0, 2]
-    logits, _ = moe.gate(tokens)
-    assert logits.dtype == torch.float32
-    assert logits.argmax(-1).tolist() == [2, 2, 2]
-    torch.testing.assert_close(logits, tokens.float() @ weight.T)
+    require_told_apart(moe.gate)
