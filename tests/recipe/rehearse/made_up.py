@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from recipe.plan.memory import memory
+from recipe.plan.memory import LEFT_BY_LATER, memory
 from recipe.plan.saving import saved_copies
 from recipe.rehearse.comparison import engine_bytes, planned_as_rehearsed
 from recipe.rehearse.job import Phase, StageResult
@@ -38,10 +38,15 @@ def a_phase(peak: int, **changes: Any) -> Phase:
 
 
 def as_planned(run: Rehearsed, stage: int, times: float = 1.0, **changes: Any) -> StageResult:
-    """A result with `times` the planned bytes in each phase, without what only the rollout engine puts there."""
+    """A result with `times` the planned bytes in each phase, without what only the rollout engine puts there, and in
+    a first step without what later passes leave."""
     planned = planned_as_rehearsed(run)
     die, engine = memory(planned).dies[stage], engine_bytes(planned)
-    phases = {name: a_phase(round(times * (die.total(name) - engine))) for name in ("log_prob", "ref", "update")}
+    phases = {}
+    for name in ("log_prob", "ref", "update"):
+        later = LEFT_BY_LATER.get(name, frozenset()) if run.steps == 1 else frozenset()
+        kept = sum(size for kind, size in die.phases[name].items() if kind not in later)
+        phases[name] = a_phase(round(times * (kept - engine)))
     result = StageResult(key="k", stage=stage, rank=run.rank(stage), phases=phases, wall_s=9.0, rss_bytes=2**30)
     return dataclasses.replace(result, **changes)
 
