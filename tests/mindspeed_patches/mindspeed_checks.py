@@ -237,6 +237,27 @@ def an_overlay_that_comes_after_mindspeed_holds_from_the_next_repatch() -> None:
 
 
 @check
+def norms_are_fused_where_a_stage_has_none_but_those_before_projections() -> None:
+    """As all stages of Llama but the last: nothing there makes MindSpeed fuse them by itself."""
+    worker()
+    import torch_npu
+    from megatron.core.transformer.transformer_config import TransformerConfig
+    from mindspeed.core.fusions.fused_rms_norm import RMSNorm
+
+    from recipe.models.published import KNOWN
+    from recipe.runfile.mindspeed import transformer_overrides
+
+    module = importlib.import_module("verl.workers.megatron_workers")
+    module.repatch(transformer_overrides(KNOWN["llama3_1_8b"]))
+    config = TransformerConfig(num_layers=1, hidden_size=64, num_attention_heads=4, normalization="RMSNorm")
+    fused, calls = torch_npu.npu_rms_norm, []
+    torch_npu.npu_rms_norm = lambda *given, **more: calls.append(given) or fused(*given, **more)
+    norm = RMSNorm(64, config=config).npu()
+    assert norm(torch.full((2, 64), 3.0).npu()).cpu().allclose(torch.ones(2, 64))
+    assert len(calls) == 1
+
+
+@check
 def the_published_runs_are_understood() -> None:
     """Their stages, their optimizer, and no setting of the transformer that nobody reads."""
     import dataclasses

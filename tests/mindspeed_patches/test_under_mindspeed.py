@@ -35,6 +35,7 @@ def run(check: str, upstream: Path) -> None:
         "patches_for_machines_without_mindspeed_step_aside",
         pytest.param("the_softmax_scale_is_the_layers_after_every_repatch", marks=pytest.mark.proves(SCALE)),
         "an_overlay_that_comes_after_mindspeed_holds_from_the_next_repatch",
+        "norms_are_fused_where_a_stage_has_none_but_those_before_projections",
         "the_published_runs_are_understood",
         pytest.param("what_mindspeed_is_told_can_be_saved_with_a_checkpoint", marks=pytest.mark.proves(PLAIN)),
     ],
