@@ -88,11 +88,10 @@ def _up(number: int, step: int) -> int:
 def swapped_in_bytes(tensors: Sequence[Parameter], shards: Buffers) -> int:
     """The most of the optimizer states on the device at once with MindSpeed's swap optimizer, in its step.
 
-    Parameters are brought in until a sixteenth of the elements is there, one at least, and leave one by one while the
-    next are on their way (swap_optimizer.py, `swap_adamw_step`): two such portions.
+    Parameters are brought in until a sixteenth of the elements is there, one at least, and leave one by one; the next
+    are brought in when all of them have left (swap_optimizer.py, `swap_adamw_step`). Of a parameter that is what lies
+    in the die's range of the buffer, all of it at most.
     """
-    largest = max(
-        tensor.elements // (shards.expert_group if tensor.expert else shards.dense_group) for tensor in tensors
-    )
-    portion = max(shards.optimizer_elements // SWAP_TIMES, largest)
-    return 2 * portion * OPTIMIZER_STATES * FP32
+    ranges = {False: shards.dense // shards.dense_group, True: shards.expert // shards.expert_group}
+    largest = max(min(tensor.elements, ranges[tensor.expert]) for tensor in tensors)
+    return max(shards.optimizer_elements // SWAP_TIMES, largest) * OPTIMIZER_STATES * FP32
