@@ -95,24 +95,22 @@ STAND_IN_SCORES = 2**20
 def attention_most(model: Architecture, fused: bool, sequence: int, tokens: int, backward: bool) -> float:
     """Most bytes at once in the attention of so many tokens, beyond what it keeps; none in a fused kernel.
 
-    The stand-in reads padded sequences out of the packed ones, and forms scores and weights in float32; the weights of
-    the sequences that it took before are still there. Forward, the moments are the product of queries and keys, each
-    copied for it head by head; the softmax; and the result on its way back among the packed ones.
+    The stand-in reads padded sequences out of the packed ones, and forms scores and weights in float32. Forward, the
+    moments are the product of queries and keys, each copied for it head by head; the softmax; and the result on its way
+    back among the packed ones.
     """
     if fused:
         return 0.0
     together = min(tokens, max(1, STAND_IN_SCORES // sequence**2) * sequence)
-    again = together < tokens
     # A query is each head's own, a key and a value those of all heads that share it.
     key, value, heads, groups = model.key_width, model.value_width, model.heads, model.key_heads
     read, result = heads * key + groups * (key + value), heads * value
     if backward:
         # The last gradient, of the keys: its product and the queries' copy for it, beside all that came before.
-        formed = 2 * heads * sequence + result + 4 * heads * key + groups * (key + 2 * value) + (read if again else 0)
+        formed = 2 * heads * sequence + result + 4 * heads * key + groups * (key + 2 * value)
         return together * ((read + result) * BF16 + formed * FP32) + tokens * read * BF16
     product = heads * (3 * key + sequence) + groups * key
-    weights = max(product, heads * 2 * sequence) + (heads * sequence if again else 0)
-    formed = max(weights, heads * sequence + 3 * result)
+    formed = max(product, 2 * heads * sequence, heads * sequence + 3 * result)
     return together * (read * BF16 + formed * FP32) + tokens * result * BF16
 
 

@@ -151,34 +151,47 @@ class _PackedAttention(torch.autograd.Function):
         packed = t.transpose(1, 2).flatten(0, 1).index_select(0, spread.picked)
         target.index_copy_(0, spread.rows, packed.to(target.dtype))
 
+    # What is formed for a batch is given back with the call that forms it, before the next batch.
+
+    @staticmethod
+    def _attended(spread: _Spread, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
+        """[count, n, longest, dv] in float32."""
+        q, k, v = (_PackedAttention._read(spread, t) for t in (q, k, v))
+        weights = _weights(q.unflatten(1, (k.shape[1], -1)), k, scale, spread.bias)
+        return torch.matmul(weights, v.float().unsqueeze(2)).flatten(1, 2)
+
+    @staticmethod
+    def _write_gradients(
+        spread: _Spread, targets: list[torch.Tensor], grad: torch.Tensor, inputs: tuple[torch.Tensor, ...], scale: float
+    ) -> None:
+        q, k, v = (_PackedAttention._read(spread, t) for t in inputs)
+        heads = (k.shape[1], -1)
+        q = q.unflatten(1, heads)
+        weights = _weights(q, k, scale, spread.bias)
+        padded = grad.new_zeros(len(spread.read), *grad.shape[1:])
+        padded.index_copy_(0, spread.picked, grad.index_select(0, spread.rows))
+        padded = padded.unflatten(0, spread.shape).transpose(1, 2).unflatten(1, heads)
+        grad_q, grad_k, grad_v = _gradients(padded, q, k, v, weights, scale)
+        for target, value in zip(targets, (grad_q.flatten(1, 2), grad_k, grad_v), strict=True):
+            _PackedAttention._write(spread, target, value)
+
     @staticmethod
     def forward(
         ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, packing: _Packing
     ) -> torch.Tensor:
         out = v.new_zeros(q.shape[0], q.shape[1], v.shape[2])
         for spread in _spreads(packing, q.device):
-            q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
-            weights = _weights(q_.unflatten(1, (k_.shape[1], -1)), k_, scale, spread.bias)
-            _PackedAttention._write(spread, out, torch.matmul(weights, v_.float().unsqueeze(2)).flatten(1, 2))
+            _PackedAttention._write(spread, out, _PackedAttention._attended(spread, q, k, v, scale))
         ctx.save_for_backward(q, k, v)
         ctx.scale, ctx.packing = scale, packing
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v = ctx.saved_tensors
-        results = [torch.zeros_like(t) for t in (q, k, v)]
-        for spread in _spreads(ctx.packing, q.device):
-            q_, k_, v_ = (_PackedAttention._read(spread, t) for t in (q, k, v))
-            heads = (k_.shape[1], -1)
-            q_ = q_.unflatten(1, heads)
-            weights = _weights(q_, k_, ctx.scale, spread.bias)
-            grad = grads[0].new_zeros(len(spread.read), *grads[0].shape[1:])
-            grad.index_copy_(0, spread.picked, grads[0].index_select(0, spread.rows))
-            grad = grad.unflatten(0, spread.shape).transpose(1, 2).unflatten(1, heads)
-            grad_q, grad_k, grad_v = _gradients(grad, q_, k_, v_, weights, ctx.scale)
-            for target, value in zip(results, (grad_q.flatten(1, 2), grad_k, grad_v), strict=True):
-                _PackedAttention._write(spread, target, value)
+        inputs = ctx.saved_tensors
+        results = [torch.zeros_like(t) for t in inputs]
+        for spread in _spreads(ctx.packing, grads[0].device):
+            _PackedAttention._write_gradients(spread, results, grads[0], inputs, ctx.scale)
         return (*results, None, None)
 
 
