@@ -41,14 +41,14 @@ CASES = [(name, False) for name in STEERED] + [(name, True) for name in UNEVEN]
 def test_a_die_alone_and_without_contents_has_the_same_bytes_and_the_same_traffic(
     name: str,
     uneven: bool,
-    tiny_made: Callable[[int], Made],
+    tiny_made: Callable[[int, str], Made],
     workers_of: Callable[[str, bool], Workers],
     tmp_path: Path,
 ) -> None:
     layout = Layout(**LAYOUTS[name])
     planned = layout.planned()
     workers = workers_of(RANKS, layout.mindspeed)
-    made = tiny_made(layout.expert_width)
+    made = tiny_made(layout.expert_width, layout.member)
     job = {
         "load_of_first": layout.load_of_first, "seed": layout.seed, "weights": False,
         "tensors": str(tmp_path / "tensors"), "stages": len(layout.stages), "histogram": HISTOGRAM if uneven else None,
