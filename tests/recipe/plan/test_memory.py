@@ -208,3 +208,15 @@ def test_the_stand_in_takes_long_sequences_one_by_one() -> None:
     # Its scores and weights are given back before the next: float32 for every pair of its tokens and every head.
     assert scores > 2 * MODEL.heads * 4096**2 * 4
     assert 0 < needed(2) - needed(1) < needed(4) - needed(1) < scores / 6
+
+
+def test_what_an_update_leaves_is_there_until_the_actors_next_pass() -> None:
+    left = "left by the update"
+    state = 8192 * 2048 * 2  # hidden states of a micro-batch, bfloat16
+    first, last = memory(subject(load(CONFIGS / "a3_16die_qwen3_30b_a3b.toml"))).dies
+    # The first of 24 recomputed layers has let go of its two when its experts are at work; the head comes last of all.
+    assert first.phases["log_prob"][left] == 23 * 2 * state and left not in last.phases["log_prob"]
+    assert left not in first.phases["ref"] and first.phases["switch"][left] == 24 * 2 * state
+    # An on-policy run has no such pass before the reference's.
+    on_policy = memory(subject(load(CONFIGS / "a3_256die_random_init.toml"))).dies[1]
+    assert on_policy.phases["ref"][left] == on_policy.phases["rollout"][left] > 2**29
