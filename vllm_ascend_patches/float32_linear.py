@@ -15,3 +15,9 @@ class Float32Linear(UnquantizedLinearMethod):
 
     def apply(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         return F.linear(x.float(), layer.weight, bias)
+
+
+def compute_in_float32(layer: torch.nn.Module) -> None:
+    """Make a linear layer of vLLM a `Float32Linear`."""
+    layer.weight.data = layer.weight.data.float()
+    layer.quant_method = Float32Linear()

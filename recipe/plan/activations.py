@@ -259,10 +259,10 @@ def forward_pass(
     # The layer's input, that of its MLP, and the sum between them. On the first stage the embedding besides
     # (gpt_model.py, `decoder_input`); on a later one what came from the stage before, which is counted where it stays
     # (recipe/plan/resident.py, `left_over`) and is the first layer's input.
-    is_first = bool(numbers) and numbers[0] == 0
-    attended = attention_bytes + die_tokens * (attention_forward(model) + (3 if is_first else 2) * h)
-    dense = die_tokens * ((3 if is_first else 2) * h + 3 * model.dense_intermediate * BF16)
-    mixed = die_tokens * (4 if is_first else 3) * h + forward_most(model, load, tensor, die_tokens, stacked, router)
+    states = (3 if numbers and numbers[0] == 0 else 2) * h
+    attended = attention_bytes + die_tokens * (attention_forward(model) + states)
+    dense = die_tokens * (states + 3 * model.dense_intermediate * BF16)
+    mixed = die_tokens * (states + h) + forward_most(model, load, tensor, die_tokens, stacked, router)
     moments = [attended]
     for place, number in enumerate(numbers):
         moments.append(attended + sum(left[place:]))

@@ -11,7 +11,7 @@ import torch
 from vllm_ascend.ops.rotary_embedding import native_rope_deepseek_forward
 
 from recipe.overlay import patch
-from vllm_ascend_patches.float32_linear import Float32Linear
+from vllm_ascend_patches.float32_linear import compute_in_float32
 
 
 @patch(
@@ -28,10 +28,9 @@ def float32_router(original: Callable[..., None], self: Any, *args: Any, **kwarg
     if self.enable_multistream_moe:  # the router runs inside the experts' kernels
         return
     gate = self.gate
-    gate.weight.data = gate.weight.data.float()
+    compute_in_float32(gate)
     if gate.e_score_correction_bias is not None:
         gate.e_score_correction_bias.data = gate.e_score_correction_bias.data.float()
-    gate.quant_method = Float32Linear()
 
 
 @patch(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from recipe.overlay import patch
-from vllm_ascend_patches.float32_linear import Float32Linear
+from vllm_ascend_patches.float32_linear import compute_in_float32
 
 
 @patch(
@@ -21,5 +21,4 @@ from vllm_ascend_patches.float32_linear import Float32Linear
 def float32_router(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
     # NPU-ADAPTATION: the router's weight and logits are float32
     original(self, *args, **kwargs)
-    self.gate.weight.data = self.gate.weight.data.float()
-    self.gate.quant_method = Float32Linear()
+    compute_in_float32(self.gate)
